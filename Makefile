@@ -1,0 +1,40 @@
+# Two commands do everything on a fresh machine: `make serve` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check bench docs clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Antiphon needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up $(VENV). The engine (llama.cpp) is compiled for this machine once: about 5 to 7 minutes on two cores."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[local,dev]'
+	@touch $@
+
+serve: $(VENV)/.installed ## Set up, fetch the default models, serve the API (options: make serve ARGS="--port 9000")
+	@exec $(BIN)/antiphon serve $(ARGS)
+
+test: $(VENV)/.installed ## Set up and run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed ## Lint, format, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.installed ## Measure beside the peers that are installed
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.installed ## Run every example in README and docs
+	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+clean: ## Remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info

@@ -1,0 +1,218 @@
+"""What the API process and the engine process say to each other: msgpack over a socket.
+
+Client to engine: ``Generate``, ``Embed``, ``Tokenize``, ``Score``, ``Cancel``. Engine to client: ``Ready`` once, then for
+each request its answers, which carry the request's ``id`` (unique per connection, chosen by the client).
+"""
+
+from typing import Literal
+
+import msgspec
+
+# ---------------------------------------------------------------- to the engine
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """A piece of prompt as text. With ``special``, control tokens in it are recognised; without, they are plain text."""
+
+    text: str
+    special: bool = False
+
+
+class Ids(msgspec.Struct, frozen=True, tag="ids"):
+    """A piece of prompt as token ids."""
+
+    ids: tuple[int, ...]
+
+
+Prompt = tuple[Text | Ids, ...]
+"""Pieces in order; each is tokenised by itself and nothing is added between, before or after them."""
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How tokens are drawn. ``temperature`` 0 is greedy; ``seed`` None draws a fresh one; penalties span the generated text."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
+    """Continue ``prompt`` into ``n`` sequences (choice k is seeded with ``seed + k``).
+
+    ``max_tokens`` None: up to the context. ``stop`` strings end a sequence and are not part of its text.
+    ``stop_token_ids`` end it like the model's own end-of-generation tokens. ``logprobs`` is the number of alternatives
+    per token (0: the chosen token alone), None for none. ``grammar`` is an llguidance grammar (Lark text or its JSON
+    form) that the text must follow; the sequence ends with reason ``stop`` when the grammar is complete and admits
+    nothing more. ``special`` renders control tokens as their text instead of nothing, for readers of tool syntax.
+    ``echo_logprobs`` also reports the prompt tokens' log-probabilities. ``deadline_s`` counts from arrival.
+    """
+
+    id: int
+    prompt: Prompt
+    n: int = 1
+    max_tokens: int | None = None
+    sampling: Sampling = Sampling()
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    grammar: str | None = None
+    special: bool = False
+    echo_logprobs: bool = False
+    deadline_s: float | None = None
+
+
+class Embed(msgspec.Struct, frozen=True, tag="embed"):
+    """Embed each prompt into one unit vector. ``Embedded`` answers."""
+
+    id: int
+    prompts: tuple[Prompt, ...]
+
+
+class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
+    """Token ids of each prompt. ``Tokenized`` answers."""
+
+    id: int
+    prompts: tuple[Prompt, ...]
+
+
+class Score(msgspec.Struct, frozen=True, tag="score"):
+    """Log-probability of each continuation after ``prompt``. ``Scored`` answers."""
+
+    id: int
+    prompt: Prompt
+    continuations: tuple[Prompt, ...]
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Stop request ``id`` wherever it is; unknown ids are ignored. Nothing more is sent for it."""
+
+    id: int
+
+
+Request = Generate | Embed | Tokenize | Score | Cancel
+
+# ---------------------------------------------------------------- from the engine
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model file says of itself. Texts of special tokens are empty where the model has none.
+
+    ``control_tokens`` are the texts of all tokens that only the template may produce. ``context_length`` is what a
+    request may use (prompt and completion together); ``training_context`` is the model's own.
+    """
+
+    architecture: str
+    description: str
+    context_length: int
+    training_context: int
+    vocabulary_size: int
+    embedding_size: int
+    size_bytes: int
+    num_parameters: int
+    chat_template: str | None
+    templates: dict[str, str]
+    bos_token: str
+    eos_token: str
+    adds_bos: bool
+    control_tokens: tuple[str, ...]
+    end_tokens: tuple[str, ...]
+    fim_tokens: dict[str, str]
+    metadata: dict[str, str]
+    is_embedding: bool
+    settings: dict[str, str]
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """First message on every connection."""
+
+    info: ModelInfo
+
+
+class TopToken(msgspec.Struct, frozen=True):
+    """An alternative at one position: id, raw bytes, natural log-probability from the unmodified logits."""
+
+    id: int
+    bytes: bytes
+    logprob: float
+
+
+class Token(msgspec.Struct, frozen=True):
+    """One generated token. ``logprob`` and ``top`` are set when asked for."""
+
+    id: int
+    bytes: bytes
+    logprob: float | None = None
+    top: tuple[TopToken, ...] = ()
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The prompt is computed. ``prompt_logprobs`` has one entry per prompt token when ``echo_logprobs`` asked for it."""
+
+    id: int
+    prompt_tokens: int
+    cached_tokens: int
+    prompt_logprobs: tuple[Token, ...] = ()
+
+
+class Delta(msgspec.Struct, frozen=True, tag="delta"):
+    """More text of choice ``index``: whole UTF-8 characters, nothing that may still become a stop string.
+
+    ``tokens`` are those whose text this delta completes (empty unless ``logprobs`` asked for them);
+    ``num_tokens`` counts the tokens generated for the choice so far.
+    """
+
+    id: int
+    index: int
+    text: str
+    num_tokens: int
+    tokens: tuple[Token, ...] = ()
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """Choice ``index`` is complete. ``stop``: end token, stop string or complete grammar; ``length``: max tokens or context."""
+
+    id: int
+    index: int
+    reason: Literal["stop", "length"]
+    num_tokens: int
+    stop_string: str | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """Request ``id`` ends here. ``limit`` and ``requested`` are tokens, for ``context``."""
+
+    id: int
+    kind: Literal["overloaded", "context", "deadline", "invalid", "grammar", "internal"]
+    message: str
+    retry_after_s: float | None = None
+    limit: int = 0
+    requested: int = 0
+
+
+class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
+    """One little-endian float32 buffer of unit length per prompt, and the tokens of all of them."""
+
+    id: int
+    vectors: tuple[bytes, ...]
+    num_tokens: int
+
+
+class Tokenized(msgspec.Struct, frozen=True, tag="tokenized"):
+    """Token ids of each prompt."""
+
+    id: int
+    ids: tuple[tuple[int, ...], ...]
+
+
+class Scored(msgspec.Struct, frozen=True, tag="scored"):
+    """Sum of log-probabilities and number of tokens of each continuation."""
+
+    id: int
+    logprobs: tuple[float, ...]
+    num_tokens: tuple[int, ...]
+
+
+Answer = Started | Delta | Finished | Failed | Embedded | Tokenized | Scored

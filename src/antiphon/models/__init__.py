@@ -1,0 +1,1 @@
+"""Which models there are, their aliases, and where their weights come from."""

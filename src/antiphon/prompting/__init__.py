@@ -1,0 +1,1 @@
+"""Messages, tools and schema into prompt and grammar; generated text back into content and tool calls."""

@@ -1,0 +1,1 @@
+"""What is said on the wire: requests, responses, events, errors. Pure data, no I/O."""

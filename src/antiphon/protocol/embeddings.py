@@ -1,0 +1,24 @@
+"""An embedding request, validated, and its result."""
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """``inputs``: each a text or a list of token ids, at most 2,048 of them."""
+
+    model: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    user: str | None = None
+    raw: dict[str, Any] = {}
+
+
+class EmbeddingResult(msgspec.Struct, frozen=True):
+    """``vectors`` holds one little-endian float32 buffer per input, in order, each of unit length."""
+
+    model: str
+    vectors: tuple[bytes, ...]
+    prompt_tokens: int

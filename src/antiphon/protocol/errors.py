@@ -1,0 +1,72 @@
+"""OpenAI's error envelope: ``{"error": {"message", "type", "param", "code"}}``, all four keys always."""
+
+from collections.abc import Mapping
+
+from antiphon.errors import AntiphonError
+
+
+class ApiError(AntiphonError):
+    """An answer other than success, exactly as it goes over the wire.
+
+    ``param`` is the path of the offending field (``messages[0].content``), ``headers`` are sent
+    beside the standard ones (``Retry-After``, ``x-should-retry``).
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",  # noqa: A002 - the name on the wire
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.param = param
+        self.code = code
+        self.headers: Mapping[str, str] = headers or {}
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """Return the JSON value of the envelope."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def overloaded(retry_after_s: float) -> ApiError:
+    """503: the queue is full or the engine is restarting; safe to retry after ``retry_after_s`` seconds."""
+    return ApiError(
+        503,
+        "The engine is currently overloaded, please try again later",
+        type="server_error",
+        headers={"Retry-After": str(max(1, round(retry_after_s)))},
+    )
+
+
+def server_fault(request_id: str) -> ApiError:
+    """500: our own fault; the request id is what finds it in the log."""
+    return ApiError(
+        500,
+        "The server had an error while processing your request. Sorry about that! "
+        f"Please look for request ID {request_id} in the server's log.",
+        type="server_error",
+    )
+
+
+def model_not_found(model: str) -> ApiError:
+    """404 for a model that this server does not serve, or that this key may not use."""
+    return ApiError(404, f"The model `{model}` does not exist or you do not have access to it.", code="model_not_found")
+
+
+def context_length_exceeded(limit: int, messages: int, functions: int = 0) -> ApiError:
+    """400: the prompt alone is longer than the context; counts are tokens."""
+    parts = f" ({messages} in the messages, {functions} in the functions)" if functions else ""
+    what = "messages or functions" if functions else "messages"
+    return ApiError(
+        400,
+        f"This model's maximum context length is {limit} tokens. However, your messages resulted in "
+        f"{messages + functions} tokens{parts}. Please reduce the length of the {what}.",
+        param="messages",
+        code="context_length_exceeded",
+    )

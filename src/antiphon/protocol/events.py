@@ -1,0 +1,108 @@
+"""The one stream of events that every backend yields and every endpoint renders.
+
+Order per request: one ``Started``; then for each choice its deltas and exactly one ``ChoiceFinished``,
+choices interleaved as they come; then one ``Completed``. A failure is an exception out of the iterator
+(``ApiError``), at any point.
+"""
+
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+
+
+class TopLogprob(msgspec.Struct, frozen=True):
+    """One alternative at a position; ``logprob`` is natural, ``bytes`` the token's raw UTF-8 (may be a fragment)."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A generated token with its alternatives, most probable first; from the model's unmodified logits."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+    top_logprobs: tuple[TopLogprob, ...] = ()
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Token counts of one request, all choices together. ``cached_tokens`` is the share of the prompt not computed again."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The backend has begun; ``model`` names what really answers."""
+
+    model: str
+    prompt_tokens: int
+    cached_tokens: int = 0
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """More of the visible answer. Whole characters only; ``logprobs`` when asked for."""
+
+    index: int
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True):
+    """More of the thinking that precedes an answer."""
+
+    index: int
+    text: str
+
+
+class RefusalDelta(msgspec.Struct, frozen=True):
+    """More of a refusal."""
+
+    index: int
+    text: str
+
+
+class ToolCallStarted(msgspec.Struct, frozen=True):
+    """Call number ``call`` of choice ``index`` begins; its arguments follow. ``kind`` is the tool's type."""
+
+    index: int
+    call: int
+    id: str
+    name: str
+    kind: Literal["function", "custom"] = "function"
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """More of the call's arguments (JSON text, or a custom tool's input)."""
+
+    index: int
+    call: int
+    arguments: str
+
+
+class ChoiceFinished(msgspec.Struct, frozen=True):
+    """Nothing more for this choice."""
+
+    index: int
+    reason: FinishReason
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """Nothing more at all; ``usage`` is what the request is charged for."""
+
+    usage: Usage
+
+
+Event = (
+    Started | TextDelta | ReasoningDelta | RefusalDelta | ToolCallStarted | ToolCallDelta | ChoiceFinished | Completed
+)

@@ -1,0 +1,1 @@
+"""What an application imports: built on the official ``openai`` client alone."""
