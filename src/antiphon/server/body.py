@@ -1,0 +1,38 @@
+"""Reads a request's body within its limit."""
+
+from antiphon.protocol.errors import ApiError
+from antiphon.server.headers import Scope, header
+from antiphon.server.types import ClientGone, Receive
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Return the whole body; 413 past ``limit`` bytes, ``ClientGone`` when the client leaves before its end."""
+    announced = header(scope, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    message = await receive()
+    body = message.get("body", b"")
+    if not message.get("more_body", False) and message["type"] == "http.request":
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    chunks = [body]
+    size = len(body)
+    while message.get("more_body", False) or message["type"] == "http.disconnect":
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        message = await receive()
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(chunks)
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(
+        413,
+        f"The request body is larger than {limit} bytes, the limit of this server.",
+        code="request_too_large",
+        headers={"connection": "close"},
+    )

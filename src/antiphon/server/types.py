@@ -1,0 +1,11 @@
+"""Names for the ASGI interface's pieces."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class ClientGone(Exception):  # noqa: N818 - an event of the connection, no error of ours
+    """The client closed the connection; nobody is left to answer."""
