@@ -1,14 +1,20 @@
-"""The contract of a backend: a validated request in, one stream of typed events out."""
+"""The contract of a backend: a validated request in, one stream of typed events out.
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Literal, Protocol
+A backend that stands before another OpenAI-compatible API can also pass a request and its answer on as bytes
+(``RelayingBackend``): then nothing is lost that this version does not know, and nothing is rendered twice.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
-from antiphon.protocol.events import Event
+from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import CacheStatus, Event, Usage
+from antiphon.protocol.relay import RelayRequest
 
 
 class BackendModel(msgspec.Struct, frozen=True):
@@ -63,4 +69,59 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Release everything; running requests fail with a 503. Idempotent."""
+        ...
+
+
+class StreamCut(ApiError):  # noqa: N818 - what happened to the connection
+    """The connection is to end here without another byte: what a script asks for, to show clients a broken stream."""
+
+    def __init__(self) -> None:
+        super().__init__(502, "The connection to the model was cut by the script.", type="server_error")
+
+
+class RelayOutcome(msgspec.Struct, frozen=True):
+    """What was learned from an answer on its way through; complete once its bytes are exhausted.
+
+    ``usage`` is None where the answer did not say (a stream that was cut or left early), which is not zero.
+    ``num_chunks`` counts the chunks of a stream that carried choices: about one per token, and no more than an estimate.
+    """
+
+    model: str | None = None
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    num_chunks: int = 0
+    cache: CacheStatus | None = None
+
+
+class RelayedAnswer(Protocol):
+    """A successful answer (status 200) being passed on. Iterate it once; close it in every case.
+
+    An answer that is no stream comes as one piece. Each piece of a stream is one or more whole SSE events. The first
+    piece was received before ``relay`` returned. A failure after it is an ``ApiError`` out of the iterator, to be sent
+    as an error chunk.
+    """
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers to send on, in lower case; ``content-type`` always, never a length or encoding of the transfer."""
+        ...
+
+    @property
+    def outcome(self) -> RelayOutcome:
+        """What is known so far."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None:
+        """Stop the upstream's work if it is not finished. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class RelayingBackend(Backend, Protocol):
+    """A backend that can pass requests on unvalidated; the API behind it checks them."""
+
+    async def relay(self, request: RelayRequest) -> RelayedAnswer:
+        """Send the request on; returns with the first piece of a successful answer, else raises ``ApiError``."""
         ...

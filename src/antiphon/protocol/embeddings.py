@@ -17,8 +17,12 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingResult(msgspec.Struct, frozen=True):
-    """``vectors`` holds one little-endian float32 buffer per input, in order, each of unit length."""
+    """``vectors`` holds one little-endian float32 buffer per input, in order, each of unit length.
+
+    ``cached_inputs`` of them came from the response cache, None where it was not asked; ``prompt_tokens`` counts all.
+    """
 
     model: str
     vectors: tuple[bytes, ...]
     prompt_tokens: int
+    cached_inputs: int | None = None

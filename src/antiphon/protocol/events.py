@@ -42,12 +42,17 @@ class Usage(msgspec.Struct, frozen=True):
         return self.prompt_tokens + self.completion_tokens
 
 
+CacheStatus = Literal["miss", "hit", "joined"]
+"""What the response cache did: computed and stored, answered from the store, or shared an identical request in flight."""
+
+
 class Started(msgspec.Struct, frozen=True):
-    """The backend has begun; ``model`` names what really answers."""
+    """The backend has begun; ``model`` names what really answers. ``cache`` is None where no response cache was asked."""
 
     model: str
     prompt_tokens: int
     cached_tokens: int = 0
+    cache: CacheStatus | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True):

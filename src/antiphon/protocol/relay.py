@@ -1,0 +1,92 @@
+"""A request that goes on to another OpenAI-compatible API with its bytes untouched.
+
+Whoever answers a relayed request validates it: only what routing, admission and the ledger need is read here, and
+every other field, known to us or not, stays the JSON text that the client sent.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from antiphon.protocol.errors import ApiError
+
+Operation = Literal["chat/completions", "completions", "embeddings"]
+"""The path of an endpoint below ``/v1/``."""
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """The fields that are read before the request goes on; msgspec skips all others."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    user: str | None = None
+    prompt_cache_key: str | None = None
+
+
+class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to pass on.
+
+    ``fields`` maps each top-level key to its value's JSON text. ``max_tokens`` is what the client asked for, whichever
+    name it used. ``include_usage`` says whether the client wants the usage chunk of a stream.
+    """
+
+    operation: Operation
+    model: str
+    fields: dict[str, msgspec.Raw]
+    stream: bool = False
+    include_usage: bool = False
+    n: int = 1
+    max_tokens: int | None = None
+    user: str | None = None
+    prompt_cache_key: str | None = None
+
+    def body(self, **overrides: msgspec.Raw) -> bytes:
+        """Return the JSON text with some top-level values replaced or added."""
+        return _encoder.encode({**self.fields, **overrides})
+
+    @property
+    def input_bytes(self) -> int:
+        """The size in bytes of what the model has to read, as JSON text: the ground for an estimate of its tokens."""
+        keys = ("messages", "prompt", "input", "tools", "functions")
+        return sum(len(memoryview(self.fields[key])) for key in keys if key in self.fields)
+
+
+_encoder = msgspec.json.Encoder()
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_read = msgspec.json.Decoder(_Read)
+
+
+def parse_relay(operation: Operation, body: bytes) -> RelayRequest:
+    """Read what must be known of a request before it is passed on; ``ApiError`` 400 where that much is wrong."""
+    try:
+        fields = _fields.decode(body)
+        read = _read.decode(body)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, f"Invalid request body: {error}.", code="invalid_type") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ApiError(
+            400,
+            "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
+            "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
+        ) from None
+    if not read.model:
+        raise ApiError(400, "you must provide a model parameter")
+    return RelayRequest(
+        operation=operation,
+        model=read.model,
+        fields=fields,
+        stream=bool(read.stream),
+        include_usage=bool(read.stream_options and read.stream_options.include_usage),
+        n=read.n or 1,
+        max_tokens=read.max_completion_tokens or read.max_tokens,
+        user=read.user,
+        prompt_cache_key=read.prompt_cache_key,
+    )
