@@ -46,13 +46,32 @@ CacheStatus = Literal["miss", "hit", "joined"]
 """What the response cache did: computed and stored, answered from the store, or shared an identical request in flight."""
 
 
+class Meter(msgspec.Struct):
+    """Counts that a backend keeps current while it works, so that a request that is cut off is charged what it used.
+
+    The one mutable value here: written by the backend alone, read by the ledger when the request ends in any way.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def usage(self) -> Usage:
+        return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens)
+
+
 class Started(msgspec.Struct, frozen=True):
-    """The backend has begun; ``model`` names what really answers. ``cache`` is None where no response cache was asked."""
+    """The backend has begun; ``model`` names what really answers, ``meter`` follows what it costs from here on.
+
+    ``cache`` is None where no response cache was asked.
+    """
 
     model: str
     prompt_tokens: int
     cached_tokens: int = 0
     cache: CacheStatus | None = None
+    meter: Meter | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True):

@@ -1,0 +1,79 @@
+"""The shell around every handler: guard, errors in the envelope, the log line, metrics."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from antiphon.protocol.errors import ApiError, server_fault
+from antiphon.server.call import Call
+from antiphon.server.headers import Scope
+from antiphon.server.logs import log
+from antiphon.server.types import ClientGone, Receive, Send
+
+if TYPE_CHECKING:
+    from antiphon.server.service import Service
+
+Handler = Callable[[Call], Awaitable[None]]
+
+CLIENT_CLOSED = 499
+"""What logs and the ledger call a request whose client left before its answer (nginx's number; never sent)."""
+
+
+class Endpoint:
+    """An ASGI application for one path: a handler per method."""
+
+    def __init__(self, service: "Service", path: str, handlers: Mapping[str, Handler]) -> None:
+        self._service = service
+        self._path = path
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(self._service, scope, receive, send)
+        try:
+            await self._answer(call)
+        finally:
+            self._service.observe(call, self._path)
+
+    async def _answer(self, call: Call) -> None:
+        try:
+            self._service.guard.check_host(call.header(b"host"))
+            self._service.guard.check_origin(call.header(b"origin"))
+            await self._handler(call)(call)
+        except ApiError as error:
+            call.note.setdefault("error", error.code or error.type)
+            await call.fail(error)
+        except ClientGone:
+            call.status = call.status or CLIENT_CLOSED
+        except Exception:  # noqa: BLE001 - whatever it was, the client gets OpenAI's 500
+            log.exception("fault", request_id=call.request_id, path=self._path)
+            call.note["error"] = "server_error"
+            if call.status is None:
+                await call.fail(server_fault(call.request_id))
+
+    def _handler(self, call: Call) -> Handler:
+        method: str = call.scope["method"]
+        if method in self._handlers:
+            return self._handlers[method]
+        if method == "HEAD" and "GET" in self._handlers:
+            return self._handlers["GET"]
+        if method == "OPTIONS" and call.header(b"access-control-request-method") is not None:
+            return self._preflight
+        raise ApiError(
+            405,
+            f"Not allowed to {method} on {call.scope['path']} (HINT: Perhaps you meant to use a different HTTP method?)",
+            headers={"allow": ", ".join(sorted(self._handlers))},
+        )
+
+    async def _preflight(self, call: Call) -> None:
+        asked = call.header(b"access-control-request-headers") or "*"
+        headers = {
+            "access-control-allow-methods": ", ".join(sorted({*self._handlers, "OPTIONS"})),
+            "access-control-allow-headers": asked,
+            "access-control-max-age": "600",
+        }
+        call.extra.update(headers)
+        await call.respond(b"", status=204, headers=[])
+
+
+async def unknown_route(call: Call) -> None:
+    """404 for a path that nothing answers."""
+    raise ApiError(404, f"Invalid URL ({call.scope['method']} {call.scope['path']})")

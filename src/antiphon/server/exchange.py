@@ -1,0 +1,168 @@
+"""A generation on its way through admission, backend and ledger; shared by every endpoint that generates.
+
+Whatever happens to it - finished, refused, failed, its client gone - the reservation is settled once, with what was
+really used, and one usage row is written.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, Protocol, Self
+
+from antiphon.accounts import Admission, Outcome, Principal
+from antiphon.protocol.errors import ApiError, server_fault
+from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Started
+from antiphon.server.call import Call
+from antiphon.server.endpoint import CLIENT_CLOSED
+from antiphon.server.logs import log
+from antiphon.server.types import ClientGone
+
+
+class StreamRenderer(Protocol):
+    """Events into server-sent events."""
+
+    def feed(self, event: Event) -> list[bytes]: ...
+    def error(self, error: ApiError) -> bytes: ...
+    def done(self) -> bytes: ...
+
+
+class BodyRenderer(Protocol):
+    """Events into one JSON body."""
+
+    def feed(self, event: Event) -> None: ...
+    def body(self) -> bytes: ...
+
+
+class Exchange:
+    """One admitted request. Use as an async context manager around the work; leaving it settles."""
+
+    def __init__(self, call: Call, admission: Admission, *, model: str) -> None:
+        self._call = call
+        self._admission = admission
+        self.model = model
+        self.meter = Meter()
+        self.cache: CacheStatus | None = None
+        self.first_token_s: float | None = None
+        self.status = 200
+        self.error_code: str | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.failed(error)
+        call = self._call
+        call.note |= {
+            "model": self.model,
+            "prompt_tokens": self.meter.prompt_tokens,
+            "completion_tokens": self.meter.completion_tokens,
+        }
+        await self._admission.settle(
+            Outcome(
+                request_id=call.request_id,
+                started_at=call.started_at,
+                duration_s=call.elapsed_s(),
+                first_token_s=self.first_token_s,
+                model=self.model,
+                usage=self.meter.usage(),
+                cache=self.cache,
+                status=self.status,
+                error_code=self.error_code,
+            )
+        )
+
+    def failed(self, error: BaseException) -> None:
+        """Note how the request ended, for the ledger."""
+        if isinstance(error, ApiError):
+            self.status, self.error_code = error.status, error.code or error.type
+        elif isinstance(error, (ClientGone, asyncio.CancelledError, GeneratorExit)):
+            self.status, self.error_code = CLIENT_CLOSED, "client_closed"
+        else:
+            self.status, self.error_code = 500, "server_error"
+
+    async def watch(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """Pass the events on and note model, times and counts. Closing it closes ``events``."""
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Started):
+                    self.model, self.cache = event.model, event.cache
+                    self.meter = event.meter or Meter(event.prompt_tokens, 0, event.cached_tokens)
+                elif isinstance(event, Completed):
+                    usage = event.usage
+                    self.meter = Meter(
+                        usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
+                    )
+                elif self.first_token_s is None:
+                    self.first_token_s = time.perf_counter() - self._call.started
+                yield event
+
+
+async def answer_whole(call: Call, exchange: Exchange, events: AsyncGenerator[Event], renderer: BodyRenderer) -> None:
+    """Run the generation to its end and send one body."""
+    async with aclosing(exchange.watch(events)) as watched:
+        async for event in watched:
+            renderer.feed(event)
+    await call.respond(renderer.body())
+
+
+async def answer_stream(
+    call: Call, exchange: Exchange, events: AsyncGenerator[Event], renderer: StreamRenderer
+) -> None:
+    """Send the generation as it comes. Until its first event an error is an ordinary answer, then an error chunk."""
+    async with aclosing(exchange.watch(events)) as watched:
+        first = await anext(watched)
+        async with aclosing(_frames(call, exchange, first, watched, renderer)) as frames:
+            await call.stream(frames)
+
+
+async def _frames(
+    call: Call, exchange: Exchange, first: Event, rest: AsyncIterator[Event], renderer: StreamRenderer
+) -> AsyncGenerator[bytes]:
+    try:
+        for frame in renderer.feed(first):
+            yield frame
+        async for event in rest:
+            for frame in renderer.feed(event):
+                yield frame
+        yield renderer.done()
+    except ApiError as error:
+        exchange.failed(error)
+        yield renderer.error(error)
+    except Exception as error:  # noqa: BLE001 - the stream must say that it broke, whatever broke it
+        log.exception("fault in a stream", request_id=call.request_id)
+        exchange.failed(error)
+        yield renderer.error(server_fault(call.request_id))
+
+
+async def until_gone(call: Call, work: Coroutine[Any, Any, None]) -> None:
+    """Do ``work`` unless the client leaves first; then cancel it and raise ``ClientGone``."""
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(call.wait_disconnect())
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone
+    finally:
+        await _cancel(task)
+        await _cancel(watcher)
+
+
+async def _cancel(task: "asyncio.Future[Any]") -> None:
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+
+
+Estimate = Callable[[], int]
+
+
+async def admitted(call: Call, principal: Principal, *, kind: str, model: str, estimated_tokens: int) -> Exchange:
+    """Reserve room in the principal's limits; 429 says why there is none. The limits' headers go on every answer."""
+    admission = await call.service.accounts.admit(
+        principal, kind=kind, model=model, estimated_tokens=estimated_tokens, request_id=call.request_id
+    )
+    call.extra.update(admission.headers())
+    return Exchange(call, admission, model=model)
