@@ -66,9 +66,12 @@ class Call:
         """Return the seconds since the request arrived."""
         return time.perf_counter() - self.started
 
-    async def json(self) -> Any:
-        """Read the body and decode it; every way in which it can be wrong is an ``ApiError``."""
-        body = await read_body(self.scope, self._receive, self.service.settings.max_body_bytes)
+    async def body(self) -> bytes:
+        """Read the body, within the limit of the settings."""
+        return await read_body(self.scope, self._receive, self.service.settings.max_body_bytes)
+
+    def decode(self, body: bytes) -> Any:
+        """Decode a JSON body; every way in which it can be wrong is an ``ApiError``."""
         return decode_json(body, self.header(b"content-type"))
 
     async def wait_disconnect(self) -> None:
@@ -89,9 +92,9 @@ class Call:
             self.service.encode(error.body()), status=error.status, headers=[JSON_HEADER, *encoded(error.headers)]
         )
 
-    async def stream(self, frames: AsyncIterator[bytes]) -> None:
+    async def stream(self, frames: AsyncIterator[bytes], headers: Headers = STREAM_HEADERS) -> None:
         """Send server-sent events as they come; the caller has taken care of errors inside ``frames``."""
-        await self._start(200, STREAM_HEADERS)
+        await self._start(200, headers)
         async for frame in frames:
             await self._send({"type": "http.response.body", "body": frame, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})

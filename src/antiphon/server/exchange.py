@@ -5,12 +5,14 @@ really used, and one usage row is written.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
+
+import msgspec
 
 from antiphon.accounts import Admission, Outcome, Principal
+from antiphon.backends.base import RelayOutcome, StreamCut
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Started
 from antiphon.server.call import Call
@@ -19,11 +21,13 @@ from antiphon.server.logs import log
 from antiphon.server.types import ClientGone
 
 
+Kind = Literal["chat", "completion", "embedding"]
+
+
 class StreamRenderer(Protocol):
     """Events into server-sent events."""
 
     def feed(self, event: Event) -> list[bytes]: ...
-    def error(self, error: ApiError) -> bytes: ...
     def done(self) -> bytes: ...
 
 
@@ -82,6 +86,32 @@ class Exchange:
         else:
             self.status, self.error_code = 500, "server_error"
 
+    def learn(self, outcome: RelayOutcome) -> None:
+        """Take over what a relayed answer told of itself."""
+        self.model = outcome.model or self.model
+        self.cache = outcome.cache
+        if outcome.usage is not None:
+            usage = outcome.usage
+            self.meter = Meter(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+
+    async def guarded(self, frames: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+        """Pass frames on; a failure becomes a last error chunk, because a stream that just ends looks complete."""
+        try:
+            async for frame in frames:
+                if self.first_token_s is None:
+                    self.first_token_s = self._call.elapsed_s()
+                yield frame
+        except StreamCut as error:
+            self.failed(error)
+            raise ClientGone from error
+        except ApiError as error:
+            self.failed(error)
+            yield error_frame(error)
+        except Exception as error:  # noqa: BLE001 - the stream must say that it broke, whatever broke it
+            log.exception("fault in a stream", request_id=self._call.request_id)
+            self.failed(error)
+            yield error_frame(server_fault(self._call.request_id))
+
     async def watch(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         """Pass the events on and note model, times and counts. Closing it closes ``events``."""
         async with aclosing(events):
@@ -95,7 +125,7 @@ class Exchange:
                         usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
                     )
                 elif self.first_token_s is None:
-                    self.first_token_s = time.perf_counter() - self._call.started
+                    self.first_token_s = self._call.elapsed_s()
                 yield event
 
 
@@ -113,27 +143,21 @@ async def answer_stream(
     """Send the generation as it comes. Until its first event an error is an ordinary answer, then an error chunk."""
     async with aclosing(exchange.watch(events)) as watched:
         first = await anext(watched)
-        async with aclosing(_frames(call, exchange, first, watched, renderer)) as frames:
-            await call.stream(frames)
+        await call.stream(exchange.guarded(_frames(first, watched, renderer)))
 
 
-async def _frames(
-    call: Call, exchange: Exchange, first: Event, rest: AsyncIterator[Event], renderer: StreamRenderer
-) -> AsyncGenerator[bytes]:
-    try:
-        for frame in renderer.feed(first):
+async def _frames(first: Event, rest: AsyncIterator[Event], renderer: StreamRenderer) -> AsyncGenerator[bytes]:
+    for frame in renderer.feed(first):
+        yield frame
+    async for event in rest:
+        for frame in renderer.feed(event):
             yield frame
-        async for event in rest:
-            for frame in renderer.feed(event):
-                yield frame
-        yield renderer.done()
-    except ApiError as error:
-        exchange.failed(error)
-        yield renderer.error(error)
-    except Exception as error:  # noqa: BLE001 - the stream must say that it broke, whatever broke it
-        log.exception("fault in a stream", request_id=call.request_id)
-        exchange.failed(error)
-        yield renderer.error(server_fault(call.request_id))
+    yield renderer.done()
+
+
+def error_frame(error: ApiError) -> bytes:
+    """Return the chunk that tells a client of a failure in the middle of its stream."""
+    return b"data: " + msgspec.json.encode(error.body()) + b"\n\n"
 
 
 async def until_gone(call: Call, work: Coroutine[Any, Any, None]) -> None:
@@ -156,10 +180,7 @@ async def _cancel(task: "asyncio.Future[Any]") -> None:
         await asyncio.wait({task})
 
 
-Estimate = Callable[[], int]
-
-
-async def admitted(call: Call, principal: Principal, *, kind: str, model: str, estimated_tokens: int) -> Exchange:
+async def admitted(call: Call, principal: Principal, kind: Kind, model: str, estimated_tokens: int) -> Exchange:
     """Reserve room in the principal's limits; 429 says why there is none. The limits' headers go on every answer."""
     admission = await call.service.accounts.admit(
         principal, kind=kind, model=model, estimated_tokens=estimated_tokens, request_id=call.request_id

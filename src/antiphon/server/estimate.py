@@ -1,0 +1,40 @@
+"""What a request is charged when it is admitted, before its tokens are known: OpenAI's rule.
+
+``max(max_tokens, characters / 4)`` tokens; the reservation is settled on the real usage afterwards.
+"""
+
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.embeddings import EmbeddingRequest
+from antiphon.protocol.relay import RelayRequest
+
+CHARACTERS_PER_TOKEN = 4
+
+
+def estimate_chat(request: ChatRequest) -> int:
+    """Return the tokens to reserve for a conversation."""
+    characters = sum(
+        len(message.content or "") + sum(len(call.function.arguments) for call in message.tool_calls)
+        for message in request.messages
+    )
+    return _reserve(characters // CHARACTERS_PER_TOKEN, request.max_tokens, request.n)
+
+
+def estimate_completion(request: CompletionRequest) -> int:
+    """Return the tokens to reserve for legacy prompts."""
+    prompt = sum(len(p) // CHARACTERS_PER_TOKEN if isinstance(p, str) else len(p) for p in request.prompts)
+    return _reserve(prompt, request.max_tokens, max(request.n, request.best_of) * len(request.prompts))
+
+
+def estimate_embedding(request: EmbeddingRequest) -> int:
+    """Return the tokens to reserve for texts to embed."""
+    return _reserve(sum(len(i) // CHARACTERS_PER_TOKEN if isinstance(i, str) else len(i) for i in request.inputs), None, 1)
+
+
+def estimate_relay(request: RelayRequest) -> int:
+    """Return the tokens to reserve for a request whose text is not looked into."""
+    return _reserve(request.input_bytes // CHARACTERS_PER_TOKEN, request.max_tokens, request.n)
+
+
+def _reserve(prompt: int, max_tokens: int | None, n: int) -> int:
+    return max(1, prompt, (max_tokens or 0) * n)

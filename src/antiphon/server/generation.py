@@ -1,0 +1,106 @@
+"""``POST /v1/chat/completions``, ``/v1/completions`` and ``/v1/embeddings``.
+
+The order of checks is OpenAI's: who asks, the form of the request, the model, the limits. Then one of two ways: a validated
+request to a backend, whose events are rendered; or, for a model that another API serves, the request's bytes, relayed.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+from antiphon.accounts import Principal
+from antiphon.backends.base import RelayedAnswer
+from antiphon.protocol import parse_chat, parse_completion, parse_embedding
+from antiphon.protocol.events import Meter
+from antiphon.protocol.relay import Operation, RelayRequest
+from antiphon.protocol.rendering import ChatBody, ChatStream, CompletionBody, CompletionStream, render_embeddings
+from antiphon.server.call import Call
+from antiphon.server.estimate import estimate_chat, estimate_completion, estimate_embedding, estimate_relay
+from antiphon.server.exchange import Exchange, admitted, answer_stream, answer_whole, until_gone
+from antiphon.server.headers import encoded
+
+Answer = Callable[[Call, Principal, bytes], Awaitable[None]]
+
+
+async def chat_completions(call: Call) -> None:
+    """Answer a conversation."""
+    await _serve(call, "chat/completions", _chat)
+
+
+async def completions(call: Call) -> None:
+    """Continue a text (legacy)."""
+    await _serve(call, "completions", _completion)
+
+
+async def embeddings(call: Call) -> None:
+    """Turn texts into vectors."""
+    await _serve(call, "embeddings", _embedding)
+
+
+async def _serve(call: Call, operation: Operation, answer: Answer) -> None:
+    principal = await call.service.authenticate(call)
+    body = await call.body()
+    relayed = call.service.relayed(operation, body)
+    work = answer(call, principal, body) if relayed is None else _relay(call, principal, relayed)
+    with call.service.in_flight():
+        await until_gone(call, work)
+
+
+async def _chat(call: Call, principal: Principal, body: bytes) -> None:
+    request = parse_chat(call.decode(body))
+    call.service.require_model(principal, request.model)
+    async with await admitted(call, principal, "chat", request.model, estimate_chat(request)) as exchange:
+        events = call.service.backend.chat(request)
+        answer_id = "chatcmpl-" + _identifier()
+        created = int(call.started_at)
+        if request.stream:
+            await answer_stream(call, exchange, events, ChatStream(answer_id, created, request))
+        else:
+            await answer_whole(call, exchange, events, ChatBody(answer_id, created, request))
+
+
+async def _completion(call: Call, principal: Principal, body: bytes) -> None:
+    request = parse_completion(call.decode(body))
+    call.service.require_model(principal, request.model)
+    async with await admitted(call, principal, "completion", request.model, estimate_completion(request)) as exchange:
+        events = call.service.backend.complete(request)
+        answer_id = "cmpl-" + _identifier()
+        created = int(call.started_at)
+        if request.stream:
+            await answer_stream(call, exchange, events, CompletionStream(answer_id, created, request))
+        else:
+            await answer_whole(call, exchange, events, CompletionBody(answer_id, created, request))
+
+
+async def _embedding(call: Call, principal: Principal, body: bytes) -> None:
+    request = parse_embedding(call.decode(body))
+    call.service.require_model(principal, request.model)
+    async with await admitted(call, principal, "embedding", request.model, estimate_embedding(request)) as exchange:
+        result = await call.service.backend.embed(request)
+        exchange.model = result.model
+        exchange.meter = Meter(prompt_tokens=result.prompt_tokens)
+        await call.respond(render_embeddings(request, result))
+
+
+async def _relay(call: Call, principal: Principal, request: RelayRequest) -> None:
+    call.service.require_model(principal, request.model)
+    kind = {"chat/completions": "chat", "completions": "completion", "embeddings": "embedding"}[request.operation]
+    async with await admitted(call, principal, kind, request.model, estimate_relay(request)) as exchange:
+        answer = await call.service.relay(request)
+        async with aclosing(answer):
+            try:
+                await _pass_on(call, exchange, request, answer)
+            finally:
+                exchange.learn(answer.outcome)
+
+
+async def _pass_on(call: Call, exchange: Exchange, request: RelayRequest, answer: RelayedAnswer) -> None:
+    headers = encoded(answer.headers)
+    if request.stream:
+        await call.stream(exchange.guarded(answer), headers)
+    else:
+        await call.respond(b"".join([piece async for piece in answer]), headers=headers)
+
+
+def _identifier() -> str:
+    return secrets.token_urlsafe(21).replace("-", "A").replace("_", "B")
