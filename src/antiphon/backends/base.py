@@ -47,6 +47,10 @@ class Backend(Protocol):
         """What this backend serves; may grow once it is ready."""
         ...
 
+    def serves(self, model: str) -> bool:
+        """Whether a request for this name would be answered here; aliases and patterns included, without I/O."""
+        ...
+
     def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer a chat request; see ``protocol.events`` for the order of events."""
         ...
@@ -121,6 +125,10 @@ class RelayedAnswer(Protocol):
 @runtime_checkable
 class RelayingBackend(Backend, Protocol):
     """A backend that can pass requests on unvalidated; the API behind it checks them."""
+
+    def relays(self, model: str) -> bool:
+        """Whether requests for this name are passed on; the others go the validated way."""
+        ...
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         """Send the request on; returns with the first piece of a successful answer, else raises ``ApiError``."""

@@ -28,7 +28,9 @@ def estimate_completion(request: CompletionRequest) -> int:
 
 def estimate_embedding(request: EmbeddingRequest) -> int:
     """Return the tokens to reserve for texts to embed."""
-    return _reserve(sum(len(i) // CHARACTERS_PER_TOKEN if isinstance(i, str) else len(i) for i in request.inputs), None, 1)
+    return _reserve(
+        sum(len(i) // CHARACTERS_PER_TOKEN if isinstance(i, str) else len(i) for i in request.inputs), None, 1
+    )
 
 
 def estimate_relay(request: RelayRequest) -> int:

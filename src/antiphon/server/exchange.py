@@ -92,7 +92,9 @@ class Exchange:
         self.cache = outcome.cache
         if outcome.usage is not None:
             usage = outcome.usage
-            self.meter = Meter(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+            self.meter = Meter(
+                usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
+            )
 
     async def guarded(self, frames: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Pass frames on; a failure becomes a last error chunk, because a stream that just ends looks complete."""

@@ -24,9 +24,8 @@ class Service:
         self.settings = settings
         self.accounts = accounts
         self.backend = backend
-        self.guard = Guard(
-            host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
-        )
+        self._can_relay = isinstance(backend, RelayingBackend)
+        self.guard = Guard(host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins)
         self.metrics = Metrics(self)
         self.num_in_flight = 0
         self.encode = msgspec.json.Encoder().encode
@@ -59,10 +58,10 @@ class Service:
 
     def relayed(self, operation: Operation, body: bytes) -> RelayRequest | None:
         """Return the request to relay where its model is another API's, None where a backend here answers it."""
-        if not isinstance(self.backend, RelayingBackend):
+        if not self._can_relay:
             return None
         request = parse_relay(operation, body)
-        return request if self.backend.relays(request.model) else None
+        return request if cast("RelayingBackend", self.backend).relays(request.model) else None
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         """Pass a request on; only for what ``relayed`` returned."""
