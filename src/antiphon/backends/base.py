@@ -34,6 +34,19 @@ class Health(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class PartStatistics(msgspec.Struct, frozen=True):
+    """The immutable statistics of one part, for ``/metrics`` and people.
+
+    ``part`` becomes the metrics' prefix (``engine``: ``antiphon_engine_running``), ``labels`` tell parts of one kind apart.
+    Of ``values``, fields ending in ``_total`` are counters, other numbers gauges; nested structs with ``bounds``, ``counts``
+    and ``sum`` are histograms (``counts`` has one more than ``bounds``); whatever is no number is left out.
+    """
+
+    part: str
+    labels: dict[str, str]
+    values: msgspec.Struct
+
+
 class Backend(Protocol):
     """Answers requests for the models it lists.
 
@@ -69,6 +82,10 @@ class Backend(Protocol):
 
     def health(self) -> Health:
         """Return at once, without I/O."""
+        ...
+
+    def statistics(self) -> Sequence[PartStatistics]:
+        """Return the current numbers of every part, without I/O."""
         ...
 
     async def aclose(self) -> None:

@@ -75,7 +75,7 @@ class Call:
         return decode_json(body, self.header(b"content-type"))
 
     async def wait_disconnect(self) -> None:
-        """Return when the client has left. Only after the body has been read."""
+        """Return when the client has left. Call only after the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 

@@ -20,7 +20,6 @@ from antiphon.server.endpoint import CLIENT_CLOSED
 from antiphon.server.logs import log
 from antiphon.server.types import ClientGone
 
-
 Kind = Literal["chat", "completion", "embedding"]
 
 
