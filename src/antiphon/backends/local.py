@@ -1,0 +1,107 @@
+"""Models that run in this machine: prompting around an engine per model."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from antiphon.backends.base import BackendModel, Health, PartStatistics
+from antiphon.backends.local_chat import LocalChat
+from antiphon.backends.local_embedding import LocalEmbedding
+from antiphon.engine import Engine
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+from antiphon.protocol.errors import ApiError, model_not_found
+from antiphon.protocol.events import Event
+
+LocalModel = LocalChat | LocalEmbedding
+
+
+class LocalBackend:
+    """The models of this machine by name; a ``Backend``.
+
+    ``names`` maps every name that may be asked for (ids and aliases) to its model. The engines are started by ``start``
+    and ended by ``aclose``.
+    """
+
+    def __init__(self, names: Mapping[str, LocalModel]) -> None:
+        self._names = dict(names)
+        self._created = int(time.time())
+
+    @property
+    def models(self) -> Sequence[BackendModel]:
+        return [
+            BackendModel(
+                id=name,
+                created=self._created,
+                owned_by="antiphon",
+                kind=model.kind,
+                context_length=model.context_length,
+            )
+            for name, model in self._names.items()
+        ]
+
+    @property
+    def _distinct(self) -> list[LocalModel]:
+        return list({id(model): model for model in self._names.values()}.values())
+
+    async def start(self) -> None:
+        """Start every engine; returns when all are ready, raises the first ``EngineError``."""
+        async with asyncio.TaskGroup() as group:
+            for model in self._distinct:
+                group.create_task(model.start())
+
+    def serves(self, model: str) -> bool:
+        return model in self._names
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
+        return self._chat_model(request.model).chat(request)
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
+        return self._chat_model(request.model).complete(request)
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        model = self._find(request.model)
+        if not isinstance(model, LocalEmbedding):
+            raise ApiError(
+                403,
+                f"You are not allowed to generate embeddings from this model: `{request.model}` is a chat model.",
+                param="model",
+            )
+        return await model.embed(request)
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        return await self._chat_model(request.model).count_tokens(request)
+
+    def health(self) -> Health:
+        states = {model.name: model.engine.state for model in self._distinct}
+        detail = ", ".join(f"{name}: {state}" for name, state in states.items())
+        if all(state == "ready" for state in states.values()):
+            return Health("ready", detail)
+        return Health("down" if {"failed", "stopped"} & set(states.values()) else "loading", detail)
+
+    def statistics(self) -> Sequence[PartStatistics]:
+        return [PartStatistics("engine", {"model": m.name}, m.engine.statistics()) for m in self._distinct]
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*(model.engine.aclose() for model in self._distinct))
+
+    def engine(self, model: str) -> Engine:
+        """Return the engine that answers for a name; ``ApiError`` 404 for none."""
+        return self._find(model).engine
+
+    def _find(self, name: str) -> LocalModel:
+        try:
+            return self._names[name]
+        except KeyError:
+            raise model_not_found(name) from None
+
+    def _chat_model(self, name: str) -> LocalChat:
+        model = self._find(name)
+        if not isinstance(model, LocalChat):
+            raise ApiError(
+                404,
+                f"This is not a chat model and thus not supported in the v1/chat/completions endpoint: `{name}` makes embeddings.",
+                param="model",
+            )
+        return model

@@ -1,0 +1,77 @@
+"""An embedding model in this machine."""
+
+from typing import Literal
+
+import numpy as np
+
+from antiphon.backends.local_errors import as_api_error
+from antiphon.backends.local_tokens import plain_prompt
+from antiphon.engine import Engine
+from antiphon.engine.errors import ContextOverflow, EngineError
+from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+from antiphon.protocol.errors import ApiError
+
+
+class LocalEmbedding:
+    """One embedding model. ``name`` is its catalogue id.
+
+    ``pad_to`` maps an alias to the dimensions that vectors stored under that name have: shorter vectors are padded with
+    zeros, which leaves every cosine similarity as it is.
+    """
+
+    kind: Literal["embedding"] = "embedding"
+
+    def __init__(self, name: str, engine: Engine, pad_to: dict[str, int] | None = None) -> None:
+        self.name = name
+        self.engine = engine
+        self._pad_to = pad_to or {}
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens of the longest input; None before the model is loaded."""
+        return self.engine.info.context_length if self.engine.state == "ready" else None
+
+    async def start(self) -> None:
+        """Start the engine."""
+        await self.engine.start()
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        """Return one unit vector per input, cut or padded to the dimensions asked for."""
+        size = self.engine.info.embedding_size
+        wanted = self._dimensions(request, size)
+        try:
+            embedded = await self.engine.embed(tuple(plain_prompt(text) for text in request.inputs))
+        except ContextOverflow as error:
+            raise _too_long(error) from error
+        except EngineError as error:
+            raise as_api_error(error) from error
+        vectors = tuple(_resize(vector, size, wanted) for vector in embedded.vectors)
+        return EmbeddingResult(model=self.name, vectors=vectors, prompt_tokens=embedded.num_tokens)
+
+    def _dimensions(self, request: EmbeddingRequest, size: int) -> int:
+        natural = self._pad_to.get(request.model, size)
+        wanted = request.dimensions or natural
+        if wanted > natural:
+            raise ApiError(
+                400,
+                f"Invalid value for 'dimensions' = {wanted}. Must be less than or equal to {natural}.",
+                param="dimensions",
+            )
+        return wanted
+
+
+def _resize(vector: bytes, size: int, wanted: int) -> bytes:
+    """Pad with zeros, or cut and scale back to unit length, as OpenAI does for ``dimensions``."""
+    if wanted >= size:
+        return vector + bytes(4 * (wanted - size))
+    cut = np.frombuffer(vector, dtype="<f4")[:wanted]
+    norm = float(np.linalg.norm(cut))
+    return (cut / norm if norm > 0 else cut).astype("<f4").tobytes()
+
+
+def _too_long(error: ContextOverflow) -> ApiError:
+    return ApiError(
+        400,
+        f"This model's maximum context length is {error.limit} tokens, however you requested {error.requested} tokens "
+        f"({error.requested} in your prompt; 0 for the completion). Please reduce your prompt; or completion length.",
+    )
