@@ -27,6 +27,14 @@ class BackendModel(msgspec.Struct, frozen=True):
     context_length: int | None = None
 
 
+def wrong_kind(model: BackendModel) -> ApiError:
+    """400: the endpoint is for models of the other kind."""
+    uses = {"chat": "chat and completions; it makes no embeddings", "embedding": "embeddings; it does not chat"}
+    return ApiError(
+        400, f"The model `{model.id}` is for {uses[model.kind]}.", param="model", code="model_not_supported"
+    )
+
+
 class Health(msgspec.Struct, frozen=True):
     """``loading`` and ``down`` answer 503 on ``/health``; ``detail`` is for people."""
 
