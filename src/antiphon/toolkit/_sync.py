@@ -1,0 +1,145 @@
+"""The synchronous face of code that is written once, asynchronously.
+
+One daemon thread per process runs an event loop, the portal. A synchronous call hands its coroutine to the
+portal and waits. So it also works where a loop is already running (a notebook), and ``Ctrl-C`` cancels what is
+under way: the connection closes and the server stops generating.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator, Coroutine, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from antiphon.toolkit.errors import ToolkitError
+
+T = TypeVar("T")
+
+# How long an interrupted call may take to close its connection before the interrupt goes on its way.
+CLOSE_TIMEOUT_S = 2.0
+
+
+class Portal:
+    """An event loop on a daemon thread, started by the first call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run ``coroutine`` to its end and return what it returns, or raise what it raises.
+
+        Raises ToolkitError when called from the portal's own thread, where waiting would never end.
+        """
+        running = self._start(coroutine)
+        try:
+            return running.future.result()
+        finally:
+            running.cancel()
+
+    def iterate(self, items: AsyncIterator[T]) -> Generator[T]:
+        """Iterate ``items`` from synchronous code; leaving the loop early cancels the source.
+
+        The whole source runs in one task (a time limit inside it cannot span tasks) and may run ahead.
+        """
+        ready: queue.SimpleQueue[_Item[T] | None] = queue.SimpleQueue()
+        running = self._start(_pump(items, ready))
+        try:
+            while (item := ready.get()) is not None:
+                yield item.value
+            running.future.result()
+        finally:
+            running.cancel()
+
+    def close(self) -> None:
+        """Cancel what still runs and stop the thread. A later call starts a new one."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(CLOSE_TIMEOUT_S)
+
+    def forget(self) -> None:
+        """Drop the loop without stopping it: after a fork its thread exists in the parent alone."""
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> _Running[T]:
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise ToolkitError(
+                "A synchronous call was made from inside the toolkit's own event loop, where it could never end",
+                hint="use the asynchronous twin there (AsyncChat, aextract, ...)",
+            )
+        finished = threading.Event()
+        future = asyncio.run_coroutine_threadsafe(_tell(coroutine, finished), self._running_loop())
+        return _Running(future, finished)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="antiphon", daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+@dataclass(frozen=True, slots=True)
+class _Item(Generic[T]):
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class _Running(Generic[T]):
+    future: Future[T]
+    finished: threading.Event
+
+    def cancel(self) -> None:
+        """End it if it still runs, and give it a moment to close what it holds."""
+        if self.future.cancel():
+            self.finished.wait(CLOSE_TIMEOUT_S)
+
+
+async def _tell(coroutine: Coroutine[Any, Any, T], finished: threading.Event) -> T:
+    try:
+        return await coroutine
+    finally:
+        finished.set()
+
+
+async def _pump(items: AsyncIterator[T], ready: queue.SimpleQueue[_Item[T] | None]) -> None:
+    try:
+        async for item in items:
+            ready.put(_Item(item))
+    finally:
+        aclose = getattr(items, "aclose", None)
+        if aclose is not None:
+            await aclose()
+        ready.put(None)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        leftover = asyncio.all_tasks(loop)
+        for task in leftover:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*leftover, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+portal = Portal()
+atexit.register(portal.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=portal.forget)

@@ -1,0 +1,96 @@
+"""What the toolkit raises. Errors of the official client pass through unchanged, unless named here as a cause.
+
+ToolkitError                 hint = the next step; text, usage = what was already produced and paid for
+├── ClientError              no usable client: the key is missing, or the wrong kind of client was passed
+├── TokenizerError           tokens cannot be counted exactly, and an estimate was not wanted
+├── UnknownPriceError        dollars were limited, and the model has no known price
+├── BudgetExceededError      stopped before a call that the budget does not cover
+├── HistoryError             a conversation that cannot be sent: does not fit, or is not well formed
+├── ToolSchemaError          a function that cannot become a tool
+├── ToolLoopError            the model kept calling tools past the bound on turns or time
+├── OutputError              the model's answer cannot be used
+│   ├── TruncatedError       cut at the token limit before it was complete
+│   ├── RefusalError         the model declined
+│   └── ExtractionError      the answer failed validation on every attempt; keeps the attempts
+├── NoModelError             no model satisfies what the task needs
+├── RetryExhaustedError      a retry policy gave up; the client's own error is its cause
+└── CircuitOpenError         not sent: the endpoint failed repeatedly and is left alone for a while
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from antiphon.errors import AntiphonError
+
+if TYPE_CHECKING:
+    from antiphon.toolkit.usage import Usage
+
+
+class ToolkitError(AntiphonError):
+    """Something the application can act on.
+
+    ``text`` is the answer as far as it came ("" if none) and ``usage`` what was spent on it
+    (None if no call was made, or the server did not say).
+    """
+
+    def __init__(self, message: str, *, hint: str = "", text: str = "", usage: Usage | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.text = text
+        self.usage = usage
+
+
+class ClientError(ToolkitError):
+    """There is no client to call with."""
+
+
+class TokenizerError(ToolkitError):
+    """Tokens cannot be counted exactly."""
+
+
+class UnknownPriceError(ToolkitError):
+    """A limit in dollars cannot be kept, since the model's price is unknown."""
+
+
+class BudgetExceededError(ToolkitError):
+    """The call was not made, since the budget does not cover it."""
+
+
+class HistoryError(ToolkitError):
+    """The conversation cannot be sent as it is."""
+
+
+class ToolSchemaError(ToolkitError):
+    """A function cannot be described to a model."""
+
+
+class ToolLoopError(ToolkitError):
+    """The model kept calling tools past the bound."""
+
+
+class OutputError(ToolkitError):
+    """The answer cannot be used as asked."""
+
+
+class TruncatedError(OutputError):
+    """The answer was cut at the token limit before it was complete."""
+
+
+class RefusalError(OutputError):
+    """The model declined; ``text`` is its refusal."""
+
+
+class NoModelError(ToolkitError):
+    """No known model satisfies what the task needs."""
+
+
+class RetryExhaustedError(ToolkitError):
+    """The retry policy gave up; ``__cause__`` is the last error of the client."""
+
+
+class CircuitOpenError(ToolkitError):
+    """The call was not made: the circuit is open; ``retry_in_s`` seconds are left until the next trial."""
+
+    def __init__(self, message: str, *, retry_in_s: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_in_s = retry_in_s
