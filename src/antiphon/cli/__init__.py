@@ -1,1 +1,5 @@
-"""The command line."""
+"""The command line: ``antiphon COMMAND``."""
+
+from antiphon.cli.root import main
+
+__all__ = ["main"]

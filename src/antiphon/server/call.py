@@ -110,7 +110,7 @@ class Call:
             "x-request-id": self.request_id,
             "openai-processing-ms": str(round(self.elapsed_s() * 1000)),
             "openai-version": "2020-10-01",
-            "openai-organization": self.service.settings.organization,
+            "openai-organization": self.service.organization,
             **self.extra,
         }
         origin = self.header(b"origin")

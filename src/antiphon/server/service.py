@@ -20,8 +20,9 @@ from antiphon.server.settings import ServerSettings
 class Service:
     """The server's state; one per process. ``backend`` is owned by whoever made it."""
 
-    def __init__(self, settings: ServerSettings, accounts: Accounts, backend: Backend) -> None:
+    def __init__(self, settings: ServerSettings, accounts: Accounts, backend: Backend, *, organization: str) -> None:
         self.settings = settings
+        self.organization = organization
         self.accounts = accounts
         self.backend = backend
         self._can_relay = isinstance(backend, RelayingBackend)

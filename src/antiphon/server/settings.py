@@ -1,6 +1,7 @@
 """How the server listens and what it lets in."""
 
 import ipaddress
+from typing import Literal
 
 import msgspec
 
@@ -12,7 +13,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ``max_body_bytes``: larger bodies get a 413. ``max_requests``: requests in work at once per process, past that 503.
     ``shutdown_grace_s``: how long running requests may go on after Ctrl-C. ``allowed_hosts``: values of the Host header
     accepted beside the address itself and loopback names (``*`` accepts all). ``cors_origins``: web origins that may call
-    (empty: none; ``*``: all). ``organization``: the ``openai-organization`` header. ``log_format``: ``auto`` is human in a
+    (empty: none; ``*``: all). ``log_format``: ``auto`` is human in a
     terminal and JSON otherwise. ``log_prompts`` puts prompts into debug logs; off unless asked for.
     """
 
@@ -24,7 +25,6 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shutdown_grace_s: float = 5.0
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
-    organization: str = "org-antiphon"
     log_level: str = "info"
     log_format: str = "auto"
     log_prompts: bool = False
@@ -50,3 +50,24 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+class ModelEntrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``[[models.extra]]``: a further model to serve. ``source`` as ``antiphon models pull`` takes it."""
+
+    source: str
+    kind: Literal["chat", "embedding"] = "chat"
+    aliases: tuple[str, ...] = ()
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section ``[models]``: what is served in this machine.
+
+    ``chat`` and ``embedding`` are catalogue names, paths of GGUF files or specs of the store (``hf:...``, ``pypi:...``);
+    the word ``none`` serves no model of that kind. They answer for the aliases ``gpt-4o``, ``gpt-4o-mini`` and
+    ``text-embedding-3-*``. ``extra`` are further models.
+    """
+
+    chat: str = "default"
+    embedding: str = "default"
+    extra: tuple[ModelEntrySettings, ...] = ()

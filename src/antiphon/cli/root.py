@@ -1,0 +1,53 @@
+"""The root command: mounts the others, and says every error in one line with its fix."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App
+
+from antiphon import __version__
+from antiphon.errors import AntiphonError
+
+app = App(
+    name="antiphon",
+    help="The OpenAI API on your own machine, and tools for the applications that call it.",
+    version=f"antiphon {__version__}",
+)
+
+# Named as text, so that a command loads only its own module.
+for _name, _target in {
+    "serve": "antiphon.cli.serve:serve",
+    "chat": "antiphon.cli.chat:chat",
+    "models": "antiphon.cli.models:app",
+}.items():
+    app.command(_target, name=_name)
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run a command line and exit with its status: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if tokens is None else tokens)
+    debug = "--debug" in words
+    try:
+        status = app([word for word in words if word != "--debug"])
+    except BrokenPipeError:
+        # The reader of our output has left (`antiphon ... | head`): not an error; keep the interpreter from flushing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        print(describe(error), file=sys.stderr)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in one line, its fix included."""
+    if isinstance(error, BaseExceptionGroup):
+        return describe(error.exceptions[0])
+    if isinstance(error, AntiphonError):
+        return f"antiphon: {error.message}" + (f" - {error.hint}" if error.hint else "")
+    return f"antiphon: {type(error).__name__}: {error} - run again with --debug to see where it comes from"

@@ -1,0 +1,58 @@
+"""Every section of the configuration, put together."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from antiphon.accounts import AccountSettings
+from antiphon.config import build, home_directory, read_layers
+from antiphon.engine import EngineSettings
+from antiphon.server.settings import ModelSettings, ServerSettings
+
+SECTIONS: Mapping[str, type[msgspec.Struct]] = {
+    "server": ServerSettings,
+    "models": ModelSettings,
+    "engine": EngineSettings,
+    "embedding_engine": EngineSettings,
+    "accounts": AccountSettings,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All settings of one server. ``engine`` and ``embedding_engine`` hold what was given for engines of that kind."""
+
+    home: Path
+    server: ServerSettings
+    models: ModelSettings
+    accounts: AccountSettings
+    engine: Mapping[str, Any]
+    embedding_engine: Mapping[str, Any]
+
+    def engine_settings(self, kind: str, model_path: Path) -> EngineSettings:
+        """Return the settings of the engine that runs the file ``model_path``."""
+        section = "engine" if kind == "chat" else "embedding_engine"
+        given = self.engine if kind == "chat" else self.embedding_engine
+        return build(EngineSettings, {**given, "model_path": model_path}, section)
+
+
+def load_configuration(
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Configuration:
+    """Read file, environment and options; ``ConfigError`` names what is wrong and where it stands."""
+    layers = read_layers(SECTIONS, file=file, environ=environ, options=options)
+    return Configuration(
+        home=home_directory(environ),
+        server=build(ServerSettings, layers["server"], "server"),
+        models=build(ModelSettings, layers["models"], "models"),
+        accounts=build(AccountSettings, layers["accounts"], "accounts"),
+        engine=layers["engine"],
+        embedding_engine=layers["embedding_engine"],
+    )

@@ -1,0 +1,95 @@
+"""Listens, starts the engines, serves, and ends cleanly.
+
+The port is open while models load (``/health`` says so), so that a supervisor can watch. On SIGINT or SIGTERM nothing new
+is taken; running requests get ``shutdown_grace_s``, then an error; then every engine process is ended and awaited.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from antiphon.errors import AntiphonError
+from antiphon.server.app import create_app
+from antiphon.server.service import Service
+from antiphon.server.settings import ServerSettings
+
+_CUT_SHORT_S = 3.0
+"""How long answers may take to end once their engines are closed."""
+
+
+def bind(settings: ServerSettings) -> socket.socket:
+    """Return a listening socket; an ``AntiphonError`` that names the way out where that is impossible."""
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, number)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        hint = "choose another with --port, or --port 0 for a free one" if error.errno == errno.EADDRINUSE else ""
+        raise AntiphonError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", hint=hint
+        ) from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the URL of the API behind a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+class HttpServer(uvicorn.Server):
+    """Uvicorn, with an end in two steps: ask requests to finish, then fail those that are left."""
+
+    def __init__(self, service: Service) -> None:
+        grace_s = service.settings.shutdown_grace_s
+        super().__init__(
+            uvicorn.Config(
+                create_app(service),
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=round(grace_s + _CUT_SHORT_S) + 1,
+            )
+        )
+        self._service = service
+        self._grace_s = grace_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        cut_short = asyncio.get_running_loop().create_task(self._cut_short())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut_short.cancel()
+
+    async def _cut_short(self) -> None:
+        await asyncio.sleep(self._grace_s)
+        await self._service.backend.aclose()
+
+
+async def serve(service: Service, listener: socket.socket, start: Callable[[], "asyncio.Future[None]"]) -> None:
+    """Serve until a signal ends it. ``start`` begins to load the models; its failure ends the server and is raised."""
+    server = HttpServer(service)
+    http = asyncio.ensure_future(server.serve(sockets=[listener]))
+    loading = asyncio.ensure_future(start())
+    try:
+        await asyncio.wait({http, loading}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done() and loading.exception() is not None:
+            server.should_exit = True
+        await http
+        if loading.done():
+            loading.result()
+    finally:
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        await service.backend.aclose()
