@@ -36,7 +36,7 @@ class TestConformance(BackendConformance):
 
     def running(self, backend: Backend) -> int:
         assert isinstance(backend, ScriptedBackend)
-        return backend.statistics().running
+        return backend.counts.running
 
 
 def ask(text: str = "Hello there!", **changes: object) -> ChatRequest:
@@ -125,17 +125,17 @@ async def test_a_hang_lasts_until_the_client_leaves() -> None:
     """A reply that hangs sends nothing; closing its stream ends it."""
     backend = play(Reply(text="never", fault="hang"))
     reader = asyncio.ensure_future(collect(backend.chat(ask())))
-    await until(lambda: backend.statistics().running == 1)
+    await until(lambda: backend.counts.running == 1)
     reader.cancel()
     await asyncio.gather(reader, return_exceptions=True)
-    assert backend.statistics().abandoned == 1
+    assert backend.counts.abandoned == 1
 
 
 async def test_closing_the_backend_fails_running_requests() -> None:
     """A request that hangs when the backend closes gets a 503."""
     backend = play(Reply(text="never", fault="hang"))
     reader = asyncio.ensure_future(collect(backend.chat(ask())))
-    await until(lambda: backend.statistics().running == 1)
+    await until(lambda: backend.counts.running == 1)
     await backend.aclose()
     with pytest.raises(ApiError) as raised:
         await reader

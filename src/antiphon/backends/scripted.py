@@ -11,7 +11,7 @@ from contextlib import aclosing
 import msgspec
 import numpy as np
 
-from antiphon.backends.base import BackendModel, Health, StreamCut, wrong_kind
+from antiphon.backends.base import BackendModel, Health, PartStatistics, StreamCut, wrong_kind
 from antiphon.backends.recital import Limits, Recital, recite
 from antiphon.backends.script import Prompter, Reply, Script, tokens
 from antiphon.protocol.chat import ChatRequest
@@ -51,8 +51,16 @@ class ScriptedBackend:
     def models(self) -> Sequence[BackendModel]:
         return self._models
 
-    def statistics(self) -> ScriptedStatistics:
+    @property
+    def counts(self) -> ScriptedStatistics:
+        """How many requests are in which state."""
         return self._statistics
+
+    def statistics(self) -> Sequence[PartStatistics]:
+        return [PartStatistics("scripted", {}, self._statistics)]
+
+    def serves(self, model: str) -> bool:
+        return any(known.id == model for known in self._models)
 
     def health(self) -> Health:
         return Health("down", "closed") if self._closed.is_set() else Health("ready")
