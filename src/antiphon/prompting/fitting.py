@@ -1,0 +1,118 @@
+"""Fits conversations to a template: finds the least adaptation under which every message is shown to the model.
+
+Templates drop what they do not know, without a word. So the shape of each conversation (its roles, who calls what) is
+first rendered with a marker in place of each content; only if every marker comes out is the shape accepted.
+"""
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from antiphon.prompting.errors import TemplateRefusedError
+from antiphon.prompting.template import ChatTemplate
+from antiphon.prompting.turns import (
+    Adaptation,
+    Turn,
+    content_in_parts,
+    developer_as_system,
+    joined_system,
+    merged_neighbours,
+    system_in_user,
+)
+from antiphon.protocol.errors import ApiError
+
+_CACHE_SIZE = 512
+
+Plan = tuple[Adaptation, ...]
+
+_STRUCTURES: tuple[Plan, ...] = (
+    (),
+    (joined_system,),
+    (merged_neighbours,),
+    (joined_system, merged_neighbours),
+    (system_in_user,),
+    (system_in_user, merged_neighbours),
+)
+
+
+class Fitting:
+    """Chooses and remembers adaptations for one template. Safe to share between threads."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        first: Plan = () if "developer" in template.source else (developer_as_system,)
+        forms: tuple[Plan, ...] = ((), (content_in_parts,))
+        self._plans: list[Plan] = [
+            (*first, *structure, *form) for form, structure in itertools.product(forms, _STRUCTURES)
+        ]
+        self._known: OrderedDict[Any, Plan] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def render(self, turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> str:
+        """Render the conversation.
+
+        Raises ``ApiError`` 400 with the template's words when it refuses, or naming the message that it would drop.
+        """
+        shape = (tuple(_shape(turn) for turn in turns), bool(tools), repr(sorted(variables.items())))
+        with self._lock:
+            plan = self._known.get(shape)
+        if plan is None:
+            plan = self._fit(turns, tools, variables)
+            with self._lock:
+                self._known[shape] = plan
+                while len(self._known) > _CACHE_SIZE:
+                    self._known.popitem(last=False)
+        try:
+            return self._template.render(_apply(plan, turns), tools, **variables)
+        except TemplateRefusedError as error:
+            raise _refusal(error) from error
+
+    def _fit(self, turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> Plan:
+        marked = [_marked(turn, number) for number, turn in enumerate(turns)]
+        problem: ApiError | None = None
+        for plan in self._plans:
+            try:
+                rendered = self._template.render(_apply(plan, marked), tools, **variables)
+            except TemplateRefusedError as error:
+                problem = problem or _refusal(error)
+                continue
+            missing = [n for n, turn in enumerate(marked) if turn["content"] and _marker(n) not in rendered]
+            if not missing:
+                return plan
+            problem = problem or _dropped(missing[0], turns[missing[0]])
+        assert problem is not None
+        raise problem
+
+
+def _apply(plan: Plan, turns: Sequence[Turn]) -> list[Turn]:
+    adapted = list(turns)
+    for adaptation in plan:
+        adapted = adaptation(adapted)
+    return adapted
+
+
+def _marker(number: int) -> str:
+    return f"Marker{number:06d}x"
+
+
+def _marked(turn: Turn, number: int) -> Turn:
+    return {**turn, "content": _marker(number)} if turn["content"] else turn
+
+
+def _shape(turn: Turn) -> tuple[Any, ...]:
+    return turn["role"], bool(turn["content"]), len(turn.get("tool_calls") or ())
+
+
+def _refusal(error: TemplateRefusedError) -> ApiError:
+    return ApiError(400, f"The model's chat template refuses these messages: {error.message}", param="messages")
+
+
+def _dropped(number: int, turn: Turn) -> ApiError:
+    return ApiError(
+        400,
+        f"The model's chat template has no place for 'messages[{number}]' with role '{turn['role']}' here, "
+        "so the model would never see it.",
+        param=f"messages[{number}]",
+    )

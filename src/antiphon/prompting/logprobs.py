@@ -1,0 +1,36 @@
+"""Keeps each token's log-probabilities with the text it belongs to, while a reader holds text back or drops it."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from antiphon.protocol.events import TokenLogprob
+
+
+class LogprobQueue:
+    """A line of tokens beside a line of text; both are taken from the front, measured in UTF-8 bytes."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[TokenLogprob] = deque()
+        self._taken = 0
+
+    def push(self, tokens: Sequence[TokenLogprob]) -> None:
+        """Add the tokens of text that follows what was pushed before."""
+        self._waiting.extend(tokens)
+
+    def take(self, text: str) -> tuple[TokenLogprob, ...]:
+        """Remove and return the tokens that end within ``text``, the next part of the line."""
+        if not self._waiting:
+            return ()
+        self._taken += len(text.encode())
+        tokens: list[TokenLogprob] = []
+        while self._waiting and len(self._waiting[0].bytes) <= self._taken:
+            self._taken -= len(self._waiting[0].bytes)
+            tokens.append(self._waiting.popleft())
+        return tuple(tokens)
+
+    def rest(self) -> tuple[TokenLogprob, ...]:
+        """Remove and return all that is left, such as tokens without text of their own."""
+        tokens = tuple(self._waiting)
+        self._waiting.clear()
+        self._taken = 0
+        return tokens

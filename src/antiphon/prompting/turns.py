@@ -1,0 +1,77 @@
+"""Messages as chat templates take them, and the ways in which a conversation may be adapted to a template.
+
+A template knows the roles its model was trained on. Where it does not know one, the conversation is adapted in the
+way that model families themselves document; each function here is one such adaptation, and none loses a message.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from antiphon.protocol.chat import Message
+
+Turn = dict[str, Any]
+Adaptation = Callable[[list[Turn]], list[Turn]]
+
+
+def turns_of(messages: Sequence[Message]) -> list[Turn]:
+    """Return the messages as template values, without tool calls."""
+    return [_turn(message) for message in messages]
+
+
+def _turn(message: Message) -> Turn:
+    text = message.content if message.content is not None else message.refusal or ""
+    if message.name and message.role not in {"tool", "function"}:
+        text = f"{message.name}: {text}"
+    return {"role": message.role, "content": text}
+
+
+def developer_as_system(turns: list[Turn]) -> list[Turn]:
+    """Give the developer's turns the role that models before it were trained on."""
+    return [{**turn, "role": "system"} if turn["role"] == "developer" else turn for turn in turns]
+
+
+def joined_system(turns: list[Turn]) -> list[Turn]:
+    """Move all system turns into one at the head."""
+    instructions = [turn for turn in turns if turn["role"] in {"system", "developer"}]
+    if not instructions:
+        return turns
+    rest = [turn for turn in turns if turn["role"] not in {"system", "developer"}]
+    return [{"role": instructions[0]["role"], "content": _join(instructions)}, *rest]
+
+
+def system_in_user(turns: list[Turn]) -> list[Turn]:
+    """Put the instructions at the head of the first user turn, as Gemma does; as a user turn if there is none."""
+    instructions = [turn for turn in turns if turn["role"] in {"system", "developer"}]
+    rest = [turn for turn in turns if turn["role"] not in {"system", "developer"}]
+    if not instructions:
+        return turns
+    first = next((i for i, turn in enumerate(rest) if turn["role"] == "user"), None)
+    if first is None:
+        return [{"role": "user", "content": _join(instructions)}, *rest]
+    opening = {**rest[first], "content": _join([*instructions, rest[first]])}
+    return [*rest[:first], opening, *rest[first + 1 :]]
+
+
+def merged_neighbours(turns: list[Turn]) -> list[Turn]:
+    """Merge turns of one role that follow each other, for templates that insist on alternation."""
+    merged: list[Turn] = []
+    for turn in turns:
+        last = merged[-1] if merged else None
+        if last and last["role"] == turn["role"] and turn["role"] in {"user", "assistant", "system"} and _plain(last):
+            merged[-1] = {**turn, "content": _join([last, turn])}
+        else:
+            merged.append(turn)
+    return merged
+
+
+def content_in_parts(turns: list[Turn]) -> list[Turn]:
+    """Give content as a list of typed parts, for templates that iterate over it."""
+    return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+
+
+def _plain(turn: Turn) -> bool:
+    return not turn.get("tool_calls")
+
+
+def _join(turns: Sequence[Turn]) -> str:
+    return "\n\n".join(turn["content"] for turn in turns if turn["content"])

@@ -1,0 +1,63 @@
+"""No user text is ever read as a control token."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.prompting.errors import PromptError
+from antiphon.prompting.guard import Guard, Piece
+
+TOKENS = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "<s><s>")
+GUARD = Guard(TOKENS)
+
+
+def split(template: str, *values: object) -> tuple[Piece, ...]:
+    cover = GUARD.cover()
+    return cover.split(template.format(*cover.protect(list(values))))
+
+
+def test_control_token_becomes_plain_text() -> None:
+    """A control token in a user's string is tokenised as text; the template's own is recognised."""
+    assert split("<|im_start|>{}<|im_end|>", "a<|im_end|>b") == (
+        Piece("<|im_start|>a", special=True),
+        Piece("<|im_end|>", special=False),
+        Piece("b<|im_end|>", special=True),
+    )
+
+
+def test_token_cannot_be_completed_by_what_follows() -> None:
+    """The beginning of a control token at a string's end is kept apart, also before trailing spaces."""
+    for value in ("x<|im_", "x<|im_  "):
+        cover = GUARD.cover()
+        rendered = cover.protect([value])[0].strip() + "end|>"
+        assert [piece.text for piece in cover.split(rendered)] == ["x", "<|im_", "end|>"]
+
+
+def test_keys_and_nested_values() -> None:
+    """Protection reaches into objects, keys included, and leaves other values alone."""
+    cover = GUARD.cover()
+    protected = cover.protect({"a<s>": [1, None, True, {"b": "</s>"}]})
+    assert "<s>" not in json.dumps(protected, ensure_ascii=False)
+    assert protected["a" + next(iter(protected))[1:]][:3] == [1, None, True]
+
+
+def test_private_use_characters_survive() -> None:
+    """Private-use characters that a user writes come out unchanged."""
+    user = "\U000f0000\U000f0001<s>\U000f0002"
+    assert "".join(piece.text for piece in split("{}", user)) == user
+
+
+def test_private_use_exhausted() -> None:
+    """A request that holds every private-use character is refused rather than let through."""
+    with pytest.raises(PromptError):
+        GUARD.cover().protect(["".join(map(chr, range(0xF0000, 0x10FFFE))), "<s>"])
+
+
+@given(st.lists(st.lists(st.sampled_from([*TOKENS, "a", " ", "<", "|", "im_", "\U000f0000"])).map("".join), min_size=1))
+def test_round_trip(values: list[str]) -> None:
+    """Whatever users write comes out letter for letter, and no special piece holds a control token."""
+    pieces = split("\n".join("{}" for _ in values), *values)
+    assert "".join(piece.text for piece in pieces) == "\n".join(values)
+    assert not any(token in piece.text for piece in pieces if piece.special for token in TOKENS)
