@@ -1,5 +1,6 @@
 """A chat model in this machine: a request becomes a prompt, the engine's tokens become events."""
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Literal
@@ -84,6 +85,7 @@ class Tally:
     def __init__(self, num_choices: int) -> None:
         self.meter = Meter()
         self._counted = [0] * num_choices
+        self._began = time.perf_counter()
 
     def started(self, model: str, answer: Started) -> events.Started:
         """Note the prompt's tokens and return the first event of the request."""
@@ -96,6 +98,7 @@ class Tally:
         new = num_tokens - self._counted[index]
         self._counted[index] = num_tokens
         self.meter.completion_tokens += new
+        self.meter.compute_s = time.perf_counter() - self._began
         if any(isinstance(event, ReasoningDelta) for event in heard):
             self.meter.reasoning_tokens += new
 

@@ -1,5 +1,6 @@
 """An embedding model in this machine."""
 
+import time
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,7 @@ class LocalEmbedding:
         """Return one unit vector per input, cut or padded to the dimensions asked for."""
         size = self.engine.info.embedding_size
         wanted = self._dimensions(request, size)
+        began = time.perf_counter()
         try:
             embedded = await self.engine.embed(tuple(plain_prompt(text) for text in request.inputs))
         except ContextOverflow as error:
@@ -46,7 +48,12 @@ class LocalEmbedding:
         except EngineError as error:
             raise as_api_error(error) from error
         vectors = tuple(_resize(vector, size, wanted) for vector in embedded.vectors)
-        return EmbeddingResult(model=self.name, vectors=vectors, prompt_tokens=embedded.num_tokens)
+        return EmbeddingResult(
+            model=self.name,
+            vectors=vectors,
+            prompt_tokens=embedded.num_tokens,
+            compute_s=time.perf_counter() - began,
+        )
 
     def _dimensions(self, request: EmbeddingRequest, size: int) -> int:
         natural = self._pad_to.get(request.model, size)

@@ -25,4 +25,5 @@ class EmbeddingResult(msgspec.Struct, frozen=True):
     model: str
     vectors: tuple[bytes, ...]
     prompt_tokens: int
+    compute_s: float | None = None
     cached_inputs: int | None = None

@@ -50,12 +50,14 @@ class Meter(msgspec.Struct):
     """Counts that a backend keeps current while it works, so that a request that is cut off is charged what it used.
 
     The one mutable value here: written by the backend alone, read by the ledger when the request ends in any way.
+    ``compute_s``: seconds of an engine in this machine, None elsewhere.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    compute_s: float | None = None
 
     def usage(self) -> Usage:
         return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
+from antiphon.accounts import CLIENT_CLOSED_REQUEST
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.server.call import Call
 from antiphon.server.headers import Scope
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from antiphon.server.service import Service
 
 Handler = Callable[[Call], Awaitable[None]]
-
-CLIENT_CLOSED = 499
-"""What logs and the ledger call a request whose client left before its answer (nginx's number; never sent)."""
 
 
 class Endpoint:
@@ -42,7 +40,7 @@ class Endpoint:
             call.note.setdefault("error", error.code or error.type)
             await call.fail(error)
         except ClientGone:
-            call.status = call.status or CLIENT_CLOSED
+            call.status = call.status or CLIENT_CLOSED_REQUEST
         except Exception:  # noqa: BLE001 - whatever it was, the client gets OpenAI's 500
             log.exception("fault", request_id=call.request_id, path=self._path)
             call.note["error"] = "server_error"

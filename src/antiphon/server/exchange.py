@@ -7,20 +7,17 @@ really used, and one usage row is written.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
-from antiphon.accounts import Admission, Outcome, Principal
+from antiphon.accounts import CLIENT_CLOSED_REQUEST, Admission, Kind, Outcome, Principal
 from antiphon.backends.base import RelayOutcome, StreamCut
 from antiphon.protocol.errors import ApiError, server_fault
-from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Started
+from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Started, Usage
 from antiphon.server.call import Call
-from antiphon.server.endpoint import CLIENT_CLOSED
 from antiphon.server.logs import log
 from antiphon.server.types import ClientGone
-
-Kind = Literal["chat", "completion", "embedding"]
 
 
 class StreamRenderer(Protocol):
@@ -40,13 +37,12 @@ class BodyRenderer(Protocol):
 class Exchange:
     """One admitted request. Use as an async context manager around the work; leaving it settles."""
 
-    def __init__(self, call: Call, admission: Admission, *, model: str) -> None:
+    def __init__(self, call: Call, admission: Admission) -> None:
         self._call = call
         self._admission = admission
-        self.model = model
+        self.model: str | None = None
         self.meter = Meter()
         self.cache: CacheStatus | None = None
-        self.first_token_s: float | None = None
         self.status = 200
         self.error_code: str | None = None
 
@@ -64,14 +60,10 @@ class Exchange:
         }
         await self._admission.settle(
             Outcome(
-                request_id=call.request_id,
-                started_at=call.started_at,
-                duration_s=call.elapsed_s(),
-                first_token_s=self.first_token_s,
+                status=self.status,
                 model=self.model,
                 usage=self.meter.usage(),
-                cache=self.cache,
-                status=self.status,
+                compute_s=self.meter.compute_s,
                 error_code=self.error_code,
             )
         )
@@ -81,7 +73,7 @@ class Exchange:
         if isinstance(error, ApiError):
             self.status, self.error_code = error.status, error.code or error.type
         elif isinstance(error, (ClientGone, asyncio.CancelledError, GeneratorExit)):
-            self.status, self.error_code = CLIENT_CLOSED, "client_closed"
+            self.status, self.error_code = CLIENT_CLOSED_REQUEST, "client_closed"
         else:
             self.status, self.error_code = 500, "server_error"
 
@@ -95,12 +87,17 @@ class Exchange:
                 usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
             )
 
+    def _charge(self, usage: Usage) -> None:
+        self.meter.prompt_tokens = usage.prompt_tokens
+        self.meter.completion_tokens = usage.completion_tokens
+        self.meter.cached_tokens = usage.cached_tokens
+        self.meter.reasoning_tokens = usage.reasoning_tokens
+
     async def guarded(self, frames: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Pass frames on; a failure becomes a last error chunk, because a stream that just ends looks complete."""
         try:
             async for frame in frames:
-                if self.first_token_s is None:
-                    self.first_token_s = self._call.elapsed_s()
+                self._admission.mark_first_token()
                 yield frame
         except StreamCut as error:
             self.failed(error)
@@ -121,12 +118,9 @@ class Exchange:
                     self.model, self.cache = event.model, event.cache
                     self.meter = event.meter or Meter(event.prompt_tokens, 0, event.cached_tokens)
                 elif isinstance(event, Completed):
-                    usage = event.usage
-                    self.meter = Meter(
-                        usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
-                    )
-                elif self.first_token_s is None:
-                    self.first_token_s = self._call.elapsed_s()
+                    self._charge(event.usage)
+                else:
+                    self._admission.mark_first_token()
                 yield event
 
 
@@ -187,4 +181,4 @@ async def admitted(call: Call, principal: Principal, kind: Kind, model: str, est
         principal, kind=kind, model=model, estimated_tokens=estimated_tokens, request_id=call.request_id
     )
     call.extra.update(admission.headers())
-    return Exchange(call, admission, model=model)
+    return Exchange(call, admission)

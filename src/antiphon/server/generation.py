@@ -5,10 +5,10 @@ request to a backend, whose events are rendered; or, for a model that another AP
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 
-from antiphon.accounts import Principal
+from antiphon.accounts import Kind, Principal
 from antiphon.backends.base import RelayedAnswer
 from antiphon.protocol import parse_chat, parse_completion, parse_embedding
 from antiphon.protocol.events import Meter
@@ -20,6 +20,13 @@ from antiphon.server.exchange import Exchange, admitted, answer_stream, answer_w
 from antiphon.server.headers import encoded
 
 Answer = Callable[[Call, Principal, bytes], Awaitable[None]]
+
+
+_KINDS: Mapping[Operation, Kind] = {
+    "chat/completions": "chat",
+    "completions": "completion",
+    "embeddings": "embedding",
+}
 
 
 async def chat_completions(call: Call) -> None:
@@ -78,13 +85,13 @@ async def _embedding(call: Call, principal: Principal, body: bytes) -> None:
     async with await admitted(call, principal, "embedding", request.model, estimate_embedding(request)) as exchange:
         result = await call.service.backend.embed(request)
         exchange.model = result.model
-        exchange.meter = Meter(prompt_tokens=result.prompt_tokens)
+        exchange.meter = Meter(prompt_tokens=result.prompt_tokens, compute_s=result.compute_s)
         await call.respond(render_embeddings(request, result))
 
 
 async def _relay(call: Call, principal: Principal, request: RelayRequest) -> None:
     call.service.require_model(principal, request.model)
-    kind = {"chat/completions": "chat", "completions": "completion", "embeddings": "embedding"}[request.operation]
+    kind = _KINDS[request.operation]
     async with await admitted(call, principal, kind, request.model, estimate_relay(request)) as exchange:
         answer = await call.service.relay(request)
         async with aclosing(answer):
