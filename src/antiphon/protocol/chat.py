@@ -23,7 +23,11 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message. ``content`` has its text parts joined; None only where the wire allows it."""
+    """One message. ``content`` has its text parts joined; None only where the wire allows it.
+
+    Older function calls and results (role ``function``) have a made-up id in ``tool_calls`` and ``tool_call_id``.
+    ``reasoning_content`` is the thinking part of an earlier answer, if the client sent it back.
+    """
 
     role: Role
     content: str | None = None
@@ -31,6 +35,7 @@ class Message(msgspec.Struct, frozen=True):
     refusal: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -104,8 +109,11 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     verbosity: str | None = None
     stream: bool = False
     include_usage: bool = False
+    include_obfuscation: bool = False
     user: str | None = None
+    safety_identifier: str | None = None
     metadata: dict[str, str] = {}
+    store: bool = False
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     raw: dict[str, Any] = {}

@@ -25,5 +25,6 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     stream: bool = False
     include_usage: bool = False
+    include_obfuscation: bool = False
     user: str | None = None
     raw: dict[str, Any] = {}

@@ -21,10 +21,13 @@ class TopLogprob(msgspec.Struct, frozen=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
-    """A generated token with its alternatives, most probable first; from the model's unmodified logits."""
+    """A token with its alternatives, most probable first; from the model's unmodified logits.
+
+    ``logprob`` is None for the first token of an echoed prompt, which nothing precedes, and for no other.
+    """
 
     token: str
-    logprob: float
+    logprob: float | None
     bytes: tuple[int, ...]
     top_logprobs: tuple[TopLogprob, ...] = ()
 
@@ -66,7 +69,8 @@ class Meter(msgspec.Struct):
 class Started(msgspec.Struct, frozen=True):
     """The backend has begun; ``model`` names what really answers, ``meter`` follows what it costs from here on.
 
-    ``cache`` is None where no response cache was asked.
+    ``cache`` is None where no response cache was asked. ``system_fingerprint`` changes when the weights or the settings
+    that they run with do.
     """
 
     model: str
@@ -74,10 +78,14 @@ class Started(msgspec.Struct, frozen=True):
     cached_tokens: int = 0
     cache: CacheStatus | None = None
     meter: Meter | None = None
+    system_fingerprint: str | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True):
-    """More of the visible answer. Whole characters only; ``logprobs`` when asked for."""
+    """More of the visible answer. Whole characters only; ``logprobs`` when asked for.
+
+    A text completion with ``echo`` begins each choice with deltas of its prompt, and their logprobs when asked for.
+    """
 
     index: int
     text: str

@@ -1,0 +1,124 @@
+"""The table of ``POST /v1/chat/completions``, in OpenAI's order of checks."""
+
+from antiphon.protocol.fields import Choice, Flag, Integer, Number, Text
+from antiphon.protocol.message_fields import NAME_PATTERN, messages
+from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Refused, Tagged
+from antiphon.protocol.tool_fields import function_call, functions, tool_choice, tools
+
+INT64 = 2**63
+
+_RECORDED = "Recorded with the request's usage; no effect on the answer."
+
+stop = Either((Text(min_length=1), Array(Text(min_length=1), "strings", min_length=1, max_length=4)), nullable=True)
+logit_bias = Mapping(Number(minimum=-100, maximum=100), nullable=True)
+penalty = Number(minimum=-2, maximum=2, nullable=True)
+temperature = Number(minimum=0, maximum=2, nullable=True)
+top_p = Number(minimum=0, maximum=1, nullable=True)
+n = Integer(minimum=1, maximum=128, nullable=True)
+seed = Integer(minimum=-INT64, maximum=INT64 - 1, nullable=True)
+user = Text(note=_RECORDED)
+stream_options = Object(
+    {
+        "include_usage": Flag(note="A last chunk carries the usage of the whole request."),
+        "include_obfuscation": Flag(note="Pads every chunk to a multiple of 64 bytes; off unless asked for."),
+    },
+    nullable=True,
+)
+response_format = Tagged(
+    "type",
+    {
+        "text": Object({"type": Text()}, required=("type",)),
+        "json_schema": Object(
+            {
+                "type": Text(),
+                "json_schema": Object(
+                    {
+                        "name": Text(min_length=1, max_length=64, pattern=NAME_PATTERN),
+                        "description": Text(),
+                        "schema": JsonObject(note="A JSON Schema; its keywords are enforced, or refused by name."),
+                        "strict": Flag(nullable=True, note="Checks the schema against OpenAI's strict subset."),
+                    },
+                    required=("name",),
+                ),
+            },
+            required=("type", "json_schema"),
+        ),
+        "json_object": Object({"type": Text()}, required=("type",)),
+    },
+)
+_prediction_content = Either((Text(), Array(JsonObject(), "objects", min_length=1)))
+_user_location = Object(
+    {
+        "type": Choice(("approximate",)),
+        "approximate": Object({"country": Text(), "region": Text(), "city": Text(), "timezone": Text()}),
+    },
+    required=("type", "approximate"),
+    nullable=True,
+)
+
+chat = Object(
+    {
+        "model": Text(),
+        "messages": messages,
+        "functions": functions,
+        "function_call": function_call,
+        "tools": tools,
+        "tool_choice": tool_choice,
+        "parallel_tool_calls": Flag(),
+        "max_completion_tokens": Integer(minimum=1, nullable=True),
+        "max_tokens": Integer(minimum=1, nullable=True, note="The older name of max_completion_tokens; not both."),
+        "n": n,
+        "temperature": temperature,
+        "top_p": top_p,
+        "presence_penalty": penalty,
+        "frequency_penalty": penalty,
+        "logprobs": Flag(nullable=True),
+        "top_logprobs": Integer(minimum=0, maximum=20, nullable=True),
+        "user": user,
+        "seed": seed,
+        "stop": stop,
+        "logit_bias": logit_bias,
+        "response_format": response_format,
+        "stream": Flag(nullable=True),
+        "stream_options": stream_options,
+        "reasoning_effort": Choice(
+            ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+            nullable=True,
+            note="For models whose template has a switch for it; refused otherwise.",
+        ),
+        "verbosity": Choice(("low", "medium", "high"), supported=("medium",), nullable=True),
+        "store": Flag(nullable=True),
+        "metadata": Mapping(Text(max_length=512), max_properties=16, max_name_length=64, nullable=True, note=_RECORDED),
+        "service_tier": Choice(
+            ("auto", "default", "flex", "scale", "priority", "fast"),
+            supported=("auto", "default", "flex", "priority"),
+            nullable=True,
+            note="There is one tier; the answer says 'default', whichever was asked for.",
+        ),
+        "safety_identifier": Text(max_length=64, nullable=True, note=_RECORDED),
+        "prompt_cache_key": Text(
+            nullable=True, note="Recorded, and a hint for routing; the prefix cache needs no key."
+        ),
+        "prompt_cache_retention": Choice(("in_memory", "24h"), supported=("in_memory",), nullable=True),
+        "modalities": Array(Choice(("text", "audio"), supported=("text",)), "strings", min_length=1, nullable=True),
+        "audio": Refused(
+            Object(
+                {"voice": Either((Text(), JsonObject())), "format": Text()},
+                required=("voice", "format"),
+            ),
+            nullable=True,
+        ),
+        "prediction": Refused(
+            Object({"type": Choice(("content",)), "content": _prediction_content}, required=("type", "content")),
+            nullable=True,
+        ),
+        "web_search_options": Refused(
+            Object({"user_location": _user_location, "search_context_size": Choice(("low", "medium", "high"))})
+        ),
+        "prompt_cache_options": Refused(Object({"ttl": Choice(("30m",)), "mode": Choice(("implicit", "explicit"))})),
+        "moderation": Refused(
+            Object({"model": Text(), "policy": JsonObject(nullable=True)}, required=("model",)), nullable=True
+        ),
+    },
+    required=("model", "messages"),
+)

@@ -1,0 +1,49 @@
+"""Server-sent events and identifiers, as OpenAI writes them."""
+
+import secrets
+import string
+from typing import Any
+
+import msgspec
+
+from antiphon.protocol.errors import ApiError
+
+DONE = b"data: [DONE]\n\n"
+
+SERVICE_TIER = "default"
+"""There is one tier; every answer says so, whichever was asked for."""
+
+_ALPHABET = string.ascii_letters + string.digits
+_ID_LENGTH = 29
+_PAD_TO = 64
+
+encode = msgspec.json.Encoder().encode
+
+
+def new_id(prefix: str) -> str:
+    """Return an identifier in OpenAI's look: ``new_id("chatcmpl")`` is ``chatcmpl-`` and 29 letters and digits."""
+    # One random number makes all characters: 62**29 < 2**176.
+    number = secrets.randbits(176)
+    characters: list[str] = []
+    for _ in range(_ID_LENGTH):
+        number, index = divmod(number, len(_ALPHABET))
+        characters.append(_ALPHABET[index])
+    return f"{prefix}-{''.join(characters)}"
+
+
+def frame(value: Any) -> bytes:
+    """Return one event that carries ``value`` as JSON."""
+    return b"data: " + encode(value) + b"\n\n"
+
+
+def error_frame(error: ApiError) -> bytes:
+    """Return the event after which a failed stream ends: clients raise on it."""
+    return frame(error.body())
+
+
+def obfuscate(chunk: bytes) -> bytes:
+    """Hide a frame's length: add a field of noise that fills it up to a multiple of 64 bytes."""
+    opening, closing = b',"obfuscation":"', b'"}\n\n'
+    bare = chunk.removesuffix(b"}\n\n") + opening
+    missing = -(len(bare) + len(closing)) % _PAD_TO
+    return bare + secrets.token_hex(_PAD_TO)[:missing].encode() + closing

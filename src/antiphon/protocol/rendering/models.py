@@ -1,0 +1,25 @@
+"""The answers of ``GET /v1/models``."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+
+class ListedModel(Protocol):
+    """What a model must say of itself; ``created`` is in Unix seconds."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def created(self) -> int: ...
+    @property
+    def owned_by(self) -> str: ...
+
+
+def model_value(model: ListedModel) -> dict[str, Any]:
+    """Return one ``model`` object."""
+    return {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}
+
+
+def render_models(models: Iterable[ListedModel]) -> dict[str, Any]:
+    """Return the list; it is never paginated."""
+    return {"object": "list", "data": [model_value(model) for model in models]}
