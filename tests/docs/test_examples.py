@@ -47,9 +47,7 @@ def matches(expected: str, printed: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", [p for p in PAGES if any(examples(p.read_text()))], ids=lambda p: p.stem)
-def test_examples_of_a_page_run(
-    page: Path, local_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples_of_a_page_run(page: Path, local_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every example runs as it stands and prints what the page says."""
     monkeypatch.setenv("OPENAI_BASE_URL", local_server)
     monkeypatch.setenv("OPENAI_API_KEY", "local")

@@ -9,12 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, Self
 
-import msgspec
-
 from antiphon.accounts import CLIENT_CLOSED_REQUEST, Admission, Kind, Outcome, Principal
 from antiphon.backends.base import RelayOutcome, StreamCut
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Started, Usage
+from antiphon.protocol.rendering import error_frame
 from antiphon.server.call import Call
 from antiphon.server.logs import log
 from antiphon.server.types import ClientGone
@@ -31,7 +30,7 @@ class BodyRenderer(Protocol):
     """Events into one JSON body."""
 
     def feed(self, event: Event) -> None: ...
-    def body(self) -> bytes: ...
+    def encoded(self) -> bytes: ...
 
 
 class Exchange:
@@ -129,7 +128,7 @@ async def answer_whole(call: Call, exchange: Exchange, events: AsyncGenerator[Ev
     async with aclosing(exchange.watch(events)) as watched:
         async for event in watched:
             renderer.feed(event)
-    await call.respond(renderer.body())
+    await call.respond(renderer.encoded())
 
 
 async def answer_stream(
@@ -148,11 +147,6 @@ async def _frames(first: Event, rest: AsyncIterator[Event], renderer: StreamRend
         for frame in renderer.feed(event):
             yield frame
     yield renderer.done()
-
-
-def error_frame(error: ApiError) -> bytes:
-    """Return the chunk that tells a client of a failure in the middle of its stream."""
-    return b"data: " + msgspec.json.encode(error.body()) + b"\n\n"
 
 
 async def until_gone(call: Call, work: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,6 @@ The order of checks is OpenAI's: who asks, the form of the request, the model, t
 request to a backend, whose events are rendered; or, for a model that another API serves, the request's bytes, relayed.
 """
 
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 
@@ -13,7 +12,14 @@ from antiphon.backends.base import RelayedAnswer
 from antiphon.protocol import parse_chat, parse_completion, parse_embedding
 from antiphon.protocol.events import Meter
 from antiphon.protocol.relay import Operation, RelayRequest
-from antiphon.protocol.rendering import ChatBody, ChatStream, CompletionBody, CompletionStream, render_embeddings
+from antiphon.protocol.rendering import (
+    ChatBody,
+    ChatStream,
+    CompletionBody,
+    CompletionStream,
+    new_id,
+    render_embeddings,
+)
 from antiphon.server.call import Call
 from antiphon.server.estimate import estimate_chat, estimate_completion, estimate_embedding, estimate_relay
 from antiphon.server.exchange import Exchange, admitted, answer_stream, answer_whole, until_gone
@@ -58,7 +64,7 @@ async def _chat(call: Call, principal: Principal, body: bytes) -> None:
     call.service.require_model(principal, request.model)
     async with await admitted(call, principal, "chat", request.model, estimate_chat(request)) as exchange:
         events = call.service.backend.chat(request)
-        answer_id = "chatcmpl-" + _identifier()
+        answer_id = new_id("chatcmpl")
         created = int(call.started_at)
         if request.stream:
             await answer_stream(call, exchange, events, ChatStream(answer_id, created, request))
@@ -71,7 +77,7 @@ async def _completion(call: Call, principal: Principal, body: bytes) -> None:
     call.service.require_model(principal, request.model)
     async with await admitted(call, principal, "completion", request.model, estimate_completion(request)) as exchange:
         events = call.service.backend.complete(request)
-        answer_id = "cmpl-" + _identifier()
+        answer_id = new_id("cmpl")
         created = int(call.started_at)
         if request.stream:
             await answer_stream(call, exchange, events, CompletionStream(answer_id, created, request))
@@ -86,7 +92,7 @@ async def _embedding(call: Call, principal: Principal, body: bytes) -> None:
         result = await call.service.backend.embed(request)
         exchange.model = result.model
         exchange.meter = Meter(prompt_tokens=result.prompt_tokens, compute_s=result.compute_s)
-        await call.respond(render_embeddings(request, result))
+        await call.respond(render_embeddings(result, request.encoding_format))
 
 
 async def _relay(call: Call, principal: Principal, request: RelayRequest) -> None:
@@ -107,7 +113,3 @@ async def _pass_on(call: Call, exchange: Exchange, request: RelayRequest, answer
         await call.stream(exchange.guarded(answer), headers)
     else:
         await call.respond(b"".join([piece async for piece in answer]), headers=headers)
-
-
-def _identifier() -> str:
-    return secrets.token_urlsafe(21).replace("-", "A").replace("_", "B")

@@ -4,6 +4,7 @@ from typing import Any
 
 from antiphon.backends.base import BackendModel
 from antiphon.protocol.errors import ApiError, model_not_found
+from antiphon.protocol.rendering import model_value
 from antiphon.server.call import Call
 
 
@@ -33,11 +34,4 @@ async def delete_model(call: Call) -> None:
 
 def render_model(model: BackendModel) -> dict[str, Any]:
     """Return the wire form; ``context_length`` and ``kind`` are additions that clients ignore or use."""
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": model.created,
-        "owned_by": model.owned_by,
-        "kind": model.kind,
-        "context_length": model.context_length,
-    }
+    return {**model_value(model), "kind": model.kind, "context_length": model.context_length}
