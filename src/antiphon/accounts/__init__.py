@@ -1,1 +1,27 @@
-"""Who may ask, how much, and what it cost."""
+"""Who may ask, how much, and what it cost: keys, limits, usage, budgets and the database behind them.
+
+The server needs ``Accounts`` alone; the other names are what goes into it and comes out.
+"""
+
+from antiphon.accounts.accounts import Accounts, AccountStatistics
+from antiphon.accounts.admission import Admission
+from antiphon.accounts.errors import AccountError
+from antiphon.accounts.outcome import CLIENT_CLOSED_REQUEST, Kind, Outcome
+from antiphon.accounts.principal import Budget, Principal
+from antiphon.accounts.settings import AccountSettings, Limits, ModelPrice, Tier
+
+__all__ = [
+    "CLIENT_CLOSED_REQUEST",
+    "AccountError",
+    "AccountSettings",
+    "AccountStatistics",
+    "Accounts",
+    "Admission",
+    "Budget",
+    "Kind",
+    "Limits",
+    "ModelPrice",
+    "Outcome",
+    "Principal",
+    "Tier",
+]

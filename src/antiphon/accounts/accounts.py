@@ -1,0 +1,183 @@
+"""The face of accounts: who asks, may they, and what was it."""
+
+import time
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from antiphon.accounts.admission import Admission, Request
+from antiphon.accounts.budgets import Budgets
+from antiphon.accounts.database import connect, is_sqlite, migrate, resolve_url
+from antiphon.accounts.errors import AccountError, rate_limited, request_too_large, too_many_at_once
+from antiphon.accounts.keyring import Keyring
+from antiphon.accounts.keys import KeyStore
+from antiphon.accounts.ledger import Ledger, LedgerStatistics
+from antiphon.accounts.limiter import Decision, Limiter, LimiterStatistics, MemoryLimiter
+from antiphon.accounts.outcome import Kind, Outcome
+from antiphon.accounts.prices import PriceBook
+from antiphon.accounts.principal import Principal
+from antiphon.accounts.reading import Reading
+from antiphon.accounts.secret import load_hasher
+from antiphon.accounts.settings import AccountSettings, Limits
+from antiphon.accounts.tiers import tier_limits
+from antiphon.accounts.usage import usage_row
+from antiphon.accounts.watch import KeyWatch, open_watch
+from antiphon.protocol.errors import ApiError, model_not_found
+
+
+class AccountStatistics(msgspec.Struct, frozen=True):
+    """``is_open``: no key exists and everybody is let in."""
+
+    is_open: bool
+    limiter: LimiterStatistics
+    ledger: LedgerStatistics
+
+
+class Accounts:
+    """Made by ``open``, ended by ``aclose``. Belongs to one event loop."""
+
+    def __init__(
+        self, settings: AccountSettings, engine: AsyncEngine, keyring: Keyring, watch: KeyWatch, limiter: Limiter
+    ) -> None:
+        self.settings = settings
+        self.engine = engine
+        self._keyring = keyring
+        self._watch = watch
+        self._limiter = limiter
+        self._ledger = Ledger(engine)
+        self._budgets = Budgets(engine, self._ledger)
+        self._prices = PriceBook(settings.prices, settings.price_provider)
+        self._limits: dict[tuple[str, bool], Limits] = {}
+
+    @classmethod
+    async def open(cls, settings: AccountSettings, home: Path) -> Self:
+        """Open the database, bring it to the newest revision and start the ledger.
+
+        Raises ``ConfigError`` for a bad URL, ``AccountError`` for a database that cannot be reached, is too new, or whose
+        keys were made with another secret.
+        """
+        engine = connect(resolve_url(settings.database_url, home))
+        try:
+            keyring, watch = await _open_keyring(settings, engine, home)
+        except BaseException:
+            await engine.dispose()
+            raise
+        return cls(settings, engine, keyring, watch, MemoryLimiter())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key was ever created: the server then listens on loopback alone."""
+        return self._keyring.is_open
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """Return who sends this ``Authorization`` header; in open mode everybody, with or without one.
+
+        Raises ``ApiError`` 401 for a missing, wrong, revoked or expired key; 503 while the keys cannot be read.
+        """
+        return await self._keyring.authenticate(authorization)
+
+    async def admit(
+        self, principal: Principal, *, model: str, kind: Kind, estimated_tokens: int, request_id: str
+    ) -> Admission:
+        """Let a request in, reserving ``estimated_tokens`` (prompt and longest possible answer together).
+
+        ``model`` is the name asked for: limits are counted per key and that name, as OpenAI does. Raises ``ApiError``: 404 for
+        a model that the key may not use, 429 ``insufficient_quota`` for a spent budget, 429 ``rate_limit_exceeded``, 503 when
+        the limits' store is away. A refused request leaves its usage row, too.
+        """
+        started_at, started = time.time(), time.perf_counter()
+        request = Request(principal=principal, model=model, kind=kind)
+        try:
+            if principal.models is not None and not principal.may_use(model):
+                raise model_not_found(model)
+            if principal.budget is not None:
+                await self._budgets.check(principal)
+            decision = await self._reserve(request, estimated_tokens)
+        except ApiError as error:
+            outcome = Outcome(
+                request_id=request_id,
+                started_at=started_at,
+                duration_s=time.perf_counter() - started,
+                status=error.status,
+                error_code=error.code or error.type,
+            )
+            self.record(request, outcome)
+            raise
+        return Admission(request, decision, self)
+
+    async def _reserve(self, request: Request, n_tokens: int) -> Decision:
+        limits = self.limits_of(request.principal, request.model, request.kind)
+        organization = self.settings.organization
+        if limits.tpm is not None and n_tokens > limits.tpm:
+            raise request_too_large(request.model, organization, limits.tpm, n_tokens)
+        decision = await self._limiter.reserve(request.principal.account, request.model, limits, n_tokens)
+        refused_by = decision.refused_by
+        if refused_by is None:
+            return decision
+        if not isinstance(refused_by, Reading):
+            assert limits.concurrency is not None
+            raise too_many_at_once(request.model, organization, limits.concurrency, decision.headers())
+        requested = n_tokens if refused_by.scope.kind == "tokens" else 1
+        raise rate_limited(
+            request.model,
+            organization,
+            refused_by,
+            requested=requested,
+            wait_s=decision.wait_s,
+            headers=decision.headers(),
+        )
+
+    def limits_of(self, principal: Principal, model: str, kind: Kind) -> Limits:
+        """Return what holds for this key and model: the key's own numbers, else the settings', else the tier's."""
+        is_embedding = kind == "embedding"
+        server = self._limits.get((model, is_embedding))
+        if server is None:
+            tier = self.settings.tier
+            preset = Limits() if tier is None else tier_limits(tier, model, is_embedding=is_embedding)
+            server = self._limits[model, is_embedding] = self.settings.limits.over(preset)
+        return principal.limits.over(server)
+
+    def record(self, request: Request, outcome: Outcome) -> None:
+        """Price a request that is over and hand its row to the ledger; returns at once."""
+        usd = self._prices.usd(outcome)
+        if usd is not None and request.principal.key_id is not None:
+            self._budgets.add(request.principal.key_id, usd)
+        self._ledger.append(usage_row(request, outcome, usd))
+
+    async def flush(self) -> None:
+        """Commit every row that waits, now; whoever reads usage right after a request sees it."""
+        await self._ledger.flush()
+
+    def statistics(self) -> AccountStatistics:
+        """Return counts without waiting."""
+        return AccountStatistics(self.is_open, self._limiter.statistics(), self._ledger.statistics())
+
+    async def aclose(self) -> None:
+        """Write what the ledger still holds and release everything. Raises ``AccountError`` if rows could not be saved."""
+        try:
+            await self._ledger.aclose()
+        finally:
+            await self._limiter.aclose()
+            await self._watch.aclose()
+            await self.engine.dispose()
+
+
+async def _open_keyring(settings: AccountSettings, engine: AsyncEngine, home: Path) -> tuple[Keyring, KeyWatch]:
+    hasher = load_hasher(Path(settings.key_secret_file) if settings.key_secret_file else home / "key-secret")
+    store = KeyStore(engine, hasher)
+    try:
+        await migrate(engine)
+        await store.adopt_secret()
+        watch = await open_watch(engine)
+    except (SQLAlchemyError, OSError) as error:
+        where = engine.url.render_as_string(hide_password=True)
+        raise AccountError(
+            f"The database {where} cannot be opened: {error}",
+            hint="Check database_url" + (", and that its folder can be written." if is_sqlite(engine.url) else "."),
+        ) from error
+    keyring = Keyring(store, hasher, watch)
+    await keyring.refresh()
+    return keyring, watch

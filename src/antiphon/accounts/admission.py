@@ -1,0 +1,52 @@
+"""One admitted request, from the reservation to its usage row."""
+
+from typing import Protocol
+
+import msgspec
+
+from antiphon.accounts.limiter import Decision
+from antiphon.accounts.outcome import Kind, Outcome
+from antiphon.accounts.principal import Principal
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What accounts know of a request before it is answered. ``model`` is the name the client asked for."""
+
+    principal: Principal
+    model: str
+    kind: Kind
+
+
+class Recorder(Protocol):
+    """Takes the end of a request; never waits."""
+
+    def record(self, request: Request, outcome: Outcome) -> None: ...
+
+
+class Admission:
+    """The right to do the work of one request. Whoever holds it settles it exactly once, however the request ends."""
+
+    __slots__ = ("_decision", "_is_settled", "_recorder", "_request")
+
+    def __init__(self, request: Request, decision: Decision, recorder: Recorder) -> None:
+        self._request = request
+        self._decision = decision
+        self._recorder = recorder
+        self._is_settled = False
+
+    def headers(self) -> dict[str, str]:
+        """The ``x-ratelimit-*`` headers as they were on admission; empty where nothing is limited."""
+        return self._decision.headers()
+
+    async def settle(self, outcome: Outcome) -> None:
+        """Correct the reservation to the real usage and hand the row to the ledger.
+
+        Never suspends, so that it is carried out in a request that is being cancelled. Raises ``RuntimeError`` the
+        second time: the request would be counted twice.
+        """
+        if self._is_settled:
+            raise RuntimeError(f"The request {outcome.request_id!r} was settled already")
+        self._is_settled = True
+        if self._decision.reservation is not None:
+            self._decision.reservation.settle(outcome.usage.total_tokens)
+        self._recorder.record(self._request, outcome)

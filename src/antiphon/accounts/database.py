@@ -1,0 +1,127 @@
+"""Opening the database: SQLite in a file by default, PostgreSQL by URL; always at the newest revision."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import AsyncFileLock
+from sqlalchemy import Connection, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from antiphon.accounts.errors import AccountError
+from antiphon.errors import ConfigError
+
+HEAD = "0001"
+"""The newest revision; a test holds it to the files in ``migrations/versions``."""
+
+_MIGRATION_LOCK = 0x616E7469  # "anti", a PostgreSQL advisory lock
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+
+
+def resolve_url(database_url: str | None, home: Path) -> URL:
+    """Return the SQLAlchemy URL with its asyncio driver; None is ``antiphon.db`` in ``home``.
+
+    Raises ``ConfigError`` for anything that is neither SQLite in a file nor PostgreSQL.
+    """
+    if database_url is None:
+        return URL.create("sqlite+aiosqlite", database=str(home / "antiphon.db"))
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        raise ConfigError("database_url is not a URL", hint="Write sqlite:///path or postgresql://host/name.") from None
+    driver = _DRIVERS.get(url.drivername.partition("+")[0])
+    if driver is None:
+        raise ConfigError(
+            f"database_url has the scheme {url.drivername!r}; Antiphon keeps accounts in SQLite or PostgreSQL",
+            hint="Write sqlite:///path or postgresql://user:password@host/name.",
+        )
+    if driver.startswith("sqlite") and (not url.database or url.database == ":memory:"):
+        raise ConfigError("database_url names no file", hint="Write sqlite:////absolute/path/antiphon.db.")
+    return url.set(drivername=driver)
+
+
+def connect(url: URL) -> AsyncEngine:
+    """Return an engine. SQLite in WAL mode: readers never wait, a commit survives a killed process."""
+    if is_sqlite(url):
+        assert url.database is not None
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_async_engine(url, connect_args={"timeout": 30})
+        event.listen(engine.sync_engine, "connect", _set_pragmas)
+        return engine
+    try:
+        return create_async_engine(url, pool_pre_ping=True, pool_size=4)
+    except ModuleNotFoundError as error:
+        raise AccountError(
+            "PostgreSQL needs the driver asyncpg, which is not installed", hint="pip install 'antiphon[postgres]'"
+        ) from error
+
+
+def is_sqlite(url: URL) -> bool:
+    return url.drivername.startswith("sqlite")
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+async def migrate(engine: AsyncEngine) -> None:
+    """Bring the database to the newest revision; several processes may do it at once.
+
+    Raises ``AccountError`` for a database that a newer Antiphon wrote.
+    """
+    async with engine.connect() as connection:
+        revision = await connection.run_sync(_revision)
+    if revision == HEAD:
+        return
+    async with _migration_lock(engine), engine.begin() as connection:
+        await connection.run_sync(_upgrade)
+
+
+@asynccontextmanager
+async def _migration_lock(engine: AsyncEngine) -> AsyncGenerator[None]:
+    if is_sqlite(engine.url):
+        async with AsyncFileLock(f"{engine.url.database}.migrating"):
+            yield
+        return
+    async with engine.connect() as connection:
+        await _advisory(connection, "pg_advisory_lock")
+        try:
+            yield
+        finally:
+            await _advisory(connection, "pg_advisory_unlock")
+
+
+async def _advisory(connection: AsyncConnection, function: str) -> None:
+    await connection.execute(text(f"SELECT {function}({_MIGRATION_LOCK})"))
+    await connection.commit()
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _upgrade(connection: Connection) -> None:
+    # Alembic takes a quarter of a second to import; most starts find the database up to date.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", "antiphon.accounts:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise AccountError(
+            f"The database is at revision {_revision(connection)!r}, which this version of Antiphon does not know",
+            hint="Upgrade Antiphon, or name another database.",
+        ) from error

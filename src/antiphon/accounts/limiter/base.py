@@ -1,0 +1,92 @@
+"""The contract of a limiter: reserve before the work, settle after it, atomically over all buckets of a request."""
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from antiphon.accounts.reading import Reading, Scope
+from antiphon.accounts.settings import Limits
+
+CONCURRENCY: Literal["concurrency"] = "concurrency"
+
+
+class Reservation(Protocol):
+    """What one admitted request holds."""
+
+    def settle(self, n_tokens: int) -> None:
+        """Correct the tokens to what was really used and free the slot. Call once; never waits."""
+        ...
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Admitted when ``reservation`` is there; else ``refused_by`` says why.
+
+    ``readings`` are the buckets after this decision, those that have a limit. ``wait_s``: after how many seconds
+    the same request finds room in every bucket, if nobody else comes.
+    """
+
+    readings: tuple[Reading, ...]
+    reservation: Reservation | None = None
+    refused_by: Reading | Literal["concurrency"] | None = None
+    wait_s: float = 0.0
+
+    def headers(self) -> dict[str, str]:
+        """The ``x-ratelimit-*`` headers: three for requests per minute, three for tokens, where there is a limit.
+
+        Requests per day show only where there is no limit per minute: the headers have one place for both.
+        """
+        headers: dict[str, str] = {}
+        for reading in self.readings:
+            if reading.scope is not Scope.REQUESTS_PER_DAY or "x-ratelimit-limit-requests" not in headers:
+                headers |= reading.headers()
+        return headers
+
+
+class LimiterStatistics(msgspec.Struct, frozen=True):
+    """Counts since the start, but ``num_buckets`` and ``num_in_flight``, which are of now.
+
+    ``num_uncounted``: admitted without a limit because Redis was away; ``num_unsettled``: corrections lost to it
+    (the reservation then stands, and leaks away in its time).
+    """
+
+    num_admitted: int = 0
+    num_refused: int = 0
+    num_in_flight: int = 0
+    num_buckets: int | None = None
+    num_uncounted: int = 0
+    num_unsettled: int = 0
+
+
+class Limiter(Protocol):
+    """Counts what accounts ask for.
+
+    Rules that every implementation keeps: concurrency is looked at first and, when full, nothing is charged. Then
+    requests per minute, requests per day, tokens; the first without room refuses. A request that is refused for
+    its tokens alone is charged as a request (a failed request counts); one refused for requests is not, else the
+    wait that it is told would not be true.
+    """
+
+    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> Decision:
+        """Ask for one request of ``n_tokens`` by ``key`` to ``model``; ``n_tokens`` is at most ``limits.tpm``.
+
+        Raises ``ApiError`` 503 when the store of the limits does not answer and the settings say to refuse.
+        """
+        ...
+
+    def statistics(self) -> LimiterStatistics:
+        """Return counts, without waiting."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what was settled; idempotent."""
+        ...
+
+
+def charges(limits: Limits, n_tokens: int) -> list[tuple[Scope, int, int]]:
+    """List the buckets of a request in the order they are asked: ``(scope, limit, units)``."""
+    wanted = (
+        (Scope.REQUESTS, limits.rpm, 1),
+        (Scope.REQUESTS_PER_DAY, limits.rpd, 1),
+        (Scope.TOKENS, limits.tpm, n_tokens),
+    )
+    return [(scope, limit, n) for scope, limit, n in wanted if limit is not None]

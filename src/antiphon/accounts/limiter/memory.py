@@ -1,0 +1,130 @@
+"""Limits of one process, in its memory."""
+
+from collections.abc import Callable
+from time import monotonic
+
+from antiphon.accounts.bucket import Bucket
+from antiphon.accounts.limiter.base import CONCURRENCY, Decision, LimiterStatistics, Reservation, charges
+from antiphon.accounts.reading import Reading, Scope
+from antiphon.accounts.settings import Limits
+
+# Every so many reservations the empty buckets are thrown out, so that memory follows the keys in use.
+_SWEEP_EVERY = 4096
+
+
+class _Cell:
+    """One bucket and how many unsettled reservations point at it."""
+
+    __slots__ = ("bucket", "limit", "num_open", "scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.bucket = Bucket()
+        self.limit = 1
+        self.num_open = 0
+
+    def drain(self, now: float, limit: int) -> None:
+        # The time until now passed under the limit that was in force, not under a new one.
+        self.bucket = self.bucket.drained(now, self.limit, self.scope.period_s)
+        self.limit = limit
+
+
+class MemoryLimiter:
+    """Implements ``Limiter`` for one event loop; ``clock`` gives seconds and never goes back."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._cells: dict[tuple[str, str, Scope], _Cell] = {}
+        self._in_flight: dict[str, int] = {}
+        self._num_admitted = 0
+        self._num_refused = 0
+
+    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> Decision:
+        now = self._clock()
+        wanted: list[tuple[_Cell, int]] = []
+        for scope, limit, n in charges(limits, n_tokens):
+            cell = self._cells.get((key, model, scope))
+            if cell is None:
+                cell = self._cells[key, model, scope] = _Cell(scope)
+            cell.drain(now, limit)
+            wanted.append((cell, n))
+        if limits.concurrency is not None and self._in_flight.get(key, 0) >= limits.concurrency:
+            self._num_refused += 1
+            return Decision(_readings(wanted), refused_by=CONCURRENCY)
+        full = next((cell for cell, n in wanted if not cell.bucket.has_room(n, cell.limit)), None)
+        if full is not None:
+            return self._refuse(wanted, full)
+        return self._admit(key, wanted)
+
+    def _refuse(self, wanted: list[tuple[_Cell, int]], full: _Cell) -> Decision:
+        self._num_refused += 1
+        if full.scope is Scope.TOKENS:
+            for cell, n in wanted:
+                if cell is not full:
+                    cell.bucket = cell.bucket.poured(n)
+        readings = _readings(wanted)
+        wait_s = max(reading.wait_s(n) for reading, (_, n) in zip(readings, wanted, strict=True))
+        refused_by = next(reading for reading in readings if reading.scope is full.scope)
+        return Decision(readings, refused_by=refused_by, wait_s=wait_s)
+
+    def _admit(self, key: str, wanted: list[tuple[_Cell, int]]) -> Decision:
+        self._num_admitted += 1
+        self._in_flight[key] = self._in_flight.get(key, 0) + 1
+        tokens: _Cell | None = None
+        for cell, n in wanted:
+            cell.bucket = cell.bucket.poured(n)
+            if cell.scope is Scope.TOKENS:
+                tokens = cell
+                cell.num_open += 1
+        reserved = wanted[-1][1] if tokens is not None else 0
+        if self._num_admitted % _SWEEP_EVERY == 0:
+            self._sweep()
+        return Decision(_readings(wanted), _MemoryReservation(self, key, tokens, reserved))
+
+    def settle(self, key: str, tokens: _Cell | None, *, reserved: int, mark: float, actual: int) -> None:
+        """Give back what ``_MemoryReservation`` holds."""
+        in_flight = self._in_flight[key] - 1
+        if in_flight:
+            self._in_flight[key] = in_flight
+        else:
+            del self._in_flight[key]
+        if tokens is not None:
+            tokens.drain(self._clock(), tokens.limit)
+            tokens.bucket = tokens.bucket.settled(reserved=reserved, actual=actual, mark=mark)
+            tokens.num_open -= 1
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        for name, cell in list(self._cells.items()):
+            cell.drain(now, cell.limit)
+            if not cell.bucket.used and not cell.num_open:
+                del self._cells[name]
+
+    def statistics(self) -> LimiterStatistics:
+        return LimiterStatistics(
+            num_admitted=self._num_admitted,
+            num_refused=self._num_refused,
+            num_in_flight=sum(self._in_flight.values()),
+            num_buckets=len(self._cells),
+        )
+
+    async def aclose(self) -> None:
+        self._cells.clear()
+
+
+class _MemoryReservation(Reservation):
+    __slots__ = ("_key", "_limiter", "_mark", "_reserved", "_tokens")
+
+    def __init__(self, limiter: MemoryLimiter, key: str, tokens: _Cell | None, reserved: int) -> None:
+        self._limiter = limiter
+        self._key = key
+        self._tokens = tokens
+        self._reserved = reserved
+        self._mark = tokens.bucket.mark if tokens is not None else 0.0
+
+    def settle(self, n_tokens: int) -> None:
+        self._limiter.settle(self._key, self._tokens, reserved=self._reserved, mark=self._mark, actual=n_tokens)
+
+
+def _readings(wanted: list[tuple[_Cell, int]]) -> tuple[Reading, ...]:
+    return tuple(Reading(cell.scope, cell.limit, cell.bucket.used) for cell, _ in wanted)

@@ -1,0 +1,33 @@
+"""How a request ended."""
+
+from typing import Literal
+
+import msgspec
+
+from antiphon.protocol.events import CacheStatus, Usage
+
+Kind = Literal["chat", "completion", "embedding"]
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status in the ledger of a request whose client left before the end; nobody received it."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server knows at the end of a request, whatever the end was.
+
+    ``started_at`` is in Unix seconds, ``first_token_s`` and ``duration_s`` count from it. ``status`` is the HTTP status
+    that was, or would have been, answered (499: the client left). ``model`` is the one that really answered, None if none
+    did. ``usage`` is what was used until then. ``compute_s``: seconds of an engine on this machine, None when there was
+    none or nobody counted. ``error_code`` is the ``code`` of the error, or its ``type``.
+    """
+
+    request_id: str
+    started_at: float
+    duration_s: float
+    first_token_s: float | None = None
+    status: int = 200
+    model: str | None = None
+    usage: Usage = Usage()
+    cache: CacheStatus | None = None
+    compute_s: float | None = None
+    error_code: str | None = None

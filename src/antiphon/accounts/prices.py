@@ -1,0 +1,62 @@
+"""What a request costs in dollars: the operator's own table first, then the public prices in ``genai-prices``.
+
+The public prices are the data inside the installed package; nothing is fetched.
+"""
+
+from collections.abc import Mapping
+
+from antiphon.accounts.outcome import Outcome
+from antiphon.accounts.settings import ModelPrice
+from antiphon.protocol.events import Usage
+
+
+class PriceBook:
+    """Knows prices by the name of the model that answered."""
+
+    def __init__(self, own: Mapping[str, ModelPrice], provider: str | None) -> None:
+        self._own = own
+        self._provider = provider
+        self._unpriced: set[str] = set()
+
+    def usd(self, outcome: Outcome) -> float | None:
+        """Return dollars; None when no model answered, or nobody set a price for the one that did.
+
+        An answer out of the response cache costs 0. Public prices are what a provider charges, so they do not hold for
+        what an engine of this machine computed (``compute_s`` is known).
+        """
+        model = outcome.model
+        if model is None:
+            return None
+        if outcome.cache in {"hit", "joined"}:
+            return 0.0
+        price = self._own.get(model)
+        if price is not None:
+            return _own_price(price, outcome.usage)
+        if outcome.compute_s is not None or self._provider is None or model in self._unpriced:
+            return None
+        public = _public_price(model, outcome.usage, self._provider)
+        if public is None:
+            self._unpriced.add(model)
+        return public
+
+
+def _own_price(price: ModelPrice, usage: Usage) -> float:
+    cached_rate = price.input if price.cached_input is None else price.cached_input
+    fresh = usage.prompt_tokens - usage.cached_tokens
+    micro_usd = fresh * price.input + usage.cached_tokens * cached_rate + usage.completion_tokens * price.output
+    return micro_usd / 1_000_000
+
+
+def _public_price(model: str, usage: Usage, provider: str) -> float | None:
+    # A fifth of a second to import, and needed only where models have public prices.
+    import genai_prices  # noqa: PLC0415
+
+    tokens = genai_prices.Usage(
+        input_tokens=usage.prompt_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        output_tokens=usage.completion_tokens,
+    )
+    try:
+        return float(genai_prices.calc_price(tokens, model, provider_id=provider).total_price)
+    except LookupError:
+        return None

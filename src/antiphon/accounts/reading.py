@@ -1,0 +1,84 @@
+"""What a bucket says about itself: the numbers behind the rate-limit headers and the 429 texts."""
+
+import math
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+
+class Scope(Enum):
+    """What is counted, over how long. The values name the buckets in Redis."""
+
+    REQUESTS = "rpm"
+    REQUESTS_PER_DAY = "rpd"
+    TOKENS = "tpm"
+
+    @property
+    def period_s(self) -> float:
+        return 86_400.0 if self is Scope.REQUESTS_PER_DAY else 60.0
+
+    @property
+    def kind(self) -> Literal["requests", "tokens"]:
+        """The ``type`` of a 429 and the last word of the headers."""
+        return "tokens" if self is Scope.TOKENS else "requests"
+
+    @property
+    def title(self) -> str:
+        return _TITLES[self]
+
+
+_TITLES = {
+    Scope.REQUESTS: "requests per min (RPM)",
+    Scope.REQUESTS_PER_DAY: "requests per day (RPD)",
+    Scope.TOKENS: "tokens per min (TPM)",
+}
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """One bucket at one moment.
+
+    ``used`` is what has not drained yet, in requests or tokens; it may exceed ``limit`` when a request turned out larger
+    than its reservation.
+    """
+
+    scope: Scope
+    limit: int
+    used: float
+
+    @property
+    def remaining(self) -> int:
+        """Whole units that fit now; 0 when the bucket is over its limit."""
+        return max(0, math.floor(self.limit - self.used))
+
+    @property
+    def reset_s(self) -> float:
+        """Seconds until nothing is used, from the integers that the headers show, as OpenAI does."""
+        return (self.limit - self.remaining) * self.scope.period_s / self.limit
+
+    def wait_s(self, requested: int) -> float:
+        """Seconds until ``requested`` more fit; 0 when they do now."""
+        return max(0.0, (self.used + requested - self.limit) * self.scope.period_s / self.limit)
+
+    def headers(self) -> dict[str, str]:
+        """The three ``x-ratelimit-*`` headers of this bucket."""
+        kind = self.scope.kind
+        return {
+            f"x-ratelimit-limit-{kind}": str(self.limit),
+            f"x-ratelimit-remaining-{kind}": str(self.remaining),
+            f"x-ratelimit-reset-{kind}": go_duration(self.reset_s),
+        }
+
+
+def go_duration(seconds: float) -> str:
+    """Return ``seconds``, rounded up to a millisecond, as Go prints a Duration: ``120ms``, ``1s``, ``6m0s``, ``1h0m0.5s``."""
+    # A float such as 18.642000000000003 is 18.642 s to everybody but ceil.
+    ms = math.ceil(round(seconds * 1000, 6))
+    if ms < 1000:  # noqa: PLR2004 - milliseconds in a second
+        return f"{ms}ms" if ms else "0s"
+    minutes, ms = divmod(ms, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{ms // 1000}.{ms % 1000:03d}".rstrip("0").rstrip(".") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

@@ -1,0 +1,80 @@
+"""The tables. Times are Unix milliseconds (UTC), so that buckets of time are integer arithmetic in every database."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+metadata = MetaData()
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("hint", String(40), nullable=False),  # how the key looks, masked
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("revoked_at_ms", BigInteger),
+    Column("rpm", Integer),
+    Column("tpm", BigInteger),
+    Column("rpd", Integer),
+    Column("concurrency", Integer),
+    Column("budget_usd", Double),
+    Column("budget_period", String(8)),
+    Column("models", String(4000)),  # comma-separated; NULL is every model
+    Column("is_admin", Boolean, nullable=False),
+)
+
+# One row. Each change of a key raises `generation`, which is how every process notices at once.
+key_state = Table(
+    "key_state",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("secret_check", LargeBinary(32)),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("id", String(28), primary_key=True),  # sorts by time
+    Column("at_ms", BigInteger, nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Column("key_id", String(32)),  # NULL: open mode
+    Column("kind", String(16), nullable=False),
+    Column("model_asked", String(256), nullable=False),
+    Column("model_answered", String(256)),
+    Column("status", Integer, nullable=False),
+    Column("error_code", String(64)),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("cache", String(8)),  # NULL: no response cache was asked
+    Column("ttft_s", Double),
+    Column("duration_s", Double, nullable=False),
+    Column("compute_s", Double),
+    Column("usd", Double),  # NULL: no price is known, which is not 0
+    Index("usage_by_time", "at_ms"),
+    Index("usage_by_key", "key_id", "at_ms"),
+    Index("usage_by_request", "request_id"),
+)
+
+# What budgets ask for on the way in; kept beside `usage`, in one transaction with it.
+spend = Table(
+    "spend",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # days since 1970-01-01, UTC
+    Column("usd", Double, nullable=False),
+)

@@ -1,0 +1,99 @@
+"""What an operator can set about keys, limits, prices and the database."""
+
+from typing import Literal
+
+import msgspec
+
+Tier = Literal["tier1", "tier2", "tier3", "tier4", "tier5"]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much one key may ask for, per model; None is no limit.
+
+    ``rpm``: requests per minute. ``tpm``: tokens per minute. ``rpd``: requests per day. ``concurrency``: requests
+    in flight at once, over all models.
+    """
+
+    rpm: int | None = None
+    tpm: int | None = None
+    rpd: int | None = None
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value: int | None = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value!r}; leave it out for no limit")
+
+    def over(self, other: "Limits") -> "Limits":
+        """Return these limits, with ``other``'s wherever these say nothing."""
+        return Limits(
+            rpm=other.rpm if self.rpm is None else self.rpm,
+            tpm=other.tpm if self.tpm is None else self.tpm,
+            rpd=other.rpd if self.rpd is None else self.rpd,
+            concurrency=other.concurrency if self.concurrency is None else self.concurrency,
+        )
+
+
+class ModelPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Dollars per 1,000,000 tokens. ``cached_input`` is ``input`` when it is left out."""
+
+    input: float
+    output: float = 0.0
+    cached_input: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value: float | None = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"the price {name} must not be negative, but is {value!r}")
+
+
+class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of accounts; every one has a default that suits one person on one machine."""
+
+    database_url: str | None = None
+    """``sqlite:///path`` or ``postgresql://user:password@host/name``; None: ``antiphon.db`` in the home folder."""
+
+    key_secret_file: str | None = None
+    """The file with the secret that keys are hashed with; None: ``key-secret`` in the home folder, made at first use.
+    Servers that share a database share this file."""
+
+    redis_url: str | None = None
+    """``redis://host:6379/0``: where several servers share their limits; None: each process counts for itself."""
+
+    redis_away: Literal["refuse", "admit"] = "refuse"
+    """While Redis does not answer: refuse every limited request with a 503, or admit it uncounted."""
+
+    organization: str = "org-antiphon"
+    """The name in ``openai-organization`` and in the texts of 429s."""
+
+    tier: Tier | None = None
+    """OpenAI's own limits of that usage tier, by model; None: no limits but those below."""
+
+    rpm: int | None = None
+    """Requests per minute of each key and model; goes before the tier's, and a key's own goes before it."""
+
+    tpm: int | None = None
+    """Tokens per minute of each key and model."""
+
+    rpd: int | None = None
+    """Requests per day of each key and model."""
+
+    concurrency: int | None = None
+    """Requests in flight of each key."""
+
+    prices: dict[str, ModelPrice] = {}
+    """Your own prices, by the name of the model that answers."""
+
+    price_provider: str | None = "openai"
+    """Whose public prices (a provider of the package ``genai-prices``) hold for models that ``prices`` does not name;
+    None: nobody's. A model without a price costs None, which is not 0."""
+
+    def __post_init__(self) -> None:
+        _ = self.limits
+
+    @property
+    def limits(self) -> Limits:
+        """The four numbers above as one value."""
+        return Limits(rpm=self.rpm, tpm=self.tpm, rpd=self.rpd, concurrency=self.concurrency)

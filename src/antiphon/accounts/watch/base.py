@@ -1,0 +1,21 @@
+"""The contract of a watch over the keys."""
+
+from typing import Protocol
+
+CHANNEL = "antiphon_keys"
+"""What PostgreSQL's NOTIFY is sent on when a key changes."""
+
+
+class KeyWatch(Protocol):
+    """Asked before every request is let in, so it must answer in microseconds."""
+
+    def epoch(self) -> int | None:
+        """Return a number that changes whenever any key changed; None while nobody can tell.
+
+        With None, whatever was read before may be stale: read the keys again, and let nobody in if that fails.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release the connection; idempotent."""
+        ...
