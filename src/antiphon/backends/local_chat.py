@@ -1,19 +1,21 @@
 """A chat model in this machine: a request becomes a prompt, the engine's tokens become events."""
 
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Literal
 
+from antiphon.backends.local_completion import complete
 from antiphon.backends.local_errors import engine_errors
+from antiphon.backends.local_sampling import engine_sampling
+from antiphon.backends.local_tally import Tally
 from antiphon.backends.local_tokens import engine_prompt, token_logprobs
 from antiphon.engine import Engine
-from antiphon.engine.messages import Delta, Finished, Generate, Sampling, Started
+from antiphon.engine.messages import Delta, Finished, Generate, Started
 from antiphon.prompting import ChatPrompter, Plan
-from antiphon.protocol import chat as wire
 from antiphon.protocol import events
 from antiphon.protocol.chat import ChatRequest
-from antiphon.protocol.events import Event, Meter, ReasoningDelta
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.events import Event
 
 
 class LocalChat:
@@ -67,6 +69,10 @@ class LocalChat:
                                 yield event
         yield events.Completed(tally.meter.usage())
 
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
+        """Continue prompts; see ``Backend.complete``."""
+        return complete(self.name, self.engine, request)
+
     async def count_tokens(self, request: ChatRequest) -> int:
         """Return the prompt's exact length in tokens."""
         with engine_errors():
@@ -77,42 +83,6 @@ class LocalChat:
         if self._prompter is None:
             raise RuntimeError(f"the model {self.name!r} has not been started")
         return self._prompter.plan(request)
-
-
-class Tally:
-    """Keeps the meter of one request current while its choices grow."""
-
-    def __init__(self, num_choices: int) -> None:
-        self.meter = Meter()
-        self._counted = [0] * num_choices
-        self._began = time.perf_counter()
-
-    def started(self, model: str, answer: Started) -> events.Started:
-        """Note the prompt's tokens and return the first event of the request."""
-        self.meter.prompt_tokens = answer.prompt_tokens
-        self.meter.cached_tokens = answer.cached_tokens
-        return events.Started(model, answer.prompt_tokens, answer.cached_tokens, meter=self.meter)
-
-    def count(self, index: int, num_tokens: int, heard: "tuple[Event, ...] | list[Event]") -> None:
-        """Note that choice ``index`` has ``num_tokens`` tokens now; those that made ``heard`` may be reasoning."""
-        new = num_tokens - self._counted[index]
-        self._counted[index] = num_tokens
-        self.meter.completion_tokens += new
-        self.meter.compute_s = time.perf_counter() - self._began
-        if any(isinstance(event, ReasoningDelta) for event in heard):
-            self.meter.reasoning_tokens += new
-
-
-def engine_sampling(sampling: wire.Sampling) -> Sampling:
-    """Return the wire's sampling parameters in the engine's terms."""
-    return Sampling(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        logit_bias=sampling.logit_bias,
-        seed=sampling.seed,
-    )
 
 
 def _job(request: ChatRequest, plan: Plan) -> Generate:

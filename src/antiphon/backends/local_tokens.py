@@ -28,12 +28,16 @@ def token_text(raw: bytes) -> str:
         return "".join(f"\\x{byte:02x}" for byte in raw)
 
 
-def token_logprobs(tokens: Sequence[Token]) -> tuple[TokenLogprob, ...]:
-    """Return the wire's view of generated tokens, each with its alternatives."""
+def token_logprobs(tokens: Sequence[Token], *, is_prompt: bool = False) -> tuple[TokenLogprob, ...]:
+    """Return the wire's view of tokens, each with its alternatives; a prompt's first token has no probability."""
     return tuple(
-        TokenLogprob(token_text(token.bytes), _finite(token.logprob), tuple(token.bytes), _alternatives(token.top))
+        TokenLogprob(
+            token_text(token.bytes),
+            None if is_prompt and token.logprob is None else _finite(token.logprob),
+            tuple(token.bytes),
+            _alternatives(token.top),
+        )
         for token in tokens
-        if token.logprob is not None
     )
 
 
