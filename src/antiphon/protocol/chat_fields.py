@@ -1,5 +1,8 @@
 """The table of ``POST /v1/chat/completions``, in OpenAI's order of checks."""
 
+from typing import Any
+
+from antiphon.protocol import problems
 from antiphon.protocol.fields import Choice, Flag, Integer, Number, Text
 from antiphon.protocol.message_fields import NAME_PATTERN, messages
 from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Refused, Tagged
@@ -8,6 +11,16 @@ from antiphon.protocol.tool_fields import function_call, functions, tool_choice,
 INT64 = 2**63
 
 _RECORDED = "Recorded with the request's usage; no effect on the answer."
+
+
+class Retention(Choice):
+    """A choice whose wrong values have an error of their own."""
+
+    def check(self, value: Any, path: str) -> None:
+        if self.is_type(value) and value not in self.values:
+            raise problems.bad_request(f"Invalid {path} argument", path)
+        super().check(value, path)
+
 
 stop = Either((Text(min_length=1), Array(Text(min_length=1), "strings", min_length=1, max_length=4)), nullable=True)
 logit_bias = Mapping(Number(minimum=-100, maximum=100), nullable=True)
@@ -27,7 +40,7 @@ stream_options = Object(
 response_format = Tagged(
     "type",
     {
-        "text": Object({"type": Text()}, required=("type",)),
+        "json_object": Object({"type": Text()}, required=("type",)),
         "json_schema": Object(
             {
                 "type": Text(),
@@ -43,7 +56,7 @@ response_format = Tagged(
             },
             required=("type", "json_schema"),
         ),
-        "json_object": Object({"type": Text()}, required=("type",)),
+        "text": Object({"type": Text()}, required=("type",)),
     },
 )
 _prediction_content = Either((Text(), Array(JsonObject(), "objects", min_length=1)))
@@ -66,7 +79,6 @@ chat = Object(
         "tool_choice": tool_choice,
         "parallel_tool_calls": Flag(),
         "max_completion_tokens": Integer(minimum=1, nullable=True),
-        "max_tokens": Integer(minimum=1, nullable=True, note="The older name of max_completion_tokens; not both."),
         "n": n,
         "temperature": temperature,
         "top_p": top_p,
@@ -76,36 +88,43 @@ chat = Object(
         "top_logprobs": Integer(minimum=0, maximum=20, nullable=True),
         "user": user,
         "seed": seed,
+        "safety_identifier": Text(max_length=64, nullable=True, note=_RECORDED),
+        "prompt_cache_options": Refused(
+            Object({"ttl": Choice(("30m",)), "mode": Choice(("implicit", "explicit"))}),
+        ),
+        "prompt_cache_key": Text(
+            nullable=True, note="Recorded, and a hint for routing; the prefix cache needs no key."
+        ),
+        "prompt_cache_retention": Retention(("in_memory", "24h"), supported=("in_memory",), nullable=True),
+        "service_tier": Choice(
+            ("auto", "default", "fast", "flex", "priority"),
+            nullable=True,
+            note="There is one tier; the answer says 'default', whichever was asked for.",
+        ),
+        "stream": Flag(nullable=True),
+        "store": Flag(nullable=True),
+        "metadata": Mapping(
+            Text(max_length=512),
+            max_properties=16,
+            max_name_length=64,
+            called="metadata object",
+            nullable=True,
+            note=_RECORDED,
+        ),
+        "verbosity": Choice(("low", "medium", "high"), supported=("medium",), nullable=True),
+        "max_tokens": Integer(minimum=1, nullable=True, note="The older name of max_completion_tokens; not both."),
         "stop": stop,
         "logit_bias": logit_bias,
         "response_format": response_format,
-        "stream": Flag(nullable=True),
         "stream_options": stream_options,
         "reasoning_effort": Choice(
             ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
             nullable=True,
             note="For models whose template has a switch for it; refused otherwise.",
         ),
-        "verbosity": Choice(("low", "medium", "high"), supported=("medium",), nullable=True),
-        "store": Flag(nullable=True),
-        "metadata": Mapping(Text(max_length=512), max_properties=16, max_name_length=64, nullable=True, note=_RECORDED),
-        "service_tier": Choice(
-            ("auto", "default", "flex", "scale", "priority", "fast"),
-            supported=("auto", "default", "flex", "priority"),
-            nullable=True,
-            note="There is one tier; the answer says 'default', whichever was asked for.",
-        ),
-        "safety_identifier": Text(max_length=64, nullable=True, note=_RECORDED),
-        "prompt_cache_key": Text(
-            nullable=True, note="Recorded, and a hint for routing; the prefix cache needs no key."
-        ),
-        "prompt_cache_retention": Choice(("in_memory", "24h"), supported=("in_memory",), nullable=True),
         "modalities": Array(Choice(("text", "audio"), supported=("text",)), "strings", min_length=1, nullable=True),
         "audio": Refused(
-            Object(
-                {"voice": Either((Text(), JsonObject())), "format": Text()},
-                required=("voice", "format"),
-            ),
+            Object({"voice": Either((Text(), JsonObject())), "format": Text()}, required=("voice", "format")),
             nullable=True,
         ),
         "prediction": Refused(
@@ -113,11 +132,11 @@ chat = Object(
             nullable=True,
         ),
         "web_search_options": Refused(
-            Object({"user_location": _user_location, "search_context_size": Choice(("low", "medium", "high"))})
+            Object({"user_location": _user_location, "search_context_size": Choice(("low", "medium", "high"))}),
         ),
-        "prompt_cache_options": Refused(Object({"ttl": Choice(("30m",)), "mode": Choice(("implicit", "explicit"))})),
         "moderation": Refused(
-            Object({"model": Text(), "policy": JsonObject(nullable=True)}, required=("model",)), nullable=True
+            Object({"model": Text(), "policy": JsonObject(nullable=True)}, required=("model",)),
+            nullable=True,
         ),
     },
     required=("model", "messages"),

@@ -13,7 +13,8 @@ from antiphon.protocol.chat import (
     ToolCall,
 )
 from antiphon.protocol.chat_fields import chat
-from antiphon.protocol.history import check_history, check_mentions_json, texts
+from antiphon.protocol.decoding import unparsable
+from antiphon.protocol.history import check_contents, check_history, check_mentions_json, texts
 from antiphon.protocol.shapes import Object
 from antiphon.protocol.strict_schema import check_response_schema
 from antiphon.protocol.tool_request import read_tool_choice, read_tools
@@ -32,6 +33,8 @@ def check_body(obj: Any, table: Object) -> Json:
     request = cast("Json", obj)
     if request.get("model") is None or request["model"] == "":
         raise problems.bad_request("you must provide a model parameter")
+    if not isinstance(request["model"], str):
+        raise unparsable("'model' is not a string")
     table.check(request, "")
     return request
 
@@ -50,6 +53,7 @@ def parse_chat(obj: Any, *, can_store: bool = False) -> ChatRequest:
     if request.get("store") and not can_store:
         raise problems.unsupported_value("store", "true", ("false",))
     chat.refuse(request, "")
+    check_contents(request["messages"])
     options: Json = request.get("stream_options") or {}
     legacy = request.get("functions") is not None
     return ChatRequest(
@@ -134,7 +138,7 @@ def _message(message: Json) -> Message:
     parts = texts(message)
     return Message(
         role=message["role"],
-        content="".join(parts) if parts else None,
+        content="".join(parts) if parts or message.get("content") == [] else None,
         name=message.get("name"),
         refusal=_refusal(message),
         tool_calls=_calls(message),

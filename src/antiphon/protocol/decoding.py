@@ -56,15 +56,17 @@ def decode_json(body: bytes, content_type: str | None) -> Any:
         if "\\u" in text:
             _check_surrogates(value)
     except UnicodeDecodeError as error:
-        raise _bad(f"byte {error.start} is not UTF-8") from None
+        raise unparsable(f"byte {error.start} is not UTF-8") from None
     except UnicodeEncodeError:
-        raise _bad("a string has a lone surrogate") from None
+        raise unparsable("a string has a lone surrogate") from None
     except RecursionError:
-        raise _bad(f"it is nested more than {MAX_DEPTH} levels deep") from None
+        raise unparsable(f"it is nested more than {MAX_DEPTH} levels deep") from None
     except json.JSONDecodeError as error:
-        raise _bad(f"{error.msg}, line {error.lineno} column {error.colno}") from None
+        raise unparsable(f"{error.msg}, line {error.lineno} column {error.colno}") from None
     except ValueError as error:
-        raise _bad(str(error) if isinstance(error, _UnparsableError) else "a number has too many digits") from None
+        raise unparsable(
+            str(error) if isinstance(error, _UnparsableError) else "a number has too many digits"
+        ) from None
     _check_depth(text, value)
     return value
 
@@ -83,7 +85,8 @@ def _check_content_type(content_type: str | None) -> None:
     )
 
 
-def _bad(reason: str) -> ApiError:
+def unparsable(reason: str) -> ApiError:
+    """400 for a body that cannot be read as a request at all."""
     return problems.bad_request(_HINT.format(reason))
 
 
@@ -108,7 +111,7 @@ def _check_depth(text: str, value: Any) -> None:
         level = [item for parent in level for item in _children(parent) if isinstance(item, (list, dict))]
         if not level:
             return
-    raise _bad(f"it is nested more than {MAX_DEPTH} levels deep")
+    raise unparsable(f"it is nested more than {MAX_DEPTH} levels deep")
 
 
 def _children(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from antiphon.protocol import problems
 from antiphon.protocol.chat_fields import user
 from antiphon.protocol.chat_request import check_body
 from antiphon.protocol.embeddings import EmbeddingRequest
@@ -23,6 +24,8 @@ embedding = Object(
 
 def parse_embedding(obj: Any) -> EmbeddingRequest:
     """Turn a decoded body into a request. Raises ``ApiError`` 400, worded as OpenAI's."""
+    if isinstance(obj, dict) and "model" in obj and "input" not in obj:
+        raise problems.bad_request("Please submit an `input`.")
     request = check_body(obj, embedding)
     return EmbeddingRequest(
         model=request["model"],

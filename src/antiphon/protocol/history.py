@@ -12,10 +12,9 @@ JsonMessage = dict[str, Any]
 
 
 def check_history(messages: Sequence[JsonMessage]) -> None:
-    """Raise ``ApiError`` 400 for contents that are missing and for tool calls and results that do not match."""
+    """Raise ``ApiError`` 400 for tool calls and results that do not match."""
     waiting: list[str] | None = None  # ids of the last assistant's calls without a result; None: no calls to answer
     for index, message in enumerate(messages):
-        _check_content(index, message)
         if message["role"] == "tool":
             _answer(index, message["tool_call_id"], waiting)
             continue
@@ -26,14 +25,16 @@ def check_history(messages: Sequence[JsonMessage]) -> None:
         raise _unanswered(waiting)
 
 
-def _check_content(index: int, message: JsonMessage) -> None:
-    if message.get("content") is not None or message["role"] == "function":
-        return
-    speaks = any(message.get(key) is not None for key in ("tool_calls", "function_call", "refusal", "audio"))
-    if message["role"] != "assistant" or not speaks:
-        raise problems.bad_request(
-            "Invalid value for 'content': expected a string, got null.", f"messages.[{index}].content"
-        )
+def check_contents(messages: Sequence[JsonMessage]) -> None:
+    """Raise ``ApiError`` 400 for a message that says nothing. An assistant may call or refuse instead."""
+    for index, message in enumerate(messages):
+        if message.get("content") is not None or message["role"] == "function":
+            continue
+        speaks = any(message.get(key) is not None for key in ("tool_calls", "function_call", "refusal"))
+        if message["role"] != "assistant" or not speaks:
+            raise problems.bad_request(
+                "Invalid value for 'content': expected a string, got null.", f"messages.[{index}].content"
+            )
 
 
 def _answer(index: int, call_id: str, waiting: list[str] | None) -> None:

@@ -36,9 +36,8 @@ _audio_part = _foreign_part(
 _file_part = _foreign_part("file", Object({"filename": Text(), "file_data": Text(), "file_id": Text()}))
 
 
-def _content(*, nullable: bool = False, **parts: Object) -> Either:
-    parts_array = Array(Tagged("type", {"text": _text_part, **parts}), "objects", min_length=1)
-    return Either((Text(), parts_array), nullable=nullable)
+def _content(*, nullable: bool = True, **parts: Object) -> Either:
+    return Either((Text(), Array(Tagged("type", {"text": _text_part, **parts}), "objects")), nullable=nullable)
 
 
 _function_call = Object({"name": name, "arguments": Text()}, required=("name", "arguments"))
@@ -64,10 +63,10 @@ def _role(required: tuple[str, ...], **fields: Spec) -> Object:
     return Object({"role": Text(), **fields}, required=("role", *required))
 
 
-# An assistant's content may be null or absent beside calls; history.py says when.
+# Content that is null or absent is looked for last of all, in history.py; the developer role alone does it here.
 _assistant = _role(
     (),
-    content=_content(nullable=True, refusal=_refusal_part),
+    content=_content(refusal=_refusal_part),
     refusal=Text(nullable=True),
     name=participant,
     tool_calls=Array(_tool_call, "objects", min_length=1),
@@ -81,18 +80,16 @@ messages = Array(
     Tagged(
         "role",
         {
-            "system": _role(("content",), content=_content(nullable=True), name=participant),
+            "system": _role((), content=_content(), name=participant),
             "assistant": _assistant,
             "user": _role(
-                ("content",),
-                content=_content(nullable=True, image_url=_image_part, input_audio=_audio_part, file=_file_part),
+                (),
+                content=_content(image_url=_image_part, input_audio=_audio_part, file=_file_part),
                 name=participant,
             ),
             "function": _role(("content", "name"), content=Text(nullable=True), name=name),
-            "tool": _role(
-                ("content", "tool_call_id"), content=_content(nullable=True), tool_call_id=Text(), name=participant
-            ),
-            "developer": _role(("content",), content=_content(nullable=True), name=participant),
+            "tool": _role(("tool_call_id",), content=_content(), tool_call_id=Text(), name=participant),
+            "developer": _role(("content",), content=_content(nullable=False), name=participant),
         },
     ),
     "objects",

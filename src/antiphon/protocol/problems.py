@@ -38,8 +38,10 @@ def missing(path: str) -> ApiError:
     return bad_request(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
 
 
-def unknown(path: str) -> ApiError:
-    return bad_request(f"Unknown parameter: '{path}'.", path, "unknown_parameter")
+def unknown(path: str, alike: Sequence[str]) -> ApiError:
+    """``alike``: known parameters that may have been meant."""
+    hint = f" Did you mean {listed(alike, 'or')}?" if alike else ""
+    return bad_request(f"Unknown parameter: '{path}'.{hint}", path, "unknown_parameter")
 
 
 def wrong_type(path: str, expected: str, value: Any) -> ApiError:
@@ -102,9 +104,9 @@ def too_many_properties(path: str, limit: int, count: int) -> ApiError:
 
 def long_property_name(path: str, limit: int, name: str) -> ApiError:
     return bad_request(
-        f"Invalid property name in '{path}': '{name}' is too long. Expected a name with maximum length {limit}, "
-        f"but got a name with length {len(name)} instead.",
-        path,
+        f"Invalid property name in '{path}': '{name[:3]}...{name[-3:]}' is too long. Expected a string with maximum "
+        f"length {limit}, but got a string with length {len(name)} instead.",
+        f"{path}.{name}",
         "property_name_above_max_length",
     )
 

@@ -1,10 +1,13 @@
 """Specs that hold other specs: lists, objects, and one of several. See ``fields.py`` for what a spec is."""
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from antiphon.protocol import problems
 from antiphon.protocol.fields import Choice, Schema, Spec, check, schema_of
+
+_ALIKE = 0.75
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,15 @@ class Object(Spec):
                 raise problems.missing(prefix + name)
         for name in value:
             if name not in self.fields:
-                raise problems.unknown(prefix + name)
+                raise problems.unknown(prefix + name, self._alike(name, value))
         for name, spec in self.fields.items():
             if name in value:
                 check(spec, value[name], prefix + name)
+
+    def _alike(self, name: str, value: dict[str, Any]) -> list[str]:
+        """Return the fields that the caller may have meant and has not given."""
+        absent = [field for field in self.fields if field not in value]
+        return sorted(get_close_matches(name, absent, cutoff=_ALIKE))
 
     def refuse(self, value: Any, path: str) -> None:
         prefix = f"{path}." if path else ""
@@ -103,10 +111,11 @@ class Mapping(Spec):
     value: Spec
     max_properties: int | None = None
     max_name_length: int | None = None
+    called: str = "object"
 
     @property
     def noun(self) -> str:
-        return "object"
+        return self.called
 
     def is_type(self, value: Any) -> bool:
         return type(value) is dict
@@ -175,8 +184,7 @@ class Either(Spec):
     @property
     def expected(self) -> str:
         rest = " or ".join(spec.noun for spec in self.specs[1:])
-        first = self.specs[0].expected
-        return f"{'' if first.startswith('one of') else 'one of '}{first} or {rest}"
+        return f"one of {self.specs[0].expected} or {rest}"
 
     def _pick(self, value: Any) -> Spec | None:
         return next((spec for spec in self.specs if spec.is_type(value)), None)

@@ -80,7 +80,7 @@ functions = Array(
         {"name": name, "description": Text(), "parameters": JsonObject()},
         required=("name",),
     ),
-    "objects",
+    "function definitions",
     min_length=1,
     max_length=MAX_TOOLS,
 )

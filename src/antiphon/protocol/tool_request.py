@@ -83,7 +83,7 @@ def _function_call(choice: Any, tools: Sequence[Tool]) -> ToolChoice:
     if isinstance(choice, str):
         return ToolChoice("none" if choice == "none" else "auto")
     name: str = choice["name"]
-    _check_known(name, "function", tools, "function_call", "functions")
+    _check_known(name, "function", tools)
     return ToolChoice("required", (name,))
 
 
@@ -96,19 +96,23 @@ def _tool_choice(choice: Any, tools: Sequence[Tool]) -> ToolChoice:
         names = tuple(_allowed_name(tool, tools) for tool in allowed["tools"])
         return ToolChoice(allowed["mode"], names)
     name: str = choice[kind]["name"]
-    _check_known(name, kind, tools, "tool_choice", "tools")
+    _check_known(name, kind, tools)
     return ToolChoice("required", (name,))
 
 
 def _allowed_name(tool: dict[str, Any], tools: Sequence[Tool]) -> str:
     name: str = tool[tool["type"]]["name"]
-    _check_known(name, tool["type"], tools, "tool_choice", "tools")
+    _check_known(name, tool["type"], tools)
     return name
 
 
-def _check_known(name: str, kind: str, tools: Sequence[Tool], param: str, among: str) -> None:
+def _check_known(name: str, kind: str, tools: Sequence[Tool]) -> None:
+    # The API speaks of functions in the older words also where the newer ones were used.
+    param, among = ("function_call", "functions") if kind == "function" else ("tool_choice", "tools")
     if not any(tool.name == name and tool.kind == kind for tool in tools):
-        raise problems.bad_request(f"Tool choice '{name}' not found in '{among}' parameter.", param, "invalid_value")
+        raise problems.bad_request(
+            f"Invalid value for '{param}': no {kind} named '{name}' was specified in the '{among}' parameter.", param
+        )
 
 
 def _needs(key: str, other: str) -> Exception:

@@ -5,14 +5,14 @@ from typing import Literal
 
 import numpy as np
 
-from antiphon.protocol.embeddings import EmbeddingResult
+from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.rendering.frames import encode
 
 
-def render_embeddings(result: EmbeddingResult, encoding_format: Literal["float", "base64"]) -> bytes:
+def render_embeddings(request: EmbeddingRequest, result: EmbeddingResult) -> bytes:
     """Return the answer as JSON; base64 is of little-endian float32, and floats parse back to the same float32."""
     data = b",".join(
-        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, _vector(vector, encoding_format))
+        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, _vector(vector, request.encoding_format))
         for index, vector in enumerate(result.vectors)
     )
     usage = {"prompt_tokens": result.prompt_tokens, "total_tokens": result.prompt_tokens}
