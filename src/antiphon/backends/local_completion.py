@@ -172,9 +172,9 @@ async def _side_by_side(engine: Engine, jobs: Sequence[Generate]) -> AsyncGenera
         while (item := await queue.get()) is not None:
             yield item
         await pumping
-    except* ApiError as group:
+    except ExceptionGroup as failures:
         # What several prompts have in common need be said only once.
-        raise group.exceptions[0] from None
+        raise failures.exceptions[0] from None
     finally:
         pumping.cancel()
         await asyncio.wait({pumping})
