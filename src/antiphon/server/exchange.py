@@ -42,6 +42,7 @@ class Exchange:
         self.model: str | None = None
         self.meter = Meter()
         self.cache: CacheStatus | None = None
+        self.first_token_s: float | None = None
         self.status = 200
         self.error_code: str | None = None
 
@@ -59,9 +60,14 @@ class Exchange:
         }
         await self._admission.settle(
             Outcome(
+                request_id=call.request_id,
+                started_at=call.started_at,
+                duration_s=call.elapsed_s(),
+                first_token_s=self.first_token_s,
                 status=self.status,
                 model=self.model,
                 usage=self.meter.usage(),
+                cache=self.cache,
                 compute_s=self.meter.compute_s,
                 error_code=self.error_code,
             )
@@ -86,6 +92,10 @@ class Exchange:
                 usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
             )
 
+    def _mark_first_token(self) -> None:
+        if self.first_token_s is None:
+            self.first_token_s = self._call.elapsed_s()
+
     def _charge(self, usage: Usage) -> None:
         self.meter.prompt_tokens = usage.prompt_tokens
         self.meter.completion_tokens = usage.completion_tokens
@@ -96,7 +106,7 @@ class Exchange:
         """Pass frames on; a failure becomes a last error chunk, because a stream that just ends looks complete."""
         try:
             async for frame in frames:
-                self._admission.mark_first_token()
+                self._mark_first_token()
                 yield frame
         except StreamCut as error:
             self.failed(error)
@@ -119,7 +129,7 @@ class Exchange:
                 elif isinstance(event, Completed):
                     self._charge(event.usage)
                 else:
-                    self._admission.mark_first_token()
+                    self._mark_first_token()
                 yield event
 
 

@@ -12,7 +12,9 @@ log: Any = structlog.get_logger("antiphon")
 def configure_logs(level: str, log_format: str) -> None:
     """Send log lines to standard error in the chosen form (``auto``, ``human``, ``json``)."""
     human = log_format == "human" or (log_format == "auto" and sys.stderr.isatty())
-    renderer = structlog.dev.ConsoleRenderer(pad_event_to=0) if human else structlog.processors.JSONRenderer()
+    # Plain tracebacks: the pretty ones show local variables, and with them prompts and keys.
+    console = structlog.dev.ConsoleRenderer(pad_event_to=0, exception_formatter=structlog.dev.plain_traceback)
+    renderer = console if human else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -6,8 +6,11 @@ is taken; running requests get ``shutdown_grace_s``, then an error; then every e
 
 import asyncio
 import errno
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
@@ -46,7 +49,7 @@ def address_of(listener: socket.socket) -> str:
 class HttpServer(uvicorn.Server):
     """Uvicorn, with an end in two steps: ask requests to finish, then fail those that are left."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, takes_signals: bool = True) -> None:
         grace_s = service.settings.shutdown_grace_s
         super().__init__(
             uvicorn.Config(
@@ -64,6 +67,22 @@ class HttpServer(uvicorn.Server):
         )
         self._service = service
         self._grace_s = grace_s
+        self._takes_signals = takes_signals
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Catch SIGINT and SIGTERM; an end by signal is an orderly end here, so nothing is raised again afterwards."""
+        if not self._takes_signals:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         cut_short = asyncio.get_running_loop().create_task(self._cut_short())
@@ -77,11 +96,21 @@ class HttpServer(uvicorn.Server):
         await self._service.backend.aclose()
 
 
-async def serve(service: Service, listener: socket.socket, start: Callable[[], "asyncio.Future[None]"]) -> None:
-    """Serve until a signal ends it. ``start`` begins to load the models; its failure ends the server and is raised."""
-    server = HttpServer(service)
+async def serve(
+    service: Service,
+    listener: socket.socket,
+    start: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve until a signal ends it, or ``stop`` is set, which replaces signals where this is not the main thread.
+
+    ``start`` begins to load the models while the port is already open; its failure ends the server and is raised.
+    """
+    server = HttpServer(service, takes_signals=stop is None)
     http = asyncio.ensure_future(server.serve(sockets=[listener]))
     loading = asyncio.ensure_future(start())
+    stopping = asyncio.ensure_future(_stop_on(stop, server))
     try:
         await asyncio.wait({http, loading}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done() and loading.exception() is not None:
@@ -90,6 +119,13 @@ async def serve(service: Service, listener: socket.socket, start: Callable[[], "
         if loading.done():
             loading.result()
     finally:
-        loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
+        for task in (loading, stopping):
+            task.cancel()
+        await asyncio.gather(loading, stopping, return_exceptions=True)
         await service.backend.aclose()
+
+
+async def _stop_on(stop: asyncio.Event | None, server: HttpServer) -> None:
+    if stop is not None:
+        await stop.wait()
+        server.should_exit = True

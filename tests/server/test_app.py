@@ -1,0 +1,172 @@
+"""The server over a scripted backend, asked by the official client and by raw HTTP."""
+
+import json
+from collections.abc import Generator
+
+import httpx
+import openai
+import pytest
+from tests.serving import Running, running
+
+from antiphon.backends.script import Script
+from antiphon.backends.scripted import ScriptedBackend
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
+    script = Script(models=("gpt-4o-mini",), embedding_models=("text-embedding-3-small",))
+    with running(ScriptedBackend(script), tmp_path_factory.mktemp("home"), max_body_bytes=10_000) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> Generator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.url, api_key="any", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def http(server: Running) -> Generator[httpx.Client]:
+    with httpx.Client(base_url=server.root) as made:
+        yield made
+
+
+def ask(client: openai.OpenAI, text: str = "hello there", **options: object) -> openai.types.chat.ChatCompletion:
+    return client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": text}], **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_chat_is_answered(client: openai.OpenAI) -> None:
+    """The official client gets a completion with content, reason and usage."""
+    answer = ask(client)
+    assert answer.choices[0].message.content == "hello there"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.id.startswith("chatcmpl-")
+
+
+def test_a_stream_is_the_same_text(client: openai.OpenAI) -> None:
+    """Deltas joined are what the whole answer would be, and usage comes last when asked for."""
+    stream = client.chat.completions.create(
+        model="gpt-4o-mini",
+        messages=[{"role": "user", "content": "one two three"}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "one two three"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].choices == []
+
+
+def test_embeddings_are_vectors(client: openai.OpenAI) -> None:
+    """One unit vector for each input, in order."""
+    answer = client.embeddings.create(model="text-embedding-3-small", input=["a b", "c"])
+    assert [d.index for d in answer.data] == [0, 1]
+    assert sum(x * x for x in answer.data[0].embedding) == pytest.approx(1, abs=1e-3)
+
+
+def test_completions_continue_a_text(client: openai.OpenAI) -> None:
+    """The legacy endpoint answers on the same events."""
+    answer = client.completions.create(model="gpt-4o-mini", prompt="say this")
+    assert answer.choices[0].text == "say this"
+
+
+def test_models_are_listed_and_described(client: openai.OpenAI) -> None:
+    """Every name that can be asked for is there; an unknown one is a 404."""
+    assert {m.id for m in client.models.list()} == {"gpt-4o-mini", "text-embedding-3-small"}
+    assert client.models.retrieve("gpt-4o-mini").object == "model"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("org/none")
+
+
+def test_every_answer_has_the_standard_headers(http: httpx.Client) -> None:
+    """Success or failure, the headers that clients read are there."""
+    for response in (http.get("/v1/models"), http.get("/v1/nothing"), http.post("/v1/embeddings", json={})):
+        assert response.headers["x-request-id"].startswith("req_")
+        assert response.headers["openai-version"] == "2020-10-01"
+        assert response.headers["openai-organization"] == "org-test"
+        assert int(response.headers["openai-processing-ms"]) >= 0
+
+
+def test_request_ids_differ(http: httpx.Client) -> None:
+    """Each answer has an id of its own."""
+    assert http.get("/health").headers["x-request-id"] != http.get("/health").headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/", None, 404),
+        ("GET", "/v1/nothing", None, 404),
+        ("POST", "/nothing", "{}", 404),
+        ("GET", "/v1/chat/completions", None, 405),
+        ("DELETE", "/v1/embeddings", None, 405),
+        ("PUT", "/v1/models", "{}", 405),
+        ("POST", "/v1/chat/completions", "{", 400),
+        ("POST", "/v1/chat/completions", b"\xff\xfe", 400),
+        ("POST", "/v1/chat/completions", "[" * 5_000, 400),
+        ("POST", "/v1/chat/completions", " " * 10_001, 413),
+        ("POST", "/v1/chat/completions", "{}", 400),
+        ("POST", "/v1/chat/completions", '{"model": "none", "messages": [{"role": "user", "content": "x"}]}', 404),
+        ("DELETE", "/v1/models/gpt-4o-mini", None, 403),
+    ],
+)
+def test_every_error_is_in_the_envelope(
+    http: httpx.Client, method: str, path: str, body: str | bytes | None, status: int
+) -> None:
+    """Whatever is wrong, the four keys are there and nothing else."""
+    headers = {"content-type": "application/json"} if body is not None else {}
+    response = http.request(method, path, content=body, headers=headers)
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_wrong_method_says_which_are_right(http: httpx.Client) -> None:
+    """405 comes with Allow and OpenAI's hint."""
+    response = http.get("/v1/chat/completions")
+    assert response.headers["allow"] == "POST"
+    assert "HINT" in response.json()["error"]["message"]
+
+
+def test_a_body_without_an_announced_length_is_limited_too(http: httpx.Client) -> None:
+    """Chunked bodies are counted as they come."""
+    response = http.post("/v1/chat/completions", content=(b" " * 1_000 for _ in range(20)))
+    assert response.status_code == 413
+
+
+def test_pages_of_other_sites_are_refused(http: httpx.Client) -> None:
+    """A drive-by page and a rebound name get a 403 before anything is read."""
+    assert http.get("/v1/models", headers={"origin": "https://evil.example"}).status_code == 403
+    assert http.get("/v1/models", headers={"host": "evil.example"}).status_code == 403
+
+
+def test_pages_of_this_machine_may_call(http: httpx.Client) -> None:
+    """A page served from localhost gets the CORS headers, with a preflight before."""
+    origin = {"origin": "http://localhost:3000"}
+    assert http.get("/v1/models", headers=origin).headers["access-control-allow-origin"] == "http://localhost:3000"
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    preflight = http.options("/v1/chat/completions", headers=origin | asked)
+    assert preflight.status_code == 204
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert preflight.headers["access-control-allow-headers"] == "authorization"
+
+
+def test_health_and_metrics_need_no_key(http: httpx.Client) -> None:
+    """Supervisors and scrapers get their answers."""
+    assert http.get("/health").json()["status"] == "ready"
+    text = http.get("/metrics").text
+    assert "antiphon_requests_total" in text
+    assert "antiphon_in_flight" in text
+
+
+def test_a_stream_ends_with_done_and_no_event_names(http: httpx.Client) -> None:
+    """The frames are what OpenAI's are."""
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "a b"}], "stream": True}
+    text = http.post("/v1/chat/completions", json=body).text
+    frames = text.strip().split("\n\n")
+    assert frames[-1] == "data: [DONE]"
+    assert all(frame.startswith("data: ") for frame in frames)
+    first = json.loads(frames[0].removeprefix("data: "))
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}

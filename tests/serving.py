@@ -1,0 +1,79 @@
+"""A real server on loopback for tests: uvicorn in a thread, with the backend and settings that a test wants."""
+
+import asyncio
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import uvloop
+
+from antiphon.accounts import Accounts, AccountSettings
+from antiphon.backends.base import Backend
+from antiphon.server.logs import configure_logs
+from antiphon.server.run import address_of, bind, serve
+from antiphon.server.service import Service
+from antiphon.server.settings import ServerSettings
+
+
+class Running(NamedTuple):
+    """A server that answers at ``url``; ``loop`` is the one it runs in, ``service`` its state."""
+
+    url: str
+    service: Service
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def root(self) -> str:
+        return self.url.removesuffix("/v1")
+
+
+@contextmanager
+def running(
+    backend: Backend, home: Path, *, accounts: AccountSettings | None = None, **settings: Any
+) -> Generator[Running]:
+    """Serve ``backend`` on a free port until the block ends, then shut down as Ctrl-C does."""
+    server_settings = ServerSettings(port=0, **{"shutdown_grace_s": 0.2, **settings})
+    listener = bind(server_settings)
+    started = threading.Event()
+    box: dict[str, Any] = {}
+
+    configure_logs("error", "json")
+
+    async def main() -> None:
+        box["stop"] = stop = asyncio.Event()
+        account_book = await Accounts.open(accounts or AccountSettings(), home)
+        try:
+            service = Service(server_settings, account_book, backend, organization="org-test")
+            box["running"] = Running(address_of(listener), service, asyncio.get_running_loop())
+
+            async def start() -> None:
+                started.set()
+
+            await serve(service, listener, start, stop=stop)
+        finally:
+            await account_book.aclose()
+
+    def run() -> None:
+        try:
+            uvloop.run(main())
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            box["error"] = error
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, name="server under test")
+    thread.start()
+    started.wait(30)
+    try:
+        if "error" in box:
+            raise box["error"]
+        yield box["running"]
+    finally:
+        if "running" in box:
+            box["running"].loop.call_soon_threadsafe(box["stop"].set)
+        thread.join(30)
+    assert not thread.is_alive(), "the server did not end"
+    if "error" in box:
+        raise box["error"]
