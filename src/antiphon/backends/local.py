@@ -86,15 +86,30 @@ class LocalBackend:
     async def aclose(self) -> None:
         await asyncio.gather(*(model.engine.aclose() for model in self._distinct))
 
+    def describe(self) -> Sequence[str]:
+        """Return a line per model about what its engine chose for this machine."""
+        return [
+            f"{model.name}: " + ", ".join(f"{key} {value}" for key, value in model.engine.info.settings.items())
+            for model in self._distinct
+        ]
+
     def engine(self, model: str) -> Engine:
         """Return the engine that answers for a name; ``ApiError`` 404 for none."""
         return self._find(model).engine
 
     def _find(self, name: str) -> LocalModel:
-        try:
-            return self._names[name]
-        except KeyError:
-            raise model_not_found(name) from None
+        model = self._names.get(name)
+        if model is None:
+            raise model_not_found(name)
+        if not model.is_started:
+            raise ApiError(
+                503,
+                f"The model `{name}` is still being loaded; please try again shortly.",
+                type="server_error",
+                code="model_loading",
+                headers={"Retry-After": "1"},
+            )
+        return model
 
     def _chat_model(self, name: str) -> LocalChat:
         model = self._find(name)

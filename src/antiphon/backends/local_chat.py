@@ -33,6 +33,11 @@ class LocalChat:
         """Tokens of prompt and answer together; None before the model is loaded."""
         return self.engine.info.context_length if self._prompter is not None else None
 
+    @property
+    def is_started(self) -> bool:
+        """Whether the model was loaded once; its engine may be restarting since."""
+        return self._prompter is not None
+
     async def start(self) -> None:
         """Start the engine and derive from its template how to prompt it."""
         await self.engine.start()

@@ -26,15 +26,17 @@ class LocalEmbedding:
         self.name = name
         self.engine = engine
         self._pad_to = pad_to or {}
+        self.is_started = False
 
     @property
     def context_length(self) -> int | None:
         """Tokens of the longest input; None before the model is loaded."""
-        return self.engine.info.context_length if self.engine.state == "ready" else None
+        return self.engine.info.context_length if self.is_started else None
 
     async def start(self) -> None:
         """Start the engine."""
         await self.engine.start()
+        self.is_started = True
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         """Return one unit vector per input, cut or padded to the dimensions asked for."""

@@ -46,6 +46,15 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's loop where it exists, else the standard one."""
+    try:
+        import uvloop  # noqa: PLC0415 - not made for every platform
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 class HttpServer(uvicorn.Server):
     """Uvicorn, with an end in two steps: ask requests to finish, then fail those that are left."""
 

@@ -53,9 +53,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ModelEntrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One ``[[models.extra]]``: a further model to serve. ``source`` as ``antiphon models pull`` takes it."""
+    """One ``[[models.extra]]``: a further model to serve. ``source`` as ``antiphon models pull`` takes it, ``id`` None: named like its file."""
 
     source: str
+    id: str | None = None
     kind: Literal["chat", "embedding"] = "chat"
     aliases: tuple[str, ...] = ()
 

@@ -1,0 +1,76 @@
+"""``antiphon serve``: the API on this machine."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from antiphon import __version__
+from antiphon.cli.progress import download_progress
+from antiphon.server.assembly import Assembly, ModelFile, fetch_models
+from antiphon.server.configuration import Configuration, load_configuration
+from antiphon.server.logs import configure_logs
+from antiphon.server.run import address_of, bind, new_event_loop
+from antiphon.server.run import serve as run_server
+
+
+def serve(
+    *,
+    host: Annotated[str | None, Parameter(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, Parameter(help="Port to listen on; 0 takes a free one. [default: 8787]")] = None,
+    model: Annotated[
+        str | None, Parameter(help="Chat model: a name, a .gguf file, hf:org/repo/file.gguf, pypi:..., or none.")
+    ] = None,
+    embedding_model: Annotated[str | None, Parameter(help="Embedding model, named in the same ways.")] = None,
+    context_size: Annotated[int | None, Parameter(help="Tokens of context. [default: the model's own]")] = None,
+    threads: Annotated[int | None, Parameter(help="Threads per engine. [default: as measured best]")] = None,
+    gpu_layers: Annotated[
+        int | None, Parameter(help="Layers kept on the GPU. [default: all, where there is one]")
+    ] = None,
+    config: Annotated[Path | None, Parameter(help="TOML file with all settings; see docs/configuration.md.")] = None,
+) -> None:
+    """Serve the OpenAI API: fetch the models if needed, load them, answer until Ctrl-C."""
+    options: dict[str, dict[str, Any]] = {
+        "server": {"host": host, "port": port},
+        "models": {"chat": model, "embedding": embedding_model},
+        "engine": {"context_size": context_size, "threads": threads, "gpu_layers": gpu_layers},
+    }
+    configuration = load_configuration(file=config, options=options)
+    configure_logs(configuration.server.log_level, configuration.server.log_format)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    # The port first: whether it is free is known at once, a download takes minutes.
+    with bind(configuration.server) as listener:
+        with download_progress(console) as progress:
+            files = fetch_models(configuration, progress)
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(configuration, files, listener, console))
+
+
+async def _serve(
+    configuration: Configuration, files: list[ModelFile], listener: socket.socket, console: Console
+) -> None:
+    assembly = await Assembly.open(configuration, files)
+
+    async def start() -> None:
+        console.print(f"[dim]antiphon {__version__} loads {', '.join(file.entry.id for file in files)}[/dim]")
+        await assembly.start()
+        _print_ready(console, address_of(listener), assembly)
+
+    try:
+        await run_server(assembly.service, listener, start)
+    finally:
+        await assembly.aclose()
+
+
+def _print_ready(console: Console, url: str, assembly: Assembly) -> None:
+    for line in assembly.backend.describe():
+        console.print(f"[dim]{line}[/dim]")
+    if assembly.accounts.is_open:
+        console.print("[dim]No key exists yet, so any key is accepted; only this machine can connect.[/dim]")
+    console.print(f"[bold green]Ready[/bold green] at {url} - a client needs (Ctrl-C ends, process {os.getpid()}):")
+    key = "local" if assembly.accounts.is_open else "YOUR_KEY"
+    print(f"  export OPENAI_BASE_URL={url}\n  export OPENAI_API_KEY={key}", flush=True)

@@ -1,0 +1,101 @@
+"""Puts a server together from its configuration: files, engines, backend, accounts, service."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from antiphon.accounts import Accounts
+from antiphon.backends.local import LocalBackend, LocalModel
+from antiphon.backends.local_chat import LocalChat
+from antiphon.backends.local_embedding import LocalEmbedding
+from antiphon.engine import Engine
+from antiphon.errors import ConfigError
+from antiphon.models import Catalogue, ModelEntry, Progress, Store
+from antiphon.models.entry import Kind
+from antiphon.server.configuration import Configuration
+from antiphon.server.service import Service
+from antiphon.server.settings import ModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model to serve: its entry, and its verified file on this machine."""
+
+    entry: ModelEntry
+    path: Path
+
+
+def choose_models(settings: ModelSettings) -> tuple[Catalogue, tuple[ModelEntry, ...]]:
+    """Return the catalogue with the user's models in it, and what is to be served."""
+    catalogue = Catalogue.default()
+    wanted: list[str] = []
+    choices: Mapping[Kind, str] = {"chat": settings.chat, "embedding": settings.embedding}
+    for kind, choice in choices.items():
+        if choice == "none":
+            continue
+        if choice != "default":
+            catalogue = catalogue.add(choice, kind=kind, default=True)
+        wanted.append(catalogue.default_of(kind).id)
+    for extra in settings.extra:
+        catalogue = catalogue.add(extra.source, kind=extra.kind, aliases=extra.aliases, id=extra.id)
+        wanted.append(catalogue.entries[-1].id)
+    served = {entry.id: entry for entry in catalogue.entries if entry.id in wanted}
+    return catalogue, tuple(served[name] for name in dict.fromkeys(wanted))
+
+
+def fetch_models(configuration: Configuration, progress: Progress) -> list[ModelFile]:
+    """Bring every model to this machine; may take long, and says so through ``progress``."""
+    store = Store(configuration.home)
+    _, entries = choose_models(configuration.models)
+    return [ModelFile(entry, store.ensure(entry, progress)) for entry in entries]
+
+
+class Assembly:
+    """A server's parts, owned together. Made by ``open``, ended by ``aclose``."""
+
+    def __init__(self, configuration: Configuration, backend: LocalBackend, accounts: Accounts) -> None:
+        self.configuration = configuration
+        self.backend = backend
+        self.accounts = accounts
+        self.service = Service(
+            configuration.server, accounts, backend, organization=configuration.accounts.organization
+        )
+
+    @classmethod
+    async def open(cls, configuration: Configuration, files: list[ModelFile]) -> Self:
+        """Put the parts together; no engine runs yet. ``ConfigError`` for an address that would be open to strangers."""
+        backend = LocalBackend(_names(configuration, files))
+        accounts = await Accounts.open(configuration.accounts, configuration.home)
+        if accounts.is_open and not configuration.server.is_loopback:
+            await accounts.aclose()
+            raise ConfigError(
+                f"refusing to listen on {configuration.server.host}: no key exists, so anybody who reaches it could use it",
+                hint="create one with `antiphon keys create --name NAME`, or listen on 127.0.0.1",
+            )
+        return cls(configuration, backend, accounts)
+
+    async def start(self) -> None:
+        """Load the models; returns when all are ready."""
+        await self.backend.start()
+
+    async def aclose(self) -> None:
+        """End engines, then write what the ledger still holds."""
+        await self.backend.aclose()
+        await self.accounts.aclose()
+
+
+def _names(configuration: Configuration, files: list[ModelFile]) -> dict[str, LocalModel]:
+    catalogue, _ = choose_models(configuration.models)
+    names: dict[str, LocalModel] = {}
+    for file in files:
+        entry = file.entry
+        engine = Engine(configuration.engine_settings(entry.kind, file.path))
+        aliases = {alias.name: alias.pad_to for alias in catalogue.aliases if alias.model == entry.id}
+        if entry.kind == "chat":
+            model: LocalModel = LocalChat(entry.id, engine)
+        else:
+            model = LocalEmbedding(entry.id, engine, {name: pad for name, pad in aliases.items() if pad is not None})
+        names[entry.id] = model
+        names |= dict.fromkeys(aliases, model)
+    return names
