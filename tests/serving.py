@@ -18,11 +18,12 @@ from antiphon.server.settings import ServerSettings
 
 
 class Running(NamedTuple):
-    """A server that answers at ``url``; ``loop`` is the one it runs in, ``service`` its state."""
+    """A server that answers at ``url``; ``loop`` is the one it runs in, ``service`` its state, ``stop`` ends it."""
 
     url: str
     service: Service
     loop: asyncio.AbstractEventLoop
+    stop: asyncio.Event
 
     @property
     def root(self) -> str:
@@ -42,11 +43,11 @@ def running(
     configure_logs("error", "json")
 
     async def main() -> None:
-        box["stop"] = stop = asyncio.Event()
+        stop = asyncio.Event()
         account_book = await Accounts.open(accounts or AccountSettings(), home)
         try:
             service = Service(server_settings, account_book, backend, organization="org-test")
-            box["running"] = Running(address_of(listener), service, asyncio.get_running_loop())
+            box["running"] = Running(address_of(listener), service, asyncio.get_running_loop(), stop)
 
             async def start() -> None:
                 started.set()
@@ -72,7 +73,7 @@ def running(
         yield box["running"]
     finally:
         if "running" in box:
-            box["running"].loop.call_soon_threadsafe(box["stop"].set)
+            box["running"].loop.call_soon_threadsafe(box["running"].stop.set)
         thread.join(30)
     assert not thread.is_alive(), "the server did not end"
     if "error" in box:

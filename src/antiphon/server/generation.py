@@ -54,8 +54,8 @@ async def _serve(call: Call, operation: Operation, answer: Answer) -> None:
     principal = await call.service.authenticate(call)
     body = await call.body()
     relayed = call.service.relayed(operation, body)
-    work = answer(call, principal, body) if relayed is None else _relay(call, principal, relayed)
     with call.service.in_flight():
+        work = answer(call, principal, body) if relayed is None else _relay(call, principal, relayed)
         await until_gone(call, work)
 
 
@@ -92,7 +92,7 @@ async def _embedding(call: Call, principal: Principal, body: bytes) -> None:
         result = await call.service.backend.embed(request)
         exchange.model = result.model
         exchange.meter = Meter(prompt_tokens=result.prompt_tokens, compute_s=result.compute_s)
-        await call.respond(render_embeddings(result, request.encoding_format))
+        await call.respond(render_embeddings(request, result))
 
 
 async def _relay(call: Call, principal: Principal, request: RelayRequest) -> None:
