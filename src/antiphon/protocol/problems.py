@@ -120,9 +120,9 @@ def unsupported_parameter(path: str) -> ApiError:
 
 def unsupported_value(path: str, value: str, supported: Sequence[str]) -> ApiError:
     """400: the parameter is honoured, this value of it cannot be."""
-    noun = "values are" if len(supported) > 1 else "value is"
     return bad_request(
-        f"Unsupported value: '{path}' does not support {value} with this model. Supported {noun}: {listed(supported, 'and')}.",
+        f"Unsupported value: '{path}' does not support {value} with this model. "
+        f"Supported values are: {listed(supported, 'and')}.",
         path,
         "unsupported_value",
     )

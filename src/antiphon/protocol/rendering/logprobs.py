@@ -40,7 +40,8 @@ class LegacyLogprobs:
             "tokens": [token.token for token in tokens],
             "token_logprobs": [_finite(token.logprob) for token in tokens],
             "top_logprobs": [
-                {top.token: _finite(top.logprob) for top in token.top_logprobs} or None for token in tokens
+                None if token.logprob is None else {top.token: _finite(top.logprob) for top in token.top_logprobs}
+                for token in tokens
             ],
             "text_offset": [self._advance(token.bytes) for token in tokens],
         }
