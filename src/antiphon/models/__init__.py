@@ -1,1 +1,40 @@
 """Which models there are, their aliases, and where their weights come from."""
+
+from antiphon.models.catalogue import Catalogue
+from antiphon.models.entry import Alias, Kind, ModelEntry, Resolved
+from antiphon.models.errors import (
+    BadSource,
+    ConversionFailed,
+    CorruptModel,
+    ModelError,
+    ModelNotFound,
+    SourceUnavailable,
+    StoreFull,
+)
+from antiphon.models.gguf_header import GGUFHeader, read_header
+from antiphon.models.progress import Phase, Progress, ProgressEvent
+from antiphon.models.store import Store, StoredFile, StoredModel, default_home
+
+__all__ = [
+    "Alias",
+    "BadSource",
+    "Catalogue",
+    "ConversionFailed",
+    "CorruptModel",
+    "GGUFHeader",
+    "Kind",
+    "ModelEntry",
+    "ModelError",
+    "ModelNotFound",
+    "Phase",
+    "Progress",
+    "ProgressEvent",
+    "Resolved",
+    "SourceUnavailable",
+    "Store",
+    "StoreFull",
+    "StoredFile",
+    "StoredModel",
+    "default_home",
+    "read_header",
+]

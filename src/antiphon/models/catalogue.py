@@ -1,0 +1,89 @@
+"""The models there are, and the names under which they are asked for."""
+
+import difflib
+from collections.abc import Iterable
+
+import msgspec
+
+from antiphon.models.defaults import DEFAULT_CHAT, DEFAULT_EMBEDDING, OPENAI_NAMES
+from antiphon.models.entry import Alias, Kind, ModelEntry, Resolved
+from antiphon.models.errors import BadSource, ModelNotFound
+from antiphon.models.sources import looks_like_source, parse_source
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """An immutable table of models; every change returns a new one.
+
+    ``default_chat`` and ``default_embedding`` are ids: they answer to OpenAI's names (``gpt-4o``,
+    ``text-embedding-3-small``, ...), unless an entry claims such a name as an alias of its own.
+    """
+
+    entries: tuple[ModelEntry, ...]
+    default_chat: str
+    default_embedding: str
+
+    @classmethod
+    def default(cls) -> "Catalogue":
+        """Return the two models that come with Antiphon."""
+        return cls((DEFAULT_CHAT, DEFAULT_EMBEDDING), DEFAULT_CHAT.id, DEFAULT_EMBEDDING.id)
+
+    def with_models(self, entries: Iterable[ModelEntry]) -> "Catalogue":
+        """Return a catalogue with ``entries`` too; one with the id of an older entry takes its place."""
+        merged = {entry.id: entry for entry in self.entries}
+        for entry in entries:
+            merged[entry.id] = entry
+        return msgspec.structs.replace(self, entries=tuple(merged.values()))
+
+    def with_default(self, kind: Kind, name: str) -> "Catalogue":
+        """Return a catalogue in which ``name`` is the default of its kind. Raises ``ModelNotFound``, ``BadSource``."""
+        entry = self.resolve(name).entry
+        if entry.kind != kind:
+            raise BadSource(name, f"it is of the kind {entry.kind}, not {kind}")
+        if kind == "chat":
+            return msgspec.structs.replace(self, default_chat=entry.id)
+        return msgspec.structs.replace(self, default_embedding=entry.id)
+
+    def add(self, spec: str, *, kind: Kind, id: str | None = None, default: bool = False) -> "Catalogue":  # noqa: A002  # the API's word
+        """Return a catalogue that also has the model at ``spec``, a source or a name that is already in it.
+
+        Without ``id`` the model is called as its file is, without the ending. With ``default`` it takes over
+        OpenAI's names. Raises ``BadSource``, ``ModelNotFound``.
+        """
+        if not looks_like_source(spec):
+            known = self.resolve(spec).entry
+            return self.with_default(kind, known.id) if default else self
+        entry = ModelEntry(id=id or suggest_id(spec), kind=kind, source=parse_source(spec).spec)
+        grown = self.with_models([entry])
+        return grown.with_default(kind, entry.id) if default else grown
+
+    def resolve(self, name: str) -> Resolved:
+        """Return what ``name`` (an id or an alias) stands for. Raises ``ModelNotFound`` with similar names."""
+        by_id = {entry.id: entry for entry in self.entries}
+        if name in by_id:
+            return Resolved(by_id[name])
+        for alias in self.aliases:
+            if alias.name == name:
+                return Resolved(by_id[alias.model], alias.pad_to)
+        known = [*by_id, *(alias.name for alias in self.aliases)]
+        raise ModelNotFound(name, difflib.get_close_matches(name, known, n=3, cutoff=0.5))
+
+    @property
+    def aliases(self) -> tuple[Alias, ...]:
+        """Every name beside the ids, the entries' own before OpenAI's."""
+        own = {alias: Alias(alias, entry.id) for entry in self.entries for alias in entry.aliases}
+        default = {"chat": self.default_chat, "embedding": self.default_embedding}
+        openai = {name: Alias(name, default[kind], pad_to) for name, (kind, pad_to) in OPENAI_NAMES.items()}
+        taken = own.keys() | {entry.id for entry in self.entries}
+        return (*own.values(), *(alias for name, alias in openai.items() if name not in taken))
+
+    def default_of(self, kind: Kind) -> ModelEntry:
+        """Return the model that answers when OpenAI's names of ``kind`` are asked for."""
+        return self.resolve(self.default_chat if kind == "chat" else self.default_embedding).entry
+
+
+def suggest_id(spec: str) -> str:
+    """Return a name for the model at ``spec``: the file's, or its folder's where every file is called ``model``."""
+    file = parse_source(spec).file
+    stem = file.name.removesuffix(file.suffix)
+    name = file.parent.name if stem == "model" and file.parent.name else stem
+    return name.replace(" ", "-")

@@ -1,0 +1,28 @@
+"""How a fetch tells where it is."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+Phase = Literal["wait", "download", "unpack", "convert", "verify"]
+"""``wait``: another process is fetching the same model."""
+
+
+class ProgressEvent(msgspec.Struct, frozen=True):
+    """``done`` of ``total`` bytes of ``file`` have passed ``phase``; ``total`` None where nobody knows it yet.
+
+    The phase ``convert`` counts tensors instead of bytes, ``wait`` nothing.
+    """
+
+    file: str
+    done_bytes: int
+    total_bytes: int | None
+    phase: Phase
+
+
+Progress = Callable[[ProgressEvent], None]
+
+
+def ignore(event: ProgressEvent) -> None:
+    """Take a progress event and do nothing."""

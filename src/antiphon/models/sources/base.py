@@ -1,0 +1,50 @@
+"""The contract of a source: a place that a model's files come from."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from antiphon.models.conversion import COMPANIONS
+from antiphon.models.progress import Progress
+
+_SHARD = re.compile(r"(?P<stem>.+)-00001-of-(?P<count>\d{5})\.gguf")
+
+
+class Source(Protocol):
+    """Where a model's files come from."""
+
+    @property
+    def spec(self) -> str:
+        """The text that ``parse_source`` reads back as this source."""
+        ...
+
+    @property
+    def file(self) -> PurePosixPath:
+        """The model's main file, relative to the root of the source."""
+        ...
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """The sha256 that files must have, by their path relative to the main file's folder."""
+        ...
+
+    def fetch(self, workspace: Path, progress: Progress) -> Path:
+        """Have the main file, with all that belongs to it beside it, and return its path.
+
+        What must be downloaded goes below ``workspace``, an existing folder that no one else uses, where an
+        interrupted call may have left parts: they are used, or thrown away if they no longer fit. Raises
+        ``SourceUnavailable``, ``CorruptModel`` or ``StoreFull``; interrupted by anything else, the call can
+        be repeated.
+        """
+        ...
+
+
+def belonging_files(file: PurePosixPath) -> tuple[PurePosixPath, ...]:
+    """Return ``file`` and what must be fetched with it: the other shards of a split GGUF, a tokenizer of safetensors."""
+    if file.suffix == ".safetensors":
+        return (file, *(file.parent / name for name in COMPANIONS))
+    if shard := _SHARD.fullmatch(file.name):
+        count = int(shard["count"])
+        return tuple(file.with_name(f"{shard['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1))
+    return (file,)
