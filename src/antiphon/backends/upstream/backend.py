@@ -1,0 +1,193 @@
+"""The backend that asks another API."""
+
+import base64
+import os
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from antiphon.backends.base import BackendModel, Health, PartStatistics, wrong_kind
+from antiphon.backends.upstream.bodies import chat_body, completion_body, embedding_body, tokenize_body
+from antiphon.backends.upstream.chunks import (
+    ChatChunk,
+    EmbeddingsBody,
+    ModelBody,
+    ModelsBody,
+    TextChunk,
+    TokenizeBody,
+)
+from antiphon.backends.upstream.events import EventReader, read_chunks
+from antiphon.backends.upstream.failures import protocol_error
+from antiphon.backends.upstream.http import Http
+from antiphon.backends.upstream.relay import StreamedAnswer, WholeAnswer, expect, relay
+from antiphon.backends.upstream.secret import upstream_key
+from antiphon.backends.upstream.settings import UpstreamSettings
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import Event
+from antiphon.protocol.relay import RelayRequest
+
+Body = TypeVar("Body")
+Chunk = TypeVar("Chunk", ChatChunk, TextChunk)
+
+_CLOSED = "closed"
+_ROUNDING = 1e-4
+"""How far from 1 the length of a unit vector may be in float32 and through base64."""
+
+
+class UpstreamStatistics(msgspec.Struct, frozen=True):
+    """Requests to one upstream. ``running`` includes those that wait for a connection."""
+
+    running: int
+    requests_total: int
+    failures_total: int
+
+
+class UpstreamBackend:
+    """Answers with the API at ``settings.base_url``. Models given in the settings are listed at once, others after ``probe``."""
+
+    def __init__(self, settings: UpstreamSettings, *, environ: Mapping[str, str] = os.environ) -> None:
+        self.settings = settings
+        self._http = Http(settings, upstream_key(settings, environ))
+        self._created = int(time.time())
+        self._models = tuple(
+            BackendModel(model.id, self._created, settings.name, model.kind, model.context_length)
+            for model in settings.models
+        )
+        self._guessed: frozenset[str] = frozenset()
+        self._health = Health("loading", f"{settings.name}: not asked yet")
+
+    @property
+    def models(self) -> Sequence[BackendModel]:
+        return self._models
+
+    def serves(self, model: str) -> bool:
+        return any(known.id == model for known in self._models)
+
+    def relays(self, model: str) -> bool:
+        return self.serves(model)
+
+    def health(self) -> Health:
+        return self._health
+
+    def statistics(self) -> Sequence[PartStatistics]:
+        http = self._http
+        numbers = UpstreamStatistics(http.num_running, http.num_requests, http.num_failed)
+        return [PartStatistics("upstream", {"upstream": self.settings.name}, numbers)]
+
+    async def probe(self) -> Health:
+        """Ask the upstream how it is and, unless the settings name them, for its models."""
+        if self._health.detail == _CLOSED:
+            return self._health
+        try:
+            body = await self._http.get(self.settings.health_path)
+            if not self.settings.models:
+                listed = body if self.settings.health_path == "/models" else await self._http.get("/models")
+                self._models = self._discovered(self._decode(listed, ModelsBody))
+            found = Health("ready")
+        except ApiError as error:
+            found = Health("down", error.message)
+        if self._health.detail != _CLOSED:
+            self._health = found
+        return self._health
+
+    async def relay(self, request: RelayRequest) -> WholeAnswer | StreamedAnswer:
+        return await relay(self.settings.name, self._http, request, request.model)
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
+        self._require(request.model, "chat")
+        body = chat_body(request, request.model)
+        async with aclosing(self._events("/chat/completions", body, ChatChunk, request.n)) as events:
+            async for event in events:
+                yield event
+
+    async def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
+        self._require(request.model, "chat")
+        body = completion_body(request, request.model)
+        num_choices = request.n * len(request.prompts)
+        async with aclosing(self._events("/completions", body, TextChunk, num_choices)) as events:
+            async for event in events:
+                yield event
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        self._require(request.model, "embedding")
+        body = msgspec.json.encode(embedding_body(request, request.model))
+        async with await self._http.post("/embeddings", body) as answer:
+            expect(self.settings.name, answer, "application/json")
+            got = self._decode(await answer.read_all(), EmbeddingsBody)
+        vectors = [_unit(entry.embedding) for entry in sorted(got.data, key=lambda entry: entry.index)]
+        if len(vectors) != len(request.inputs):
+            raise protocol_error(self.settings.name, f"{len(vectors)} vectors for {len(request.inputs)} inputs")
+        if got.usage is None:
+            raise protocol_error(self.settings.name, "embeddings without usage")
+        return EmbeddingResult(got.model or request.model, tuple(vectors), got.usage.usage().prompt_tokens)
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        path = self.settings.tokenize_path
+        if path is None:
+            message = f"The tokens of a chat with `{request.model}` cannot be counted: its API offers no way to."
+            raise ApiError(400, message, param="model", code="model_not_supported")
+        body = msgspec.json.encode(tokenize_body(request, request.model))
+        return self._decode(await self._http.post_to_root(path, body), TokenizeBody).count
+
+    async def aclose(self) -> None:
+        self._health = Health("down", _CLOSED)
+        await self._http.aclose()
+
+    async def _events(
+        self, path: str, body: dict[str, Any], kind: type[Chunk], num_choices: int
+    ) -> AsyncGenerator[Event]:
+        name = self.settings.name
+        reader = EventReader(name, num_choices)
+        async with await self._http.post(path, msgspec.json.encode(body)) as answer:
+            expect(name, answer, "text/event-stream")
+            async with aclosing(read_chunks(name, answer, kind)) as chunks:
+                async for chunk in chunks:
+                    for event in reader.feed(chunk, body["model"]):
+                        yield event
+            await answer.finish()
+        yield reader.end()
+
+    def _require(self, model: str, kind: str) -> None:
+        """Refuse a model of the other kind where its kind was told, not where it was read from its name."""
+        known = next((known for known in self._models if known.id == model), None)
+        if known is not None and known.kind != kind and model not in self._guessed:
+            raise wrong_kind(known)
+
+    def _decode(self, body: bytes, kind: type[Body]) -> Body:
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise protocol_error(self.settings.name, str(error)) from None
+
+    def _discovered(self, listed: ModelsBody) -> tuple[BackendModel, ...]:
+        self._guessed = frozenset(model.id for model in listed.data if model.kind not in {"chat", "embedding"})
+        return tuple(
+            BackendModel(
+                model.id,
+                model.created or self._created,
+                model.owned_by or self.settings.name,
+                _kind_of(model),
+                model.max_model_len or model.context_length,
+            )
+            for model in listed.data
+        )
+
+
+def _kind_of(model: ModelBody) -> Literal["chat", "embedding"]:
+    if model.kind in {"chat", "embedding"}:
+        return model.kind
+    return "embedding" if "embed" in model.id.lower() else "chat"
+
+
+def _unit(vector: list[float] | str) -> bytes:
+    """Return the vector as float32 of unit length, which upstreams need not keep to."""
+    raw = np.frombuffer(base64.b64decode(vector), "<f4") if isinstance(vector, str) else np.asarray(vector, "<f4")
+    norm = float(np.linalg.norm(raw))
+    return raw.tobytes() if norm == 0 or abs(norm - 1) < _ROUNDING else (raw / norm).astype("<f4").tobytes()

@@ -1,0 +1,191 @@
+"""HTTP to one upstream: a connection pool, a timeout for each phase, and failures as ``UpstreamError``."""
+
+import asyncio
+import contextlib
+import io
+import os
+import socket
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from antiphon.backends.upstream.failures import (
+    UpstreamError,
+    disconnected,
+    error_from_answer,
+    protocol_error,
+    timed_out,
+    unreachable,
+)
+from antiphon.backends.upstream.secret import Secret
+from antiphon.backends.upstream.settings import UpstreamSettings
+from antiphon.protocol.errors import overloaded
+
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_LINE = 64 * 1024
+_OK = 200
+_LAST_BYTES_S = 0.2
+_LARGE = 1 << 20
+
+
+class Answer:
+    """A successful answer that is being read. Closing it before its end closes the connection, which ends the work."""
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        upstream: str,
+        between_bytes_s: float,
+        on_close: Callable[[], None],
+    ) -> None:
+        self._on_close = on_close
+        self._is_closed = False
+        self._response = response
+        self._upstream = upstream
+        self._between_bytes_s = between_bytes_s
+        self.headers: Mapping[str, str] = response.headers
+        self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    async def read_some(self) -> bytes:
+        """Return what has come since the last call, waiting for something; empty at the end."""
+        content = self._response.content
+        try:
+            async with asyncio.timeout(self._between_bytes_s):
+                return await content.readany()
+        except TimeoutError:
+            raise timed_out(self._upstream, "within the answer", self._between_bytes_s) from None
+        except (aiohttp.ClientError, OSError):
+            raise disconnected(self._upstream) from None
+
+    async def read_all(self) -> bytes:
+        """Return the rest."""
+        pieces: list[bytes] = []
+        while piece := await self.read_some():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def finish(self) -> None:
+        """Wait a moment for the end of an answer whose last event has come, so that its connection can be used again."""
+        content = self._response.content
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(_LAST_BYTES_S):
+                while not content.at_eof():
+                    await content.readany()
+
+    def close(self) -> None:
+        """Give the connection back to the pool if the answer is complete, else close it. Idempotent."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._response.close()
+            self._on_close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Http:
+    """Requests to one upstream, with its key. Made on first use, because a pool belongs to an event loop."""
+
+    def __init__(self, settings: UpstreamSettings, key: Secret | None) -> None:
+        self._settings = settings
+        self._key = key
+        self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
+        self.num_running = 0
+        self.num_requests = 0
+        self.num_failed = 0
+
+    async def post(self, path: str, body: bytes) -> Answer:
+        """Send JSON to ``path`` below the base URL; returns with the head of a successful answer."""
+        return await self._request("POST", self._settings.base_url.rstrip("/") + path, body)
+
+    async def get(self, path: str) -> bytes:
+        """Return the whole body of a successful answer."""
+        async with await self._request("GET", self._settings.base_url.rstrip("/") + path, None) as answer:
+            return await answer.read_all()
+
+    async def post_to_root(self, path: str, body: bytes) -> bytes:
+        """Send JSON to a path that stands beside ``/v1`` instead of below it; returns the body."""
+        root = self._settings.base_url.rstrip("/").removesuffix("/v1")
+        async with await self._request("POST", root + path, body) as answer:
+            return await answer.read_all()
+
+    async def aclose(self) -> None:
+        self._is_closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    async def _request(self, method: str, url: str, body: bytes | None) -> Answer:
+        self.num_running += 1
+        self.num_requests += 1
+        try:
+            response = await self._send(method, url, body)
+            answer = Answer(response, self._settings.name, self._settings.timeouts.between_bytes_s, self._closed_one)
+        except BaseException:
+            self._closed_one()
+            self.num_failed += 1
+            raise
+        if response.status != _OK:
+            self.num_failed += 1
+            async with answer:
+                raise await self._refusal(response, answer)
+        return answer
+
+    def _closed_one(self) -> None:
+        self.num_running -= 1
+
+    async def _send(self, method: str, url: str, body: bytes | None) -> aiohttp.ClientResponse:
+        name, timeouts = self._settings.name, self._settings.timeouts
+        # A large body is written in pieces, so that it does not hold up the event loop.
+        data = io.BytesIO(body) if body is not None and len(body) >= _LARGE else body
+        try:
+            # aiohttp bounds the phase of connecting by itself; it has none for the head of the answer alone.
+            async with asyncio.timeout(timeouts.connect_s + timeouts.first_byte_s):
+                return await self._open().request(method, url, data=data, allow_redirects=False)
+        except aiohttp.ConnectionTimeoutError:
+            raise unreachable(name, f"no connection within {timeouts.connect_s:g} s") from None
+        except TimeoutError:
+            raise timed_out(name, "before the answer", timeouts.first_byte_s) from None
+        except aiohttp.ClientConnectorError as error:
+            raise unreachable(name, _reason(error.os_error)) from None
+        except aiohttp.ClientResponseError:
+            raise protocol_error(name, "a malformed HTTP answer") from None
+        except (aiohttp.ClientError, OSError):
+            raise disconnected(name) from None
+
+    async def _refusal(self, response: aiohttp.ClientResponse, answer: Answer) -> UpstreamError:
+        head = await answer.read_some()
+        while len(head) < _MAX_ERROR_BYTES and (more := await answer.read_some()):
+            head += more
+        return error_from_answer(self._settings.name, response.status, response.headers, head)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise overloaded(1)
+        if self._session is None:
+            settings = self._settings
+            headers = {"content-type": "application/json", "accept-encoding": "identity", **settings.headers}
+            if self._key is not None:
+                headers["authorization"] = f"Bearer {self._key.reveal()}"
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=settings.max_connections, keepalive_timeout=settings.keepalive_s),
+                timeout=aiohttp.ClientTimeout(total=None, connect=settings.timeouts.connect_s),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=headers,
+                read_bufsize=_MAX_LINE,
+            )
+        return self._session
+
+
+def _reason(error: OSError) -> str:
+    """Say why in the system's words; asyncio's own name the address, which is nobody's business but ours."""
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    return os.strerror(error.errno).lower() if error.errno else "no connection"

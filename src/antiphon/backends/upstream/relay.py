@@ -1,0 +1,133 @@
+"""Passes one request on and its answer back, as bytes."""
+
+from collections.abc import AsyncIterator, Mapping
+
+import msgspec
+
+from antiphon.backends.base import RelayOutcome
+from antiphon.backends.upstream.failures import disconnected, error_from_chunk, protocol_error
+from antiphon.backends.upstream.http import Answer, Http
+from antiphon.backends.upstream.sse import MalformedStream
+from antiphon.backends.upstream.tap import ErrorChunk, StreamTap, whole_outcome
+from antiphon.protocol.relay import RelayRequest
+
+_DONE_FRAME = b"data: [DONE]\n\n"
+_INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class WholeAnswer:
+    """An answer in one piece, received already."""
+
+    def __init__(self, headers: Mapping[str, str], body: bytes, outcome: RelayOutcome) -> None:
+        self.headers = headers
+        self.outcome = outcome
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class StreamedAnswer:
+    """A stream on its way through."""
+
+    def __init__(self, upstream: str, answer: Answer, tap: StreamTap) -> None:
+        self.headers = {**_headers_of(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
+        self._upstream = upstream
+        self._answer = answer
+        self._tap = tap
+        self._first = b""
+
+    @property
+    def outcome(self) -> RelayOutcome:
+        return self._tap.outcome
+
+    async def receive_first(self) -> None:
+        """Wait for the first piece, so that until then another upstream can be asked."""
+        self._first = await self._next()
+        if not self._first:
+            raise disconnected(self._upstream)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        piece = self._first
+        while piece:
+            yield piece
+            piece = await self._next()
+
+    async def aclose(self) -> None:
+        if self._tap.is_done:
+            await self._answer.finish()
+        self._answer.close()
+
+    async def _next(self) -> bytes:
+        """Return the next piece to send on; empty after the end."""
+        tap = self._tap
+        while not tap.is_done:
+            data = await self._answer.read_some()
+            try:
+                if piece := tap.feed(data) if data else self._end():
+                    return piece
+            except MalformedStream as error:
+                raise protocol_error(self._upstream, str(error)) from None
+            except ErrorChunk as chunk:
+                raise error_from_chunk(self._upstream, chunk.error) from None
+        return b""
+
+    def _end(self) -> bytes:
+        """The connection ended without ``[DONE]``: that is an error, unless the answer was complete but for it."""
+        if not self._tap.has_finished:
+            raise disconnected(self._upstream)
+        self._tap.is_done = True
+        return _DONE_FRAME
+
+
+async def relay(upstream: str, http: Http, request: RelayRequest, model: str) -> WholeAnswer | StreamedAnswer:
+    """Ask the upstream for ``model`` with the request's own bytes; see ``RelayingBackend.relay``."""
+    overrides = {"model": msgspec.Raw(msgspec.json.encode(model))}
+    asks_usage = request.stream and not request.include_usage
+    if asks_usage:
+        overrides["stream_options"] = _with_usage(request.fields.get("stream_options"))
+    answer = await http.post("/" + request.operation, request.body(**overrides))
+    try:
+        if request.stream:
+            expect(upstream, answer, "text/event-stream")
+            streamed = StreamedAnswer(upstream, answer, StreamTap(hide_usage=asks_usage))
+            await streamed.receive_first()
+            return streamed
+        expect(upstream, answer, "application/json")
+        return await _whole(upstream, answer)
+    except BaseException:
+        answer.close()
+        raise
+
+
+async def _whole(upstream: str, answer: Answer) -> WholeAnswer:
+    body = await answer.read_all()
+    answer.close()
+    try:
+        return WholeAnswer(_headers_of(answer), body, whole_outcome(body))
+    except MalformedStream as error:
+        raise protocol_error(upstream, str(error)) from None
+
+
+def expect(upstream: str, answer: Answer, content_type: str) -> None:
+    if answer.content_type != content_type:
+        raise protocol_error(upstream, f"content type {answer.content_type!r} instead of {content_type!r}")
+
+
+def _headers_of(answer: Answer) -> dict[str, str]:
+    headers = {"content-type": answer.headers["content-type"]}
+    if (request_id := answer.headers.get("x-request-id")) is not None:
+        headers["x-upstream-request-id"] = request_id
+    return headers
+
+
+def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
+    """Add ``include_usage`` to the client's own stream options, whatever else is in them."""
+    if options is None or bytes(options) == b"null":
+        return _INCLUDE_USAGE
+    fields = {**_fields.decode(options), "include_usage": msgspec.Raw(b"true")}
+    return msgspec.Raw(msgspec.json.encode(fields))

@@ -1,0 +1,70 @@
+"""How an upstream API is reached: ``[[gateway.upstreams]]``."""
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seconds per phase of a request: a connection (waiting for a free one included), the first byte, each further one.
+
+    Generation may take long as long as something comes, so there is no limit on the whole.
+    """
+
+    connect_s: float = 5.0
+    first_byte_s: float = 300.0
+    between_bytes_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if min(self.connect_s, self.first_byte_s, self.between_bytes_s) <= 0:
+            raise ValueError("timeouts must be positive")
+
+
+class UpstreamModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model that the upstream serves. ``context_length`` in tokens."""
+
+    id: str
+    kind: Literal["chat", "embedding"] = "chat"
+    context_length: int | None = None
+
+
+class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``[[gateway.upstreams]]``: an OpenAI-compatible API.
+
+    ``base_url`` ends where ``/chat/completions`` begins, commonly in ``/v1``. The key that the upstream wants is read from
+    the environment variable ``api_key_env`` or the file ``api_key_file``, never from a setting; neither: none is sent.
+    ``headers`` are added to each request. ``models`` empty: those that its ``/models`` lists, an embedding model if its
+    name contains ``embed``. ``max_connections`` bounds the requests at once; more wait, at most ``connect_s``.
+    ``keepalive_s`` closes idle connections before the upstream does (uvicorn: after 5 s). ``health_path`` (below
+    ``base_url``) is asked every ``health_interval_s``. ``tokenize_path`` (below the server's root, ``/tokenize`` for vLLM)
+    counts the tokens of a chat; None: they cannot be counted.
+    """
+
+    name: str
+    base_url: str
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    headers: dict[str, str] = {}
+    models: tuple[UpstreamModel, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    max_connections: int = 4096
+    keepalive_s: float = 4.0
+    health_path: str = "/models"
+    health_interval_s: float = 10.0
+    tokenize_path: str | None = None
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.base_url)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise ValueError(f"upstream {self.name!r}: base_url must be an http(s) address, not {self.base_url!r}")
+        if url.username or url.password or url.query:
+            raise ValueError(
+                f"upstream {self.name!r}: put no credentials into base_url; use api_key_env or api_key_file"
+            )
+        if self.api_key_env is not None and self.api_key_file is not None:
+            raise ValueError(f"upstream {self.name!r}: give api_key_env or api_key_file, not both")
+        if any(name.lower() in {"authorization", "api-key", "x-api-key"} for name in self.headers):
+            raise ValueError(f"upstream {self.name!r}: keys belong in api_key_env or api_key_file, not in headers")
+        if self.max_connections < 1 or min(self.keepalive_s, self.health_interval_s) <= 0:
+            raise ValueError(f"upstream {self.name!r}: limits and intervals must be positive")
