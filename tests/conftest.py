@@ -1,8 +1,32 @@
 """Fixtures for every test."""
 
+from collections.abc import Generator
+from pathlib import Path
+
 import pytest
+
+from tests.processes import ServerProcess, home_with_models, serving
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def model_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of the tests' own, with the user's models."""
+    return home_with_models(tmp_path_factory.mktemp("antiphon-home"))
+
+
+@pytest.fixture(scope="session")
+def local_process(model_home: Path) -> Generator[ServerProcess]:
+    """One server on the default models for the whole run."""
+    with serving(model_home) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def local_server(local_process: ServerProcess) -> str:
+    """The base URL of that server."""
+    return local_process.url
