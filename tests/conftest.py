@@ -4,7 +4,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-
 from tests.processes import ServerProcess, home_with_models, serving
 
 

@@ -170,3 +170,11 @@ def test_a_stream_ends_with_done_and_no_event_names(http: httpx.Client) -> None:
     assert all(frame.startswith("data: ") for frame in frames)
     first = json.loads(frames[0].removeprefix("data: "))
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
+
+
+def test_a_prompt_is_counted(http: httpx.Client) -> None:
+    """Texts and conversations have a length in tokens; the shape is vLLM's."""
+    text = http.post("/tokenize", json={"model": "gpt-4o-mini", "prompt": "one two three"}).json()
+    assert text == {"count": 3, "max_model_len": None}
+    messages = [{"role": "user", "content": "one two three"}]
+    assert http.post("/tokenize", json={"model": "gpt-4o-mini", "messages": messages}).json()["count"] > 3

@@ -55,6 +55,10 @@ class PartStatistics(msgspec.Struct, frozen=True):
     values: msgspec.Struct
 
 
+Countable = ChatRequest | CompletionRequest | EmbeddingRequest
+"""A request whose prompt has a length in tokens."""
+
+
 class Backend(Protocol):
     """Answers requests for the models it lists.
 
@@ -84,8 +88,11 @@ class Backend(Protocol):
         """Return one vector per input."""
         ...
 
-    async def count_tokens(self, request: ChatRequest) -> int:
-        """Return the exact number of prompt tokens the request would have, template and tools included."""
+    async def count_tokens(self, request: Countable) -> int:
+        """Return the exact number of prompt tokens the request would have, template and tools included.
+
+        ``ApiError`` 501 from a backend that cannot tell.
+        """
         ...
 
     def health(self) -> Health:

@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from antiphon.backends.base import BackendModel, Health, PartStatistics
+from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics
 from antiphon.backends.local_chat import LocalChat
 from antiphon.backends.local_embedding import LocalEmbedding
+from antiphon.backends.local_errors import engine_errors
+from antiphon.backends.local_tokens import plain_prompt
 from antiphon.engine import Engine
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
@@ -70,8 +72,14 @@ class LocalBackend:
             )
         return await model.embed(request)
 
-    async def count_tokens(self, request: ChatRequest) -> int:
-        return await self._chat_model(request.model).count_tokens(request)
+    async def count_tokens(self, request: Countable) -> int:
+        model = self._find(request.model)
+        if isinstance(request, ChatRequest):
+            return await self._chat_model(request.model).count_tokens(request)
+        texts = request.prompts if isinstance(request, CompletionRequest) else request.inputs
+        with engine_errors():
+            counted = await model.engine.tokenize(tuple(plain_prompt(text) for text in texts))
+        return sum(map(len, counted.ids))
 
     def health(self) -> Health:
         states = {model.name: model.engine.state for model in self._distinct}

@@ -11,7 +11,7 @@ from contextlib import aclosing
 import msgspec
 import numpy as np
 
-from antiphon.backends.base import BackendModel, Health, PartStatistics, StreamCut, wrong_kind
+from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics, StreamCut, wrong_kind
 from antiphon.backends.recital import Limits, Recital, recite
 from antiphon.backends.script import Prompter, Reply, Script, tokens
 from antiphon.protocol.chat import ChatRequest
@@ -68,9 +68,15 @@ class ScriptedBackend:
     async def aclose(self) -> None:
         self._closed.set()
 
-    async def count_tokens(self, request: ChatRequest) -> int:
-        self._check(request.model, "chat")
-        return _prompt_tokens(request)
+    async def count_tokens(self, request: Countable) -> int:
+        self._check(request.model, "embedding" if isinstance(request, EmbeddingRequest) else "chat")
+        match request:
+            case ChatRequest():
+                return _prompt_tokens(request)
+            case CompletionRequest():
+                return sum(map(_count, request.prompts))
+            case EmbeddingRequest():
+                return sum(map(_count, request.inputs))
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         self._check(request.model, "chat")

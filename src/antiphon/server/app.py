@@ -10,6 +10,7 @@ from antiphon.server.health import health
 from antiphon.server.metrics import metrics
 from antiphon.server.models import delete_model, list_models, retrieve_model
 from antiphon.server.service import Service
+from antiphon.server.tokens import tokenize
 
 ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/v1/chat/completions": {"POST": chat_completions},
@@ -17,6 +18,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/v1/completions": {"POST": completions},
     "/v1/models": {"GET": list_models},
     "/v1/models/{model:path}": {"GET": retrieve_model, "DELETE": delete_model},
+    "/tokenize": {"POST": tokenize},
     "/health": {"GET": health},
     "/metrics": {"GET": metrics},
 }

@@ -9,6 +9,7 @@ from antiphon.protocol import decode_json
 from antiphon.protocol.errors import ApiError
 from antiphon.server.body import read_body
 from antiphon.server.headers import Headers, Scope, encoded, header
+from antiphon.server.logs import log
 from antiphon.server.types import ClientGone, Receive, Send
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ class Call:
 
     async def body(self) -> bytes:
         """Read the body, within the limit of the settings."""
-        return await read_body(self.scope, self._receive, self.service.settings.max_body_bytes)
+        body = await read_body(self.scope, self._receive, self.service.settings.max_body_bytes)
+        if self.service.settings.log_prompts:
+            log.debug("body", request_id=self.request_id, body=body.decode(errors="backslashreplace"))
+        return body
 
     def decode(self, body: bytes) -> Any:
         """Decode a JSON body; every way in which it can be wrong is an ``ApiError``."""
