@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from antiphon.accounts import Accounts
 from antiphon.backends.local import LocalBackend, LocalModel
 from antiphon.backends.local_chat import LocalChat
 from antiphon.backends.local_embedding import LocalEmbedding
 from antiphon.engine import Engine
 from antiphon.errors import ConfigError
-from antiphon.models import Catalogue, ModelEntry, Progress, Store
-from antiphon.models.entry import Kind
+from antiphon.models import Catalogue, Kind, ModelEntry, Progress, Store
+from antiphon.models.catalogue import suggest_id
 from antiphon.server.configuration import Configuration
 from antiphon.server.service import Service
-from antiphon.server.settings import ModelSettings
+from antiphon.server.settings import ExtraModel, ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,21 @@ def choose_models(settings: ModelSettings) -> tuple[Catalogue, tuple[ModelEntry,
             catalogue = catalogue.add(choice, kind=kind, default=True)
         wanted.append(catalogue.default_of(kind).id)
     for extra in settings.extra:
-        catalogue = catalogue.add(extra.source, kind=extra.kind, aliases=extra.aliases, id=extra.id)
-        wanted.append(catalogue.entries[-1].id)
+        entry = _entry(catalogue, extra)
+        catalogue = catalogue.with_models([entry])
+        wanted.append(entry.id)
     served = {entry.id: entry for entry in catalogue.entries if entry.id in wanted}
     return catalogue, tuple(served[name] for name in dict.fromkeys(wanted))
+
+
+def _entry(catalogue: Catalogue, extra: ExtraModel) -> ModelEntry:
+    """Return the entry of a further model: one of the catalogue by its name, or a new one."""
+    known = next((entry for entry in catalogue.entries if entry.id == extra.source), None)
+    if known is not None:
+        return msgspec.structs.replace(known, aliases=(*known.aliases, *extra.aliases))
+    return ModelEntry(
+        id=extra.id or suggest_id(extra.source), kind=extra.kind, source=extra.source, aliases=extra.aliases
+    )
 
 
 def fetch_models(configuration: Configuration, progress: Progress) -> list[ModelFile]:

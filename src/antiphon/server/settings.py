@@ -52,7 +52,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             return False
 
 
-class ModelEntrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExtraModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One ``[[models.extra]]``: a further model to serve. ``source`` as ``antiphon models pull`` takes it, ``id`` None: named like its file."""
 
     source: str
@@ -71,4 +71,4 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     chat: str = "default"
     embedding: str = "default"
-    extra: tuple[ModelEntrySettings, ...] = ()
+    extra: tuple[ExtraModel, ...] = ()
