@@ -1,0 +1,205 @@
+"""The server as users start it, on the default models: what a guide to the API teaches, and what may go wrong."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from tests.processes import ServerProcess, serving
+
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def client(local_server: str) -> Generator[openai.OpenAI]:
+    with openai.OpenAI(base_url=local_server, api_key="any", max_retries=0) as made:
+        yield made
+
+
+def engine_pids(server: ServerProcess) -> list[int]:
+    """The engine processes of a server: its children, in the order in which they were started."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return sorted(int(pid) for pid in children if b"antiphon.engine" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def metric(server: ServerProcess, name: str) -> float:
+    text = httpx.get(server.url.removesuffix("/v1") + "/metrics").text
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+
+def wait_for_metric(server: ServerProcess, name: str, value: float, timeout_s: float) -> float:
+    """Return the seconds until a metric has a value."""
+    began = time.monotonic()
+    pause = threading.Event()
+    while metric(server, name) != value:
+        assert time.monotonic() - began < timeout_s, f"{name} is {metric(server, name)}, not {value}"
+        pause.wait(0.02)
+    return time.monotonic() - began
+
+
+def test_a_first_request_as_the_guide_has_it(client: openai.OpenAI) -> None:
+    """System and user message, a limit and a temperature; content and usage come back."""
+    answer = client.chat.completions.create(
+        model="gpt-4o-mini",
+        messages=[
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "What is the capital of France?"},
+        ],
+        max_tokens=256,
+        temperature=0.7,
+    )
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason in {"stop", "length"}
+    assert answer.usage is not None
+    assert answer.usage.total_tokens > 20
+    assert answer.model == "smollm2-135m-instruct"
+
+
+def test_a_conversation_of_several_turns(client: openai.OpenAI) -> None:
+    """A list of messages that grows; each turn's prompt is longer than the last."""
+    messages: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "system", "content": "Be brief."}]
+    lengths: list[int] = []
+    for text in ("My name is Ada.", "What is my name?"):
+        messages.append({"role": "user", "content": text})
+        answer = client.chat.completions.create(model="gpt-4o", messages=messages, max_tokens=20)
+        messages.append({"role": "assistant", "content": answer.choices[0].message.content})
+        assert answer.usage is not None
+        lengths.append(answer.usage.prompt_tokens)
+    assert lengths[1] > lengths[0]
+
+
+def test_embeddings_put_near_what_means_the_same(client: openai.OpenAI) -> None:
+    """The order of similarities is right, and an alias has the dimensions that stored vectors expect."""
+    texts = ["machine learning", "deep learning", "cooking recipes"]
+    data = client.embeddings.create(model="text-embedding-3-small", input=texts).data
+    query, near, far = (np.array(item.embedding) for item in data)
+    assert query @ near > query @ far + 0.2
+    assert len(query) == 1536
+    large = client.embeddings.create(model="text-embedding-3-large", input="x", encoding_format="float").data[0]
+    assert len(large.embedding) == 3072
+    assert np.linalg.norm(query) == pytest.approx(1, abs=1e-5)
+    short = client.embeddings.create(model="text-embedding-3-small", input=texts[0], dimensions=64).data[0].embedding
+    assert np.linalg.norm(short) == pytest.approx(1, abs=1e-5)
+    assert len(short) == 64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Repeat exactly: 🎉🚀👩‍👩‍👧‍👦🇯🇵 hooray",
+        "Repeat exactly: 你好，世界。今天天气很好。",
+        "Translate to Japanese: good morning. Answer: おはようございます",
+        "Write the emoji for: rocket, heart, sun, moon, cat, dog.",
+    ],
+)
+def test_a_stream_is_the_same_text_as_a_whole_answer(client: openai.OpenAI, text: str) -> None:
+    """At temperature 0 the deltas joined equal the unstreamed text, and no character is broken."""
+    messages: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": text}]
+    options = {"model": "gpt-4o-mini", "messages": messages, "temperature": 0, "max_tokens": 60}
+    whole = client.chat.completions.create(**options).choices[0].message.content  # type: ignore[call-overload]
+    deltas = [c.choices[0].delta.content for c in client.chat.completions.create(**options, stream=True)]  # type: ignore[call-overload]
+    assert "".join(delta or "" for delta in deltas) == whole
+    assert "�" not in whole
+
+
+@pytest.mark.anyio
+async def test_fifty_requests_at_once_are_all_answered(local_server: str) -> None:
+    """More than the engine runs side by side: the others wait, none is lost."""
+    async with openai.AsyncOpenAI(base_url=local_server, api_key="any", max_retries=0) as client:
+
+        async def ask(number: int) -> str | None:
+            answer = await client.chat.completions.create(
+                model="gpt-4o-mini", messages=[{"role": "user", "content": f"Say {number}."}], max_tokens=8
+            )
+            return answer.choices[0].message.content
+
+        answers = await asyncio.gather(*(ask(number) for number in range(50)))
+    assert len(answers) == 50
+    assert all(answers)
+
+
+def test_a_client_that_leaves_frees_the_engine(local_process: ServerProcess) -> None:
+    """Closing a stream in the middle of 2,000 tokens ends the work within a second."""
+    with openai.OpenAI(base_url=local_process.url, api_key="any") as client:
+        stream = client.chat.completions.create(
+            model="gpt-4o-mini",
+            messages=[{"role": "user", "content": "Count upwards from one, without end."}],
+            max_tokens=2000,
+            logit_bias={"2": -100, "0": -100},
+            stream=True,
+        )
+        for _, _chunk in zip(range(5), stream, strict=False):
+            pass
+        wait_for_metric(local_process, "antiphon_engine_running{", 1, 5)
+        stream.close()
+        assert wait_for_metric(local_process, "antiphon_engine_running{", 0, 5) < 1
+
+
+def test_a_killed_engine_is_replaced(model_home: Path, tmp_path: Path) -> None:
+    """kill -9: the request in flight gets a clear error, the next one is answered by the same server."""
+    with serving(model_home) as server, openai.OpenAI(base_url=server.url, api_key="any", max_retries=0) as client:
+        stream = client.chat.completions.create(
+            model="gpt-4o-mini",
+            messages=[{"role": "user", "content": "Tell me a story."}],
+            max_tokens=2000,
+            stream=True,
+        )
+        next(iter(stream))
+        victims = engine_pids(server)
+        assert len(victims) == 2
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(openai.APIError, match="restarted"):
+            list(stream)
+        patient = client.with_options(max_retries=8)
+        assert patient.chat.completions.create(
+            model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello"}], max_tokens=5
+        ).choices
+        assert patient.embeddings.create(model="text-embedding-3-small", input="x").data
+        assert set(engine_pids(server)).isdisjoint(victims)
+
+
+def test_no_engine_outlives_its_server(model_home: Path) -> None:
+    """Also a server that is killed leaves no process behind."""
+    with serving(model_home) as server:
+        engines = engine_pids(server)
+        os.kill(server.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        pause = threading.Event()
+        while any(_is_alive(pid) for pid in engines):
+            assert time.monotonic() < deadline, "an engine is still there"
+            pause.wait(0.05)
+
+
+def test_ctrl_c_ends_cleanly(model_home: Path) -> None:
+    """A running stream is told, the process ends with status 0, its engines are gone."""
+    with serving(model_home, ANTIPHON_SERVER_SHUTDOWN_GRACE_S="0.2") as server:
+        engines = engine_pids(server)
+        client = openai.OpenAI(base_url=server.url, api_key="any", max_retries=0)
+        stream = client.chat.completions.create(
+            model="gpt-4o-mini",
+            messages=[{"role": "user", "content": "Tell me a story."}],
+            max_tokens=2000,
+            stream=True,
+        )
+        next(iter(stream))
+        server.process.send_signal(signal.SIGINT)
+        with pytest.raises(openai.APIError):
+            list(stream)
+        assert server.process.wait(20) == 0
+        assert not any(_is_alive(pid) for pid in engines)
+        client.close()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
