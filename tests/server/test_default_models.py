@@ -94,7 +94,7 @@ def test_embeddings_put_near_what_means_the_same(client: openai.OpenAI) -> None:
     "text",
     [
         "Repeat exactly: 🎉🚀👩‍👩‍👧‍👦🇯🇵 hooray",
-        "Repeat exactly: 你好，世界。今天天气很好。",
+        "Repeat exactly: 你好，世界。今天天气很好。",  # noqa: RUF001 - Chinese has commas of its own
         "Translate to Japanese: good morning. Answer: おはようございます",
         "Write the emoji for: rocket, heart, sun, moon, cat, dog.",
     ],
