@@ -15,7 +15,7 @@ from antiphon.accounts.errors import AccountError, rate_limited, request_too_lar
 from antiphon.accounts.keyring import Keyring
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.ledger import Ledger, LedgerStatistics
-from antiphon.accounts.limiter import Decision, Limiter, LimiterStatistics, MemoryLimiter
+from antiphon.accounts.limiter import Decision, Limiter, LimiterStatistics, make_limiter
 from antiphon.accounts.outcome import Kind, Outcome
 from antiphon.accounts.prices import PriceBook
 from antiphon.accounts.principal import Principal
@@ -65,7 +65,7 @@ class Accounts:
         except BaseException:
             await engine.dispose()
             raise
-        return cls(settings, engine, keyring, watch, MemoryLimiter())
+        return cls(settings, engine, keyring, watch, make_limiter(settings))
 
     @property
     def is_open(self) -> bool:

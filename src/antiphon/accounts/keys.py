@@ -122,7 +122,8 @@ class KeyStore:
             await connection.execute(update(key_state).values(generation=key_state.c.generation + 1))
             yield connection
             if not is_sqlite(self._engine.url):
-                await connection.execute(text(f"NOTIFY {CHANNEL}"))
+                notify = text("SELECT pg_notify(:channel, generation::text) FROM key_state")
+                await connection.execute(notify, {"channel": CHANNEL})
 
 
 def _columns(record: KeyRecord) -> dict[str, Any]:

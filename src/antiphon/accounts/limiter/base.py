@@ -1,6 +1,7 @@
 """The contract of a limiter: reserve before the work, settle after it, atomically over all buckets of a request."""
 
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -90,3 +91,9 @@ def charges(limits: Limits, n_tokens: int) -> list[tuple[Scope, int, int]]:
         (Scope.TOKENS, limits.tpm, n_tokens),
     )
     return [(scope, limit, n) for scope, limit, n in wanted if limit is not None]
+
+
+def refusal(readings: tuple[Reading, ...], wanted: Sequence[tuple[Any, int, int]], full: int) -> Decision:
+    """Return the refusal by bucket number ``full``; ``wanted`` as ``charges`` lists it."""
+    wait_s = max(reading.wait_s(n) for reading, (_, _, n) in zip(readings, wanted, strict=True))
+    return Decision(readings, refused_by=readings[full], wait_s=wait_s)

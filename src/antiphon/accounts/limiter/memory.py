@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from antiphon.accounts.bucket import Bucket
-from antiphon.accounts.limiter.base import CONCURRENCY, Decision, LimiterStatistics, Reservation, charges
+from antiphon.accounts.limiter.base import CONCURRENCY, Decision, LimiterStatistics, Reservation, charges, refusal
 from antiphon.accounts.reading import Reading, Scope
 from antiphon.accounts.settings import Limits
 
@@ -41,45 +41,41 @@ class MemoryLimiter:
 
     async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> Decision:
         now = self._clock()
-        wanted: list[tuple[_Cell, int]] = []
-        for scope, limit, n in charges(limits, n_tokens):
+        wanted = charges(limits, n_tokens)
+        cells: list[_Cell] = []
+        for scope, limit, _ in wanted:
             cell = self._cells.get((key, model, scope))
             if cell is None:
                 cell = self._cells[key, model, scope] = _Cell(scope)
             cell.drain(now, limit)
-            wanted.append((cell, n))
+            cells.append(cell)
         if limits.concurrency is not None and self._in_flight.get(key, 0) >= limits.concurrency:
             self._num_refused += 1
-            return Decision(_readings(wanted), refused_by=CONCURRENCY)
-        full = next((cell for cell, n in wanted if not cell.bucket.has_room(n, cell.limit)), None)
-        if full is not None:
-            return self._refuse(wanted, full)
-        return self._admit(key, wanted)
+            return Decision(_readings(cells), refused_by=CONCURRENCY)
+        for number, (cell, (_, limit, n)) in enumerate(zip(cells, wanted, strict=True)):
+            if not cell.bucket.has_room(n, limit):
+                return self._refuse(cells, wanted, number)
+        return self._admit(key, cells, wanted)
 
-    def _refuse(self, wanted: list[tuple[_Cell, int]], full: _Cell) -> Decision:
+    def _refuse(self, cells: list[_Cell], wanted: list[tuple[Scope, int, int]], full: int) -> Decision:
         self._num_refused += 1
-        if full.scope is Scope.TOKENS:
-            for cell, n in wanted:
-                if cell is not full:
-                    cell.bucket = cell.bucket.poured(n)
-        readings = _readings(wanted)
-        wait_s = max(reading.wait_s(n) for reading, (_, n) in zip(readings, wanted, strict=True))
-        refused_by = next(reading for reading in readings if reading.scope is full.scope)
-        return Decision(readings, refused_by=refused_by, wait_s=wait_s)
+        if cells[full].scope is Scope.TOKENS:
+            for cell in cells[:full]:
+                cell.bucket = cell.bucket.poured(1)
+        return refusal(_readings(cells), wanted, full)
 
-    def _admit(self, key: str, wanted: list[tuple[_Cell, int]]) -> Decision:
+    def _admit(self, key: str, cells: list[_Cell], wanted: list[tuple[Scope, int, int]]) -> Decision:
         self._num_admitted += 1
         self._in_flight[key] = self._in_flight.get(key, 0) + 1
-        tokens: _Cell | None = None
-        for cell, n in wanted:
+        for cell, (_, _, n) in zip(cells, wanted, strict=True):
             cell.bucket = cell.bucket.poured(n)
-            if cell.scope is Scope.TOKENS:
-                tokens = cell
-                cell.num_open += 1
-        reserved = wanted[-1][1] if tokens is not None else 0
+        tokens, reserved = None, 0
+        if cells and cells[-1].scope is Scope.TOKENS:
+            tokens, reserved = cells[-1], wanted[-1][2]
+            tokens.num_open += 1
         if self._num_admitted % _SWEEP_EVERY == 0:
             self._sweep()
-        return Decision(_readings(wanted), _MemoryReservation(self, key, tokens, reserved))
+        return Decision(_readings(cells), _MemoryReservation(self, key, tokens, reserved))
 
     def settle(self, key: str, tokens: _Cell | None, *, reserved: int, mark: float, actual: int) -> None:
         """Give back what ``_MemoryReservation`` holds."""
@@ -126,5 +122,5 @@ class _MemoryReservation(Reservation):
         self._limiter.settle(self._key, self._tokens, reserved=self._reserved, mark=self._mark, actual=n_tokens)
 
 
-def _readings(wanted: list[tuple[_Cell, int]]) -> tuple[Reading, ...]:
-    return tuple(Reading(cell.scope, cell.limit, cell.bucket.used) for cell, _ in wanted)
+def _readings(cells: list[_Cell]) -> tuple[Reading, ...]:
+    return tuple(Reading(cell.scope, cell.limit, cell.bucket.used) for cell in cells)

@@ -10,7 +10,7 @@ class KeyWatch(Protocol):
     """Asked before every request is let in, so it must answer in microseconds."""
 
     def epoch(self) -> int | None:
-        """Return a number that changes whenever any key changed; None while nobody can tell.
+        """Return the generation of the keys, which every change raises; None while nobody can tell.
 
         With None, whatever was read before may be stale: read the keys again, and let nobody in if that fails.
         """

@@ -10,18 +10,22 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import asyncpg
+import structlog
 from sqlalchemy.engine import URL
 
 from antiphon.accounts.watch.base import CHANNEL
 
 HEARTBEAT_S = 1.0
 ANSWER_S = 2
+_GENERATION = "SELECT generation FROM key_state"
+
+_log = structlog.get_logger("antiphon.accounts")
 
 
 # asyncpg's own annotations leave most parameters open; this is what is used of it.
 class _Connection(Protocol):
-    async def add_listener(self, channel: str, callback: Callable[..., None]) -> None: ...
-    async def execute(self, query: str) -> str: ...
+    async def add_listener(self, channel: str, callback: Callable[[Any, int, str, str], None]) -> None: ...
+    async def fetchval(self, query: str) -> int: ...
     def is_closed(self) -> bool: ...
     def terminate(self) -> None: ...
 
@@ -32,7 +36,7 @@ class PostgresWatch:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._connection: _Connection | None = None
-        self._epoch = 0
+        self._generation = -1
         self._heart: asyncio.Task[None] | None = None
 
     @classmethod
@@ -46,18 +50,18 @@ class PostgresWatch:
     def epoch(self) -> int | None:
         if self._connection is None or self._connection.is_closed():
             return None
-        return self._epoch
+        return self._generation
 
     async def _listen(self) -> None:
         connect: Any = getattr(asyncpg, "connect")  # noqa: B009 - an attribute access is checked against those annotations
         connection: _Connection = await connect(self._dsn, timeout=ANSWER_S, command_timeout=ANSWER_S)
         await connection.add_listener(CHANNEL, self._heard)
-        # Anything may have changed while nobody listened.
-        self._epoch += 1
+        # Asked after listening began, so that no change falls between the two.
+        self._generation = await connection.fetchval(_GENERATION)
         self._connection = connection
 
-    def _heard(self, *_: object) -> None:
-        self._epoch += 1
+    def _heard(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+        self._generation = int(payload)
 
     async def _beat(self) -> None:
         while True:
@@ -66,8 +70,9 @@ class PostgresWatch:
                 if self._connection is None or self._connection.is_closed():
                     await self._listen()
                 else:
-                    await self._connection.execute("SELECT 1")
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    self._generation = await self._connection.fetchval(_GENERATION)
+            except Exception as error:  # noqa: BLE001 - whatever it was, from now on nobody knows; and the heart must not stop
+                _log.warning("key_watch_lost", error=repr(error))
                 self._forget()
 
     def _forget(self) -> None:

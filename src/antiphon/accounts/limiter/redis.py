@@ -1,0 +1,193 @@
+"""Limits that several servers share through Redis; each question is one atomic script on Redis' own clock.
+
+Concurrency is counted in leases: a server renews those of its requests in flight, so that a killed server's slots come
+free by themselves within ``LEASE_S``. While Redis does not answer, ``when_away`` decides, and it is asked again at
+most once a second, so that a dead Redis does not slow every request down.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from importlib.resources import files
+from typing import Any, Literal, cast
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.limiter.base import CONCURRENCY, Decision, LimiterStatistics, Reservation, charges, refusal
+from antiphon.accounts.reading import Reading, Scope
+from antiphon.accounts.settings import Limits
+
+LEASE_S = 30.0
+ANSWER_S = 0.5
+_ASK_AGAIN_S = 1.0
+_AWAY = (RedisError, OSError, TimeoutError)
+
+_log = structlog.get_logger("antiphon.accounts")
+
+
+class RedisLimiter:
+    """Implements ``Limiter``. Settling is queued and carried out by a task, so that it never waits."""
+
+    def __init__(self, url: str, when_away: Literal["refuse", "admit"], *, prefix: str = "antiphon") -> None:
+        # Redis' own annotations leave most arguments and answers open.
+        self._redis: Any = cast("Any", Redis).from_url(
+            url, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S, retry=Retry(NoBackoff(), 1)
+        )
+        scripts = files("antiphon.accounts.limiter")
+        self._reserve = self._redis.register_script(scripts.joinpath("reserve.lua").read_text())
+        self._settle = self._redis.register_script(scripts.joinpath("settle.lua").read_text())
+        self._when_away = when_away
+        self._prefix = prefix
+        self._away_until = 0.0
+        self._leases: dict[str, str] = {}
+        self._settlements: asyncio.Queue[_RedisReservation] = asyncio.Queue()
+        self._tasks = [asyncio.create_task(self._settle_all()), asyncio.create_task(self._renew_leases())]
+        self._num_admitted = 0
+        self._num_refused = 0
+        self._num_in_flight = 0
+        self._num_uncounted = 0
+        self._num_unsettled = 0
+
+    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> Decision:
+        wanted = charges(limits, n_tokens)
+        if not wanted and limits.concurrency is None:
+            return self._admit(Decision((), _RedisReservation(self)))
+        if time.monotonic() < self._away_until:
+            return self._away()
+        names = [self._name(key, model, scope) for scope, _, _ in wanted]
+        arguments: list[Any] = [len(wanted)]
+        for scope, limit, n in wanted:
+            arguments += [limit, scope.period_s, n, int(scope is not Scope.TOKENS)]
+        lease = secrets.token_hex(8)
+        slots = self._name(key, "in-flight") if limits.concurrency is not None else None
+        arguments += [limits.concurrency or 0, lease, LEASE_S]
+        try:
+            answer = await self._reserve(keys=[*names, slots] if slots else names, args=arguments)
+        except _AWAY as error:
+            return self._lost(error)
+        refused, born, mark, *used = [part.decode() for part in answer]
+        readings = tuple(Reading(scope, limit, float(u)) for (scope, limit, _), u in zip(wanted, used, strict=True))
+        if refused == "0":
+            return self._admit(
+                Decision(readings, _RedisReservation(self, _Tokens.of(wanted, names, mark, born), slots, lease))
+            )
+        self._num_refused += 1
+        if refused == "-1":
+            return Decision(readings, refused_by=CONCURRENCY)
+        return refusal(readings, wanted, int(refused) - 1)
+
+    def _admit(self, decision: Decision) -> Decision:
+        self._num_admitted += 1
+        self._num_in_flight += 1
+        reservation = decision.reservation
+        if isinstance(reservation, _RedisReservation) and reservation.slots is not None:
+            self._leases[reservation.lease] = reservation.slots
+        return decision
+
+    def _lost(self, error: BaseException) -> Decision:
+        self._away_until = time.monotonic() + _ASK_AGAIN_S
+        _log.warning("redis_away", error=str(error), answer=self._when_away)
+        return self._away()
+
+    def _away(self) -> Decision:
+        if self._when_away == "refuse":
+            raise store_unreachable("rate limits")
+        self._num_uncounted += 1
+        return self._admit(Decision((), _RedisReservation(self)))
+
+    def _name(self, key: str, *parts: str | Scope) -> str:
+        # The braces keep all names of one key on one node of a cluster, as a script needs them.
+        named = (part.value if isinstance(part, Scope) else part for part in parts)
+        return ":".join((self._prefix, "{" + key + "}", *named))
+
+    def settle(self, reservation: "_RedisReservation") -> None:
+        """Queue what ``_RedisReservation`` was told."""
+        self._num_in_flight -= 1
+        self._leases.pop(reservation.lease, None)
+        self._settlements.put_nowait(reservation)
+
+    async def _settle_all(self) -> None:
+        while True:
+            reservation = await self._settlements.get()
+            try:
+                await self._settle_one(reservation)
+            except _AWAY as error:
+                self._num_unsettled += 1
+                _log.warning("redis_away", error=str(error), answer="not settled")
+            finally:
+                self._settlements.task_done()
+
+    async def _settle_one(self, reservation: "_RedisReservation") -> None:
+        tokens = reservation.tokens
+        if tokens is not None:
+            arguments = [tokens.reserved, reservation.actual, tokens.mark, tokens.born, Scope.TOKENS.period_s]
+            await self._settle(keys=[tokens.name], args=arguments)
+        if reservation.slots is not None:
+            await self._redis.zrem(reservation.slots, reservation.lease)
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            with contextlib.suppress(*_AWAY):
+                seconds, _ = await self._redis.time()
+                for lease, slots in list(self._leases.items()):
+                    await self._redis.zadd(slots, {lease: seconds + LEASE_S}, xx=True)
+                    await self._redis.expire(slots, int(LEASE_S * 2))
+
+    def statistics(self) -> LimiterStatistics:
+        return LimiterStatistics(
+            num_admitted=self._num_admitted,
+            num_refused=self._num_refused,
+            num_in_flight=self._num_in_flight,
+            num_uncounted=self._num_uncounted,
+            num_unsettled=self._num_unsettled,
+        )
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settlements.join(), ANSWER_S * 4)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._redis.aclose()
+
+
+class _Tokens:
+    """The reserved tokens: in which bucket, and where in its outflow."""
+
+    __slots__ = ("born", "mark", "name", "reserved")
+
+    def __init__(self, name: str, reserved: int, mark: str, born: str) -> None:
+        self.name = name
+        self.reserved = reserved
+        self.mark = mark
+        self.born = born
+
+    @classmethod
+    def of(cls, wanted: list[tuple[Scope, int, int]], names: list[str], mark: str, born: str) -> "_Tokens | None":
+        if not wanted or wanted[-1][0] is not Scope.TOKENS:
+            return None
+        return cls(names[-1], wanted[-1][2], mark, born)
+
+
+class _RedisReservation(Reservation):
+    __slots__ = ("_limiter", "actual", "lease", "slots", "tokens")
+
+    def __init__(
+        self, limiter: RedisLimiter, tokens: _Tokens | None = None, slots: str | None = None, lease: str = ""
+    ) -> None:
+        self._limiter = limiter
+        self.tokens = tokens
+        self.slots = slots
+        self.lease = lease
+        self.actual = 0
+
+    def settle(self, n_tokens: int) -> None:
+        self.actual = n_tokens
+        self._limiter.settle(self)

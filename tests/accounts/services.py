@@ -1,0 +1,85 @@
+"""Private instances of Redis and PostgreSQL on Unix sockets, for as long as the tests run."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def binary(name: str, *folders: str) -> str:
+    """Return the path of a program; skip without it on a developer's machine, fail in CI."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), *folders])
+    found = shutil.which(name, path=path)
+    if found is None:
+        reason = f"{name} is not installed (Debian: apt-get install redis-server postgresql)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until ``condition`` holds, ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event that a test could see
+            await asyncio.sleep(0.002)
+
+
+@contextmanager
+def running(command: list[str], ready: str) -> Iterator[None]:
+    """Run a server from the moment it says ``ready`` until the block ends."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        said: list[str] = []
+        for line in process.stdout:
+            said.append(line)
+            if ready in line:
+                break
+        else:
+            pytest.fail(f"{command[0]} did not start: {''.join(said)}")
+        yield
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """Yield the URL of an empty Redis."""
+    with tempfile.TemporaryDirectory(prefix="antiphon-redis-") as folder:
+        socket = f"{folder}/redis.sock"
+        command = [binary("redis-server"), "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder]
+        with running(command, "eady to accept connections"):
+            yield f"unix://{socket}"
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Yield the folder of the socket of an empty PostgreSQL, whose superuser is ``antiphon``."""
+    folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    initdb, postgres = binary("initdb", *folders), binary("postgres", *folders)
+    with tempfile.TemporaryDirectory(prefix="antiphon-pg-") as folder:
+        as_user = _as_ordinary_user(folder)
+        data = f"{folder}/data"
+        setup = [*as_user, initdb, "-D", data, "-U", "antiphon", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        subprocess.run(setup, check=True, capture_output=True, cwd=folder)
+        options = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=50"]
+        with running([*as_user, postgres, "-D", data, "-k", folder, *options], "ready to accept connections"):
+            yield folder
+
+
+def _as_ordinary_user(folder: str) -> list[str]:
+    # PostgreSQL refuses to run as root, and its Debian package brings a user of its own.
+    if os.geteuid() != 0:
+        return []
+    account = pwd.getpwnam("postgres")
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    return [binary("setpriv"), f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]

@@ -1,0 +1,76 @@
+"""Opening databases: URLs, revisions, what the schema says."""
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from antiphon.accounts import AccountError, Accounts, AccountSettings
+from antiphon.accounts import migrations as migrations_package
+from antiphon.accounts.database import HEAD, resolve_url
+from antiphon.accounts.schema import metadata
+from antiphon.errors import ConfigError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("given", "driver"),
+    [
+        (None, "sqlite+aiosqlite"),
+        ("sqlite:////tmp/a.db", "sqlite+aiosqlite"),
+        ("postgresql://u:p@h/n", "postgresql+asyncpg"),
+        ("postgres://u:p@h/n", "postgresql+asyncpg"),
+        ("postgresql+psycopg://u:p@h/n", "postgresql+asyncpg"),
+    ],
+)
+def test_urls_get_their_driver(given: str | None, driver: str, tmp_path: Path) -> None:
+    """The plain schemes of SQLite and PostgreSQL are enough."""
+    assert resolve_url(given, tmp_path).drivername == driver
+
+
+@pytest.mark.parametrize("given", ["mysql://h/n", "nonsense", "sqlite://", "sqlite:///:memory:"])
+def test_other_urls_are_refused(given: str, tmp_path: Path) -> None:
+    """What accounts cannot be kept in is refused before anything starts."""
+    with pytest.raises(ConfigError, match="database_url"):
+        resolve_url(given, tmp_path)
+
+
+def test_head_is_the_newest_revision() -> None:
+    """The constant that lets a start skip Alembic is the last file in migrations/versions."""
+    folder = str(Path(migrations_package.__file__).parent)
+    assert ScriptDirectory(folder).get_current_head() == HEAD
+
+
+async def test_the_revisions_make_what_the_schema_says(database_url: str, tmp_path: Path) -> None:
+    """Alembic sees no difference between a migrated database and schema.py."""
+    accounts = await Accounts.open(AccountSettings(database_url=database_url), tmp_path)
+
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    async with accounts.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await accounts.aclose()
+
+
+async def test_a_database_of_a_newer_version_is_refused(database_url: str, tmp_path: Path) -> None:
+    """An unknown revision is not touched."""
+    settings = AccountSettings(database_url=database_url)
+    accounts = await Accounts.open(settings, tmp_path)
+    async with accounts.engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await accounts.aclose()
+    with pytest.raises(AccountError, match="revision '9999', which this version of Antiphon does not know"):
+        await Accounts.open(settings, tmp_path)
+
+
+async def test_a_database_that_is_not_there_says_where(tmp_path: Path) -> None:
+    """The error names the database, without its password."""
+    settings = AccountSettings(database_url=f"postgresql://user:hunter2@/n?host={tmp_path}")
+    with pytest.raises(AccountError, match="cannot be opened") as caught:
+        await Accounts.open(settings, tmp_path)
+    assert "hunter2" not in str(caught.value)

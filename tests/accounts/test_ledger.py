@@ -1,0 +1,170 @@
+"""The ledger: nothing is lost but the last moment of a killed process."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text
+from tests.accounts.services import until
+
+import antiphon
+from antiphon.accounts import Accounts, AccountSettings, Outcome
+from antiphon.accounts.ledger import write_rows
+from antiphon.accounts.schema import spend, usage
+from antiphon.accounts.usage import UsageRow, new_row_id
+from antiphon.protocol.events import Usage
+
+pytestmark = pytest.mark.anyio
+
+
+def row(at_ms: int = 1_700_000_000_000, *, usd: float | None = None, key_id: str | None = "key_1") -> UsageRow:
+    return UsageRow(
+        id=new_row_id(at_ms),
+        at_ms=at_ms,
+        request_id="req_1",
+        key_id=key_id,
+        kind="chat",
+        model_asked="gpt-4o",
+        model_answered="small",
+        status=200,
+        error_code=None,
+        prompt_tokens=10,
+        completion_tokens=5,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        cache=None,
+        ttft_s=0.1,
+        duration_s=0.5,
+        compute_s=None,
+        usd=usd,
+    )
+
+
+async def count(accounts: Accounts) -> int:
+    async with accounts.engine.connect() as connection:
+        return (await connection.execute(select(func.count()).select_from(usage))).scalar_one()
+
+
+async def request(accounts: Accounts) -> None:
+    principal = await accounts.authenticate(None)
+    admission = await accounts.admit(principal, model="m", kind="chat", estimated_tokens=1, request_id="req_1")
+    await admission.settle(Outcome(request_id="req_1", started_at=time.time(), duration_s=0.1, usage=Usage(1, 1)))
+
+
+async def test_rows_are_there_soon_without_anybody_asking(accounts: Accounts) -> None:
+    """The ledger writes by itself within its bound."""
+    await request(accounts)
+    assert await count(accounts) == 0
+    await until(lambda: accounts.statistics().ledger.num_written == 1)
+    assert await count(accounts) == 1
+
+
+async def test_a_normal_stop_loses_nothing(database_url: str, tmp_path: Path) -> None:
+    """Rows that wait when the server stops are written first."""
+    settings = AccountSettings(database_url=database_url)
+    accounts = await Accounts.open(settings, tmp_path)
+    for _ in range(3_000):
+        await request(accounts)
+    await accounts.aclose()
+    again = await Accounts.open(settings, tmp_path)
+    assert await count(again) == 3_000
+    await again.aclose()
+
+
+async def test_a_commit_whose_answer_was_lost_is_not_repeated(database_url: str, tmp_path: Path) -> None:
+    """Writing a batch again adds the missing rows alone, and their dollars once."""
+    accounts = await Accounts.open(AccountSettings(database_url=database_url), tmp_path)
+    first, second = row(usd=1.0), row(usd=2.0)
+    await write_rows(accounts.engine, [first], is_retry=False)
+    await write_rows(accounts.engine, [first, second], is_retry=True)
+    assert await count(accounts) == 2
+    async with accounts.engine.connect() as connection:
+        assert (await connection.execute(select(spend.c.usd))).scalars().all() == [3.0]
+    await accounts.aclose()
+
+
+async def test_spend_is_kept_per_key_and_day(database_url: str, tmp_path: Path) -> None:
+    """Rows of two keys and two days add up in three places; rows without a price or a key in none."""
+    accounts = await Accounts.open(AccountSettings(database_url=database_url), tmp_path)
+    day = 86_400_000
+    rows = [row(day, usd=1.0), row(day + 5, usd=2.0), row(2 * day, usd=4.0), row(day, usd=8.0, key_id="key_2")]
+    await write_rows(accounts.engine, [*rows, row(day), row(day, usd=16.0, key_id=None)], is_retry=False)
+    async with accounts.engine.connect() as connection:
+        saved = await connection.execute(select(spend.c.key_id, spend.c.day, spend.c.usd).order_by(spend.c.usd))
+        assert [tuple(r) for r in saved] == [("key_1", 1, 3.0), ("key_1", 2, 4.0), ("key_2", 1, 8.0)]
+    await accounts.aclose()
+
+
+async def test_rows_wait_while_the_database_does_not_answer(accounts: Accounts) -> None:
+    """A failed commit is counted and tried again until it works."""
+    async with accounts.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE usage RENAME TO away"))
+    await request(accounts)
+    await until(lambda: accounts.statistics().ledger.num_failures > 0)
+    assert accounts.statistics().ledger.num_waiting == 1
+    async with accounts.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE away RENAME TO usage"))
+    await until(lambda: accounts.statistics().ledger.num_written == 1)
+    assert await count(accounts) == 1
+
+
+ANSWERING = """
+import asyncio, sys, time
+from pathlib import Path
+import antiphon
+from antiphon.accounts import Accounts, AccountSettings, Outcome
+
+async def main() -> None:
+    accounts = await Accounts.open(AccountSettings(), Path(sys.argv[1]))
+    principal = await accounts.authenticate(None)
+    while True:
+        number = f"req_{time.time_ns()}"
+        admission = await accounts.admit(principal, model="m", kind="chat", estimated_tokens=1, request_id=number)
+        await admission.settle(Outcome(request_id=number, started_at=time.time(), duration_s=0.0))
+        print(f"{time.time()} {number}", flush=True)
+        await asyncio.sleep(0.001)
+
+asyncio.run(main())
+"""
+
+
+def answer_and_be_killed(home: Path) -> tuple[set[str], set[str]]:
+    """Return the requests answered more than a second before the kill, and those in the database after it."""
+    source = str(Path(antiphon.__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", ANSWERING, str(home)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": source},
+    )
+    assert process.stdout is not None
+    answers: list[tuple[float, str]] = []
+    for line in process.stdout:
+        at, number = line.split()
+        answers.append((float(at), number))
+        if answers[-1][0] - answers[0][0] > 2.5:
+            break
+    killed_at = time.time()
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    database = sqlite3.connect(home / "antiphon.db")
+    saved = {number for (number,) in database.execute("SELECT request_id FROM usage")}
+    database.close()
+    return {number for at, number in answers if at < killed_at - 1.0}, saved
+
+
+async def test_after_kill_9_all_but_the_last_second_is_there(tmp_path: Path) -> None:
+    """A process killed under load has saved every answer that it gave more than a second before, and the ledger opens."""
+    owed, saved = answer_and_be_killed(tmp_path)
+    assert len(owed) > 100
+    assert owed <= saved
+    accounts = await Accounts.open(AccountSettings(), tmp_path)
+    await request(accounts)
+    await accounts.flush()
+    assert await count(accounts) == len(saved) + 1
+    await accounts.aclose()

@@ -1,0 +1,185 @@
+"""What every limiter does: in memory and through a real Redis."""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from antiphon.accounts.limiter import Decision, Limiter, MemoryLimiter
+from antiphon.accounts.limiter.redis import RedisLimiter
+from antiphon.accounts.reading import Scope
+from antiphon.accounts.settings import Limits
+
+pytestmark = pytest.mark.anyio
+
+_prefixes = itertools.count(1)
+
+
+class Bench:
+    """A limiter and a way to let time pass for it."""
+
+    def __init__(self, limiter: Limiter, advance: Callable[[float], Awaitable[None]]) -> None:
+        self.limiter = limiter
+        self.advance = advance
+
+    async def ask(self, n_tokens: int = 1, *, key: str = "key_1", model: str = "m", **limits: int) -> Decision:
+        return await self.limiter.reserve(key, model, Limits(**limits), n_tokens)
+
+    async def settle(self, decision: Decision, n_tokens: int) -> None:
+        assert decision.reservation is not None
+        decision.reservation.settle(n_tokens)
+        if isinstance(self.limiter, RedisLimiter):
+            await self.limiter._settlements.join()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    if request.param == "memory":
+        now = [1000.0]
+
+        async def move(seconds: float) -> None:
+            now[0] += seconds
+
+        yield Bench(MemoryLimiter(lambda: now[0]), move)
+        return
+    url: str = request.getfixturevalue("redis_url")
+    prefix = f"test{next(_prefixes)}"
+    limiter = RedisLimiter(url, "refuse", prefix=prefix)
+    client: Any = Redis.from_url(url)
+
+    async def age(seconds: float) -> None:
+        """Redis' clock cannot be moved, so all that it remembers moves into the past."""
+        async for name in client.scan_iter(f"{prefix}:*"):
+            if name.endswith(b"in-flight"):
+                for lease in await client.zrange(name, 0, -1):
+                    await client.zincrby(name, -seconds, lease)
+            else:
+                await client.hincrbyfloat(name, "at", -seconds)
+
+    yield Bench(limiter, age)
+    await limiter.aclose()
+    await client.aclose()
+
+
+async def test_requests_up_to_the_limit_then_a_wait_that_is_true(bench: Bench) -> None:
+    """Three of three pass, the fourth waits a third of a minute and then passes."""
+    for left in (2, 1, 0):
+        decision = await bench.ask(rpm=3)
+        assert decision.reservation is not None
+        assert decision.readings[0].remaining == left
+    refused = await bench.ask(rpm=3)
+    assert refused.reservation is None
+    assert refused.refused_by == refused.readings[0]
+    assert refused.wait_s == pytest.approx(20, abs=5)
+    await bench.advance(refused.wait_s - 10)
+    assert (await bench.ask(rpm=3)).reservation is None
+    await bench.advance(10)
+    assert (await bench.ask(rpm=3)).reservation is not None
+
+
+async def test_tokens_up_to_the_limit(bench: Bench) -> None:
+    """A request passes as soon as its tokens fit, and not before."""
+    assert (await bench.ask(700, tpm=1000)).reservation is not None
+    refused = await bench.ask(400, tpm=1000)
+    assert refused.refused_by is refused.readings[0]
+    assert refused.wait_s == pytest.approx(6, abs=2)
+    await bench.advance(6.01)
+    assert (await bench.ask(400, tpm=1000)).reservation is not None
+
+
+async def test_requests_per_day(bench: Bench) -> None:
+    """200 a day leak one in 7m12s."""
+    for _ in range(200):
+        assert (await bench.ask(rpd=200)).reservation is not None
+    refused = await bench.ask(rpd=200)
+    assert refused.readings[0].scope is Scope.REQUESTS_PER_DAY
+    assert refused.wait_s == pytest.approx(432, abs=1)
+    await bench.advance(432)
+    assert (await bench.ask(rpd=200)).reservation is not None
+
+
+async def test_a_request_refused_for_tokens_counts_as_a_request(bench: Bench) -> None:
+    """It failed, and failed requests count; its wait covers the requests, too."""
+    await bench.ask(100, rpm=2, tpm=100)
+    refused = await bench.ask(10, rpm=2, tpm=100)
+    assert refused.refused_by is refused.readings[1]
+    assert refused.readings[0].remaining == 0
+    assert refused.wait_s == pytest.approx(30, abs=5)
+
+
+async def test_a_request_refused_for_requests_is_not_charged(bench: Bench) -> None:
+    """Asking too often does not push the next turn further away."""
+    await bench.ask(rpm=1, tpm=1000)
+    first = await bench.ask(50, rpm=1, tpm=1000)
+    second = await bench.ask(50, rpm=1, tpm=1000)
+    assert second.wait_s <= first.wait_s <= 60
+    assert second.readings[1].used <= 1
+
+
+async def test_the_unused_part_of_a_reservation_comes_back(bench: Bench) -> None:
+    """Settling on less makes room at once."""
+    decision = await bench.ask(1000, tpm=1000)
+    await bench.settle(decision, 100)
+    after = await bench.ask(900, tpm=1000)
+    assert after.reservation is not None
+    assert after.readings[0].remaining == pytest.approx(0, abs=99)
+
+
+async def test_more_than_was_reserved_is_charged(bench: Bench) -> None:
+    """Settling on more can fill the bucket past its limit; the next one waits for it."""
+    decision = await bench.ask(100, tpm=600)
+    await bench.settle(decision, 700)
+    refused = await bench.ask(1, tpm=600)
+    assert refused.reservation is None
+    assert refused.readings[0].remaining == 0
+    assert refused.wait_s == pytest.approx(10.1, abs=3)
+
+
+async def test_a_late_refund_takes_nothing_from_others(bench: Bench) -> None:
+    """Tokens that have leaked away are not given back a second time."""
+    slow = await bench.ask(600, tpm=600)
+    await bench.advance(60)
+    assert (await bench.ask(500, tpm=600)).reservation is not None
+    await bench.settle(slow, 0)
+    assert (await bench.ask(200, tpm=600)).reservation is None
+
+
+async def test_keys_and_models_are_counted_apart(bench: Bench) -> None:
+    """Neither another key nor another model uses up the room."""
+    assert (await bench.ask(rpm=1)).reservation is not None
+    assert (await bench.ask(rpm=1, key="key_2")).reservation is not None
+    assert (await bench.ask(rpm=1, model="n")).reservation is not None
+    assert (await bench.ask(rpm=1)).reservation is None
+
+
+async def test_concurrency_is_counted_per_key_over_all_models(bench: Bench) -> None:
+    """A full key is refused without being charged, and admitted when one of its requests has ended."""
+    first = await bench.ask(concurrency=2, rpd=100)
+    await bench.ask(concurrency=2, rpd=100, model="n")
+    refused = await bench.ask(concurrency=2, rpd=100)
+    assert refused.refused_by == "concurrency"
+    assert refused.readings[0].remaining == 99
+    assert (await bench.ask(concurrency=2, key="key_2")).reservation is not None
+    await bench.settle(first, 1)
+    assert (await bench.ask(concurrency=2, rpm=100)).reservation is not None
+
+
+async def test_a_new_limit_holds_from_now_on(bench: Bench) -> None:
+    """What leaked before leaked at the old rate; from now on the new limit decides."""
+    for _ in range(10):
+        await bench.ask(rpm=10)
+    await bench.advance(30)
+    decision = await bench.ask(rpm=20)
+    assert decision.readings[0].used == pytest.approx(6, abs=1)
+
+
+async def test_without_limits_all_pass(bench: Bench) -> None:
+    """No limit, no reading, no refusal."""
+    for _ in range(100):
+        decision = await bench.ask(10**9)
+        assert decision.readings == ()
+        await bench.settle(decision, 1)
+    statistics = bench.limiter.statistics()
+    assert (statistics.num_admitted, statistics.num_in_flight) == (100, 0)

@@ -1,0 +1,114 @@
+"""What only the shared limiter does: several servers, one Redis, and Redis away."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from antiphon.accounts.limiter import MemoryLimiter
+from antiphon.accounts.limiter.redis import LEASE_S, RedisLimiter
+from antiphon.accounts.settings import Limits
+from antiphon.protocol.errors import ApiError
+
+pytestmark = pytest.mark.anyio
+
+_prefixes = itertools.count(1)
+
+
+@pytest.fixture
+async def servers(redis_url: str) -> AsyncIterator[list[RedisLimiter]]:
+    """Two servers on one Redis."""
+    prefix = f"servers{next(_prefixes)}"
+    pair = [RedisLimiter(redis_url, "refuse", prefix=prefix) for _ in range(2)]
+    yield pair
+    for server in pair:
+        await server.aclose()
+
+
+async def test_two_servers_admit_no_more_than_one_would(servers: list[RedisLimiter]) -> None:
+    """A hundred requests at once over two servers: exactly the limit passes."""
+    limits = Limits(rpd=30, tpm=10_000)
+    asked = [server.reserve("key_1", "m", limits, 10) for _ in range(50) for server in servers]
+    decisions = await asyncio.gather(*asked)
+    assert sum(decision.reservation is not None for decision in decisions) == 30
+
+
+async def test_two_servers_decide_like_one(servers: list[RedisLimiter]) -> None:
+    """The same questions, asked of two servers in turn and of one limiter in memory, get the same answers."""
+    alone = MemoryLimiter(lambda: 0.0)
+    limits = Limits(rpd=20, tpm=10)  # they leak less than one unit while the test runs
+    for number, n_tokens in enumerate([3, 1, 5, 2, 1, 9, 1, 1, 4, 6, 2] * 3):
+        server = servers[number % 2]
+        shared = await server.reserve("key_1", "m", limits, n_tokens)
+        single = await alone.reserve("key_1", "m", limits, n_tokens)
+        assert (shared.reservation is None) == (single.reservation is None)
+        if shared.reservation is not None and single.reservation is not None and number % 3 == 0:
+            shared.reservation.settle(n_tokens // 2)
+            single.reservation.settle(n_tokens // 2)
+            await server._settlements.join()
+
+
+async def test_concurrency_is_shared(servers: list[RedisLimiter]) -> None:
+    """Slots taken on one server are missing on the other."""
+    limits = Limits(concurrency=1)
+    held = await servers[0].reserve("key_1", "m", limits, 1)
+    assert (await servers[1].reserve("key_1", "m", limits, 1)).reservation is None
+    assert held.reservation is not None
+    held.reservation.settle(1)
+    await servers[0]._settlements.join()
+    assert (await servers[1].reserve("key_1", "m", limits, 1)).reservation is not None
+
+
+async def test_a_killed_servers_slots_come_free(servers: list[RedisLimiter], redis_url: str) -> None:
+    """A slot that nobody renews is free after the lease."""
+    limits = Limits(concurrency=1)
+    await servers[0].reserve("key_1", "m", limits, 1)
+    client: Any = Redis.from_url(redis_url)
+    slots = servers[0]._name("key_1", "in-flight")
+    (lease,) = await client.zrange(slots, 0, -1)
+    await client.zincrby(slots, -LEASE_S - 1, lease)
+    await client.aclose()
+    assert (await servers[1].reserve("key_1", "m", limits, 1)).reservation is not None
+
+
+async def test_a_reservation_from_before_redis_was_emptied_is_not_refunded(
+    servers: list[RedisLimiter], redis_url: str
+) -> None:
+    """A new bucket owes nothing to an old reservation."""
+    limits = Limits(tpm=600)
+    old = await servers[0].reserve("key_1", "m", limits, 600)
+    client: Any = Redis.from_url(redis_url)
+    await client.delete(servers[0]._name("key_1", "m", "tpm"))
+    await client.aclose()
+    await servers[0].reserve("key_1", "m", limits, 500)
+    assert old.reservation is not None
+    old.reservation.settle(0)
+    await servers[0]._settlements.join()
+    assert (await servers[0].reserve("key_1", "m", limits, 300)).reservation is None
+
+
+async def test_redis_away_refuses_when_told_to(tmp_path: Path) -> None:
+    """Without its Redis a server that must count refuses, with a 503 that may be tried again."""
+    limiter = RedisLimiter(f"unix://{tmp_path}/nobody.sock", "refuse")
+    for _ in range(2):
+        with pytest.raises(ApiError) as caught:
+            await limiter.reserve("key_1", "m", Limits(rpm=1), 1)
+        assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "1")
+    assert (await limiter.reserve("key_1", "m", Limits(), 1)).reservation is not None
+    await limiter.aclose()
+
+
+async def test_redis_away_admits_when_told_to(tmp_path: Path) -> None:
+    """Without its Redis a server that may admits, shows no headers, and counts what went uncounted."""
+    limiter = RedisLimiter(f"unix://{tmp_path}/nobody.sock", "admit")
+    for _ in range(3):
+        decision = await limiter.reserve("key_1", "m", Limits(rpm=1), 1)
+        assert decision.reservation is not None
+        assert decision.headers() == {}
+        decision.reservation.settle(1)
+    assert limiter.statistics().num_uncounted == 3
+    await limiter.aclose()
