@@ -49,7 +49,7 @@ def connect(url: URL) -> AsyncEngine:
         assert url.database is not None
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_async_engine(url, connect_args={"timeout": 30})
-        event.listen(engine.sync_engine, "connect", _set_pragmas)
+        event.listen(engine.sync_engine, "connect", _sync_less)
         return engine
     try:
         return create_async_engine(url, pool_pre_ping=True, pool_size=4)
@@ -63,9 +63,9 @@ def is_sqlite(url: URL) -> bool:
     return url.drivername.startswith("sqlite")
 
 
-def _set_pragmas(connection: Any, _record: object) -> None:
+def _sync_less(connection: Any, _record: object) -> None:
+    # With WAL a commit then survives a killed process without a flush to the disk; only a power cut can take the last ones.
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
 
@@ -75,18 +75,21 @@ async def migrate(engine: AsyncEngine) -> None:
 
     Raises ``AccountError`` for a database that a newer Antiphon wrote.
     """
-    async with engine.connect() as connection:
-        revision = await connection.run_sync(_revision)
-    if revision == HEAD:
-        return
-    async with _migration_lock(engine), engine.begin() as connection:
-        await connection.run_sync(_upgrade)
+    async with _one_at_a_time(engine):
+        async with engine.connect() as connection:
+            revision = await connection.run_sync(_revision)
+        if revision != HEAD:
+            async with engine.begin() as connection:
+                await connection.run_sync(_upgrade)
 
 
 @asynccontextmanager
-async def _migration_lock(engine: AsyncEngine) -> AsyncGenerator[None]:
+async def _one_at_a_time(engine: AsyncEngine) -> AsyncGenerator[None]:
     if is_sqlite(engine.url):
-        async with AsyncFileLock(f"{engine.url.database}.migrating"):
+        async with AsyncFileLock(f"{engine.url.database}.lock"):
+            # Kept in the file from then on. Two processes that switch at once would fail, whatever their timeout.
+            async with engine.connect() as connection:
+                await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             yield
         return
     async with engine.connect() as connection:
