@@ -163,7 +163,7 @@ class Tagged(Spec):
 
     def _variant(self, tag: str) -> Schema:
         schema = self.variants[tag].schema()
-        schema["properties"] = {self.tag: {"type": "string", "enum": [tag]}} | schema["properties"]
+        schema["properties"] |= {self.tag: {"type": "string", "enum": [tag]}}
         return schema
 
 

@@ -10,7 +10,7 @@ from antiphon.protocol.rendering.completion_body import CompletionBody
 from antiphon.protocol.rendering.completion_stream import CompletionStream
 from antiphon.protocol.rendering.embeddings import render_embeddings
 from antiphon.protocol.rendering.frames import DONE, encode, error_frame, frame, new_id
-from antiphon.protocol.rendering.models import model_value, render_models
+from antiphon.protocol.rendering.models import model_value
 
 __all__ = [
     "DONE",
@@ -24,5 +24,4 @@ __all__ = [
     "model_value",
     "new_id",
     "render_embeddings",
-    "render_models",
 ]

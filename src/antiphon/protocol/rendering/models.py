@@ -1,6 +1,5 @@
-"""The answers of ``GET /v1/models``."""
+"""The ``model`` object of ``GET /v1/models``."""
 
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 
@@ -18,8 +17,3 @@ class ListedModel(Protocol):
 def model_value(model: ListedModel) -> dict[str, Any]:
     """Return one ``model`` object."""
     return {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}
-
-
-def render_models(models: Iterable[ListedModel]) -> dict[str, Any]:
-    """Return the list; it is never paginated."""
-    return {"object": "list", "data": [model_value(model) for model in models]}

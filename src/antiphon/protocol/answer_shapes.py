@@ -1,0 +1,180 @@
+"""The tables of answers: what clients can rely on finding, for the OpenAPI document and the tests of rendering."""
+
+from dataclasses import replace
+
+from antiphon.protocol.fields import Choice, Integer, Number, Spec, Text
+from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Tagged
+
+_count = Integer(minimum=0)
+_FINISH = ("stop", "length", "tool_calls", "content_filter", "function_call")
+
+
+def _all_of(**fields: Spec) -> Object:
+    return Object(fields, required=tuple(fields))
+
+
+def _or_null(spec: Object) -> Object:
+    return replace(spec, nullable=True)
+
+
+error = _all_of(
+    error=_all_of(message=Text(), type=Text(), param=Text(nullable=True), code=Text(nullable=True)),
+)
+
+usage = _all_of(
+    prompt_tokens=_count,
+    completion_tokens=_count,
+    total_tokens=_count,
+    prompt_tokens_details=_all_of(cached_tokens=_count, audio_tokens=_count),
+    completion_tokens_details=_all_of(
+        reasoning_tokens=_count,
+        audio_tokens=_count,
+        accepted_prediction_tokens=_count,
+        rejected_prediction_tokens=_count,
+    ),
+)
+
+_alternative: dict[str, Spec] = {
+    "token": Text(),
+    "logprob": Number(maximum=0),
+    "bytes": Array(Integer(minimum=0, maximum=255), "integers"),
+}
+_entries = Array(
+    _all_of(**_alternative, top_logprobs=Array(_all_of(**_alternative), "objects")), "objects", nullable=True
+)
+_logprobs = _or_null(_all_of(content=_entries, refusal=_entries))
+
+_function = _all_of(name=Text(), arguments=Text())
+_tool_calls = Array(
+    Tagged(
+        "type",
+        {
+            "function": _all_of(id=Text(), type=Text(), function=_function),
+            "custom": _all_of(id=Text(), type=Text(), custom=_all_of(name=Text(), input=Text())),
+        },
+    ),
+    "objects",
+)
+_message = Object(
+    {
+        "role": Choice(("assistant",)),
+        "content": Text(nullable=True),
+        "refusal": Text(nullable=True),
+        "annotations": Array(JsonObject(), "objects"),
+        "reasoning_content": Text(),
+        "tool_calls": _tool_calls,
+        "function_call": _function,
+    },
+    required=("role", "content", "refusal", "annotations"),
+)
+_chat_head: dict[str, Spec] = {
+    "id": Text(),
+    "created": _count,
+    "model": Text(),
+    "service_tier": Choice(("default",)),
+    "system_fingerprint": Text(nullable=True),
+}
+chat_completion = _all_of(
+    **_chat_head,
+    object=Choice(("chat.completion",)),
+    choices=Array(
+        _all_of(index=_count, message=_message, logprobs=_logprobs, finish_reason=Choice(_FINISH)), "objects"
+    ),
+    usage=usage,
+)
+
+_delta = Object(
+    {
+        "role": Choice(("assistant",)),
+        "content": Text(nullable=True),
+        "refusal": Text(nullable=True),
+        "reasoning_content": Text(),
+        "tool_calls": Array(
+            Object(
+                {
+                    "index": _count,
+                    "id": Text(),
+                    "type": Choice(("function", "custom")),
+                    "function": Object({"name": Text(), "arguments": Text()}, required=("arguments",)),
+                    "custom": Object({"name": Text(), "input": Text()}, required=("input",)),
+                },
+                required=("index",),
+            ),
+            "objects",
+        ),
+        "function_call": Object({"name": Text(), "arguments": Text()}, required=("arguments",)),
+    }
+)
+chat_chunk = Object(
+    {
+        **_chat_head,
+        "object": Choice(("chat.completion.chunk",)),
+        "choices": Array(
+            _all_of(index=_count, delta=_delta, logprobs=_logprobs, finish_reason=Choice(_FINISH, nullable=True)),
+            "objects",
+        ),
+        "usage": _or_null(usage),
+        "obfuscation": Text(),
+    },
+    required=(*_chat_head, "object", "choices"),
+)
+
+_older_logprobs = _or_null(
+    _all_of(
+        tokens=Array(Text(), "strings"),
+        token_logprobs=Array(Number(maximum=0, nullable=True), "decimals"),
+        top_logprobs=Array(Mapping(Number(maximum=0), nullable=True), "objects"),
+        text_offset=Array(_count, "integers"),
+    )
+)
+_text_head: dict[str, Spec] = {
+    "id": Text(),
+    "object": Choice(("text_completion",)),
+    "created": _count,
+    "model": Text(),
+    "system_fingerprint": Text(nullable=True),
+}
+text_completion = _all_of(
+    **_text_head,
+    choices=Array(
+        _all_of(text=Text(), index=_count, logprobs=_older_logprobs, finish_reason=Choice(_FINISH)), "objects"
+    ),
+    usage=usage,
+)
+text_chunk = Object(
+    {
+        **_text_head,
+        "choices": Array(
+            _all_of(text=Text(), index=_count, logprobs=_older_logprobs, finish_reason=Choice(_FINISH, nullable=True)),
+            "objects",
+        ),
+        "usage": _or_null(usage),
+        "obfuscation": Text(),
+    },
+    required=(*_text_head, "choices"),
+)
+
+embeddings = _all_of(
+    object=Choice(("list",)),
+    data=Array(
+        _all_of(object=Choice(("embedding",)), index=_count, embedding=Either((Array(Number(), "decimals"), Text()))),
+        "objects",
+    ),
+    model=Text(),
+    usage=_all_of(prompt_tokens=_count, total_tokens=_count),
+)
+
+model = Object(
+    {
+        "id": Text(),
+        "object": Choice(("model",)),
+        "created": _count,
+        "owned_by": Text(),
+        "kind": Choice(("chat", "embedding"), note="What the model is for; not part of OpenAI's API."),
+        "context_length": Integer(minimum=1, nullable=True, note="In tokens; not part of OpenAI's API."),
+    },
+    required=("id", "object", "created", "owned_by"),
+)
+models = _all_of(object=Choice(("list",)), data=Array(model, "objects"))
+health = _all_of(status=Choice(("ready", "loading", "down")), detail=Text())
+token_count = _all_of(count=_count, max_model_len=Integer(minimum=1, nullable=True))

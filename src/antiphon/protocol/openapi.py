@@ -1,0 +1,129 @@
+"""The OpenAPI document of this server, made of the very tables that requests are checked against.
+
+What JSON Schema cannot say (``tool_choice`` only with ``tools``, results that match calls) is said in words. Parameters
+that are refused whatever their value are left out; docs/api.md lists them.
+"""
+
+from typing import Any
+
+from antiphon.protocol import answer_shapes
+from antiphon.protocol.chat_fields import chat
+from antiphon.protocol.completion_request import completion
+from antiphon.protocol.embedding_request import embedding
+from antiphon.protocol.fields import Spec, schema_of
+
+Json = dict[str, Any]
+
+_SCHEMAS: dict[str, Spec] = {
+    "ChatCompletionRequest": chat,
+    "ChatCompletion": answer_shapes.chat_completion,
+    "ChatCompletionChunk": answer_shapes.chat_chunk,
+    "CompletionRequest": completion,
+    "Completion": answer_shapes.text_completion,
+    "CompletionChunk": answer_shapes.text_chunk,
+    "EmbeddingRequest": embedding,
+    "Embeddings": answer_shapes.embeddings,
+    "Model": answer_shapes.model,
+    "Models": answer_shapes.models,
+    "Health": answer_shapes.health,
+    "TokenCount": answer_shapes.token_count,
+    "Error": answer_shapes.error,
+}
+
+_FAILURES = {
+    "400": "The request is malformed, or asks for what the model cannot do",
+    "401": "No key, or a wrong one",
+    "403": "The key may not do this",
+    "404": "No such model",
+    "413": "The body is larger than the server's limit",
+    "415": "The body is not application/json",
+    "429": "A rate limit or budget is used up; Retry-After says when to come back, if ever",
+    "500": "A fault of the server",
+    "503": "Overloaded, or the model is loading; Retry-After says when to come back",
+}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(name: str) -> Json:
+    return {"application/json": {"schema": _ref(name)}}
+
+
+def _operation(summary: str, answers: Json, *failures: str, body: str | None = None, is_open: bool = False) -> Json:
+    responses = {"200": {"description": "Success", "content": answers}}
+    responses |= {code: {"description": _FAILURES[code], "content": _json("Error")} for code in failures}
+    operation: Json = {"summary": summary, "responses": responses}
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": _json(body)}
+    if is_open:
+        operation["security"] = []
+    return operation
+
+
+def _generation(summary: str, request: str, answer: str, chunk: str | None) -> Json:
+    answers = _json(answer)
+    if chunk is not None:
+        text = f"With `stream`: events `data: {chunk}`, each a {chunk} as JSON, and `data: [DONE]` at the end."
+        answers["text/event-stream"] = {"schema": {"type": "string", "description": text}}
+    return {"post": _operation(summary, answers, *_FAILURES, body=request)}
+
+
+_MODEL_NAME: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+_PATHS: Json = {
+    "/v1/chat/completions": _generation(
+        "Answer a conversation", "ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk"
+    ),
+    "/v1/completions": _generation("Continue a text", "CompletionRequest", "Completion", "CompletionChunk"),
+    "/v1/embeddings": _generation("Turn texts into vectors", "EmbeddingRequest", "Embeddings", None),
+    "/v1/models": {"get": _operation("List models and aliases", _json("Models"), "401", "500")},
+    "/v1/models/{model}": {
+        "parameters": [_MODEL_NAME],
+        "get": _operation("Describe a model", _json("Model"), "401", "404", "500"),
+    },
+    "/tokenize": {
+        "post": _operation(
+            "Count the tokens of a conversation, as the model's template renders it",
+            _json("TokenCount"),
+            *_FAILURES,
+            body="ChatCompletionRequest",
+        )
+    },
+    "/health": {
+        "get": _operation("Is the server ready?", _json("Health"), is_open=True)
+        | {
+            "responses": {
+                code: {"description": text, "content": _json("Health")}
+                for code, text in {"200": "Ready", "503": "Loading or down"}.items()
+            }
+        }
+    },
+    "/metrics": {
+        "get": _operation(
+            "Metrics in Prometheus' text format", {"text/plain": {"schema": {"type": "string"}}}, is_open=True
+        )
+    },
+}
+
+
+def openapi_document(version: str) -> Json:
+    """Return the document as a JSON value; ``version`` is the server's."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Antiphon",
+            "version": version,
+            "description": "The OpenAI API on your own machine. The names and meanings of parameters follow OpenAI's "
+            "published OpenAPI document (MIT licence).",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "paths": _PATHS,
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {name: schema_of(spec) for name, spec in _SCHEMAS.items()},
+        },
+    }
