@@ -4,7 +4,7 @@ Whoever answers a relayed request validates it: only what routing, admission and
 every other field, known to us or not, stays the JSON text that the client sent.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -59,9 +59,23 @@ class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
         return sum(len(memoryview(self.fields[key])) for key in keys if key in self.fields)
 
 
+class _Named(msgspec.Struct, frozen=True):
+    model: Any = None
+
+
+_named = msgspec.json.Decoder(_Named)
 _encoder = msgspec.json.Encoder()
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _read = msgspec.json.Decoder(_Read)
+
+
+def model_named(body: bytes) -> str | None:
+    """Return the model that a request names, None if it names none or is no JSON object; never fails."""
+    try:
+        model = _named.decode(body).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return model if isinstance(model, str) else None
 
 
 def parse_relay(operation: Operation, body: bytes) -> RelayRequest:

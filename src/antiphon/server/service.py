@@ -9,7 +9,7 @@ import msgspec
 from antiphon.accounts import Accounts, Principal
 from antiphon.backends.base import Backend, RelayedAnswer, RelayingBackend
 from antiphon.protocol.errors import model_not_found, overloaded
-from antiphon.protocol.relay import Operation, RelayRequest, parse_relay
+from antiphon.protocol.relay import Operation, RelayRequest, model_named, parse_relay
 from antiphon.server.call import Call
 from antiphon.server.guard import Guard
 from antiphon.server.logs import log
@@ -61,8 +61,11 @@ class Service:
         """Return the request to relay where its model is another API's, None where a backend here answers it."""
         if not self._can_relay:
             return None
-        request = parse_relay(operation, body)
-        return request if cast("RelayingBackend", self.backend).relays(request.model) else None
+        # Read leniently: what is wrong with a request for a model of this machine is for its own parser to say.
+        model = model_named(body)
+        if model is None or not cast("RelayingBackend", self.backend).relays(model):
+            return None
+        return parse_relay(operation, body)
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         """Pass a request on; only for what ``relayed`` returned."""

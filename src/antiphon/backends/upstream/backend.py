@@ -81,6 +81,14 @@ class UpstreamBackend:
         numbers = UpstreamStatistics(http.num_running, http.num_requests, http.num_failed)
         return [PartStatistics("upstream", {"upstream": self.settings.name}, numbers)]
 
+    @property
+    def probe_interval_s(self) -> float:
+        return self.settings.health_interval_s
+
+    def wait_s(self, model: str) -> float:
+        """Return the seconds until the upstream's own rate limits for ``model`` allow a request; 0 for now."""
+        return self._http.wait_s(model)
+
     async def probe(self) -> Health:
         """Ask the upstream how it is and, unless the settings name them, for its models."""
         if self._health.detail == _CLOSED:
@@ -98,7 +106,7 @@ class UpstreamBackend:
         return self._health
 
     async def relay(self, request: RelayRequest) -> WholeAnswer | StreamedAnswer:
-        return await relay(self.settings.name, self._http, request, request.model)
+        return await relay(self.settings.name, self._http, request)
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         self._require(request.model, "chat")
@@ -118,7 +126,7 @@ class UpstreamBackend:
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         self._require(request.model, "embedding")
         body = msgspec.json.encode(embedding_body(request, request.model))
-        async with await self._http.post("/embeddings", body) as answer:
+        async with await self._http.post("/embeddings", body, request.model) as answer:
             expect(self.settings.name, answer, "application/json")
             got = self._decode(await answer.read_all(), EmbeddingsBody)
         vectors = [_unit(entry.embedding) for entry in sorted(got.data, key=lambda entry: entry.index)]
@@ -145,7 +153,7 @@ class UpstreamBackend:
     ) -> AsyncGenerator[Event]:
         name = self.settings.name
         reader = EventReader(name, num_choices)
-        async with await self._http.post(path, msgspec.json.encode(body)) as answer:
+        async with await self._http.post(path, msgspec.json.encode(body), body["model"]) as answer:
             expect(name, answer, "text/event-stream")
             async with aclosing(read_chunks(name, answer, kind)) as chunks:
                 async for chunk in chunks:

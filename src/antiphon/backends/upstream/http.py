@@ -5,12 +5,14 @@ import contextlib
 import io
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 
+from antiphon.backends.upstream.allowance import Allowance
 from antiphon.backends.upstream.failures import (
     UpstreamError,
     disconnected,
@@ -98,13 +100,22 @@ class Http:
         self._key = key
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
+        self._allowances: dict[str, Allowance] = {}
         self.num_running = 0
         self.num_requests = 0
         self.num_failed = 0
 
-    async def post(self, path: str, body: bytes) -> Answer:
-        """Send JSON to ``path`` below the base URL; returns with the head of a successful answer."""
-        return await self._request("POST", self._settings.base_url.rstrip("/") + path, body)
+    async def post(self, path: str, body: bytes, model: str) -> Answer:
+        """Send JSON to ``path`` below the base URL; returns with the head of a successful answer.
+
+        What the answer says of the rate limits is kept for ``model``.
+        """
+        return await self._request("POST", self._settings.base_url.rstrip("/") + path, body, model)
+
+    def wait_s(self, model: str) -> float:
+        """Return the seconds until the upstream's rate limits for ``model`` allow another request; 0 for now."""
+        allowance = self._allowances.get(model)
+        return allowance.wait_s(time.monotonic()) if allowance is not None else 0.0
 
     async def get(self, path: str) -> bytes:
         """Return the whole body of a successful answer."""
@@ -122,7 +133,7 @@ class Http:
         if self._session is not None:
             await self._session.close()
 
-    async def _request(self, method: str, url: str, body: bytes | None) -> Answer:
+    async def _request(self, method: str, url: str, body: bytes | None, model: str | None = None) -> Answer:
         self.num_running += 1
         self.num_requests += 1
         try:
@@ -132,6 +143,8 @@ class Http:
             self._closed_one()
             self.num_failed += 1
             raise
+        if model is not None and "x-ratelimit-remaining-requests" in response.headers:
+            self._allowances.setdefault(model, Allowance()).learn(response.headers, time.monotonic())
         if response.status != _OK:
             self.num_failed += 1
             async with answer:

@@ -84,13 +84,13 @@ class StreamedAnswer:
         return _DONE_FRAME
 
 
-async def relay(upstream: str, http: Http, request: RelayRequest, model: str) -> WholeAnswer | StreamedAnswer:
-    """Ask the upstream for ``model`` with the request's own bytes; see ``RelayingBackend.relay``."""
-    overrides = {"model": msgspec.Raw(msgspec.json.encode(model))}
+async def relay(upstream: str, http: Http, request: RelayRequest) -> WholeAnswer | StreamedAnswer:
+    """Ask the upstream with the request's own bytes; see ``RelayingBackend.relay``."""
+    overrides = {"model": msgspec.Raw(msgspec.json.encode(request.model))}
     asks_usage = request.stream and not request.include_usage
     if asks_usage:
         overrides["stream_options"] = _with_usage(request.fields.get("stream_options"))
-    answer = await http.post("/" + request.operation, request.body(**overrides))
+    answer = await http.post("/" + request.operation, request.body(**overrides), request.model)
     try:
         if request.stream:
             expect(upstream, answer, "text/event-stream")

@@ -1,0 +1,142 @@
+"""Sends one request to the targets of its route until one of them answers with its first token."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from antiphon.backends.routing.balance import Load, by_outstanding, by_prefix
+from antiphon.backends.routing.settings import RetrySettings
+from antiphon.backends.routing.table import Route, Target
+from antiphon.backends.routing.verdict import Verdict, judge
+from antiphon.protocol.errors import ApiError, overloaded
+
+T = TypeVar("T")
+Start = Callable[[Target, str], Awaitable[T]]
+"""Asks a target for the model of that name and returns when its first token has come."""
+
+_LOOK_AGAIN_S = 0.5
+"""How long to wait for targets whose own waiting time is unknown or long; they may be free sooner than they said."""
+
+
+class Clock(msgspec.Struct, frozen=True):
+    """Time and chance, for tests to replace. ``now`` is monotonic, in seconds; ``chance`` is uniform in 0..1."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    chance: Callable[[], float] = random.random
+
+
+class Attempts:
+    """The tries of one request: how many, until when, and which targets are out."""
+
+    def __init__(self, settings: RetrySettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._deadline = clock.now() + settings.total_s
+        self._num_made = 0
+        self._out: set[int] = set()
+        self._not_before: dict[int, float] = {}
+        self.error: ApiError | None = None
+
+    @property
+    def is_spent(self) -> bool:
+        return self._num_made >= self._settings.attempts
+
+    def again(self) -> None:
+        """Begin with another route: it has its own number of tries, in the same time."""
+        self._num_made = 0
+
+    def usable(self, target: Target) -> bool:
+        return id(target) not in self._out
+
+    def wait_s(self, target: Target, model: str) -> float:
+        """Return the seconds until the target may be asked (again)."""
+        own = self._not_before.get(id(target), 0.0) - self._clock.now()
+        return max(own, target.lane.wait_s(target.model or model), 0.0)
+
+    def has_time(self, wait_s: float) -> bool:
+        return self._clock.now() + wait_s < self._deadline
+
+    def failed(self, target: Target, error: ApiError, verdict: Verdict) -> None:
+        """Note a failed try."""
+        self._num_made += 1
+        self.error = error
+        if verdict.again == "elsewhere":
+            self._out.add(id(target))
+        elif verdict.pause_s is None:
+            backoff = min(self._settings.backoff_s * 2 ** (self._num_made - 1), self._settings.max_backoff_s)
+            self._not_before[id(target)] = self._clock.now() + backoff * (1 - self._clock.chance() / 2)
+
+
+class Dispatcher:
+    """Chooses, tries, waits, gives up. One per router."""
+
+    def __init__(self, settings: RetrySettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+
+    def attempts(self) -> Attempts:
+        return Attempts(self._settings, self._clock)
+
+    async def send(
+        self, route: Route, model: str, key: bytes | None, attempts: Attempts, start: Start[T]
+    ) -> tuple[T, Target]:
+        """Return what ``start`` returned for the target that answered; its lane has to be ended by the caller.
+
+        Raises the last error when tries or time are used up, or at once one that would be the same everywhere.
+        """
+        while not attempts.is_spent:
+            target, wait_s = self._choose(route, model, key, attempts)
+            if target is None:
+                if wait_s is None or not attempts.has_time(wait_s):
+                    raise attempts.error or overloaded(wait_s or 1)
+                # Looks again now and then: a breaker may close, a pause may end, before the time that was foreseen.
+                await self._clock.sleep(min(wait_s, _LOOK_AGAIN_S))
+                continue
+            try:
+                return await self._try(target, target.model or model, start), target
+            except ApiError as error:
+                verdict = judge(error)
+                target.lane.failed(verdict)
+                if verdict.again == "nowhere":
+                    raise
+                attempts.failed(target, error, verdict)
+        raise attempts.error or overloaded(1)
+
+    async def _try(self, target: Target, model: str, start: Start[T]) -> T:
+        target.lane.begin()
+        try:
+            result = await start(target, model)
+        except BaseException as error:
+            target.lane.end()
+            if not isinstance(error, ApiError):
+                target.lane.abandoned()
+            raise
+        target.lane.succeeded()
+        return result
+
+    def _choose(
+        self, route: Route, model: str, key: bytes | None, attempts: Attempts
+    ) -> tuple[Target | None, float | None]:
+        """Return the target to ask now, or the seconds to wait for one; neither when all are out."""
+        usable = [target for target in route.targets if attempts.usable(target)]
+        if not usable:
+            return None, None
+        # If all are said to be down, what is said may be out of date: ask.
+        alive = [target for target in usable if not target.lane.is_down] or usable
+        waits = [attempts.wait_s(target, model) for target in alive]
+        ready = [target for target, wait_s in zip(alive, waits, strict=True) if wait_s <= 0]
+        if not ready:
+            return None, min(waits)
+        if len(ready) == 1:
+            return ready[0], 0.0
+        loads = [
+            Load(f"{target.lane.name}/{target.model or ''}", target.weight, target.lane.outstanding) for target in ready
+        ]
+        route.turn += 1
+        order = by_outstanding(loads, route.turn) if key is None else by_prefix(loads, key, route.turn)
+        return ready[order[0]], 0.0

@@ -1,0 +1,100 @@
+"""The way to one model of one backend: what is in work there, and whether it may be asked now."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from antiphon.backends.base import Backend
+from antiphon.backends.routing.breaker import Breaker
+from antiphon.backends.routing.settings import BreakerSettings
+from antiphon.backends.routing.verdict import Verdict
+
+_MAX_PAUSE_S = 60.0
+"""No backend is left alone longer on its own word: it may have been restarted meanwhile."""
+
+
+@runtime_checkable
+class PacedBackend(Protocol):
+    """A backend with limits of its own, known before it refuses."""
+
+    def wait_s(self, model: str) -> float:
+        """Return the seconds until its limits allow a request; 0 for now."""
+        ...
+
+
+class LaneStatistics(msgspec.Struct, frozen=True):
+    """``is_open``: the circuit breaker keeps requests away. ``wait_s``: until a request may go."""
+
+    outstanding: int
+    requests_total: int
+    failures_total: int
+    is_open: int
+    wait_s: float
+
+
+class Lane:
+    """Shared by every route that leads to this model of this backend. ``now`` is a monotonic clock in seconds."""
+
+    def __init__(
+        self, name: str, backend: Backend, breaker: BreakerSettings, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name = name
+        self.backend = backend
+        self.outstanding = 0
+        self._paced = backend if isinstance(backend, PacedBackend) else None
+        self._breaker = Breaker(breaker)
+        self._paused_until = 0.0
+        self._now = now
+        self._num_requests = 0
+        self._num_failures = 0
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the backend's own health says that it cannot answer."""
+        return self.backend.health().state == "down"
+
+    def wait_s(self, model: str) -> float:
+        """Return 0 if a request for ``model`` may go now, else the seconds until it is worth looking again."""
+        now = self._now()
+        paced = self._paced.wait_s(model) if self._paced is not None else 0.0
+        return max(self._paused_until - now, self._breaker.wait_s(now), paced, 0.0)
+
+    def begin(self) -> None:
+        """A request goes out; ``end`` has to follow."""
+        self.outstanding += 1
+        self._num_requests += 1
+        self._breaker.begin(self._now())
+
+    def end(self) -> None:
+        """The request is over, whatever became of it."""
+        self.outstanding -= 1
+
+    def succeeded(self) -> None:
+        """The first token came."""
+        self._breaker.succeed()
+
+    def failed(self, verdict: Verdict) -> None:
+        """The request failed and that was judged."""
+        now = self._now()
+        self._num_failures += 1
+        if verdict.pause_s is not None:
+            self._paused_until = max(self._paused_until, now + min(verdict.pause_s, _MAX_PAUSE_S))
+        if verdict.is_fault:
+            self._breaker.fail(now)
+        elif verdict.again == "nowhere":
+            # It answered; that the request was wrong says nothing against it.
+            self._breaker.succeed()
+        else:
+            self._breaker.abandon()
+
+    def abandoned(self) -> None:
+        """The client left before anything was known."""
+        self._breaker.abandon()
+
+    def statistics(self) -> LaneStatistics:
+        now = self._now()
+        is_open = self._breaker.state(now) != "closed"
+        wait_s = max(self._paused_until - now, self._breaker.wait_s(now), 0.0)
+        return LaneStatistics(self.outstanding, self._num_requests, self._num_failures, int(is_open), wait_s)

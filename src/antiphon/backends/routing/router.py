@@ -1,0 +1,249 @@
+"""The front of all backends: to the server it is one backend that serves every model."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Protocol, TypeVar, runtime_checkable
+
+import msgspec
+
+from antiphon.backends.base import (
+    Backend,
+    BackendModel,
+    Health,
+    PartStatistics,
+    RelayedAnswer,
+    RelayingBackend,
+    RelayOutcome,
+)
+from antiphon.backends.routing.dispatch import Clock, Dispatcher, Start
+from antiphon.backends.routing.lane import Lane
+from antiphon.backends.routing.prefix import prefix_key
+from antiphon.backends.routing.settings import BreakerSettings, RetrySettings, RouteSettings
+from antiphon.backends.routing.table import Route, RouteTable, Target
+from antiphon.backends.routing.verdict import judge
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+from antiphon.protocol.errors import ApiError, model_not_found
+from antiphon.protocol.events import Event
+from antiphon.protocol.relay import RelayRequest
+
+Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest, RelayRequest)
+AnyRequest = ChatRequest | CompletionRequest | EmbeddingRequest | RelayRequest
+T = TypeVar("T")
+
+
+@runtime_checkable
+class ProbedBackend(Protocol):
+    """A backend whose health is found out by asking."""
+
+    @property
+    def probe_interval_s(self) -> float: ...
+
+    async def probe(self) -> Health: ...
+
+
+class Router:
+    """Sends each request where its model is served. Owns the backends: closing it closes them.
+
+    Nothing is tried again once the first token has come. ``routes`` may be empty: then each backend answers for the models
+    that it serves, and those that serve the same one share its requests.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        routes: Sequence[RouteSettings] = (),
+        *,
+        retry: RetrySettings | None = None,
+        breaker: BreakerSettings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or Clock()
+        breaker = breaker or BreakerSettings()
+        self._backends = dict(backends)
+        self._clock = clock
+        self._table = RouteTable(routes, self._backends, lambda name, backend: Lane(name, backend, breaker, clock.now))
+        self._dispatcher = Dispatcher(retry or RetrySettings(), clock)
+        self._probes: set[asyncio.Task[None]] = set()
+        self._can_relay = any(isinstance(backend, RelayingBackend) for backend in backends.values())
+
+    async def start(self) -> None:
+        """Ask every upstream once how it is, then go on asking in the background until ``aclose``."""
+        probed = [backend for backend in self._backends.values() if isinstance(backend, ProbedBackend)]
+        await asyncio.gather(*(backend.probe() for backend in probed))
+        for backend in probed:
+            self._probes.add(asyncio.ensure_future(self._keep_probing(backend)))
+
+    @property
+    def models(self) -> Sequence[BackendModel]:
+        return self._table.models()
+
+    def serves(self, model: str) -> bool:
+        return self._table.find(model) is not None
+
+    def relays(self, model: str) -> bool:
+        if not self._can_relay:
+            return False
+        route = self._table.find(model)
+        return route is not None and all(each.relays for each in (route, *map(self._route, route.fallbacks)))
+
+    def health(self) -> Health:
+        """Ready as soon as one backend is; what ails the others stands in ``detail``."""
+        found = {name: backend.health() for name, backend in self._backends.items()}
+        states = [health.state for health in found.values()]
+        state = "ready" if "ready" in states else "loading" if "loading" in states else "down"
+        ailing = [f"{name}: {h.detail or h.state}" for name, h in found.items() if h.state != "ready"]
+        return Health(state, "; ".join(ailing))
+
+    def statistics(self) -> Sequence[PartStatistics]:
+        lanes = [
+            PartStatistics("router", {"backend": lane.name, "model": model}, lane.statistics())
+            for model, lane in self._table.lanes()
+        ]
+        return [*lanes, *(part for backend in self._backends.values() for part in backend.statistics())]
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
+        route = self._route(request.model)
+        if route.is_direct:
+            target = route.targets[0]
+            return target.lane.backend.chat(_renamed(request, target.model or request.model))
+        return self._events(route, request, lambda target, model: target.lane.backend.chat(_renamed(request, model)))
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
+        route = self._route(request.model)
+        if route.is_direct:
+            target = route.targets[0]
+            return target.lane.backend.complete(_renamed(request, target.model or request.model))
+        return self._events(
+            route, request, lambda target, model: target.lane.backend.complete(_renamed(request, model))
+        )
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        result, target = await self._send(
+            self._route(request.model),
+            request,
+            lambda target, model: target.lane.backend.embed(_renamed(request, model)),
+        )
+        target.lane.end()
+        return result
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        target = self._route(request.model).targets[0]
+        return await target.lane.backend.count_tokens(_renamed(request, target.model or request.model))
+
+    async def relay(self, request: RelayRequest) -> RelayedAnswer:
+        answer, target = await self._send(
+            self._route(request.model),
+            request,
+            lambda target, model: _relaying(target).relay(_renamed(request, model)),
+        )
+        return _LanedAnswer(answer, target.lane)
+
+    async def aclose(self) -> None:
+        for probe in self._probes:
+            probe.cancel()
+        await asyncio.gather(*self._probes, return_exceptions=True)
+        await asyncio.gather(*(backend.aclose() for backend in self._backends.values()))
+
+    def _route(self, model: str) -> Route:
+        route = self._table.find(model)
+        if route is None:
+            raise model_not_found(model)
+        return route
+
+    async def _send(self, route: Route, request: AnyRequest, start: Start[T]) -> tuple[T, Target]:
+        """Try the route, then its fallbacks, in the time that the settings give to all of them together."""
+        attempts = self._dispatcher.attempts()
+        routes = [(request.model, route), *((name, self._route(name)) for name in route.fallbacks)]
+        for place, (name, current) in enumerate(routes):
+            try:
+                return await self._dispatcher.send(current, name, _key(current, request), attempts, start)
+            except ApiError as error:
+                if place + 1 == len(routes) or judge(error).again == "nowhere":
+                    raise
+                attempts.again()
+        raise AssertionError("unreachable: the last route raises")
+
+    async def _events(
+        self,
+        route: Route,
+        request: ChatRequest | CompletionRequest,
+        open_stream: Callable[[Target, str], AsyncGenerator[Event]],
+    ) -> AsyncGenerator[Event]:
+        (first, events), target = await self._send(
+            route, request, lambda target, model: _first_event(open_stream(target, model))
+        )
+        lane = target.lane
+        try:
+            async with aclosing(events):
+                yield first
+                async for event in events:
+                    yield event
+        except ApiError as error:
+            lane.failed(judge(error))
+            raise
+        finally:
+            lane.end()
+
+    async def _keep_probing(self, backend: ProbedBackend) -> None:
+        while True:
+            await self._clock.sleep(backend.probe_interval_s)
+            await backend.probe()
+
+
+class _LanedAnswer:
+    """A relayed answer that is counted as work of its lane until it is closed."""
+
+    def __init__(self, answer: RelayedAnswer, lane: Lane) -> None:
+        self._answer = answer
+        self._lane = lane
+        self._is_open = True
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._answer.headers
+
+    @property
+    def outcome(self) -> RelayOutcome:
+        return self._answer.outcome
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._answer:
+                yield piece
+        except ApiError as error:
+            self._lane.failed(judge(error))
+            raise
+
+    async def aclose(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._lane.end()
+            await self._answer.aclose()
+
+
+async def _first_event(events: AsyncGenerator[Event]) -> tuple[Event, AsyncGenerator[Event]]:
+    """Wait for the first event, so that until then another backend can be asked."""
+    try:
+        return await anext(events), events
+    except BaseException:
+        await events.aclose()
+        raise
+
+
+def _renamed(request: Request, model: str) -> Request:
+    return request if model == request.model else msgspec.structs.replace(request, model=model)
+
+
+def _relaying(target: Target) -> RelayingBackend:
+    backend = target.lane.backend
+    assert isinstance(backend, RelayingBackend)
+    return backend
+
+
+def _key(route: Route, request: AnyRequest) -> bytes | None:
+    if route.balance != "prefix" or isinstance(request, EmbeddingRequest):
+        return None
+    return prefix_key(request)

@@ -1,0 +1,69 @@
+"""Which backend answers for which model name, and how patiently: ``[[gateway.routes]]``, ``retry`` and ``breaker``."""
+
+from typing import Literal
+
+import msgspec
+
+
+class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the router tries again, always before the first token alone.
+
+    ``attempts`` requests in all to the backends of a route, within ``total_s`` seconds, waiting included. Between attempts
+    at the same backend it waits as that said in ``Retry-After``, else ``backoff_s`` doubled each time up to
+    ``max_backoff_s``, less up to half of it by chance; another backend is asked at once.
+    """
+
+    attempts: int = 3
+    total_s: float = 20.0
+    backoff_s: float = 0.25
+    max_backoff_s: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or min(self.total_s, self.backoff_s, self.max_backoff_s) < 0:
+            raise ValueError("retry: attempts must be at least 1 and times not negative")
+
+
+class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a backend that fails is left alone.
+
+    After ``failures`` in a row none is sent to it for ``cooldown_s``; then one request tries it, and if that fails too the
+    time is doubled, up to ``max_cooldown_s``.
+    """
+
+    failures: int = 5
+    cooldown_s: float = 2.0
+    max_cooldown_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.failures < 1 or not 0 < self.cooldown_s <= self.max_cooldown_s:
+            raise ValueError("breaker: failures must be at least 1 and 0 < cooldown_s <= max_cooldown_s")
+
+
+class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A backend of a route. ``model`` is its name there, None: the name that was asked for. ``weight``: its share of the load."""
+
+    backend: str
+    model: str | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"the weight of {self.backend!r} must be more than 0, not {self.weight}")
+
+
+class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``[[gateway.routes]]``.
+
+    ``model`` is a name or a pattern with ``*``. ``balance``: ``least-outstanding`` asks the backend with the fewest requests
+    in work for its weight; ``prefix`` asks the one that saw the beginning of this conversation before, unless it has more
+    than its share to do. ``fallbacks`` are names asked one after another when all targets fail.
+    """
+
+    model: str
+    targets: tuple[TargetSettings, ...]
+    balance: Literal["least-outstanding", "prefix"] = "least-outstanding"
+    fallbacks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise ValueError(f"the route {self.model!r} has no targets")

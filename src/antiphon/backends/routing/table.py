@@ -1,0 +1,131 @@
+"""Model names to routes: exact names, patterns, and what the backends serve by themselves."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
+
+from antiphon.backends.base import Backend, BackendModel, RelayingBackend
+from antiphon.backends.routing.lane import Lane
+from antiphon.backends.routing.settings import RouteSettings
+from antiphon.errors import ConfigError
+
+MakeLane = Callable[[str, Backend], Lane]
+
+
+class Target:
+    """One place to send a request. ``model`` is its name there, None: as it was asked for."""
+
+    __slots__ = ("lane", "model", "weight")
+
+    def __init__(self, lane: Lane, model: str | None = None, weight: float = 1.0) -> None:
+        self.lane = lane
+        self.model = model
+        self.weight = weight
+
+
+class Route:
+    """Where requests for a name go. ``relays``: every target can pass bytes on, and so can every fallback."""
+
+    def __init__(
+        self,
+        name: str,
+        targets: Sequence[Target],
+        balance: Literal["least-outstanding", "prefix"] = "least-outstanding",
+        fallbacks: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.targets = targets
+        self.balance = balance
+        self.fallbacks = fallbacks
+        self.turn = 0
+        self.relays = all(isinstance(target.lane.backend, RelayingBackend) for target in targets)
+        # One backend in this process knows best itself when it is full: nothing to choose, nothing to try again.
+        self.is_direct = len(targets) == 1 and not fallbacks and not self.relays
+
+
+class RouteTable:
+    """Finds the route of a name.
+
+    A route of the settings with that very name comes first, then patterns, those with more fixed characters before others,
+    then the backends that serve the name; the pattern ``*`` alone stands for what nobody else serves.
+    """
+
+    def __init__(self, routes: Sequence[RouteSettings], backends: Mapping[str, Backend], make_lane: MakeLane) -> None:
+        self._backends = backends
+        self._make_lane = make_lane
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._exact: dict[str, Route] = {}
+        self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        self._rest: Route | None = None
+        self._implicit: dict[str, tuple[tuple[str, ...], Route]] = {}
+        for settings in sorted(routes, key=lambda route: -len(route.model.replace("*", ""))):
+            self._add(settings)
+        self._check_fallbacks(routes)
+
+    def find(self, model: str) -> Route | None:
+        """Return the route of the name, None if nobody serves it."""
+        found = self._exact.get(model)
+        if found is None:
+            found = next((route for pattern, route in self._patterns if pattern.fullmatch(model)), None)
+        return found or self._served(model) or self._rest
+
+    def lanes(self) -> Iterator[tuple[str, Lane]]:
+        """Yield every lane with the model that it leads to."""
+        for (_, model), lane in self._lanes.items():
+            yield model, lane
+
+    def models(self) -> list[BackendModel]:
+        """Return every name that can be asked for and is no pattern, described as its first target describes it."""
+        found: dict[str, BackendModel] = {}
+        for name, route in self._exact.items():
+            target = route.targets[0]
+            wanted = target.model or name
+            described = next((model for model in target.lane.backend.models if model.id == wanted), None)
+            kind = described.kind if described else "chat"
+            created = described.created if described else 0
+            length = described.context_length if described else None
+            found[name] = BackendModel(name, created, target.lane.name, kind, length)
+        for backend in self._backends.values():
+            for model in backend.models:
+                found.setdefault(model.id, model)
+        return list(found.values())
+
+    def _add(self, settings: RouteSettings) -> None:
+        targets = [
+            Target(self._lane(target.backend, target.model or settings.model), target.model, target.weight)
+            for target in settings.targets
+        ]
+        route = Route(settings.model, targets, settings.balance, settings.fallbacks)
+        if settings.model == "*":
+            self._rest = route
+        elif "*" in settings.model:
+            pattern = ".*".join(map(re.escape, settings.model.split("*")))
+            self._patterns.append((re.compile(pattern, re.DOTALL), route))
+        elif settings.model in self._exact:
+            raise ConfigError(f"two routes have the model {settings.model!r}", hint="give one route both targets")
+        else:
+            self._exact[settings.model] = route
+
+    def _served(self, model: str) -> Route | None:
+        serving = tuple(name for name, backend in self._backends.items() if backend.serves(model))
+        if not serving:
+            return None
+        known = self._implicit.get(model)
+        if known is None or known[0] != serving:
+            route = Route(model, [Target(self._lane(name, model)) for name in serving])
+            self._implicit[model] = known = (serving, route)
+        return known[1]
+
+    def _lane(self, name: str, model: str) -> Lane:
+        if name not in self._backends:
+            known = ", ".join(sorted(self._backends)) or "none"
+            raise ConfigError(f"a route names the backend {name!r}, which does not exist", hint=f"backends: {known}")
+        if (name, model) not in self._lanes:
+            self._lanes[name, model] = self._make_lane(name, self._backends[name])
+        return self._lanes[name, model]
+
+    def _check_fallbacks(self, routes: Sequence[RouteSettings]) -> None:
+        for route in routes:
+            for name in route.fallbacks:
+                if name == route.model:
+                    raise ConfigError(f"the route {name!r} falls back to itself")

@@ -1,0 +1,33 @@
+"""Section ``[gateway]``: what stands behind this server beside the models in this machine."""
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from antiphon.backends.routing.settings import BreakerSettings, RetrySettings, RouteSettings
+from antiphon.backends.upstream import UpstreamBackend, UpstreamSettings
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[gateway.upstreams]]`` and ``[[gateway.routes]]``, with ``[gateway.retry]`` and ``[gateway.breaker]`` for all of them.
+
+    ``script`` is the path of a script (TOML) whose models are served as the backend ``scripted``; None: there is none.
+    """
+
+    upstreams: tuple[UpstreamSettings, ...] = ()
+    routes: tuple[RouteSettings, ...] = ()
+    retry: RetrySettings = RetrySettings()
+    breaker: BreakerSettings = BreakerSettings()
+    script: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [upstream.name for upstream in self.upstreams]
+        for name in names:
+            if names.count(name) > 1 or name in {"local", "scripted"}:
+                raise ValueError(f"the name {name!r} of an upstream is taken")
+
+
+def upstream_backends(settings: GatewaySettings, environ: Mapping[str, str] = os.environ) -> dict[str, UpstreamBackend]:
+    """Make the upstreams' backends by name; ``ConfigError`` where a key is not to be found."""
+    return {upstream.name: UpstreamBackend(upstream, environ=environ) for upstream in settings.upstreams}

@@ -1,0 +1,214 @@
+"""The router's policies by themselves: breaker, verdicts, balance, allowances, prefix keys."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.backends.routing.balance import LOAD_BOUND, Load, by_outstanding, by_prefix
+from antiphon.backends.routing.breaker import Breaker
+from antiphon.backends.routing.prefix import prefix_key
+from antiphon.backends.routing.settings import BreakerSettings
+from antiphon.backends.routing.verdict import judge, retry_after_s
+from antiphon.backends.upstream.allowance import Allowance, duration_s
+from antiphon.backends.upstream.failures import disconnected, protocol_error, timed_out, unreachable
+from antiphon.protocol.chat import ChatRequest, Message
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.errors import ApiError, overloaded
+from antiphon.protocol.relay import parse_relay
+
+LOADS = st.lists(st.tuples(st.floats(0.1, 10), st.integers(0, 50)).map(lambda pair: pair), min_size=1, max_size=8).map(
+    lambda pairs: [Load(f"backend-{i}", weight, load) for i, (weight, load) in enumerate(pairs)]
+)
+
+
+@given(LOADS, st.integers(0, 100))
+def test_least_outstanding_comes_first(loads: list[Load], turn: int) -> None:
+    """No target that is asked later has less to do for its weight."""
+    order = by_outstanding(loads, turn)
+    ratios = [(loads[place].outstanding + 1) / loads[place].weight for place in order]
+    assert sorted(order) == list(range(len(loads)))
+    assert ratios == sorted(ratios)
+
+
+def test_equals_take_turns() -> None:
+    """Idle targets of equal weight are asked in rotation."""
+    loads = [Load(name, 1, 0) for name in "abc"]
+    assert [by_outstanding(loads, turn)[0] for turn in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+@given(LOADS, st.binary(max_size=20))
+def test_prefix_order_is_bounded_and_complete(loads: list[Load], key: bytes) -> None:
+    """Every target is in the order, and the first has no more than its bounded share of the load."""
+    order = by_prefix(loads, key, 0)
+    assert sorted(order) == list(range(len(loads)))
+    first = loads[order[0]]
+    share = first.weight / sum(load.weight for load in loads)
+    total = sum(load.outstanding for load in loads) + 1
+    assert first.outstanding < LOAD_BOUND * total * share + 1
+
+
+@given(st.integers(2, 8), st.sets(st.binary(min_size=1, max_size=8), min_size=1, max_size=50), st.data())
+def test_a_target_that_goes_moves_its_own_keys_alone(count: int, keys: set[bytes], data: st.DataObject) -> None:
+    """Keys of the targets that stay keep their target."""
+    loads = [Load(f"backend-{i}", 1, 0) for i in range(count)]
+    gone = data.draw(st.integers(0, count - 1))
+    rest = [load for i, load in enumerate(loads) if i != gone]
+    for key in keys:
+        before = loads[by_prefix(loads, key, 0)[0]]
+        if before.id != loads[gone].id:
+            assert rest[by_prefix(rest, key, 0)[0]] is before
+
+
+def test_keys_spread_by_weight() -> None:
+    """A target of three times the weight gets about three times the keys."""
+    loads = [Load("a", 1, 0), Load("b", 3, 0)]
+    firsts = [by_prefix(loads, str(number).encode(), 0)[0] for number in range(2000)]
+    assert 0.7 < firsts.count(1) / 2000 < 0.8
+
+
+def test_a_breaker_opens_tries_once_and_closes() -> None:
+    """Three failures open it; after the cooldown one request goes; its success closes it."""
+    breaker = Breaker(BreakerSettings(failures=3, cooldown_s=2, max_cooldown_s=8))
+    for _ in range(3):
+        assert breaker.wait_s(0) == 0
+        breaker.begin(0)
+        breaker.fail(0)
+    assert breaker.state(0) == "open"
+    assert breaker.wait_s(0.5) == 1.5
+    assert breaker.wait_s(2) == 0
+    breaker.begin(2)
+    assert breaker.wait_s(2) > 0
+    breaker.succeed()
+    assert breaker.wait_s(2) == 0
+
+
+def test_a_failed_try_doubles_the_cooldown_up_to_its_bound() -> None:
+    """Each failed try opens for twice as long."""
+    breaker = Breaker(BreakerSettings(failures=1, cooldown_s=2, max_cooldown_s=5))
+    now, waits = 0.0, []
+    for _ in range(4):
+        breaker.begin(now)
+        breaker.fail(now)
+        waits.append(breaker.wait_s(now))
+        now += waits[-1]
+    assert waits == [2, 4, 5, 5]
+
+
+def test_an_abandoned_try_lets_the_next_one_try() -> None:
+    """A client that leaves during the try does not block the breaker."""
+    breaker = Breaker(BreakerSettings(failures=1, cooldown_s=1))
+    breaker.begin(0)
+    breaker.fail(0)
+    breaker.begin(1)
+    assert breaker.wait_s(1) > 0
+    breaker.abandon()
+    assert breaker.wait_s(1) == 0
+
+
+@given(st.lists(st.sampled_from(["ok", "fail", "leave", "wait"]), max_size=60))
+def test_a_breaker_never_waits_longer_than_its_bound(steps: list[str]) -> None:
+    """Whatever happens, a request is let through again within the longest cooldown."""
+    settings = BreakerSettings(failures=2, cooldown_s=1, max_cooldown_s=4)
+    breaker, now = Breaker(settings), 0.0
+    for step in steps:
+        if step == "wait":
+            now += 0.7
+        elif breaker.wait_s(now) == 0:
+            breaker.begin(now)
+            if step == "fail":
+                breaker.fail(now)
+            else:
+                {"ok": breaker.succeed, "leave": breaker.abandon}[step]()
+        assert breaker.wait_s(now) <= settings.max_cooldown_s
+    assert breaker.wait_s(now + settings.max_cooldown_s) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "again", "is_fault"),
+    [
+        (unreachable("u", "x"), "anywhere", True),
+        (disconnected("u"), "anywhere", True),
+        (timed_out("u", "x", 1), "elsewhere", True),
+        (protocol_error("u", "x"), "elsewhere", True),
+        (ApiError(500, "x"), "anywhere", True),
+        (ApiError(503, "x"), "anywhere", True),
+        (overloaded(1), "anywhere", False),
+        (ApiError(429, "x"), "anywhere", False),
+        (ApiError(429, "x", headers={"X-Should-Retry": "false"}), "elsewhere", False),
+        (ApiError(429, "x", code="insufficient_quota"), "elsewhere", False),
+        (ApiError(400, "x"), "nowhere", False),
+        (ApiError(404, "x"), "nowhere", False),
+        (ApiError(413, "x"), "nowhere", False),
+    ],
+)
+def test_verdicts(error: ApiError, again: str, is_fault: bool) -> None:
+    """An error of the request is tried nowhere, a lasting one of the backend elsewhere, a passing one anywhere."""
+    verdict = judge(error)
+    assert (verdict.again, verdict.is_fault) == (again, is_fault)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "2"}, 2),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"Retry-After": "Thu, 01 Jan 1970 00:01:40 GMT"}, 40),
+        ({"Retry-After": "Thu, 01 Jan 1970 00:00:10 GMT"}, 0),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_seconds_milliseconds_or_a_date(headers: dict[str, str], seconds: float | None) -> None:
+    """All three spellings are read; nonsense is not."""
+    assert retry_after_s(headers, wall_clock=60) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("120ms", 0.12), ("1s", 1), ("6m0s", 360), ("1h2m3.5s", 3723.5), ("", None), ("5", None), ("1s x", None)],
+)
+def test_go_durations(text: str, seconds: float | None) -> None:
+    """Durations as Go writes them are read, anything else is not."""
+    assert duration_s(text) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_an_exhausted_limit_is_waited_for() -> None:
+    """With no requests left the next may go when one has come back, not when all have."""
+    allowance = Allowance()
+    headers = {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1m0s",
+    }
+    allowance.learn(headers, now=100)
+    assert allowance.wait_s(100) == pytest.approx(1)
+    assert allowance.wait_s(101.1) == 0
+    allowance.learn({**headers, "x-ratelimit-remaining-requests": "3"}, now=100)
+    assert allowance.wait_s(100) == 0
+
+
+def chat(*messages: Message, **more: str) -> ChatRequest:
+    return ChatRequest(model="m", messages=messages, **more)
+
+
+def test_a_conversation_keeps_its_key() -> None:
+    """Later turns do not change the key; another first question does."""
+    system, first = Message("system", "s"), Message("user", "a")
+    key = prefix_key(chat(system, first))
+    assert prefix_key(chat(system, first, Message("assistant", "b"), Message("user", "c"))) == key
+    assert prefix_key(chat(system, Message("user", "b"))) != key
+    assert prefix_key(chat(system, first, prompt_cache_key="mine")) == b"mine"
+
+
+def test_relayed_requests_have_keys_too() -> None:
+    """The key of a relayed request is of its bytes, without knowing more of it than roles."""
+
+    def key(*messages: dict[str, str]) -> bytes:
+        return prefix_key(parse_relay("chat/completions", msgspec.json.encode({"model": "m", "messages": messages})))
+
+    first = {"role": "user", "content": "a"}
+    assert key(first) == key(first, {"role": "assistant", "content": "b"})
+    assert key(first) != key({"role": "user", "content": "b"})
+    assert prefix_key(parse_relay("chat/completions", b'{"model":"m","messages":7}')) == b""
+    assert prefix_key(CompletionRequest(model="m", prompts=("abc",))) == b"abc"
