@@ -1,3 +1,158 @@
-"""Antiphon: the OpenAI API on your own machine, and a toolkit for applications that call it."""
+"""Antiphon: the OpenAI API on your own machine, and a toolkit for applications that call it.
+
+The names below are the toolkit's public face. Each is imported when it is first used, so that ``import antiphon`` loads
+neither the server nor what a program does not use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from antiphon.errors import AntiphonError as AntiphonError
+    from antiphon.toolkit.breaker import BreakerStatistics as BreakerStatistics
+    from antiphon.toolkit.breaker import CircuitBreaker as CircuitBreaker
+    from antiphon.toolkit.budget import Budget as Budget
+    from antiphon.toolkit.budget import BudgetStatistics as BudgetStatistics
+    from antiphon.toolkit.calls import CallOptions as CallOptions
+    from antiphon.toolkit.calls import Fallback as Fallback
+    from antiphon.toolkit.cascade import Cascade as Cascade
+    from antiphon.toolkit.cascade import acascade as acascade
+    from antiphon.toolkit.cascade import cascade as cascade
+    from antiphon.toolkit.chat import AsyncChat as AsyncChat
+    from antiphon.toolkit.chat import Chat as Chat
+    from antiphon.toolkit.chat_state import ChatOptions as ChatOptions
+    from antiphon.toolkit.choose import Choice as Choice
+    from antiphon.toolkit.choose import ModelCard as ModelCard
+    from antiphon.toolkit.choose import Task as Task
+    from antiphon.toolkit.choose import choose_model as choose_model
+    from antiphon.toolkit.errors import BudgetExceededError as BudgetExceededError
+    from antiphon.toolkit.errors import CircuitOpenError as CircuitOpenError
+    from antiphon.toolkit.errors import ClientError as ClientError
+    from antiphon.toolkit.errors import ExtractionError as ExtractionError
+    from antiphon.toolkit.errors import HistoryError as HistoryError
+    from antiphon.toolkit.errors import NoModelError as NoModelError
+    from antiphon.toolkit.errors import OutputError as OutputError
+    from antiphon.toolkit.errors import RefusalError as RefusalError
+    from antiphon.toolkit.errors import RetryExhaustedError as RetryExhaustedError
+    from antiphon.toolkit.errors import SchemaError as SchemaError
+    from antiphon.toolkit.errors import StreamError as StreamError
+    from antiphon.toolkit.errors import TokenizerError as TokenizerError
+    from antiphon.toolkit.errors import ToolkitError as ToolkitError
+    from antiphon.toolkit.errors import ToolLoopError as ToolLoopError
+    from antiphon.toolkit.errors import TruncatedError as TruncatedError
+    from antiphon.toolkit.errors import UnknownPriceError as UnknownPriceError
+    from antiphon.toolkit.history import Turn as Turn
+    from antiphon.toolkit.prices import Price as Price
+    from antiphon.toolkit.prices import PriceTable as PriceTable
+    from antiphon.toolkit.prices import cost_of as cost_of
+    from antiphon.toolkit.record import CallRecord as CallRecord
+    from antiphon.toolkit.record import Timing as Timing
+    from antiphon.toolkit.reply import AnswerRejected as AnswerRejected
+    from antiphon.toolkit.reply import Attempt as Attempt
+    from antiphon.toolkit.reply import Reply as Reply
+    from antiphon.toolkit.reply import TextDelta as TextDelta
+    from antiphon.toolkit.reply import ToolFinished as ToolFinished
+    from antiphon.toolkit.reply import ToolStarted as ToolStarted
+    from antiphon.toolkit.reply import TruncatedAnswerWarning as TruncatedAnswerWarning
+    from antiphon.toolkit.report import Report as Report
+    from antiphon.toolkit.report import ReportStatistics as ReportStatistics
+    from antiphon.toolkit.response_cache import CacheStatistics as CacheStatistics
+    from antiphon.toolkit.response_cache import ResponseCache as ResponseCache
+    from antiphon.toolkit.result_stream import AsyncReplyStream as AsyncReplyStream
+    from antiphon.toolkit.result_stream import AsyncResultStream as AsyncResultStream
+    from antiphon.toolkit.result_stream import ReplyStream as ReplyStream
+    from antiphon.toolkit.result_stream import ResultStream as ResultStream
+    from antiphon.toolkit.retry import RetryPolicy as RetryPolicy
+    from antiphon.toolkit.retry_table import RetryTable as RetryTable
+    from antiphon.toolkit.retry_table import explain_client_retries as explain_client_retries
+    from antiphon.toolkit.structured import aextract as aextract
+    from antiphon.toolkit.structured import aextract_many as aextract_many
+    from antiphon.toolkit.structured import astream_items as astream_items
+    from antiphon.toolkit.structured import extract as extract
+    from antiphon.toolkit.structured import extract_many as extract_many
+    from antiphon.toolkit.structured import stream_items as stream_items
+    from antiphon.toolkit.tokens import TokenCount as TokenCount
+    from antiphon.toolkit.tokens import acount_tokens as acount_tokens
+    from antiphon.toolkit.tokens import count_tokens as count_tokens
+    from antiphon.toolkit.tool_loop import ToolCall as ToolCall
+    from antiphon.toolkit.tool_loop import ToolLimits as ToolLimits
+    from antiphon.toolkit.tool_loop import ToolResult as ToolResult
+    from antiphon.toolkit.tools import Tool as Tool
+    from antiphon.toolkit.tools import tool as tool
+    from antiphon.toolkit.trim import HistoryPolicy as HistoryPolicy
+    from antiphon.toolkit.trim import TrimReport as TrimReport
+    from antiphon.toolkit.usage import Usage as Usage
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "antiphon.errors": ("AntiphonError",),
+    "antiphon.toolkit.breaker": ("BreakerStatistics", "CircuitBreaker"),
+    "antiphon.toolkit.budget": ("Budget", "BudgetStatistics"),
+    "antiphon.toolkit.calls": ("CallOptions", "Fallback"),
+    "antiphon.toolkit.cascade": ("Cascade", "acascade", "cascade"),
+    "antiphon.toolkit.chat": ("AsyncChat", "Chat"),
+    "antiphon.toolkit.chat_state": ("ChatOptions",),
+    "antiphon.toolkit.choose": ("Choice", "ModelCard", "Task", "choose_model"),
+    "antiphon.toolkit.errors": (
+        "BudgetExceededError",
+        "CircuitOpenError",
+        "ClientError",
+        "ExtractionError",
+        "HistoryError",
+        "NoModelError",
+        "OutputError",
+        "RefusalError",
+        "RetryExhaustedError",
+        "SchemaError",
+        "StreamError",
+        "TokenizerError",
+        "ToolLoopError",
+        "ToolkitError",
+        "TruncatedError",
+        "UnknownPriceError",
+    ),
+    "antiphon.toolkit.history": ("Turn",),
+    "antiphon.toolkit.prices": ("Price", "PriceTable", "cost_of"),
+    "antiphon.toolkit.record": ("CallRecord", "Timing"),
+    "antiphon.toolkit.reply": (
+        "AnswerRejected",
+        "Attempt",
+        "Reply",
+        "TextDelta",
+        "ToolFinished",
+        "ToolStarted",
+        "TruncatedAnswerWarning",
+    ),
+    "antiphon.toolkit.report": ("Report", "ReportStatistics"),
+    "antiphon.toolkit.response_cache": ("CacheStatistics", "ResponseCache"),
+    "antiphon.toolkit.result_stream": ("AsyncReplyStream", "AsyncResultStream", "ReplyStream", "ResultStream"),
+    "antiphon.toolkit.retry": ("RetryPolicy",),
+    "antiphon.toolkit.retry_table": ("RetryTable", "explain_client_retries"),
+    "antiphon.toolkit.structured": (
+        "aextract",
+        "aextract_many",
+        "astream_items",
+        "extract",
+        "extract_many",
+        "stream_items",
+    ),
+    "antiphon.toolkit.tokens": ("TokenCount", "acount_tokens", "count_tokens"),
+    "antiphon.toolkit.tool_loop": ("ToolCall", "ToolLimits", "ToolResult"),
+    "antiphon.toolkit.tools": ("Tool", "tool"),
+    "antiphon.toolkit.trim": ("HistoryPolicy", "TrimReport"),
+    "antiphon.toolkit.usage": ("Usage",),
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'antiphon' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

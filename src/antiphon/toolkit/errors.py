@@ -6,11 +6,12 @@ ToolkitError                 hint = the next step; text, usage = what was alread
 ├── UnknownPriceError        dollars were limited, and the model has no known price
 ├── BudgetExceededError      stopped before a call that the budget does not cover
 ├── HistoryError             a conversation that cannot be sent: does not fit, or is not well formed
-├── ToolSchemaError          a function that cannot become a tool
+├── SchemaError              a function or a type that cannot be described to a model
 ├── ToolLoopError            the model kept calling tools past the bound on turns or time
 ├── OutputError              the model's answer cannot be used
 │   ├── TruncatedError       cut at the token limit before it was complete
 │   ├── RefusalError         the model declined
+│   ├── StreamError          a stream that broke off; keeps the text that came
 │   └── ExtractionError      the answer failed validation on every attempt; keeps the attempts
 ├── NoModelError             no model satisfies what the task needs
 ├── RetryExhaustedError      a retry policy gave up; the client's own error is its cause
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
+    from antiphon.toolkit.reply import Attempt
     from antiphon.toolkit.usage import Usage
 
 
@@ -60,8 +62,8 @@ class HistoryError(ToolkitError):
     """The conversation cannot be sent as it is."""
 
 
-class ToolSchemaError(ToolkitError):
-    """A function cannot be described to a model."""
+class SchemaError(ToolkitError):
+    """A function or a type cannot be described to a model."""
 
 
 class ToolLoopError(ToolkitError):
@@ -78,6 +80,19 @@ class TruncatedError(OutputError):
 
 class RefusalError(OutputError):
     """The model declined; ``text`` is its refusal."""
+
+
+class StreamError(OutputError):
+    """The stream ended before the answer did; ``text`` is what came."""
+
+
+class ExtractionError(OutputError):
+    """The answer failed validation on every attempt; ``attempts`` has each text, its usage and what was wrong."""
+
+    def __init__(self, message: str, *, attempts: tuple[Attempt, ...], usage: Usage | None = None) -> None:
+        hint = "loosen the validators, describe the fields, raise attempts=, or use a larger model"
+        super().__init__(message, hint=hint, text=attempts[-1].text, usage=usage)
+        self.attempts = attempts
 
 
 class NoModelError(ToolkitError):

@@ -1,0 +1,54 @@
+"""How many tokens a model's context holds: asked of the server where it tells, else from a table of known models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai import APIError
+
+from antiphon.toolkit.clients import Connection
+from antiphon.toolkit.prices import known_model
+
+# What servers call it in their list of models: vLLM and SGLang, Antiphon, OpenRouter.
+_KEYS = ("max_model_len", "context_length", "context_window")
+_contexts: dict[tuple[str, str], int | None] = {}
+
+
+async def context_tokens(connection: Connection, model: str) -> int | None:
+    """Return the tokens that prompt and answer of ``model`` may have together, or None if nobody says.
+
+    The server is asked once per process.
+    """
+    endpoint = connection.endpoint
+    if endpoint.is_openai:
+        known = known_model(model, endpoint)
+        return None if known is None else known.context_window
+    key = (endpoint.base_url, model)
+    if key not in _contexts:
+        _contexts[key] = await _ask_models(connection, model) or await _ask_llama(connection)
+    return _contexts[key]
+
+
+async def _ask_models(connection: Connection, model: str) -> int | None:
+    try:
+        listed: Any = await connection.get_json("/models")
+    except APIError:
+        return None
+    entries: list[dict[str, Any]] = listed.get("data") or []
+    named = [entry for entry in entries if entry.get("id") == model] or (entries if len(entries) == 1 else [])
+    for entry in named:
+        for value in (entry.get(key) for key in _KEYS):
+            if isinstance(value, int):
+                return value
+    return None
+
+
+async def _ask_llama(connection: Connection) -> int | None:
+    # llama.cpp's server divides its context among its slots; /props tells the share of one.
+    try:
+        told: Any = await connection.get_json(f"{connection.endpoint.root}/props")
+    except APIError:
+        return None
+    settings: dict[str, Any] = told.get("default_generation_settings") or {}
+    n_ctx = settings.get("n_ctx")
+    return n_ctx if isinstance(n_ctx, int) else None
