@@ -114,7 +114,9 @@ def _streamed(request: dict[str, Any], message: dict[str, Any], reason: str, tol
         for index, call in enumerate(message.get("tool_calls", [])):
             opening = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}
             yield _chunk(request, {"tool_calls": [opening]})
-            yield _chunk(request, {"tool_calls": [{"index": index, "function": {"arguments": call["function"]["arguments"]}}]})
+            yield _chunk(
+                request, {"tool_calls": [{"index": index, "function": {"arguments": call["function"]["arguments"]}}]}
+            )
         yield _chunk(request, {}, reason)
         if (request.get("stream_options") or {}).get("include_usage"):
             yield _chunk(request, None, told=told)
