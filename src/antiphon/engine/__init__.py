@@ -1,1 +1,34 @@
 """Runs one model file over llama.cpp in a process of its own: token ids in, tokens out."""
+
+from antiphon.engine.client import EngineClient
+from antiphon.engine.engine import Engine
+from antiphon.engine.errors import (
+    ContextOverflow,
+    DeadlineExceeded,
+    EngineCrashed,
+    EngineError,
+    EngineOverloaded,
+    EngineStartFailed,
+    EngineStopped,
+    GrammarRejected,
+    InvalidPrompt,
+)
+from antiphon.engine.settings import EngineSettings
+from antiphon.engine.statistics import EngineStatistics, Histogram
+
+__all__ = [
+    "ContextOverflow",
+    "DeadlineExceeded",
+    "Engine",
+    "EngineClient",
+    "EngineCrashed",
+    "EngineError",
+    "EngineOverloaded",
+    "EngineSettings",
+    "EngineStartFailed",
+    "EngineStatistics",
+    "EngineStopped",
+    "GrammarRejected",
+    "Histogram",
+    "InvalidPrompt",
+]

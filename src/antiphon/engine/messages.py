@@ -1,12 +1,15 @@
 """What the API process and the engine process say to each other: msgpack over a socket.
 
 Client to engine: ``Generate``, ``Embed``, ``Tokenize``, ``Score``, ``Cancel``. Engine to client: ``Ready`` once, then for
-each request its answers, which carry the request's ``id`` (unique per connection, chosen by the client).
+each request its answers, which carry the request's ``id`` (unique per connection, chosen by the client). Over its
+standard output the engine tells its supervisor ``Ready`` or ``LoadFailed`` once, and then ``Heartbeat`` by ``Heartbeat``.
 """
 
 from typing import Literal
 
 import msgspec
+
+from antiphon.engine.statistics import EngineStatistics
 
 # ---------------------------------------------------------------- to the engine
 
@@ -65,7 +68,10 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
-    """Embed each prompt into one unit vector. ``Embedded`` answers."""
+    """Embed each prompt into one unit vector. ``Embedded`` answers.
+
+    Each prompt gets the model's own first and last tokens around it.
+    """
 
     id: int
     prompts: tuple[Prompt, ...]
@@ -216,3 +222,22 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
 
 
 Answer = Started | Delta | Finished | Failed | Embedded | Tokenized | Scored
+
+# ---------------------------------------------------------------- from the engine to its supervisor
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
+    """The model cannot be served; the process ends after this."""
+
+    message: str
+    hint: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
+    """Sent several times a second. ``step_s`` is how long the step of now has been running, 0 between steps."""
+
+    step_s: float
+    statistics: EngineStatistics
+
+
+Report = Ready | LoadFailed | Heartbeat

@@ -1,0 +1,116 @@
+"""The embedding loop: packs inputs of all requests, sorted by length, into batches of one sequence each."""
+
+import queue
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from antiphon.engine.llama import Aborted, Context
+from antiphon.engine.loop import CancelTask, Emit, Stop
+from antiphon.engine.messages import Embed, Embedded
+from antiphon.engine.statistics import EngineStatistics
+from antiphon.engine.tasks import Key
+
+
+class EmbeddingTask:
+    """An ``Embed`` request and what is known of its vectors."""
+
+    def __init__(self, key: Key, request: Embed, prompts: list[list[int]]) -> None:
+        self.key = key
+        self.prompts = prompts
+        self.num_missing = len(prompts)
+        self.vectors = [b""] * len(prompts)
+        self.request = request
+
+    def answer(self) -> Embedded:
+        """Return the complete answer."""
+        return Embedded(self.request.id, tuple(self.vectors), sum(map(len, self.prompts)))
+
+
+class EmbeddingLoop:
+    """Runs embedding requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
+
+    def __init__(self, context: Context, *, max_sequences: int, emit: Emit) -> None:
+        self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask | Stop] = queue.SimpleQueue()
+        self.step_started: float | None = None
+        self.statistics = EngineStatistics()
+        self._context = context
+        self._max_sequences = max_sequences
+        self._emit = emit
+        self._inputs: list[tuple[EmbeddingTask, int]] = []
+        self._tasks: dict[Key, EmbeddingTask] = {}
+
+    def run(self) -> None:
+        """Work until ``Stop``."""
+        while self._receive():
+            packed = self._pack()
+            if packed and self._compute(packed):
+                self._deliver(packed)
+
+    def cancel(self, command: CancelTask) -> None:
+        """Cancel from any thread."""
+        self.inbox.put(command)
+
+    def _receive(self) -> bool:
+        wait = not self._inputs
+        while True:
+            try:
+                command = self.inbox.get(block=wait)
+            except queue.Empty:
+                return True
+            wait = False
+            match command:
+                case Stop():
+                    return False
+                case CancelTask(connection, request):
+                    self._cancel(lambda key, c=connection, r=request: key[0] == c and r in (None, key[1]))
+                case EmbeddingTask():
+                    self._tasks[command.key] = command
+                    self._inputs += [(command, index) for index in range(len(command.prompts))]
+                    self._inputs.sort(key=lambda entry: len(entry[0].prompts[entry[1]]))
+
+    def _cancel(self, is_meant: Callable[[Key], bool]) -> None:
+        for key in [key for key in self._tasks if is_meant(key)]:
+            del self._tasks[key]
+        self._inputs = [entry for entry in self._inputs if entry[0].key in self._tasks]
+
+    def _pack(self) -> list[tuple[EmbeddingTask, int]]:
+        """Take the shortest inputs that fit one batch."""
+        room = self._context.batch.capacity
+        packed: list[tuple[EmbeddingTask, int]] = []
+        for entry in self._inputs[: self._max_sequences]:
+            room -= len(entry[0].prompts[entry[1]])
+            if room < 0:
+                break
+            packed.append(entry)
+        del self._inputs[: len(packed)]
+        return packed
+
+    def _compute(self, packed: list[tuple[EmbeddingTask, int]]) -> bool:
+        batch = self._context.batch
+        batch.clear()
+        self._context.clear()
+        for sequence, (task, index) in enumerate(packed):
+            batch.add(sequence, 0, task.prompts[index], len(task.prompts[index]))
+        self.step_started = time.monotonic()
+        try:
+            self._context.decode()
+        except Aborted:
+            return False
+        finally:
+            self.step_started = None
+        return True
+
+    def _deliver(self, packed: list[tuple[EmbeddingTask, int]]) -> None:
+        done: list[EmbeddingTask] = []
+        for sequence, (task, index) in enumerate(packed):
+            vector = self._context.embedding(sequence)
+            unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
+            task.vectors[index] = unit.astype("<f4").tobytes()
+            task.num_missing -= 1
+            if not task.num_missing:
+                done.append(task)
+        self._emit([(task.key[0], task.answer()) for task in done])
+        for task in done:
+            del self._tasks[task.key]

@@ -1,0 +1,81 @@
+"""What can go wrong with a model's engine.
+
+EngineError
+├── EngineStartFailed   the process could not load the model (reason and next step in message and hint)
+├── EngineStopped       the engine was closed
+├── EngineCrashed       the process died or hung with the request in it; it restarts
+├── EngineOverloaded    the queue is full
+├── ContextOverflow     prompt (and completion) do not fit the context
+├── DeadlineExceeded    the request's own deadline passed
+├── InvalidPrompt       token ids out of range, an empty prompt, a model of the wrong kind
+└── GrammarRejected     the grammar does not compile, or cannot be followed with this vocabulary
+"""
+
+from antiphon.engine.messages import Failed
+from antiphon.errors import AntiphonError
+
+
+class EngineError(AntiphonError):
+    """The root of the engine's errors."""
+
+
+class EngineStartFailed(EngineError):
+    """The engine's process ended, or refused, before the model was ready."""
+
+
+class EngineStopped(EngineError):
+    """The engine was closed while, or before, the request ran."""
+
+
+class EngineCrashed(EngineError):
+    """The process died with the request in it. ``retry_after_s`` is when the next one is expected to be ready."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, hint="Send the request again after the engine has restarted.")
+        self.retry_after_s = retry_after_s
+
+
+class EngineOverloaded(EngineError):
+    """As many requests wait as the queue may hold."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, hint="Send the request again later, or raise `max_queue`.")
+        self.retry_after_s = retry_after_s
+
+
+class ContextOverflow(EngineError):
+    """``requested`` tokens do not fit into ``limit``; nothing was computed."""
+
+    def __init__(self, message: str, *, limit: int, requested: int) -> None:
+        super().__init__(message, hint="Shorten the prompt, or serve the model with a larger `context_size`.")
+        self.limit = limit
+        self.requested = requested
+
+
+class DeadlineExceeded(EngineError):
+    """The request's ``deadline_s`` passed before it was complete."""
+
+
+class InvalidPrompt(EngineError):
+    """The prompt cannot be given to this model."""
+
+
+class GrammarRejected(EngineError):
+    """The constraint cannot be enforced; the message is the grammar compiler's."""
+
+
+def error_of(failed: Failed) -> EngineError:
+    """Return the exception that a ``Failed`` answer stands for."""
+    match failed.kind:
+        case "overloaded":
+            return EngineOverloaded(failed.message, retry_after_s=failed.retry_after_s or 1.0)
+        case "context":
+            return ContextOverflow(failed.message, limit=failed.limit, requested=failed.requested)
+        case "deadline":
+            return DeadlineExceeded(failed.message)
+        case "invalid":
+            return InvalidPrompt(failed.message)
+        case "grammar":
+            return GrammarRejected(failed.message)
+        case "internal":
+            return EngineCrashed(failed.message, retry_after_s=failed.retry_after_s or 1.0)

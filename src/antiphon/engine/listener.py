@@ -1,0 +1,140 @@
+"""The engine's socket: reads requests, checks and tokenises them off the step thread, and sends answers back."""
+
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from antiphon.engine.messages import (
+    Answer,
+    Cancel,
+    Delta,
+    Failed,
+    Finished,
+    Generate,
+    ModelInfo,
+    Ready,
+    Request,
+    Started,
+)
+from antiphon.engine.wire import FrameError, decode_request, frame, read_frame
+
+
+class Work(Protocol):
+    """What the loop runs; opaque here."""
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Connection and request id."""
+        ...
+
+
+W = TypeVar("W", bound=Work)
+
+
+class Service(Protocol[W]):
+    """What stands behind the socket."""
+
+    @property
+    def max_requests(self) -> int:
+        """Choices that may run and wait together."""
+        ...
+
+    def prepare(self, connection: int, request: Request) -> W | Answer:
+        """Check and tokenise one request, on a thread of its own: what is to run, or the answer."""
+        ...
+
+    def submit(self, work: W) -> None:
+        """Start what ``prepare`` returned."""
+        ...
+
+    def cancel(self, connection: int, request: int | None = None) -> None:
+        """Stop one request, or all of a connection's."""
+        ...
+
+
+class Listener(Generic[W]):
+    """Accepts connections on a Unix socket. Everything here runs in one event loop, but for ``send``."""
+
+    def __init__(self, info: ModelInfo, service: Service[W]) -> None:
+        self._info = info
+        self._service = service
+        self._tokenisers = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
+        self._writers: dict[int, asyncio.StreamWriter] = {}
+        self._open: dict[tuple[int, int], int] = {}
+        self._preparing: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._next_connection = 0
+
+    async def serve(self, path: Path) -> asyncio.Server:
+        """Start listening on ``path``."""
+        return await asyncio.start_unix_server(self._connection, path)
+
+    def send(self, answers: list[tuple[int, Answer]]) -> None:
+        """Send answers on, from any thread."""
+        self._loop.call_soon_threadsafe(self._send, answers)
+
+    def _send(self, answers: list[tuple[int, Answer]]) -> None:
+        by_connection: dict[int, list[Answer]] = {}
+        for connection, answer in answers:
+            self._count_down(connection, answer)
+            by_connection.setdefault(connection, []).append(answer)
+        for connection, batch in by_connection.items():
+            writer = self._writers.get(connection)
+            if writer is not None:
+                writer.write(frame(batch))
+
+    def _count_down(self, connection: int, answer: Answer) -> None:
+        key = (connection, answer.id)
+        match answer:
+            case Started() | Delta():
+                return
+            case Finished() if self._open.get(key, 1) > 1:
+                self._open[key] -= 1
+            case _:
+                self._open.pop(key, None)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection, self._next_connection = self._next_connection, self._next_connection + 1
+        self._writers[connection] = writer
+        writer.write(frame([Ready(self._info)]))
+        try:
+            while (body := await read_frame(reader)) is not None:
+                self._request(connection, decode_request(body))
+        except (FrameError, msgspec.DecodeError, ConnectionError):
+            pass
+        finally:
+            del self._writers[connection]
+            self._open = {key: left for key, left in self._open.items() if key[0] != connection}
+            self._service.cancel(connection)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def _request(self, connection: int, request: Request) -> None:
+        if isinstance(request, Cancel):
+            self._open.pop((connection, request.id), None)
+            self._service.cancel(connection, request.id)
+            return
+        num_choices = request.n if isinstance(request, Generate) else 1
+        num_open = sum(self._open.values())
+        if num_open + num_choices > self._service.max_requests:
+            message = f"the queue is full: {num_open} texts are being generated or wait for it"
+            self._send([(connection, Failed(request.id, "overloaded", message, retry_after_s=1.0))])
+            return
+        self._open[connection, request.id] = num_choices
+        task = asyncio.create_task(self._prepare(connection, request))
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+
+    async def _prepare(self, connection: int, request: Request) -> None:
+        prepared = await self._loop.run_in_executor(self._tokenisers, self._service.prepare, connection, request)
+        if (connection, request.id) not in self._open:
+            return
+        if isinstance(prepared, Answer):
+            self._send([(connection, prepared)])
+        else:
+            self._service.submit(prepared)

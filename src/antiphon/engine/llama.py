@@ -1,0 +1,325 @@
+"""The one door to llama.cpp's C API: a model file, a context over it, a batch. Every C resource is owned here and freed.
+
+Nothing else in the project imports ``llama_cpp``. The C functions are typed loosely, so this module checks what it
+passes: an id out of range would be an abort in native code, not an exception.
+"""
+
+import ctypes
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from llama_cpp import llama_cpp
+from numpy.typing import NDArray
+
+from antiphon.engine.vocabulary import Piece, Vocabulary
+
+c: Any = llama_cpp  # ctypes functions: what the binding says of their types is not what they take and give
+MAX_SEQUENCE_IDS: Final = 256
+"""llama.cpp's own bound on sequence ids per context."""
+_WARNING: Final = 3
+_log_lines: deque[str] = deque(maxlen=40)
+
+
+class LlamaError(Exception):
+    """llama.cpp refused; the message carries its last log lines."""
+
+
+class Aborted(LlamaError):
+    """A decode was stopped by ``Context.abort``; computed micro-batches remain in the context."""
+
+
+class NoCells(LlamaError):
+    """The KV cache has no room for the batch; the context is as before."""
+
+
+@c.llama_log_callback
+def _keep_log(level: int, text: bytes, _data: Any) -> None:
+    if level >= _WARNING:
+        _log_lines.append(text.decode("utf-8", "replace").rstrip())
+
+
+c.llama_log_set(_keep_log, ctypes.c_void_p(0))
+c.llama_backend_init()
+
+
+def last_log() -> str:
+    """Return llama.cpp's last warnings and errors, newest last."""
+    return "\n".join(line for line in _log_lines if line)
+
+
+class Model:
+    """A GGUF file in memory.
+
+    Raises:
+        LlamaError: the file cannot be loaded.
+    """
+
+    def __init__(self, path: Path, *, gpu_layers: int | None = None, vocabulary_only: bool = False) -> None:
+        _log_lines.clear()
+        params = c.llama_model_default_params()
+        params.n_gpu_layers = -1 if gpu_layers is None else gpu_layers
+        params.vocab_only = vocabulary_only
+        handle: Any = c.llama_model_load_from_file(str(path).encode(), params)
+        if not handle:
+            raise LlamaError(last_log() or "llama.cpp gave no reason")
+        self.handle = handle
+        self.close = weakref.finalize(self, c.llama_model_free, handle)
+        self.vocabulary = _read_vocabulary(c.llama_model_get_vocab(handle))
+        self.metadata = dict(_metadata(handle))
+        self.training_context: int = c.llama_model_n_ctx_train(handle)
+        self.embedding_size: int = c.llama_model_n_embd_out(handle)
+        self.size_bytes: int = c.llama_model_size(handle)
+        self.num_parameters: int = c.llama_model_n_params(handle)
+        self.description = _text(c.llama_model_desc, handle)
+        self.num_layers: int = c.llama_model_n_layer(handle)
+        self.has_encoder: bool = c.llama_model_has_encoder(handle)
+        self.has_decoder: bool = c.llama_model_has_decoder(handle)
+        self.is_recurrent: bool = c.llama_model_is_recurrent(handle) or c.llama_model_is_hybrid(handle)
+        self.has_sliding_window: bool = c.llama_model_n_swa(handle) > 0
+
+    @property
+    def architecture(self) -> str:
+        """The file's ``general.architecture``."""
+        return self.metadata.get("general.architecture", "unknown")
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the file says how its outputs are pooled into one vector: such a model embeds and does not generate."""
+        return f"{self.architecture}.pooling_type" in self.metadata
+
+
+class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a context is made with: sizes in tokens, threads, and llama.cpp's names for KV types."""
+
+    cells: int
+    batch_size: int
+    micro_batch_size: int
+    num_sequences: int
+    threads: int
+    batch_threads: int
+    kv_type_k: str = "f16"
+    kv_type_v: str = "f16"
+    flash_attention: bool = False
+    embeddings: bool = False
+
+
+class Context:
+    """A model's KV cache and compute buffers. Not thread-safe, but for ``abort``.
+
+    Raises:
+        LlamaError: there is no memory for it, or the model does not allow the settings.
+    """
+
+    def __init__(self, model: Model, settings: ContextSettings) -> None:
+        _log_lines.clear()
+        # strlen(b"") is false and strlen(b"\1") is true: an abort callback that reads a flag
+        # hundreds of times a step without ever taking Python's lock.
+        self._abort_flag = ctypes.create_string_buffer(2)
+        params = _context_params(settings)
+        params.abort_callback = _STRLEN
+        params.abort_callback_data = ctypes.cast(self._abort_flag, ctypes.c_void_p)
+        handle: Any = c.llama_init_from_model(model.handle, params)
+        if not handle:
+            raise LlamaError(last_log() or "llama.cpp could not make a context")
+        self._model = model
+        self._handle = handle
+        self.close = weakref.finalize(self, c.llama_free, handle)
+        self._memory: Any = c.llama_get_memory(handle)
+        self._has_memory = bool(self._memory)
+        self.pooling: int = c.llama_pooling_type(handle)
+        self.cells: int = c.llama_n_ctx(handle)
+        self.batch = Batch(settings.batch_size)
+        self._rows = 0
+
+    def decode(self) -> None:
+        """Compute ``self.batch``; afterwards ``logits`` has a row for each token that asked for one.
+
+        Raises:
+            NoCells, Aborted, LlamaError: see there.
+        """
+        code = c.llama_decode(self._handle, self.batch.native())
+        self._rows = self.batch.num_outputs
+        if code == 0:
+            return
+        if code == 1:
+            raise NoCells(f"no KV cells for a batch of {self.batch.size} tokens")
+        if code == 2:  # noqa: PLR2004 - llama.h: 2 is "aborted"
+            raise Aborted
+        raise LlamaError(f"llama_decode returned {code}: {last_log()}")
+
+    def abort(self, requested: bool) -> None:
+        """Make the running decode stop at its next graph node, or allow decodes again. Safe from any thread."""
+        self._abort_flag[0] = b"\1" if requested else b"\0"
+
+    def logits(self) -> NDArray[np.float32]:
+        """Return a view of shape (outputs, vocabulary); it changes with the next decode."""
+        rows = c.llama_get_logits(self._handle)
+        return np.ctypeslib.as_array(rows, (self._rows, self._model.vocabulary.size))
+
+    def embedding(self, sequence: int) -> NDArray[np.float32]:
+        """Return the pooled vector of ``sequence`` in the last batch, not normalised, as a view."""
+        row = c.llama_get_embeddings_seq(self._handle, sequence)
+        return np.ctypeslib.as_array(row, (self._model.embedding_size,))
+
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Let ``target`` share the cells of ``source`` at positions ``start <= p < end``."""
+        c.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def remove(self, sequence: int, start: int = 0, end: int = -1) -> bool:
+        """Drop ``sequence`` from its cells at ``start <= p < end`` (-1: to its end). False: this memory cannot do it."""
+        return bool(c.llama_memory_seq_rm(self._memory, sequence, start, end))
+
+    def clear(self) -> None:
+        """Empty the cache."""
+        if self._has_memory:
+            c.llama_memory_clear(self._memory, False)
+
+
+class Batch:
+    """Up to ``capacity`` tokens for one decode, each in one sequence. Filled by slices, without a Python loop per token."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.size = 0
+        self._tokens = np.zeros(capacity, np.int32)
+        self._positions = np.zeros(capacity, np.int32)
+        self._sequences = np.zeros(capacity, np.int32)
+        self._outputs = np.zeros(capacity, np.int8)
+        self._counts = np.ones(capacity, np.int32)
+        first = self._sequences.ctypes.data
+        self._sequence_pointers = np.arange(first, first + 4 * capacity, 4, np.uint64)
+        self._struct = c.llama_batch(
+            n_tokens=0,
+            token=_pointer(self._tokens, c.llama_token),
+            pos=_pointer(self._positions, c.llama_pos),
+            n_seq_id=_pointer(self._counts, ctypes.c_int32),
+            seq_id=ctypes.cast(self._sequence_pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(c.llama_seq_id))),
+            logits=_pointer(self._outputs, ctypes.c_int8),
+        )
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        self.size = 0
+
+    def add(self, sequence: int, start: int, tokens: list[int], num_outputs: int) -> None:
+        """Append ``tokens`` of ``sequence`` at positions from ``start``; the last ``num_outputs`` of them get an output row."""
+        first, last = self.size, self.size + len(tokens)
+        self._tokens[first:last] = tokens
+        self._positions[first:last] = np.arange(start, start + len(tokens))
+        self._sequences[first:last] = sequence
+        self._outputs[first:last] = 0
+        self._outputs[last - num_outputs : last] = 1
+        self.size = last
+
+    @property
+    def num_outputs(self) -> int:
+        """Rows that the decode yields."""
+        return int(self._outputs[: self.size].sum())
+
+    def native(self) -> Any:
+        """Return the C struct, valid until the next change."""
+        self._struct.n_tokens = self.size
+        return self._struct
+
+
+def _pointer(array: NDArray[Any], kind: Any) -> Any:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+
+_STRLEN: Any = ctypes.cast(ctypes.CDLL(None).strlen, c.ggml_abort_callback)
+
+_KV_TYPES: Final = {
+    "f32": c.GGML_TYPE_F32,
+    "f16": c.GGML_TYPE_F16,
+    "bf16": 30,  # GGML_TYPE_BF16, which the binding does not name
+    "q8_0": c.GGML_TYPE_Q8_0,
+    "q5_1": c.GGML_TYPE_Q5_1,
+    "q5_0": c.GGML_TYPE_Q5_0,
+    "q4_1": c.GGML_TYPE_Q4_1,
+    "q4_0": c.GGML_TYPE_Q4_0,
+}
+
+
+def _context_params(settings: ContextSettings) -> Any:
+    params = c.llama_context_default_params()
+    params.n_ctx = settings.cells
+    params.n_batch = settings.batch_size
+    params.n_ubatch = settings.micro_batch_size
+    params.n_seq_max = settings.num_sequences
+    params.n_threads = settings.threads
+    params.n_threads_batch = settings.batch_threads
+    params.type_k = _KV_TYPES[settings.kv_type_k]
+    params.type_v = _KV_TYPES[settings.kv_type_v]
+    params.flash_attn_type = int(settings.flash_attention)
+    params.embeddings = settings.embeddings
+    params.kv_unified = True
+    params.swa_full = False
+    params.no_perf = True
+    return params
+
+
+def _text(function: Any, *arguments: Any) -> str:
+    """Call a C function of the form (..., buffer, size) -> length and return its text."""
+    size = 256
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        length = function(*arguments, buffer, size)
+        if length < size:
+            return buffer.value.decode("utf-8", "replace")
+        size = length + 1
+
+
+def _metadata(handle: Any) -> Iterator[tuple[str, str]]:
+    for index in range(c.llama_model_meta_count(handle)):
+        key = _text(c.llama_model_meta_key_by_index, handle, index)
+        yield key, _text(c.llama_model_meta_val_str_by_index, handle, index)
+
+
+def _read_vocabulary(vocab: Any) -> Vocabulary:
+    pieces = [
+        Piece(
+            _piece(vocab, token),
+            is_control=bool(c.llama_vocab_is_control(vocab, token)),
+            is_end=bool(c.llama_vocab_is_eog(vocab, token)),
+        )
+        for token in range(c.llama_vocab_n_tokens(vocab))
+    ]
+    named: dict[str, int] = {
+        "bos": c.llama_vocab_bos(vocab),
+        "eos": c.llama_vocab_eos(vocab),
+        "prefix": c.llama_vocab_fim_pre(vocab),
+        "suffix": c.llama_vocab_fim_suf(vocab),
+        "middle": c.llama_vocab_fim_mid(vocab),
+    }
+    adds_bos = bool(c.llama_vocab_get_add_bos(vocab))
+
+    def tokenize(text: str, special: bool, add: bool) -> list[int]:
+        return _tokenize(vocab, text, special, add)
+
+    named = {name: token for name, token in named.items() if token >= 0}
+    return Vocabulary(tokenize, pieces, named, adds_bos=adds_bos, handle=vocab)
+
+
+def _piece(vocab: Any, token: int) -> bytes:
+    size = 64
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        length = c.llama_token_to_piece(vocab, token, buffer, size, 0, True)
+        if length >= 0:
+            return buffer.raw[:length]
+        size = -length
+
+
+def _tokenize(vocab: Any, text: str, special: bool, add: bool) -> list[int]:
+    data = text.encode()
+    size = len(data) + 8
+    buffer = np.empty(size, np.int32)
+    count = c.llama_tokenize(vocab, data, len(data), _pointer(buffer, c.llama_token), size, add, special)
+    if count < 0:
+        raise LlamaError(f"llama_tokenize returned {count} for {len(data)} bytes")
+    return list(map(int, buffer[:count]))

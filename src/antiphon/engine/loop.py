@@ -1,0 +1,161 @@
+"""The step loop: takes requests from its inbox, plans a step, decodes it, and sends the answers on as one batch."""
+
+import queue
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from antiphon.engine.llama import Aborted, Context
+from antiphon.engine.messages import Answer, Failed
+from antiphon.engine.sampler import BrokenLogits, Logits
+from antiphon.engine.scheduler import Scheduler, Sequence, Slice, Step
+from antiphon.engine.statistics import EngineStatistics
+from antiphon.engine.tasks import Key, Task
+
+Emit = Callable[[list[tuple[int, Answer]]], None]
+"""Sends (connection, answer) pairs; called from the loop's thread."""
+
+
+class CancelTask(msgspec.Struct, frozen=True):
+    """Stop one request, or with ``request`` None all of a connection's."""
+
+    connection: int
+    request: int | None = None
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """End the loop."""
+
+
+Command = Task | CancelTask | Stop
+
+
+class StepLoop:
+    """Runs tasks over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
+
+    def __init__(self, context: Context, scheduler: Scheduler, emit: Emit) -> None:
+        self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self.step_started: float | None = None
+        self.statistics = EngineStatistics()
+        self._context = context
+        self._scheduler = scheduler
+        self._emit = emit
+        self._tasks: dict[Key, Task] = {}
+        self._owners: dict[int, Task] = {}
+        self._answers: list[tuple[int, Answer]] = []
+        self._in_step: frozenset[Key] = frozenset()
+
+    def run(self) -> None:
+        """Work until ``Stop``."""
+        while self._receive():
+            self._expire()
+            step = self._scheduler.plan()
+            if step.slices:
+                self._compute(step)
+            if self._answers:
+                self._emit(self._answers)
+                self._answers = []
+
+    def cancel(self, command: CancelTask) -> None:
+        """Cancel from any thread; a step that computes for nobody else is aborted within milliseconds."""
+        self.inbox.put(command)
+        in_step = self._in_step
+        if in_step and all(key[0] == command.connection and command.request in (None, key[1]) for key in in_step):
+            self._context.abort(True)
+
+    def _receive(self) -> bool:
+        """Take all commands, waiting for one when there is nothing to do. False: the loop is to end."""
+        wait = not self._tasks
+        while True:
+            try:
+                command = self.inbox.get(block=wait)
+            except queue.Empty:
+                return True
+            wait = False
+            match command:
+                case Stop():
+                    return False
+                case CancelTask(connection, request):
+                    self._cancel(connection, request)
+                case Task():
+                    self._begin(command)
+
+    def _begin(self, task: Task) -> None:
+        self._tasks[task.key] = task
+        for sequence in task.sequences:
+            self._owners[id(sequence)] = task
+            self._scheduler.add(sequence)
+
+    def _cancel(self, connection: int, request: int | None) -> None:
+        keys = [key for key in self._tasks if key[0] == connection and request in (None, key[1])]
+        for key in keys:
+            self._drop(self._tasks[key])
+
+    def _drop(self, task: Task) -> None:
+        for sequence in task.sequences:
+            self._release(sequence)
+        del self._tasks[task.key]
+
+    def _release(self, sequence: Sequence) -> None:
+        del self._owners[id(sequence)]
+        slot = self._scheduler.remove(sequence)
+        if slot is not None:
+            self._context.remove(slot)
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for task in [task for task in self._tasks.values() if task.deadline is not None and task.deadline < now]:
+            self._fail(task, "deadline", "the request's deadline passed before it was complete")
+
+    def _fail(self, task: Task, kind: Literal["deadline", "internal"], message: str) -> None:
+        self._answers.append((task.key[0], Failed(task.key[1], kind, message)))
+        self._drop(task)
+
+    def _compute(self, step: Step) -> None:
+        batch = self._context.batch
+        batch.clear()
+        for piece in step.slices:
+            tokens = piece.sequence.tokens[piece.start : piece.start + piece.count]
+            batch.add(piece.sequence.slot, piece.start, tokens, piece.num_outputs)
+        self.step_started = time.monotonic()
+        self._in_step = frozenset(self._owners[id(piece.sequence)].key for piece in step.slices)
+        try:
+            self._context.decode()
+        except Aborted:
+            self._roll_back(step)
+            return
+        finally:
+            self.step_started = None
+            self._in_step = frozenset()
+            self._context.abort(False)
+        self._use(step)
+
+    def _roll_back(self, step: Step) -> None:
+        for piece in step.slices:
+            self._context.remove(piece.sequence.slot, piece.start)
+
+    def _use(self, step: Step) -> None:
+        logits = self._context.logits() if self._context.batch.num_outputs else None
+        row = 0
+        for piece in step.slices:
+            piece.sequence.num_computed = piece.start + piece.count
+            if piece.num_outputs and logits is not None:
+                self._hand_over(piece, logits[row : row + piece.num_outputs])
+                row += piece.num_outputs
+
+    def _hand_over(self, piece: Slice, rows: Logits) -> None:
+        task = self._owners[id(piece.sequence)]
+        before = list(task.sequences)
+        first = piece.start + piece.count - piece.num_outputs
+        try:
+            self._answers.extend((task.key[0], answer) for answer in task.take(piece.sequence, first, rows))
+        except BrokenLogits as error:
+            self._fail(task, "internal", str(error))
+            return
+        for sequence in before:
+            if sequence not in task.sequences:
+                self._release(sequence)
+        if not task.sequences:
+            del self._tasks[task.key]

@@ -1,0 +1,64 @@
+"""Inside the engine's process: the model's loop in the main thread, socket and heartbeat in a second one."""
+
+import asyncio
+import importlib.util
+import os
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.listener import Listener
+from antiphon.engine.messages import Answer, Heartbeat, LoadFailed, Ready, Report
+from antiphon.engine.settings import EngineSettings
+from antiphon.engine.wire import frame
+
+HEARTBEAT_S = 0.25
+
+
+def run(settings: EngineSettings, socket: Path, reports: BinaryIO) -> None:
+    """Load the model, say so, and serve. Returns when the model cannot be loaded."""
+    try:
+        _Process(settings, socket, reports).run()
+    except EngineStartFailed as error:
+        _report(reports, LoadFailed(error.message, error.hint))
+
+
+class _Process:
+    def __init__(self, settings: EngineSettings, socket: Path, reports: BinaryIO) -> None:
+        if importlib.util.find_spec("llama_cpp") is None:
+            raise EngineStartFailed(
+                "llama-cpp-python is not installed",
+                hint="Install what runs local models: pip install 'antiphon[local]'",
+            )
+        from antiphon.engine.service import ModelService  # noqa: PLC0415 - checked to be there just now
+
+        self._socket = socket
+        self._reports = reports
+        self._service = ModelService(settings, self._emit)
+
+    def run(self) -> None:
+        threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True, name="socket").start()
+        self._service.loop.run()
+
+    def _emit(self, answers: list[tuple[int, Answer]]) -> None:
+        self._listener.send(answers)
+
+    async def _serve(self) -> None:
+        self._listener = Listener(self._service.info, self._service)
+        server = await self._listener.serve(self._socket)
+        _report(self._reports, Ready(self._service.info))
+        async with server:
+            while True:
+                await asyncio.sleep(HEARTBEAT_S)
+                started = self._service.loop.step_started
+                step_s = 0.0 if started is None else time.monotonic() - started
+                _report(self._reports, Heartbeat(step_s, self._service.statistics()))
+
+
+def _report(reports: BinaryIO, report: Report) -> None:
+    try:
+        reports.write(frame(report))
+    except BrokenPipeError:
+        os._exit(0)

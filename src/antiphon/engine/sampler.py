@@ -1,0 +1,126 @@
+"""Drawing tokens from logits, vectorised over the vocabulary.
+
+The order is OpenAI's: bias and penalties change the logits, the temperature scales them, ``top_p`` keeps the
+smallest set of tokens whose probability reaches it, and a seeded generator draws. Log-probabilities are of the
+unmodified logits.
+"""
+
+import secrets
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antiphon.engine.messages import Sampling, Token, TopToken
+from antiphon.engine.vocabulary import Vocabulary
+
+Logits = NDArray[np.float32]
+_FORCED = 100.0
+"""OpenAI's logit_bias of 100 means "only this token", and -100 "never"."""
+_FIRST_CANDIDATES = 256
+
+
+class BrokenLogits(ArithmeticError):
+    """The model computed something that is no distribution."""
+
+
+class Sampler:
+    """Draws the tokens of one choice. Reproducible: same settings, seed and logits give the same tokens."""
+
+    __slots__ = ("_bias", "_bias_ids", "_counts", "_forced", "_random", "_sampling")
+
+    def __init__(self, sampling: Sampling, choice: int) -> None:
+        self._sampling = sampling
+        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        self._random = np.random.Generator(np.random.PCG64((seed + choice) % 2**64))
+        ids = list(sampling.logit_bias)
+        self._bias_ids = np.array([int(token) for token in ids], np.intp)
+        bias = np.array([sampling.logit_bias[token] for token in ids], np.float32)
+        self._forced = self._bias_ids[bias >= _FORCED]
+        bias[bias <= -_FORCED] = -np.inf
+        self._bias = bias
+        self._counts: dict[int, int] = {}
+
+    @property
+    def is_plain_greedy(self) -> bool:
+        """Whether the most likely token is always the answer."""
+        penalised = self._sampling.presence_penalty or self._sampling.frequency_penalty
+        return self._sampling.temperature == 0 and not len(self._bias) and not penalised
+
+    def accept(self, token: int) -> None:
+        """Count a token of the text, drawn or forced, for the penalties."""
+        if self._sampling.presence_penalty or self._sampling.frequency_penalty:
+            self._counts[token] = self._counts.get(token, 0) + 1
+
+    def draw(self, logits: Logits, mask: NDArray[np.bool_] | None = None) -> int:
+        """Return the next token. ``mask`` says which tokens a grammar allows; it prevails over biases.
+
+        Raises:
+            BrokenLogits: a logit is not a number, or none is left.
+        """
+        if self.is_plain_greedy and mask is None:
+            return int(logits.argmax())
+        adjusted = self._adjust(logits)
+        if mask is not None:
+            adjusted[~mask] = -np.inf
+            if adjusted.max() == -np.inf:
+                adjusted = np.where(mask, logits, np.float32(-np.inf))
+        top = int(adjusted.argmax())
+        if not np.isfinite(adjusted[top]):
+            raise BrokenLogits(f"the most likely of {len(logits)} tokens has the logit {adjusted[top]!r}")
+        return top if self._sampling.temperature == 0 else self._draw(adjusted, top)
+
+    def _adjust(self, logits: Logits) -> Logits:
+        adjusted = logits.copy()
+        adjusted[self._bias_ids] += self._bias
+        if self._counts:
+            ids = np.fromiter(self._counts, np.intp, len(self._counts))
+            counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+            adjusted[ids] -= self._sampling.frequency_penalty * counts + np.float32(self._sampling.presence_penalty)
+        if len(self._forced):
+            forced = np.full_like(adjusted, -np.inf)
+            forced[self._forced] = adjusted[self._forced]
+            return forced
+        return adjusted
+
+    def _draw(self, adjusted: Logits, top: int) -> int:
+        weights = np.exp((adjusted - adjusted[top]) / np.float32(self._sampling.temperature))
+        ids, weights = _nucleus(weights, self._sampling.top_p) if self._sampling.top_p < 1 else (None, weights)
+        cumulated: NDArray[np.float64] = np.cumsum(weights, dtype=np.float64)
+        at = min(int(np.searchsorted(cumulated, self._random.random() * cumulated[-1], side="right")), len(cumulated) - 1)
+        return at if ids is None else int(ids[at])
+
+
+def _nucleus(weights: Logits, top_p: float) -> tuple[NDArray[np.intp], Logits]:
+    """Return ids and weights of the fewest most likely tokens that hold ``top_p`` of the weight, likeliest first."""
+    wanted = top_p * weights.sum(dtype=np.float64)
+    count = min(_FIRST_CANDIDATES, len(weights))
+    while True:
+        ids = _likeliest(weights, count)
+        cumulated = np.cumsum(weights[ids], dtype=np.float64)
+        if cumulated[-1] >= wanted or count == len(weights):
+            keep = int(np.searchsorted(cumulated, wanted)) + 1
+            return ids[:keep], weights[ids[:keep]]
+        count = min(8 * count, len(weights))
+
+
+def _likeliest(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
+    """Return the ids of the ``count`` largest values, largest first, the smaller id first among equals."""
+    if not count:
+        return np.empty(0, np.intp)
+    ids = np.argpartition(values, len(values) - count)[len(values) - count :]
+    order: NDArray[np.intp] = np.lexsort((ids, -values[ids]))
+    return ids[order]
+
+
+def log_probabilities(logits: Logits) -> NDArray[np.float64]:
+    """Return the natural log-softmax of one row, in double precision."""
+    row = logits.astype(np.float64)
+    row -= row.max()
+    return row - np.log(np.exp(row).sum())
+
+
+def describe(logits: Logits, token: int, num_top: int, vocabulary: Vocabulary) -> Token:
+    """Return ``token`` with its log-probability and the ``num_top`` likeliest alternatives, from unmodified logits."""
+    row = log_probabilities(logits)
+    top = tuple(TopToken(at, vocabulary.data[at], float(row[at])) for at in map(int, _likeliest(row, num_top)))
+    return Token(token, vocabulary.data[token], float(row[token]), top)

@@ -1,0 +1,93 @@
+"""How one model is run. Every field that may be None is chosen from the model and the machine, and reported."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from antiphon.errors import ConfigError
+
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of an engine process; names are llama.cpp's where it has one.
+
+    Raises:
+        ConfigError: a value out of range, naming the setting.
+    """
+
+    model_path: Path
+    """The GGUF file."""
+    context_size: int | None = None
+    """Tokens that one request may use, prompt and completion together. None: what the model was trained with."""
+    cache_size: int | None = None
+    """KV cells shared by all requests and the prefix cache. None: several contexts, as memory allows."""
+    num_sequences: int | None = None
+    """Requests' choices that run at once. None: 32, fewer where a sequence needs a state of its own."""
+    batch_size: int | None = None
+    """Most tokens computed in one step. None: 512."""
+    micro_batch_size: int | None = None
+    """Most tokens computed in one pass of the graph. None: the batch size."""
+    threads: int | None = None
+    """Threads of a step that only decodes. None: the usable cores."""
+    batch_threads: int | None = None
+    """Threads of a step with prompt tokens in it. None: the usable cores."""
+    gpu_layers: int | None = None
+    """Layers to put on a GPU. None: all, where llama.cpp was built with one."""
+    kv_type_k: KvType = "f16"
+    """Type of cached keys; a quantised type saves memory and costs accuracy."""
+    kv_type_v: KvType = "f16"
+    """Type of cached values; a quantised type needs flash attention."""
+    flash_attention: bool | None = None
+    """None: off on CPU, where the plain path is as fast and independent of batch shapes; on where it is needed."""
+    max_queue: int = 256
+    """Requests that may wait; the next one is refused at once."""
+    prefix_cache: bool = True
+    """Share computed prompt prefixes between requests, where the model's memory allows it."""
+    step_timeout_s: float = 120.0
+    """A step longer than this means that native code hangs; the process is then replaced."""
+    start_timeout_s: float = 600.0
+    """Longest time a model may take to load."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "context_size",
+            "cache_size",
+            "num_sequences",
+            "batch_size",
+            "micro_batch_size",
+            "threads",
+            "batch_threads",
+            "max_queue",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"engine setting {name} must be at least 1, got {value!r}")
+        if self.num_sequences is not None and self.num_sequences > MAX_SEQUENCES:
+            raise ConfigError(
+                f"engine setting num_sequences must be at most {MAX_SEQUENCES}, got {self.num_sequences!r}"
+            )
+        for name in ("step_timeout_s", "start_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"engine setting {name} must be above 0, got {getattr(self, name)!r}")
+
+
+MAX_SEQUENCES = 128
+"""Half of the sequence ids of a llama.cpp context; the other half hold the prefix cache."""
+
+
+def to_json(settings: EngineSettings) -> bytes:
+    """Return settings as one line of JSON."""
+    return msgspec.json.encode(settings, enc_hook=str)
+
+
+def from_json(line: bytes) -> EngineSettings:
+    """Return the settings that ``to_json`` wrote."""
+    return msgspec.json.decode(line, type=EngineSettings, dec_hook=_decode)
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(kind)

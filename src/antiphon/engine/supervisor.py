@@ -1,0 +1,184 @@
+"""Owns an engine's process: starts it, watches its heartbeat, restarts it with backoff, and leaves no orphan."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.messages import Heartbeat, LoadFailed, ModelInfo, Ready, Report
+from antiphon.engine.settings import EngineSettings, to_json
+from antiphon.engine.statistics import EngineStatistics
+from antiphon.engine.wire import FrameError, read_frame
+
+State = Literal["loading", "ready", "restarting", "failed", "stopped"]
+_decode_report = msgspec.msgpack.Decoder(Report).decode
+_HEARTBEAT_TIMEOUT_S = 10.0
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 30.0
+_HEALTHY_AFTER_S = 60.0
+_KEPT_STDERR_LINES = 50
+
+
+class Supervisor:
+    """Keeps one engine process running from ``start`` to ``aclose``.
+
+    ``on_ready`` is called, with the socket's path, whenever a process can be connected to.
+    """
+
+    def __init__(self, settings: EngineSettings, on_ready: Callable[[Path, ModelInfo], None]) -> None:
+        self.state: State = "stopped"
+        self.statistics = EngineStatistics()
+        self.failure: EngineStartFailed | None = None
+        self._settings = settings
+        self._on_ready = on_ready
+        self._directory = tempfile.TemporaryDirectory(prefix="antiphon-")
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._num_starts = 0
+
+    async def start(self) -> None:
+        """Start the process and wait until the model is loaded.
+
+        Raises:
+            EngineStartFailed: it cannot be; nothing is left running.
+        """
+        self.state = "loading"
+        try:
+            await self._spawn()
+        except BaseException:
+            await self._kill()
+            self.state = "failed"
+            raise
+        self._watcher = asyncio.create_task(self._keep_running())
+
+    async def aclose(self) -> None:
+        """End the process. Idempotent."""
+        self.state = "stopped"
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        await self._kill()
+        self._directory.cleanup()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, None while there is none."""
+        return None if self._process is None or self._process.returncode is not None else self._process.pid
+
+    async def _spawn(self) -> None:
+        self._num_starts += 1
+        path = Path(self._directory.name) / f"engine-{self._num_starts}.sock"
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "antiphon.engine", str(path),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=_environment(),
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stderr is not None
+        self._stderr: deque[str] = deque(maxlen=_KEPT_STDERR_LINES)
+        self._stderr_reader = asyncio.create_task(_keep_lines(self._process.stderr, self._stderr))
+        self._process.stdin.write(to_json(self._settings) + b"\n")
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                report = await self._report()
+        except TimeoutError:
+            seconds = self._settings.start_timeout_s
+            raise EngineStartFailed(
+                f"the model was not loaded within {seconds} s", hint="Raise `start_timeout_s`."
+            ) from None
+        match report:
+            case Ready(info):
+                self.state = "ready"
+                self._on_ready(path, info)
+            case LoadFailed(message, hint):
+                raise EngineStartFailed(message, hint=hint)
+            case _:
+                raise EngineStartFailed(await self._epitaph(), hint=_guess_hint(await self._exit_code()))
+
+    async def _report(self) -> Report | None:
+        """Return the process's next report, None if it ended."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        try:
+            body = await read_frame(self._process.stdout)
+        except FrameError:
+            return None
+        return None if body is None else _decode_report(body)
+
+    async def _keep_running(self) -> None:
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            healthy_s = await self._watch()
+            backoff_s = _FIRST_BACKOFF_S if healthy_s > _HEALTHY_AFTER_S else backoff_s
+            self.state = "restarting"
+            while self.state == "restarting":
+                await self._kill()
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
+                try:
+                    await self._spawn()
+                except EngineStartFailed as error:
+                    self.failure = error
+
+    async def _watch(self) -> float:
+        """Return, when the process has ended or hangs, how long it was well."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while True:
+            try:
+                async with asyncio.timeout(_HEARTBEAT_TIMEOUT_S):
+                    report = await self._report()
+            except TimeoutError:
+                break
+            if not isinstance(report, Heartbeat) or report.step_s > self._settings.step_timeout_s:
+                break
+            self.statistics = msgspec.structs.replace(report.statistics, restarts=self._num_starts - 1)
+        return loop.time() - started
+
+    async def _kill(self) -> None:
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            # Not Process.kill: that polls, and so takes the exit status away from asyncio's watcher.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        self._stderr_reader.cancel()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    async def _exit_code(self) -> int:
+        assert self._process is not None
+        return await self._process.wait()
+
+    async def _epitaph(self) -> str:
+        code = await self._exit_code()
+        last = "; ".join(line for line in list(self._stderr)[-5:] if line)
+        return f"the engine's process ended with code {code} while loading{': ' + last if last else ''}"
+
+
+def _guess_hint(code: int) -> str:
+    if code == -9:  # noqa: PLR2004 - SIGKILL, which nobody sends but the kernel
+        return "The system probably ran out of memory: use a smaller model, context or cache."
+    return "Run it by hand with the same settings to see the whole output."
+
+
+async def _keep_lines(stream: asyncio.StreamReader, lines: deque[str]) -> None:
+    while line := await stream.readline():
+        lines.append(line.decode("utf-8", "replace").rstrip())
+
+
+def _environment() -> dict[str, str]:
+    """The process's environment: OpenMP's threads must not burn a core while they wait for us."""
+    package_root = str(Path(__file__).parents[2])
+    search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+    return {"OMP_WAIT_POLICY": "passive", **os.environ, "PYTHONPATH": search_path}

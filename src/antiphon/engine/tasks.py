@@ -1,0 +1,160 @@
+"""The requests that run: what each does with the logits of its sequences, and which answers that makes."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from antiphon.engine.detokeniser import Detokeniser
+from antiphon.engine.messages import Answer, Delta, Finished, Generate, Score, Scored, Started, Token
+from antiphon.engine.sampler import Logits, Sampler, describe, log_probabilities
+from antiphon.engine.scheduler import Sequence
+from antiphon.engine.vocabulary import Vocabulary
+
+Key = tuple[int, int]
+"""Connection and request id."""
+
+
+class Task(ABC):
+    """A request with sequences in the scheduler. ``arrived`` is on the monotonic clock."""
+
+    def __init__(self, key: Key, deadline_s: float | None = None) -> None:
+        self.key = key
+        self.arrived = time.monotonic()
+        self.deadline = None if deadline_s is None else self.arrived + deadline_s
+        self.sequences: list[Sequence] = []
+
+    @abstractmethod
+    def take(self, sequence: Sequence, start: int, rows: Logits) -> Iterator[Answer]:
+        """Use the logits of positions from ``start`` on, extend the sequence or drop it from ``sequences``."""
+
+
+class Choice:
+    """One text that grows: sampler, detokeniser, and when it ends."""
+
+    def __init__(
+        self, request: Generate, index: int, prompt: list[int], max_tokens: int, vocabulary: Vocabulary
+    ) -> None:
+        self.sequence = Sequence(list(prompt), len(prompt) + max_tokens, 0 if request.echo_logprobs else None)
+        self._request = request
+        self._index = index
+        self._max_tokens = max_tokens
+        self._vocabulary = vocabulary
+        self._data = vocabulary.data if request.special else vocabulary.plain
+        self._sampler = Sampler(request.sampling, index)
+        self._detokeniser = Detokeniser(request.stop)
+        self._ends = vocabulary.end_tokens | frozenset(request.stop_token_ids)
+        self._num_tokens = 0
+        self._num_bytes = 0
+        self._pending: list[tuple[int, Token]] = []
+
+    def advance(self, logits: Logits) -> Iterator[Delta | Finished]:
+        """Draw the next token."""
+        if self._max_tokens == 0:
+            yield self._finished("length")
+            return
+        token = self._sampler.draw(logits)
+        if token in self._ends:
+            yield from self._end("stop")
+            return
+        self._sampler.accept(token)
+        self.sequence.tokens.append(token)
+        yield from self._say(token, logits)
+
+    def _say(self, token: int, logits: Logits) -> Iterator[Delta | Finished]:
+        self._num_tokens += 1
+        if self._request.logprobs is not None:
+            described = describe(logits, token, self._request.logprobs, self._vocabulary)
+            self._pending.append((self._num_bytes, described))
+        data = self._data[token]
+        self._num_bytes += len(data)
+        text = self._detokeniser.push(data)
+        if self._detokeniser.stopped is not None or self._num_tokens == self._max_tokens:
+            yield from self._end("stop" if self._detokeniser.stopped is not None else "length", text)
+        elif text:
+            yield self._delta(text, () if self._detokeniser.is_holding else self._flush())
+
+    def _end(self, reason: str, text: str = "") -> Iterator[Delta | Finished]:
+        text += self._detokeniser.finish()
+        stopped = self._detokeniser.stopped
+        if stopped is not None:
+            reason = "stop"
+        tokens = self._flush()
+        if text or tokens:
+            yield self._delta(text, tokens)
+        yield self._finished("stop" if reason == "stop" else "length")
+
+    def _flush(self) -> tuple[Token, ...]:
+        tokens = tuple(token for _, token in self._pending)
+        self._pending.clear()
+        return tokens
+
+    def _delta(self, text: str, tokens: tuple[Token, ...]) -> Delta:
+        return Delta(self._request.id, self._index, text, self._num_tokens, tokens)
+
+    def _finished(self, reason: str) -> Finished:
+        finish = "stop" if reason == "stop" else "length"
+        return Finished(self._request.id, self._index, finish, self._num_tokens, self._detokeniser.stopped)
+
+
+class Generation(Task):
+    """A ``Generate`` request: ``n`` choices after one prompt."""
+
+    def __init__(self, key: Key, request: Generate, prompt: list[int], max_tokens: int, vocabulary: Vocabulary) -> None:
+        super().__init__(key, request.deadline_s)
+        self._request = request
+        self._vocabulary = vocabulary
+        choices = [Choice(request, index, prompt, max_tokens, vocabulary) for index in range(request.n)]
+        self._choices = {id(choice.sequence): choice for choice in choices}
+        self.sequences = [choice.sequence for choice in choices]
+        self._echo = [Token(prompt[0], vocabulary.data[prompt[0]])] if request.echo_logprobs else []
+        self._is_started = False
+
+    def take(self, sequence: Sequence, start: int, rows: Logits) -> Iterator[Answer]:
+        """Collect the prompt's log-probabilities if asked for, then draw from the last row."""
+        choice = self._choices[id(sequence)]
+        if not self._is_started:
+            if self._request.echo_logprobs and sequence is self.sequences[0]:
+                self._collect(sequence, start, rows)
+            if start + len(rows) < sequence.num_prompt:
+                return
+            self._is_started = True
+            yield Started(self._request.id, sequence.num_prompt, sequence.num_shared, tuple(self._echo))
+        if start + len(rows) < sequence.num_prompt:
+            return
+        for answer in choice.advance(rows[-1]):
+            yield answer
+            if isinstance(answer, Finished):
+                self.sequences.remove(sequence)
+
+    def _collect(self, sequence: Sequence, start: int, rows: Logits) -> None:
+        num_top = self._request.logprobs or 0
+        for position, row in enumerate(rows, start + 1):
+            if position < sequence.num_prompt:
+                self._echo.append(describe(row, sequence.tokens[position], num_top, self._vocabulary))
+
+
+class Scoring(Task):
+    """A ``Score`` request: one sequence per continuation, computed like a prompt."""
+
+    def __init__(self, key: Key, request: Score, prompt: list[int], continuations: list[list[int]]) -> None:
+        super().__init__(key)
+        self._id = request.id
+        self._sums = [0.0] * len(continuations)
+        self._lengths = tuple(len(continuation) for continuation in continuations)
+        self._order: dict[int, int] = {}
+        for index, continuation in enumerate(continuations):
+            tokens = prompt + continuation
+            sequence = Sequence(tokens, len(tokens), len(prompt) - 1)
+            self._order[id(sequence)] = index
+            self.sequences.append(sequence)
+
+    def take(self, sequence: Sequence, start: int, rows: Logits) -> Iterator[Answer]:
+        """Add the log-probabilities of the tokens that follow each row's position."""
+        index = self._order[id(sequence)]
+        for position, row in enumerate(rows, start + 1):
+            if position < len(sequence.tokens):
+                self._sums[index] += float(log_probabilities(row)[sequence.tokens[position]])
+        if start + len(rows) == len(sequence.tokens):
+            self.sequences.remove(sequence)
+        if not self.sequences:
+            yield Scored(self._id, tuple(self._sums), self._lengths)
