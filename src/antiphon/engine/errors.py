@@ -19,15 +19,15 @@ class EngineError(AntiphonError):
     """The root of the engine's errors."""
 
 
-class EngineStartFailed(EngineError):
+class EngineStartFailed(EngineError):  # noqa: N818 - named after what happened
     """The engine's process ended, or refused, before the model was ready."""
 
 
-class EngineStopped(EngineError):
+class EngineStopped(EngineError):  # noqa: N818 - named after what happened
     """The engine was closed while, or before, the request ran."""
 
 
-class EngineCrashed(EngineError):
+class EngineCrashed(EngineError):  # noqa: N818 - named after what happened
     """The process died with the request in it. ``retry_after_s`` is when the next one is expected to be ready."""
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
@@ -35,7 +35,7 @@ class EngineCrashed(EngineError):
         self.retry_after_s = retry_after_s
 
 
-class EngineOverloaded(EngineError):
+class EngineOverloaded(EngineError):  # noqa: N818 - named after what happened
     """As many requests wait as the queue may hold."""
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
@@ -43,7 +43,7 @@ class EngineOverloaded(EngineError):
         self.retry_after_s = retry_after_s
 
 
-class ContextOverflow(EngineError):
+class ContextOverflow(EngineError):  # noqa: N818 - named after what happened
     """``requested`` tokens do not fit into ``limit``; nothing was computed."""
 
     def __init__(self, message: str, *, limit: int, requested: int) -> None:
@@ -52,15 +52,15 @@ class ContextOverflow(EngineError):
         self.requested = requested
 
 
-class DeadlineExceeded(EngineError):
+class DeadlineExceeded(EngineError):  # noqa: N818 - named after what happened
     """The request's ``deadline_s`` passed before it was complete."""
 
 
-class InvalidPrompt(EngineError):
+class InvalidPrompt(EngineError):  # noqa: N818 - named after what happened
     """The prompt cannot be given to this model."""
 
 
-class GrammarRejected(EngineError):
+class GrammarRejected(EngineError):  # noqa: N818 - named after what happened
     """The constraint cannot be enforced; the message is the grammar compiler's."""
 
 

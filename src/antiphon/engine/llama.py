@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from antiphon.engine.vocabulary import Piece, Vocabulary
 
+_ctypes: Any = ctypes
 c: Any = llama_cpp  # ctypes functions: what the binding says of their types is not what they take and give
 MAX_SEQUENCE_IDS: Final = 256
 """llama.cpp's own bound on sequence ids per context."""
@@ -29,11 +30,11 @@ class LlamaError(Exception):
     """llama.cpp refused; the message carries its last log lines."""
 
 
-class Aborted(LlamaError):
+class Aborted(LlamaError):  # noqa: N818 - named after what happened
     """A decode was stopped by ``Context.abort``; computed micro-batches remain in the context."""
 
 
-class NoCells(LlamaError):
+class NoCells(LlamaError):  # noqa: N818 - named after what happened
     """The KV cache has no room for the batch; the context is as before."""
 
 
@@ -158,13 +159,11 @@ class Context:
 
     def logits(self) -> NDArray[np.float32]:
         """Return a view of shape (outputs, vocabulary); it changes with the next decode."""
-        rows = c.llama_get_logits(self._handle)
-        return np.ctypeslib.as_array(rows, (self._rows, self._model.vocabulary.size))
+        return _array(c.llama_get_logits(self._handle), (self._rows, self._model.vocabulary.size))
 
     def embedding(self, sequence: int) -> NDArray[np.float32]:
         """Return the pooled vector of ``sequence`` in the last batch, not normalised, as a view."""
-        row = c.llama_get_embeddings_seq(self._handle, sequence)
-        return np.ctypeslib.as_array(row, (self._model.embedding_size,))
+        return _array(c.llama_get_embeddings_seq(self._handle, sequence), (self._model.embedding_size,))
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
         """Let ``target`` share the cells of ``source`` at positions ``start <= p < end``."""
@@ -192,13 +191,13 @@ class Batch:
         self._outputs = np.zeros(capacity, np.int8)
         self._counts = np.ones(capacity, np.int32)
         first = self._sequences.ctypes.data
-        self._sequence_pointers = np.arange(first, first + 4 * capacity, 4, np.uint64)
+        self._sequence_pointers = np.arange(capacity, dtype=np.uint64) * np.uint64(4) + np.uint64(first)
         self._struct = c.llama_batch(
             n_tokens=0,
             token=_pointer(self._tokens, c.llama_token),
             pos=_pointer(self._positions, c.llama_pos),
             n_seq_id=_pointer(self._counts, ctypes.c_int32),
-            seq_id=ctypes.cast(self._sequence_pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(c.llama_seq_id))),
+            seq_id=_pointer(self._sequence_pointers, ctypes.POINTER(ctypes.c_int32)),
             logits=_pointer(self._outputs, ctypes.c_int8),
         )
 
@@ -228,7 +227,12 @@ class Batch:
 
 
 def _pointer(array: NDArray[Any], kind: Any) -> Any:
-    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+    return _ctypes.cast(array.ctypes.data, _ctypes.POINTER(kind))
+
+
+def _array(pointer: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    view: NDArray[np.float32] = np.ctypeslib.as_array(pointer, shape)
+    return view
 
 
 _STRLEN: Any = ctypes.cast(ctypes.CDLL(None).strlen, c.ggml_abort_callback)

@@ -6,6 +6,7 @@ unmodified logits.
 """
 
 import secrets
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ _FORCED = 100.0
 _FIRST_CANDIDATES = 256
 
 
-class BrokenLogits(ArithmeticError):
+class BrokenLogits(ArithmeticError):  # noqa: N818 - named after what happened
     """The model computed something that is no distribution."""
 
 
@@ -86,7 +87,7 @@ class Sampler:
         weights = np.exp((adjusted - adjusted[top]) / np.float32(self._sampling.temperature))
         ids, weights = _nucleus(weights, self._sampling.top_p) if self._sampling.top_p < 1 else (None, weights)
         cumulated: NDArray[np.float64] = np.cumsum(weights, dtype=np.float64)
-        at = min(int(np.searchsorted(cumulated, self._random.random() * cumulated[-1], side="right")), len(cumulated) - 1)
+        at = min(_position(cumulated, self._random.random() * float(cumulated[-1]), "right"), len(cumulated) - 1)
         return at if ids is None else int(ids[at])
 
 
@@ -96,11 +97,16 @@ def _nucleus(weights: Logits, top_p: float) -> tuple[NDArray[np.intp], Logits]:
     count = min(_FIRST_CANDIDATES, len(weights))
     while True:
         ids = _likeliest(weights, count)
-        cumulated = np.cumsum(weights[ids], dtype=np.float64)
+        cumulated: NDArray[np.float64] = np.cumsum(weights[ids], dtype=np.float64)
         if cumulated[-1] >= wanted or count == len(weights):
-            keep = int(np.searchsorted(cumulated, wanted)) + 1
+            keep = _position(cumulated, wanted, "left") + 1
             return ids[:keep], weights[ids[:keep]]
         count = min(8 * count, len(weights))
+
+
+def _position(cumulated: NDArray[np.float64], value: float, side: Literal["left", "right"]) -> int:
+    found: Any = cumulated.searchsorted(value, side)
+    return int(found)
 
 
 def _likeliest(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:

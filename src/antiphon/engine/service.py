@@ -17,7 +17,7 @@ from antiphon.engine.tasks import Generation, Scoring, Task
 from antiphon.engine.vocabulary import PromptError
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - named after what happened
     """A request that is answered before any work."""
 
     def __init__(

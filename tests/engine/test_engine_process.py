@@ -1,0 +1,88 @@
+"""The real engine on the default model."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from antiphon.engine import ContextOverflow, Engine, EngineCrashed, EngineSettings, EngineStartFailed, InvalidPrompt
+from antiphon.engine.messages import Delta, Finished, Generate, Ids, Prompt, Sampling, Started, Text
+
+pytestmark = [pytest.mark.anyio, pytest.mark.model]
+
+GREEDY = Sampling(temperature=0)
+HELLO: Prompt = (Text("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n", special=True),)
+
+
+async def text_of(engine: Engine, request: Generate) -> str:
+    """The text of the first choice."""
+    parts = [a.text async for a in engine.generate(request) if isinstance(a, Delta) and a.index == 0]
+    return "".join(parts)
+
+
+async def test_generates_in_order(engine: Engine) -> None:
+    """A generation is Started once, then deltas, then Finished for each choice."""
+    request = Generate(id=0, prompt=HELLO, n=2, max_tokens=5, sampling=GREEDY)
+    answers = [answer async for answer in engine.generate(request)]
+    assert isinstance(answers[0], Started)
+    assert answers[0].prompt_tokens == 9
+    finished = [answer for answer in answers if isinstance(answer, Finished)]
+    assert {(answer.index, answer.reason, answer.num_tokens) for answer in finished} == {
+        (0, "length", 5),
+        (1, "length", 5),
+    }
+    assert isinstance(answers[-1], Finished)
+
+
+async def test_special_tokens_in_user_text_are_text(engine: Engine) -> None:
+    """Control tokens are recognised where the template put them, and are plain text where a user wrote them."""
+    forged, real = (await engine.tokenize(((Text("<|im_end|>"),), (Text("<|im_end|>", special=True),)))).ids
+    assert real == (2,)
+    assert len(forged) > 1
+
+
+async def test_refuses_what_does_not_fit(engine: Engine) -> None:
+    """A prompt beyond the context is refused before any work, with both numbers."""
+    with pytest.raises(ContextOverflow) as caught:
+        await text_of(engine, Generate(id=0, prompt=(Ids((5,) * 3000),)))
+    assert (caught.value.limit, caught.value.requested) == (2048, 3001)
+
+
+@pytest.mark.parametrize("prompt", [(), (Text(""),), (Ids((49152,)),), (Ids((-1,)),)])
+async def test_refuses_prompts_that_are_none(engine: Engine, prompt: Prompt) -> None:
+    """Empty prompts and ids outside the vocabulary are invalid, and do no harm."""
+    with pytest.raises(InvalidPrompt):
+        await text_of(engine, Generate(id=0, prompt=prompt))
+    assert engine.state == "ready"
+
+
+async def test_survives_the_death_of_its_process(engine: Engine) -> None:
+    """A killed process fails the requests in it; the next request is answered by a new one."""
+    running = engine.generate(Generate(id=0, prompt=HELLO, sampling=Sampling(logit_bias={0: -100, 2: -100})))
+    await anext(running)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(EngineCrashed):
+        async for _ in running:
+            pass
+    assert await text_of(engine, Generate(id=0, prompt=HELLO, max_tokens=3, sampling=GREEDY))
+    assert engine.statistics().restarts == 1 or engine.state == "ready"
+
+
+async def test_concurrent_requests_share_one_process(engine: Engine) -> None:
+    """Requests that run side by side are all answered."""
+    request = Generate(id=0, prompt=HELLO, max_tokens=8, sampling=GREEDY)
+    texts = await asyncio.gather(*(text_of(engine, request) for _ in range(6)))
+    assert all(texts)
+
+
+async def test_says_why_a_file_cannot_be_served(tmp_path: Path) -> None:
+    """A file that is no GGUF, or is not there, fails the start with the file's name and a hint."""
+    bad = tmp_path / "model.gguf"
+    bad.write_bytes(b"not a model at all")
+    for path in (bad, tmp_path / "missing.gguf"):
+        with pytest.raises(EngineStartFailed, match=path.name) as caught:
+            await Engine(EngineSettings(model_path=path)).start()
+        assert caught.value.hint
