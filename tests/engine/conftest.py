@@ -1,4 +1,4 @@
-"""Engines on the default models, one for all tests of this folder that do not harm it."""
+"""The default models' files, and an engine on the chat model."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -6,12 +6,24 @@ from pathlib import Path
 import pytest
 
 from antiphon.engine import Engine, EngineSettings
+from antiphon.models import Catalogue, Store
+
+
+def stored(model_id: str) -> Path:
+    """The file of a default model, fetched at the first use."""
+    return Store().ensure(Catalogue.default().resolve(model_id).entry)
 
 
 @pytest.fixture(scope="session")
-def chat_model(model_home: Path) -> Path:
+def chat_model() -> Path:
     """The default chat model's file."""
-    return next(model_home.rglob("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    return stored("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def embedding_model() -> Path:
+    """The default embedding model's file."""
+    return stored("all-minilm-l6-v2")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from antiphon.engine import ContextOverflow, Engine, EngineCrashed, EngineSettings, EngineStartFailed, InvalidPrompt
@@ -27,7 +28,7 @@ async def test_generates_in_order(engine: Engine) -> None:
     request = Generate(id=0, prompt=HELLO, n=2, max_tokens=5, sampling=GREEDY)
     answers = [answer async for answer in engine.generate(request)]
     assert isinstance(answers[0], Started)
-    assert answers[0].prompt_tokens == 9
+    assert answers[0].prompt_tokens == 10
     finished = [answer for answer in answers if isinstance(answer, Finished)]
     assert {(answer.index, answer.reason, answer.num_tokens) for answer in finished} == {
         (0, "length", 5),
@@ -86,3 +87,23 @@ async def test_says_why_a_file_cannot_be_served(tmp_path: Path) -> None:
         with pytest.raises(EngineStartFailed, match=path.name) as caught:
             await Engine(EngineSettings(model_path=path)).start()
         assert caught.value.hint
+
+
+async def test_embeds(embedding_model: Path) -> None:
+    """An embedding model gives unit vectors that put like near like, whatever else is in the batch."""
+    engine = Engine(EngineSettings(model_path=embedding_model))
+    await engine.start()
+    try:
+        texts = ("machine learning", "deep learning", "cooking recipes")
+        embedded = await engine.embed(tuple((Text(text),) for text in texts))
+        first, second, third = (np.frombuffer(vector, "<f4") for vector in embedded.vectors)
+        assert first @ second > first @ third
+        assert np.linalg.norm(first) == pytest.approx(1, abs=1e-5)
+        alone = await engine.embed(((Text("deep learning"),),))
+        assert np.frombuffer(alone.vectors[0], "<f4") @ second == pytest.approx(1, abs=1e-4)
+        with pytest.raises(ContextOverflow):
+            await engine.embed(((Text("word " * 600),),))
+        with pytest.raises(InvalidPrompt):
+            await text_of(engine, Generate(id=0, prompt=HELLO))
+    finally:
+        await engine.aclose()

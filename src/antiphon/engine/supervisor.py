@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -39,7 +40,7 @@ class Supervisor:
         self.failure: EngineStartFailed | None = None
         self._settings = settings
         self._on_ready = on_ready
-        self._directory = tempfile.TemporaryDirectory(prefix="antiphon-")
+        self._directory: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._num_starts = 0
@@ -51,10 +52,11 @@ class Supervisor:
             EngineStartFailed: it cannot be; nothing is left running.
         """
         self.state = "loading"
+        self._directory = Path(tempfile.mkdtemp(prefix="antiphon-"))
         try:
             await self._spawn()
         except BaseException:
-            await self._kill()
+            await self.aclose()
             self.state = "failed"
             raise
         self._watcher = asyncio.create_task(self._keep_running())
@@ -67,7 +69,9 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
         await self._kill()
-        self._directory.cleanup()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
 
     @property
     def pid(self) -> int | None:
@@ -76,7 +80,8 @@ class Supervisor:
 
     async def _spawn(self) -> None:
         self._num_starts += 1
-        path = Path(self._directory.name) / f"engine-{self._num_starts}.sock"
+        assert self._directory is not None
+        path = self._directory / f"engine-{self._num_starts}.sock"
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "antiphon.engine", str(path),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
