@@ -51,9 +51,12 @@ def _json(name: str) -> Json:
     return {"application/json": {"schema": _ref(name)}}
 
 
+def _failures(*codes: str) -> Json:
+    return {code: {"description": _FAILURES[code], "content": _json("Error")} for code in codes}
+
+
 def _operation(summary: str, answers: Json, *failures: str, body: str | None = None, is_open: bool = False) -> Json:
-    responses = {"200": {"description": "Success", "content": answers}}
-    responses |= {code: {"description": _FAILURES[code], "content": _json("Error")} for code in failures}
+    responses: Json = {"200": {"description": "Success", "content": answers}, **_failures(*failures)}
     operation: Json = {"summary": summary, "responses": responses}
     if body is not None:
         operation["requestBody"] = {"required": True, "content": _json(body)}
@@ -82,6 +85,10 @@ _PATHS: Json = {
     "/v1/models/{model}": {
         "parameters": [_MODEL_NAME],
         "get": _operation("Describe a model", _json("Model"), "401", "404", "500"),
+        "delete": {
+            "summary": "Refused: models are removed on the machine itself",
+            "responses": _failures("401", "403", "500"),
+        },
     },
     "/tokenize": {
         "post": _operation(
@@ -99,6 +106,9 @@ _PATHS: Json = {
                 for code, text in {"200": "Ready", "503": "Loading or down"}.items()
             }
         }
+    },
+    "/openapi.json": {
+        "get": _operation("This document", {"application/json": {"schema": {"type": "object"}}}, is_open=True)
     },
     "/metrics": {
         "get": _operation(

@@ -9,6 +9,7 @@ from antiphon.server.generation import chat_completions, completions, embeddings
 from antiphon.server.health import health
 from antiphon.server.metrics import metrics
 from antiphon.server.models import delete_model, list_models, retrieve_model
+from antiphon.server.openapi import openapi
 from antiphon.server.service import Service
 from antiphon.server.tokens import tokenize
 
@@ -21,6 +22,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/tokenize": {"POST": tokenize},
     "/health": {"GET": health},
     "/metrics": {"GET": metrics},
+    "/openapi.json": {"GET": openapi},
 }
 
 
