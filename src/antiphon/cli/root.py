@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 from cyclopts import App
 
@@ -47,7 +48,8 @@ def main(tokens: Sequence[str] | None = None) -> None:
 def describe(error: BaseException) -> str:
     """Return an error in one line, its fix included."""
     if isinstance(error, BaseExceptionGroup):
-        return describe(error.exceptions[0])
+        first: BaseException = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+        return describe(first)
     if isinstance(error, AntiphonError):
         return f"antiphon: {error.message}" + (f" - {error.hint}" if error.hint else "")
     return f"antiphon: {type(error).__name__}: {error} - run again with --debug to see where it comes from"

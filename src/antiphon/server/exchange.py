@@ -5,7 +5,7 @@ really used, and one usage row is written.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, Self
 
@@ -102,7 +102,7 @@ class Exchange:
         self.meter.cached_tokens = usage.cached_tokens
         self.meter.reasoning_tokens = usage.reasoning_tokens
 
-    async def guarded(self, frames: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    async def guarded(self, frames: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
         """Pass frames on; a failure becomes a last error chunk, because a stream that just ends looks complete."""
         try:
             async for frame in frames:

@@ -4,8 +4,9 @@ The order of checks is OpenAI's: who asks, the form of the request, the model, t
 request to a backend, whose events are rendered; or, for a model that another API serves, the request's bytes, relayed.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
+from typing import Any
 
 from antiphon.accounts import Kind, Principal
 from antiphon.backends.base import RelayedAnswer
@@ -25,7 +26,7 @@ from antiphon.server.estimate import estimate_chat, estimate_completion, estimat
 from antiphon.server.exchange import Exchange, admitted, answer_stream, answer_whole, until_gone
 from antiphon.server.headers import encoded
 
-Answer = Callable[[Call, Principal, bytes], Awaitable[None]]
+Answer = Callable[[Call, Principal, bytes], Coroutine[Any, Any, None]]
 
 
 _KINDS: Mapping[Operation, Kind] = {

@@ -1,6 +1,6 @@
 """What all handlers share: settings, who may ask, who answers, what is counted."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -47,7 +47,7 @@ class Service:
             raise model_not_found(model)
 
     @contextmanager
-    def in_flight(self) -> Iterator[None]:
+    def in_flight(self) -> Generator[None]:
         """Count a request while it is in work; 503 at once past ``max_requests``."""
         if self.num_in_flight >= self.settings.max_requests:
             raise overloaded(retry_after_s=1)
