@@ -9,6 +9,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Example(NamedTuple):
 
 def examples(text: str) -> Iterator[Example]:
     fences = list(FENCE.finditer(text))
-    for fence, following in zip(fences, [*fences[1:], None], strict=True):
+    for fence, following in zip_longest(fences, fences[1:]):
         if fence["info"].strip() != "python":
             continue
         output = None
