@@ -9,8 +9,8 @@ _count = Integer(minimum=0)
 _FINISH = ("stop", "length", "tool_calls", "content_filter", "function_call")
 
 
-def _all_of(**fields: Spec) -> Object:
-    return Object(fields, required=tuple(fields))
+def _all_of(optional: dict[str, Spec] | None = None, /, **fields: Spec) -> Object:
+    return Object(fields | (optional or {}), required=tuple(fields))
 
 
 def _or_null(spec: Object) -> Object:
@@ -67,14 +67,15 @@ _message = Object(
     },
     required=("role", "content", "refusal", "annotations"),
 )
+_fingerprint: dict[str, Spec] = {"system_fingerprint": Text()}
 _chat_head: dict[str, Spec] = {
     "id": Text(),
     "created": _count,
     "model": Text(),
     "service_tier": Choice(("default",)),
-    "system_fingerprint": Text(nullable=True),
 }
 chat_completion = _all_of(
+    _fingerprint,
     **_chat_head,
     object=Choice(("chat.completion",)),
     choices=Array(
@@ -115,6 +116,7 @@ chat_chunk = Object(
         ),
         "usage": _or_null(usage),
         "obfuscation": Text(),
+        **_fingerprint,
     },
     required=(*_chat_head, "object", "choices"),
 )
@@ -132,9 +134,9 @@ _text_head: dict[str, Spec] = {
     "object": Choice(("text_completion",)),
     "created": _count,
     "model": Text(),
-    "system_fingerprint": Text(nullable=True),
 }
 text_completion = _all_of(
+    _fingerprint,
     **_text_head,
     choices=Array(
         _all_of(text=Text(), index=_count, logprobs=_older_logprobs, finish_reason=Choice(_FINISH)), "objects"
@@ -150,6 +152,7 @@ text_chunk = Object(
         ),
         "usage": _or_null(usage),
         "obfuscation": Text(),
+        **_fingerprint,
     },
     required=(*_text_head, "choices"),
 )

@@ -17,7 +17,7 @@ from antiphon.protocol.events import (
     ToolCallStarted,
     Usage,
 )
-from antiphon.protocol.rendering.frames import SERVICE_TIER, encode
+from antiphon.protocol.rendering.frames import SERVICE_TIER, encode, fingerprint
 from antiphon.protocol.rendering.logprobs import token_values
 from antiphon.protocol.rendering.usage import usage_value
 
@@ -78,7 +78,7 @@ class ChatBody:
             "choices": [self._choice(index, choice) for index, choice in enumerate(self._choices)],
             "usage": usage_value(self._usage),
             "service_tier": SERVICE_TIER,
-            "system_fingerprint": self._started.system_fingerprint,
+            **fingerprint(self._started),
         }
 
     def encoded(self) -> bytes:

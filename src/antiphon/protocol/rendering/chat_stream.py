@@ -21,7 +21,7 @@ from antiphon.protocol.events import (
     Usage,
 )
 from antiphon.protocol.rendering.chat_body import call_value, finish_reason
-from antiphon.protocol.rendering.frames import DONE, SERVICE_TIER, encode, error_frame, obfuscate
+from antiphon.protocol.rendering.frames import DONE, SERVICE_TIER, encode, error_frame, fingerprint, obfuscate
 from antiphon.protocol.rendering.logprobs import token_values
 from antiphon.protocol.rendering.usage import usage_value
 
@@ -50,7 +50,7 @@ class ChatStream:
             "created": self._created,
             "model": started.model,
             "service_tier": SERVICE_TIER,
-            "system_fingerprint": started.system_fingerprint,
+            **fingerprint(started),
         }
         self._head = b"data: " + encode(head)[:-1] + b',"choices":['
         self._openings = [self._head + b'{"index":%d,"delta":' % index for index in range(self._request.n)]

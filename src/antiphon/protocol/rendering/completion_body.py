@@ -13,7 +13,7 @@ from antiphon.protocol.events import (
     TokenLogprob,
     Usage,
 )
-from antiphon.protocol.rendering.frames import encode
+from antiphon.protocol.rendering.frames import encode, fingerprint
 from antiphon.protocol.rendering.logprobs import LegacyLogprobs
 from antiphon.protocol.rendering.usage import usage_value
 
@@ -66,7 +66,7 @@ class CompletionBody:
             "model": self._started.model,
             "choices": [self._choice(index, choice) for index, choice in enumerate(self._choices)],
             "usage": usage_value(self._usage),
-            "system_fingerprint": self._started.system_fingerprint,
+            **fingerprint(self._started),
         }
 
     def encoded(self) -> bytes:

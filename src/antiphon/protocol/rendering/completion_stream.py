@@ -6,7 +6,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Completed, Event, Started, TextDelta, Usage
 from antiphon.protocol.rendering.completion_body import text_offset
-from antiphon.protocol.rendering.frames import DONE, encode, error_frame, obfuscate
+from antiphon.protocol.rendering.frames import DONE, encode, error_frame, fingerprint, obfuscate
 from antiphon.protocol.rendering.logprobs import LegacyLogprobs
 from antiphon.protocol.rendering.usage import usage_value
 
@@ -29,7 +29,7 @@ class CompletionStream:
             "object": "text_completion",
             "created": self._created,
             "model": started.model,
-            "system_fingerprint": started.system_fingerprint,
+            **fingerprint(started),
         }
         self._head = b"data: " + encode(head)[:-1] + b',"choices":['
 

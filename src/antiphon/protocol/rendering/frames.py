@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import Started
 
 DONE = b"data: [DONE]\n\n"
 
@@ -16,6 +17,12 @@ SERVICE_TIER = "default"
 _ALPHABET = string.ascii_letters + string.digits
 _ID_LENGTH = 29
 _PAD_TO = 64
+
+
+def fingerprint(started: Started) -> dict[str, str]:
+    """Return the ``system_fingerprint`` field; it is a string or absent, never null."""
+    return {} if started.system_fingerprint is None else {"system_fingerprint": started.system_fingerprint}
+
 
 encode = msgspec.json.Encoder().encode
 
