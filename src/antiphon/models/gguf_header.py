@@ -40,6 +40,11 @@ class GGUFHeader(msgspec.Struct, frozen=True):
     def architecture(self) -> str:
         return str(self.metadata.get("general.architecture", ""))
 
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the model is made for embeddings: it says how to pool the tokens of a text into one vector."""
+        return self.of_architecture("pooling_type") not in (None, 0)
+
     def of_architecture(self, key: str) -> Scalar | None:
         """Return the architecture's own value of ``key``, for example ``context_length``."""
         return self.metadata.get(f"{self.architecture}.{key}")

@@ -19,6 +19,7 @@ import msgspec
 import platformdirs
 from filelock import FileLock, Timeout
 
+from antiphon.models.catalogue import Catalogue
 from antiphon.models.conversion import convert_bert
 from antiphon.models.entry import ModelEntry
 from antiphon.models.errors import CorruptModel, ModelError, ModelNotFound
@@ -47,7 +48,10 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class StoredModel(msgspec.Struct, frozen=True):
-    """A model on this machine: as it was asked for, and what came of it. ``fetched_at`` is in Unix seconds."""
+    """A model on this machine: as it was asked for, and what came of it. ``fetched_at`` is in Unix seconds.
+
+    The entry's kind is ``embedding`` where the file says so, whatever was asked.
+    """
 
     entry: ModelEntry
     files: tuple[StoredFile, ...]
@@ -110,6 +114,10 @@ class Store:
         found = (_read(manifest.parent) for manifest in self._root.glob(f"*/{_MANIFEST}"))
         return tuple(sorted((model for model in found if model), key=lambda model: model.entry.id))
 
+    def catalogue(self) -> Catalogue:
+        """Return the default catalogue with the stored models in it, so that they can be asked for by name."""
+        return Catalogue.default().with_models(model.entry for model in self.list())
+
     def verify(self, id: str, progress: Progress = ignore) -> None:  # noqa: A002
         """Read every file of ``id`` and compare its hash. Raises ``CorruptModel``, ``ModelNotFound``."""
         stored = self.find(id)
@@ -171,8 +179,9 @@ class Store:
             files = (_convert(entry, path, final, progress),)
         else:
             files = tuple(f.replace(final / f.name) for f in sorted(path.parent.glob("*.gguf")))
-        for file in files:
-            read_header(file)
+        headers = [read_header(file) for file in files]
+        if headers[0].is_embedding:
+            entry = msgspec.structs.replace(entry, kind="embedding")
         manifest = StoredModel(entry, tuple(_described(f, progress) for f in files), int(time.time()))
         with atomic_writer(final / _MANIFEST) as out:
             out.write(msgspec.json.format(msgspec.json.encode(manifest)))

