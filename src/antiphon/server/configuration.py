@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from antiphon.accounts import AccountSettings
+from antiphon.backends.settings import GatewaySettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
@@ -19,6 +20,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "engine": EngineSettings,
     "embedding_engine": EngineSettings,
     "accounts": AccountSettings,
+    "gateway": GatewaySettings,
 }
 
 
@@ -30,6 +32,7 @@ class Configuration:
     server: ServerSettings
     models: ModelSettings
     accounts: AccountSettings
+    gateway: GatewaySettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
 
@@ -53,6 +56,7 @@ def load_configuration(
         server=build(ServerSettings, layers["server"], "server"),
         models=build(ModelSettings, layers["models"], "models"),
         accounts=build(AccountSettings, layers["accounts"], "accounts"),
+        gateway=build(GatewaySettings, layers["gateway"], "gateway"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],
     )
