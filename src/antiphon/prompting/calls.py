@@ -2,10 +2,9 @@
 
 import secrets
 from collections.abc import Callable, Mapping
-from os.path import commonpath
 from typing import Literal
 
-from antiphon.prompting.scanning import JsonScanner, partial
+from antiphon.prompting.scanning import JsonScanner, common_start, partial
 from antiphon.prompting.syntax import Slot, ToolSyntax
 from antiphon.protocol.chat import Tool
 from antiphon.protocol.events import Event, ToolCallDelta, ToolCallStarted
@@ -168,7 +167,7 @@ class CallReader:
     def _following(self, slot: Slot) -> str:
         if slot.after or self._syntax.between is None:
             return slot.after or self._syntax.tail
-        return commonpath([self._syntax.between, self._syntax.tail])
+        return common_start(self._syntax.between, self._syntax.tail)
 
     def _emit(self, arguments: str) -> None:
         if self._tool is None:

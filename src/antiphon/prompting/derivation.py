@@ -8,12 +8,12 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from os.path import commonpath
 from typing import Any
 
 import msgspec
 
 from antiphon.prompting.errors import TemplateRefusedError
+from antiphon.prompting.scanning import common_start
 from antiphon.prompting.syntax import IdStyle, Slot, SlotKind, ToolSyntax
 from antiphon.prompting.template import ChatTemplate
 
@@ -161,7 +161,7 @@ def beyond(prompt: str, rendered: str) -> str:
     """
     if rendered.startswith(prompt):
         return rendered[len(prompt) :]
-    agreed = commonpath([prompt, rendered])
+    agreed = common_start(prompt, rendered)
     half = _OPEN_TAG.search(agreed)
     return rendered[half.start() if half else len(agreed) :]
 

@@ -19,6 +19,7 @@ from antiphon.prompting.turns import (
     content_in_parts,
     developer_as_system,
     joined_system,
+    later_words,
     merged_neighbours,
     separate_calls,
     system_in_user,
@@ -46,7 +47,7 @@ class Fitting:
         self._template = template
         first: Plan = () if "developer" in template.source else (developer_as_system,)
         forms: tuple[Plan, ...] = ((), (content_in_parts,))
-        splits: tuple[Plan, ...] = ((), (separate_calls,))
+        splits: tuple[Plan, ...] = ((), (separate_calls,), (later_words,))
         self._plans: list[Plan] = [
             (*first, *structure, *split, *form)
             for form, split, structure in itertools.product(forms, splits, _STRUCTURES)

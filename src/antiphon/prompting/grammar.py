@@ -43,7 +43,9 @@ def answer_grammar(
 
 class _Grammar:
     def __init__(self, writer: LarkWriter, around: tuple[str, str]) -> None:
-        self._opening, self._closing = (writer.literal(text) for text in around)
+        self._opening = writer.literal(around[0])
+        # Text cannot run into a control token, but would swallow a closing in plain letters.
+        self._closing = writer.literal(around[1]) if writer.is_control(around[1]) else ""
         self._literal = writer.literal
         self._is_control = writer.is_control
         self._rules: list[str] = []

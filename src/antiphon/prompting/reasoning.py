@@ -33,6 +33,9 @@ class Reasoning:
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
         self.tags = _shown(template) or _mentioned(template)
+        prompt = _after_user(template, [{"role": "user", "content": _USER}], add_generation_prompt=True) or ""
+        # Where a thought ends with the header of the next turn, a prompt's end says nothing of thoughts.
+        self._ends_in_header = self.tags is not None and bool(prompt) and self.tags[1].endswith(prompt)
         self._switches = {
             name: _differs(template, name) for name in ("reasoning_effort", "enable_thinking", "thinking")
         }
@@ -64,7 +67,7 @@ class Reasoning:
         end = prompt.rstrip()
         if end.endswith(opening.strip()):
             return Thinking(open=opening, close=closing, begun=True)
-        if end.endswith(closing.strip()):
+        if end.endswith(closing.strip()) and not self._ends_in_header:
             return None
         return Thinking(open=opening, close=closing)
 

@@ -6,6 +6,12 @@ _STRUCTURE = re.compile(r'["{}\[\]]')
 _STRING_END = re.compile(r'["\\]')
 
 
+def common_start(one: str, other: str) -> str:
+    """Return the longest text with which both begin."""
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
+
+
 def partial(text: str, ending: str) -> int:
     """Return the length of the longest end of ``text`` that begins ``ending`` without completing it."""
     for length in range(min(len(text), len(ending) - 1), 0, -1):

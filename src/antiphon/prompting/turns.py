@@ -61,6 +61,25 @@ def separate_calls(turns: list[Turn]) -> list[Turn]:
     return separated
 
 
+def later_words(turns: list[Turn]) -> list[Turn]:
+    """Put what an assistant said beside its calls before what it said after their results.
+
+    For templates that neither show it beside calls nor take two turns of the assistant in one exchange.
+    """
+    moved: list[Turn] = []
+    waiting: list[Turn] = []
+    for turn in turns:
+        if turn.get("tool_calls") and turn["content"]:
+            waiting.append(turn)
+            moved.append({**turn, "content": ""})
+        elif turn["role"] == "assistant" and waiting:
+            moved.append({**turn, "content": _join([*waiting, turn])})
+            waiting = []
+        else:
+            moved.append(turn)
+    return moved
+
+
 def content_in_parts(turns: list[Turn]) -> list[Turn]:
     """Give content as a list of typed parts, for templates that iterate over it."""
     return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]

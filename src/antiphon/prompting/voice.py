@@ -27,7 +27,7 @@ class Voice:
         self, source: str, variables: Mapping[str, Any], control_tokens: Sequence[str], end_tokens: Sequence[str]
     ) -> None:
         template = ChatTemplate(source, variables)
-        closing = turn_closing(template, control_tokens)
+        closing = turn_closing(template, control_tokens, end_tokens)
         ends = [token for token in (*end_tokens, closing or "", variables.get("eos_token", "")) if token]
         self.fitting = Fitting(template)
         self.reasoning = Reasoning(template)
@@ -37,8 +37,7 @@ class Voice:
             self.syntax = derive_syntax(template, ends, self.reasoning.tags)
         self.opening, self.closing = _around_answer(template, ends, self.reasoning.tags)
         in_thoughts = "".join(self.reasoning.tags or ())
-        is_new = closing is not None and closing not in end_tokens and closing not in in_thoughts
-        self.stop: tuple[str, ...] = (closing,) if closing and is_new else ()
+        self.stop: tuple[str, ...] = (closing,) if closing and closing not in in_thoughts else ()
 
     def texts(self) -> tuple[str, ...]:
         """Return all literal text that a reader of this voice looks for."""
