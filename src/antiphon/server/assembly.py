@@ -10,6 +10,7 @@ import msgspec
 
 from antiphon.accounts import Accounts
 from antiphon.backends.base import Backend
+from antiphon.backends.caching import CachingBackend, make_store
 from antiphon.backends.local import LocalBackend, LocalModel
 from antiphon.backends.local_chat import LocalChat
 from antiphon.backends.local_embedding import LocalEmbedding
@@ -78,7 +79,14 @@ class Assembly:
         self.local = local
         self.router = router
         self.accounts = accounts
-        self.service = Service(configuration.server, accounts, router, organization=configuration.accounts.organization)
+        store = make_store(configuration.cache, configuration.home)
+        self.service = Service(
+            configuration.server,
+            accounts,
+            router if store is None else CachingBackend(router, store),
+            organization=configuration.accounts.organization,
+            cache=configuration.cache,
+        )
 
     @classmethod
     async def open(cls, configuration: Configuration, files: list[ModelFile]) -> Self:
@@ -100,7 +108,7 @@ class Assembly:
 
     async def aclose(self) -> None:
         """End engines, then write what the ledger still holds."""
-        await self.router.aclose()
+        await self.service.backend.aclose()
         await self.accounts.aclose()
 
 

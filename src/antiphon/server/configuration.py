@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from antiphon.accounts import AccountSettings
+from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
@@ -21,6 +22,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "embedding_engine": EngineSettings,
     "accounts": AccountSettings,
     "gateway": GatewaySettings,
+    "cache": CacheSettings,
 }
 
 
@@ -33,6 +35,7 @@ class Configuration:
     models: ModelSettings
     accounts: AccountSettings
     gateway: GatewaySettings
+    cache: CacheSettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
 
@@ -57,6 +60,7 @@ def load_configuration(
         models=build(ModelSettings, layers["models"], "models"),
         accounts=build(AccountSettings, layers["accounts"], "accounts"),
         gateway=build(GatewaySettings, layers["gateway"], "gateway"),
+        cache=build(CacheSettings, layers["cache"], "cache"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],
     )

@@ -8,6 +8,7 @@ import msgspec
 
 from antiphon.backends.base import (
     BackendModel,
+    Countable,
     Health,
     PartStatistics,
     RelayedAnswer,
@@ -116,7 +117,7 @@ class CachingBackend:
             cached_inputs=num_cached,
         )
 
-    async def count_tokens(self, request: ChatRequest) -> int:
+    async def count_tokens(self, request: Countable) -> int:
         return await self._backend.count_tokens(request)
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
