@@ -30,8 +30,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     ``grammar`` is an llguidance grammar that the generated text must follow. ``stop`` are strings that end the answer
     beside the request's own. With ``special``, control tokens are to be generated as their text, which the reader
-    needs. Each choice is read by a reader of its own. ``decide`` is set where something must be found out first: this
-    plan then holds for nothing, and the one that the decision resolves to takes its place.
+    needs. Each choice is read by a reader of its own. Where ``decide`` is set, an embedding model can make a better plan
+    of it; without one, this plan holds.
     """
 
     prompt: tuple[Piece, ...]
@@ -95,7 +95,7 @@ class ChatPrompter:
         if tools and not voice.knows_tools:
             decision = self._decision(request, tools)
             if decision is not None:
-                return Plan(prompt=(), decide=decision)
+                return msgspec.structs.replace(decision.resolve(None), decide=decision)
         return self._plan(voice, request, tools)
 
     def _voice_for(self, request: ChatRequest, tools: tuple[Tool, ...]) -> Voice:
