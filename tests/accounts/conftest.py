@@ -1,6 +1,5 @@
 """Accounts over a database in a temporary folder, and real Redis and PostgreSQL."""
 
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from tests.accounts.services import postgres_server, redis_server
 from antiphon.accounts import Accounts, AccountSettings
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.secret import load_hasher
-
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -45,12 +42,11 @@ def postgres_socket() -> Iterator[str]:
 
 @pytest.fixture
 async def postgres_url(postgres_socket: str) -> str:
-    """An empty database of its own for each test."""
-    name = f"accounts_{next(_numbers)}"
+    """The database, emptied for each test."""
     connection = await asyncpg.connect(host=postgres_socket, user="antiphon", database="postgres")
-    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     await connection.close()
-    return f"postgresql://antiphon@/{name}?host={postgres_socket}"
+    return f"postgresql://antiphon@/postgres?host={postgres_socket}"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -4,6 +4,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def running(command: list[str], ready: str) -> Iterator[None]:
+def running(command: list[str], ready: str, stop: signal.Signals) -> Iterator[None]:
     """Run a server from the moment it says ``ready`` until the block ends."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -47,7 +48,7 @@ def running(command: list[str], ready: str) -> Iterator[None]:
             pytest.fail(f"{command[0]} did not start: {''.join(said)}")
         yield
     finally:
-        process.terminate()
+        process.send_signal(stop)
         process.communicate()
 
 
@@ -57,7 +58,7 @@ def redis_server() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="antiphon-redis-") as folder:
         socket = f"{folder}/redis.sock"
         command = [binary("redis-server"), "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder]
-        with running(command, "eady to accept connections"):
+        with running(command, "eady to accept connections", signal.SIGTERM):
             yield f"unix://{socket}"
 
 
@@ -71,8 +72,11 @@ def postgres_server() -> Iterator[str]:
         data = f"{folder}/data"
         setup = [*as_user, initdb, "-D", data, "-U", "antiphon", "-A", "trust", "--no-sync", "-E", "UTF8"]
         subprocess.run(setup, check=True, capture_output=True, cwd=folder)
+        # SIGQUIT ends it without a last checkpoint: the data is thrown away.
         options = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=50"]
-        with running([*as_user, postgres, "-D", data, "-k", folder, *options], "ready to accept connections"):
+        with running(
+            [*as_user, postgres, "-D", data, "-k", folder, *options], "ready to accept connections", signal.SIGQUIT
+        ):
             yield folder
 
 

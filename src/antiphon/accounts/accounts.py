@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.admission import Admission, Request
 from antiphon.accounts.budgets import Budgets
-from antiphon.accounts.database import connect, is_sqlite, migrate, resolve_url
-from antiphon.accounts.errors import AccountError, rate_limited, request_too_large, too_many_at_once
+from antiphon.accounts.database import open_database
+from antiphon.accounts.errors import rate_limited, request_too_large, store_unreachable, too_many_at_once
 from antiphon.accounts.keyring import Keyring
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.ledger import Ledger, LedgerStatistics
@@ -20,7 +20,7 @@ from antiphon.accounts.outcome import Kind, Outcome
 from antiphon.accounts.prices import PriceBook
 from antiphon.accounts.principal import Principal
 from antiphon.accounts.reading import Reading
-from antiphon.accounts.secret import load_hasher
+from antiphon.accounts.reports import UsageQuery, UsageTotal, totals
 from antiphon.accounts.settings import AccountSettings, Limits
 from antiphon.accounts.tiers import tier_limits
 from antiphon.accounts.usage import usage_row
@@ -59,9 +59,12 @@ class Accounts:
         Raises ``ConfigError`` for a bad URL, ``AccountError`` for a database that cannot be reached, is too new, or whose
         keys were made with another secret.
         """
-        engine = connect(resolve_url(settings.database_url, home))
+        engine = await open_database(settings.database_url, home)
         try:
-            keyring, watch = await _open_keyring(settings, engine, home)
+            store = await KeyStore.open(engine, settings.key_secret_file, home)
+            watch = await open_watch(engine)
+            keyring = Keyring(store, watch)
+            await keyring.refresh()
         except BaseException:
             await engine.dispose()
             raise
@@ -151,6 +154,14 @@ class Accounts:
         """Commit every row that waits, now; whoever reads usage right after a request sees it."""
         await self._ledger.flush()
 
+    async def report(self, query: UsageQuery) -> list[UsageTotal]:
+        """Add up usage rows; those that this process still holds are written first."""
+        try:
+            await self._ledger.flush()
+            return await totals(self.engine, query)
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("usage database") from error
+
     def statistics(self) -> AccountStatistics:
         """Return counts without waiting."""
         return AccountStatistics(self.is_open, self._limiter.statistics(), self._ledger.statistics())
@@ -163,21 +174,3 @@ class Accounts:
             await self._limiter.aclose()
             await self._watch.aclose()
             await self.engine.dispose()
-
-
-async def _open_keyring(settings: AccountSettings, engine: AsyncEngine, home: Path) -> tuple[Keyring, KeyWatch]:
-    hasher = load_hasher(Path(settings.key_secret_file) if settings.key_secret_file else home / "key-secret")
-    store = KeyStore(engine, hasher)
-    try:
-        await migrate(engine)
-        await store.adopt_secret()
-        watch = await open_watch(engine)
-    except (SQLAlchemyError, OSError) as error:
-        where = engine.url.render_as_string(hide_password=True)
-        raise AccountError(
-            f"The database {where} cannot be opened: {error}",
-            hint="Check database_url" + (", and that its folder can be written." if is_sqlite(engine.url) else "."),
-        ) from error
-    keyring = Keyring(store, hasher, watch)
-    await keyring.refresh()
-    return keyring, watch

@@ -8,7 +8,7 @@ from typing import Any
 from filelock import AsyncFileLock
 from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from antiphon.accounts.errors import AccountError
@@ -68,6 +68,33 @@ def _sync_less(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
+
+
+async def open_database(database_url: str | None, home: Path) -> AsyncEngine:
+    """Return an engine over the database, at the newest revision; whoever takes it disposes of it.
+
+    Raises ``ConfigError`` for a bad URL, ``AccountError`` for a database that cannot be reached or is too new.
+    """
+    engine = connect(resolve_url(database_url, home))
+    try:
+        await migrate(engine)
+    except (SQLAlchemyError, OSError) as error:
+        await engine.dispose()
+        raise AccountError(
+            f"The database {engine.url.render_as_string(hide_password=True)} cannot be opened: {_cause(error)}",
+            hint="Check database_url, and that its folder can be written."
+            if is_sqlite(engine.url)
+            else "Check database_url, and that the server runs.",
+        ) from error
+    except BaseException:
+        await engine.dispose()
+        raise
+    return engine
+
+
+def _cause(error: Exception) -> BaseException | None:
+    # SQLAlchemy's own text adds the statement and a link.
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 async def migrate(engine: AsyncEngine) -> None:

@@ -11,7 +11,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from antiphon.accounts.errors import expired_key, incorrect_key, missing_key, store_unreachable
 from antiphon.accounts.keys import KeyRecord, KeyStore
 from antiphon.accounts.principal import OPEN, Principal
-from antiphon.accounts.secret import KeyHasher
 from antiphon.accounts.watch.base import KeyWatch
 
 _SCHEME = "bearer "
@@ -20,11 +19,9 @@ _SCHEME = "bearer "
 class Keyring:
     """Authenticates in a few microseconds, never from a stale snapshot."""
 
-    def __init__(
-        self, store: KeyStore, hasher: KeyHasher, watch: KeyWatch, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, store: KeyStore, watch: KeyWatch, clock: Callable[[], float] = time.time) -> None:
         self._store = store
-        self._hasher = hasher
+        self._digest = store.hasher.digest
         self._watch = watch
         self._clock = clock
         self._records: dict[bytes, KeyRecord] = {}
@@ -52,7 +49,7 @@ class Keyring:
         return self._holder(key)
 
     def _holder(self, key: str) -> Principal:
-        digest = self._hasher.digest(key)
+        digest = self._digest(key)
         record = self._records.get(digest)
         # The lookup may take longer for a digest that is near a real one. Without the secret nobody can aim at a
         # digest, so that tells nothing; the comparison that decides takes constant time all the same.

@@ -4,7 +4,8 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 from sqlalchemy import RowMapping, insert, select, text, update
@@ -14,7 +15,7 @@ from antiphon.accounts.database import is_sqlite
 from antiphon.accounts.errors import AccountError, masked
 from antiphon.accounts.principal import Budget, Principal
 from antiphon.accounts.schema import key_state, keys
-from antiphon.accounts.secret import KeyHasher, new_key
+from antiphon.accounts.secret import KeyHasher, load_hasher, new_key
 from antiphon.accounts.settings import Limits
 from antiphon.accounts.watch.base import CHANNEL
 
@@ -42,6 +43,20 @@ class KeyStore:
     def __init__(self, engine: AsyncEngine, hasher: KeyHasher) -> None:
         self._engine = engine
         self._hasher = hasher
+
+    @classmethod
+    async def open(cls, engine: AsyncEngine, key_secret_file: str | None, home: Path) -> Self:
+        """Return the keys in ``engine``'s database, whose secret is in ``key_secret_file`` or in ``home``.
+
+        Raises ``AccountError`` when they were made with another secret.
+        """
+        store = cls(engine, load_hasher(Path(key_secret_file) if key_secret_file else home / "key-secret"))
+        await store.adopt_secret()
+        return store
+
+    @property
+    def hasher(self) -> KeyHasher:
+        return self._hasher
 
     async def adopt_secret(self) -> None:
         """Tie the database to the secret at first use; raise ``AccountError`` if it is tied to another."""

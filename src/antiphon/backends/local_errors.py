@@ -1,6 +1,6 @@
 """What the engine's errors are on the wire."""
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from antiphon.engine import errors
@@ -10,7 +10,7 @@ _RETRY_AFTER_S = 1.0
 
 
 @contextmanager
-def engine_errors() -> Generator[None]:
+def engine_errors() -> Iterator[None]:
     """Turn an ``EngineError`` of the block into the ``ApiError`` that a client understands."""
     try:
         yield

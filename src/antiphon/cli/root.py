@@ -21,6 +21,8 @@ for _name, _target in {
     "serve": "antiphon.cli.serve:serve",
     "chat": "antiphon.cli.chat:chat",
     "models": "antiphon.cli.models:app",
+    "keys": "antiphon.cli.keys:app",
+    "usage": "antiphon.cli.usage:app",
 }.items():
     app.command(_target, name=_name)
 

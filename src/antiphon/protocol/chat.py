@@ -4,8 +4,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from antiphon.protocol.caching import CacheUse
-
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 
@@ -91,8 +89,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``max_tokens`` is ``max_completion_tokens`` or the older ``max_tokens``; None means up to the context.
     ``legacy_functions`` marks a request that used ``functions`` and is answered with ``function_call``.
-    ``raw`` is the request's JSON as it came, for backends that pass it on; it is never mutated. ``cache`` is set where the
-    response cache may answer.
+    ``raw`` is the request's JSON as it came, for backends that pass it on; it is never mutated.
     """
 
     model: str
@@ -120,4 +117,3 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     raw: dict[str, Any] = {}
-    cache: CacheUse | None = None

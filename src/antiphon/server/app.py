@@ -10,6 +10,7 @@ from antiphon.server.health import health
 from antiphon.server.metrics import metrics
 from antiphon.server.models import delete_model, list_models, retrieve_model
 from antiphon.server.openapi import openapi
+from antiphon.server.organization import costs, usage_completions, usage_embeddings
 from antiphon.server.service import Service
 from antiphon.server.tokens import tokenize
 
@@ -20,6 +21,9 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/v1/models": {"GET": list_models},
     "/v1/models/{model:path}": {"GET": retrieve_model, "DELETE": delete_model},
     "/tokenize": {"POST": tokenize},
+    "/v1/organization/usage/completions": {"GET": usage_completions},
+    "/v1/organization/usage/embeddings": {"GET": usage_embeddings},
+    "/v1/organization/costs": {"GET": costs},
     "/health": {"GET": health},
     "/metrics": {"GET": metrics},
     "/openapi.json": {"GET": openapi},

@@ -9,8 +9,6 @@ from typing import Any
 import msgspec
 
 from antiphon.accounts import AccountSettings
-from antiphon.backends.caching import CacheSettings
-from antiphon.backends.settings import GatewaySettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
@@ -21,8 +19,6 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "engine": EngineSettings,
     "embedding_engine": EngineSettings,
     "accounts": AccountSettings,
-    "gateway": GatewaySettings,
-    "cache": CacheSettings,
 }
 
 
@@ -34,8 +30,6 @@ class Configuration:
     server: ServerSettings
     models: ModelSettings
     accounts: AccountSettings
-    gateway: GatewaySettings
-    cache: CacheSettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
 
@@ -59,8 +53,6 @@ def load_configuration(
         server=build(ServerSettings, layers["server"], "server"),
         models=build(ModelSettings, layers["models"], "models"),
         accounts=build(AccountSettings, layers["accounts"], "accounts"),
-        gateway=build(GatewaySettings, layers["gateway"], "gateway"),
-        cache=build(CacheSettings, layers["cache"], "cache"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],
     )

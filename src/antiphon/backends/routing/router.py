@@ -10,7 +10,6 @@ import msgspec
 from antiphon.backends.base import (
     Backend,
     BackendModel,
-    Countable,
     Health,
     PartStatistics,
     RelayedAnswer,
@@ -130,10 +129,9 @@ class Router:
         target.lane.end()
         return result
 
-    async def count_tokens(self, request: Countable) -> int:
+    async def count_tokens(self, request: ChatRequest) -> int:
         target = self._route(request.model).targets[0]
-        named = msgspec.structs.replace(request, model=target.model or request.model)
-        return await target.lane.backend.count_tokens(named)
+        return await target.lane.backend.count_tokens(_renamed(request, target.model or request.model))
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         answer, target = await self._send(

@@ -1,0 +1,135 @@
+"""``antiphon usage``: who used what, and what it cost."""
+
+import asyncio
+import csv
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from antiphon.accounts.reports import Group, UsageQuery, UsageTotal, ids_of, totals
+from antiphon.cli.accounts import Source, bad_option, day, milliseconds, moment, opened, span
+
+app = App(name="usage", help="Who used what, and what it cost.")
+
+By = Literal["day", "key", "model"]
+_GROUPS: dict[By, Group] = {"day": "time", "key": "key", "model": "model"}
+_LABELS = {"bucket_ms", "key_id", "key_name", "model"}
+
+
+@app.default
+def usage(
+    *,
+    by: Annotated[
+        tuple[By, ...],
+        Parameter(
+            help="What to tell apart; one or more.",
+            consume_multiple=True,
+            negative="",
+            show_default=" ".join,
+        ),
+    ] = ("day",),
+    since: Annotated[str, Parameter(help="From when: 24h, 30d, 2w ago, or a date.")] = "30d",
+    until: Annotated[str | None, Parameter(help="Until when, exclusive: a date. [default: now]")] = None,
+    key: Annotated[str | None, Parameter(help="Only this key, by name or id.")] = None,
+    model: Annotated[str | None, Parameter(help="Only this model.")] = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+    as_csv: Annotated[bool, Parameter(name="--csv", negative="", help="Print CSV.")] = False,
+    source: Source | None = None,
+) -> None:
+    """Print requests, tokens, seconds of compute and dollars by day, key or model.
+
+    Dollars are of requests whose model has a price; how many had none is shown beside them. A running server's rows are
+    there within a second.
+    """
+    query = UsageQuery(
+        start_ms=_since(since),
+        end_ms=None if until is None else _until(until),
+        by=tuple(_GROUPS[name] for name in by),
+        models=None if model is None else (model,),
+    )
+    found = asyncio.run(_totals(source, query, key))
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode([_record(total, by) for total in found]), indent=2).decode())
+    elif as_csv:
+        _print_csv(found, by)
+    elif not found:
+        print(f"Nothing was used since {day(query.start_ms)}.")
+    else:
+        _print_table(found, by)
+
+
+async def _totals(source: Source | None, query: UsageQuery, key: str | None) -> list[UsageTotal]:
+    # The keys' secret is not needed to read what they used, so it is not asked for.
+    async with opened(source) as db:
+        if key is not None:
+            query = msgspec.structs.replace(query, key_ids=await ids_of(db.engine, key))
+        return await totals(db.engine, query)
+
+
+def _since(text: str) -> int:
+    length = span(text)
+    at = datetime.now(UTC) - length if length is not None else moment(text)
+    if at is None:
+        raise bad_option("since", text, "a length of time (24h, 30d, 2w) or a date (2027-01-31)")
+    return milliseconds(at)
+
+
+def _until(text: str) -> int:
+    at = moment(text)
+    if at is None:
+        raise bad_option("until", text, "a date (2027-01-31)")
+    return milliseconds(at)
+
+
+def _record(total: UsageTotal, by: tuple[By, ...]) -> dict[str, Any]:
+    """Return the total as it is printed for programs; what was not told apart is left out."""
+    told_apart: dict[By, dict[str, Any]] = {
+        "day": {"day": None if total.bucket_ms is None else day(total.bucket_ms)},
+        "key": {"key_id": total.key_id, "key": total.key_name},
+        "model": {"model": total.model},
+    }
+    record: dict[str, Any] = {}
+    for name in by:
+        record |= told_apart[name]
+    return record | {name: value for name, value in msgspec.structs.asdict(total).items() if name not in _LABELS}
+
+
+def _print_csv(found: list[UsageTotal], by: tuple[By, ...]) -> None:
+    labels = [field for name in by for field in (("key_id", "key") if name == "key" else (name,))]
+    sums = [field for field in UsageTotal.__struct_fields__ if field not in _LABELS]
+    writer = csv.DictWriter(sys.stdout, [*labels, *sums], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_record(total, by) for total in found)
+
+
+def _print_table(found: list[UsageTotal], by: tuple[By, ...]) -> None:
+    table = Table(*by)
+    for heading in ("requests", "failed", "input", "cached", "output", "compute s", "first token s", "dollars"):
+        table.add_column(heading, justify="right")
+    for total in found:
+        record = _record(total, by)
+        labels = [
+            str(record["key"] or record["key_id"] or "(no key)") if name == "key" else record[name] for name in by
+        ]
+        table.add_row(*labels, *_cells(total))
+    Console().print(table)
+
+
+def _cells(total: UsageTotal) -> list[str]:
+    counts = (total.num_requests, total.num_failed, total.prompt_tokens, total.cached_tokens, total.completion_tokens)
+    return [
+        *(f"{count:,}" for count in counts),
+        "-" if total.compute_s is None else f"{total.compute_s:,.1f}",
+        "-" if total.mean_ttft_s is None else f"{total.mean_ttft_s:.3f}",
+        _dollars(total),
+    ]
+
+
+def _dollars(total: UsageTotal) -> str:
+    known = "-" if total.usd is None else f"{total.usd:,.6f}"
+    return f"{known} ({total.num_unpriced:,} without a price)" if total.num_unpriced else known
