@@ -15,7 +15,6 @@ from antiphon.models import (
     GGUFHeader,
     Kind,
     ModelEntry,
-    ModelNotFound,
     Store,
     read_header,
 )
@@ -107,13 +106,7 @@ def remove(name: Name) -> None:
 def path(name: Name) -> None:
     """Print the path of a model's GGUF file, for other programs."""
     store = Store()
-    entry = store.catalogue().resolve(name).entry
-    if not store.find(entry.id):
-        missing = ModelNotFound(entry.id)
-        missing.message = f"The model {entry.id!r} is not on this machine."
-        missing.hint = f"Fetch it with: antiphon models pull {entry.id}"
-        raise missing
-    print(store.path(entry.id))
+    print(store.path(store.catalogue().resolve(name).entry.id))
 
 
 def _wanted(catalogue: Catalogue, source: str, kind: Kind | None, name: str | None) -> ModelEntry:

@@ -8,6 +8,7 @@ from antiphon.models.errors import (
     CorruptModel,
     ModelError,
     ModelNotFound,
+    NotStored,
     SourceUnavailable,
     StoreFull,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "ModelEntry",
     "ModelError",
     "ModelNotFound",
+    "NotStored",
     "Phase",
     "Progress",
     "ProgressEvent",

@@ -2,6 +2,7 @@
 
 ModelError
 ├── ModelNotFound      no such name in the catalogue (``close`` has similar ones)
+├── NotStored          a model whose file is not on this machine
 ├── BadSource          a source that cannot be read as one
 ├── SourceUnavailable  the place a model comes from does not answer, refuses, or has no such file
 ├── CorruptModel       wrong hash, truncated, or not a GGUF file
@@ -29,6 +30,14 @@ class ModelNotFound(ModelError):  # noqa: N818  # named as the API names it: mod
         super().__init__(f"There is no model {name!r}.", hint=hint)
         self.name = name
         self.close = tuple(close)
+
+
+class NotStored(ModelError):  # noqa: N818
+    """The file of ``id`` is not on this machine."""
+
+    def __init__(self, id: str) -> None:  # noqa: A002  # the API's word
+        super().__init__(f"The model {id!r} is not on this machine.", hint=f"Fetch it with: antiphon models pull {id}")
+        self.id = id
 
 
 class BadSource(ModelError):  # noqa: N818

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from antiphon.models.catalogue import Catalogue
 from antiphon.models.conversion import convert_bert
 from antiphon.models.entry import ModelEntry
-from antiphon.models.errors import CorruptModel, ModelError, ModelNotFound
+from antiphon.models.errors import CorruptModel, ModelError, NotStored
 from antiphon.models.files import (
     atomic_writer,
     check_sha256,
@@ -104,10 +104,10 @@ class Store:
         return _read(self._folder(id))
 
     def path(self, id: str) -> Path:  # noqa: A002
-        """Return where the GGUF of ``id`` lies. Raises ``ModelNotFound`` if it is not stored."""
+        """Return where the GGUF of ``id`` lies. Raises ``NotStored`` if it is not stored."""
         if stored := self.find(id):
             return self._folder(id) / stored.files[0].name
-        raise ModelNotFound(id)
+        raise NotStored(id)
 
     def list(self) -> tuple[StoredModel, ...]:
         """Return all stored models, by id."""
@@ -119,10 +119,10 @@ class Store:
         return Catalogue.default().with_models(model.entry for model in self.list())
 
     def verify(self, id: str, progress: Progress = ignore) -> None:  # noqa: A002
-        """Read every file of ``id`` and compare its hash. Raises ``CorruptModel``, ``ModelNotFound``."""
+        """Read every file of ``id`` and compare its hash. Raises ``CorruptModel``, ``NotStored``."""
         stored = self.find(id)
         if stored is None:
-            raise ModelNotFound(id)
+            raise NotStored(id)
         for file in stored.files:
             path = self._folder(id) / file.name
             found = sha256_of(path, progress)
@@ -134,10 +134,10 @@ class Store:
                 )
 
     def remove(self, id: str) -> int:  # noqa: A002
-        """Remove ``id`` and what an interrupted fetch of it left; return the bytes freed. Raises ``ModelNotFound``."""
+        """Remove ``id`` and what an interrupted fetch of it left; return the bytes freed. Raises ``NotStored``."""
         folders = [self._folder(id), self._root / ".fetching" / _slug(id)]
         if not any(folder.exists() for folder in folders):
-            raise ModelNotFound(id)
+            raise NotStored(id)
         with self._locked(id, ignore):
             freed = sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
             for folder in folders:

@@ -11,7 +11,7 @@ import httpx2
 import msgspec
 
 from antiphon.models.errors import CorruptModel, SourceUnavailable
-from antiphon.models.files import CHUNK_BYTES, check_sha256, full_disk_explained, require_space
+from antiphon.models.files import check_sha256, full_disk_explained, require_space
 from antiphon.models.progress import Progress, ProgressEvent
 
 _ATTEMPTS = 5
@@ -95,7 +95,7 @@ def _receive(http: httpx2.Client, remote: Remote, part: Path, start: int, progre
             f"bytes {start}-"
         )
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_raw(CHUNK_BYTES):
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 progress(ProgressEvent(part.stem, file.tell(), remote.size, "download"))
             file.flush()
