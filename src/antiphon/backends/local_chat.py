@@ -13,6 +13,7 @@ from antiphon.engine import Engine
 from antiphon.engine.messages import Delta, Finished, Generate, Started
 from antiphon.prompting import ChatPrompter, Plan
 from antiphon.protocol import events
+from antiphon.protocol.abilities import check_logit_bias, check_max_tokens
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.events import Event
@@ -54,10 +55,12 @@ class LocalChat:
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer; see ``Backend.chat``."""
+        check_max_tokens(request.raw, self.engine.info.context_length)
+        check_logit_bias(request.sampling.logit_bias, self.engine.info.vocabulary_size)
         plan = self._plan(request)
         readers = [plan.reader(index) for index in range(request.n)]
         tally = Tally(request.n)
-        with engine_errors():
+        with engine_errors(max_tokens=request.max_tokens):
             async with aclosing(self.engine.generate(_job(request, plan))) as answers:
                 async for answer in answers:
                     match answer:

@@ -12,6 +12,7 @@ from antiphon.backends.local_tally import Tally
 from antiphon.backends.local_tokens import plain_prompt, token_logprobs
 from antiphon.engine import Engine
 from antiphon.engine.messages import Delta, Finished, Generate, ModelInfo, Prompt, Started, Text
+from antiphon.protocol.abilities import check_logit_bias, check_max_tokens, check_token_ids
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Completed, Event, TextDelta, TokenLogprob
@@ -21,6 +22,9 @@ _FIM = ("prefix", "suffix", "middle")
 
 async def complete(name: str, engine: Engine, request: CompletionRequest) -> AsyncGenerator[Event]:
     """Continue every prompt of ``request``; the prompts run together. See ``Backend.complete``."""
+    check_max_tokens(request.raw, engine.info.context_length)
+    check_logit_bias(request.sampling.logit_bias, engine.info.vocabulary_size)
+    check_token_ids(request.prompts, engine.info.vocabulary_size, "prompt")
     jobs = [_job(request, engine.info, prompt) for prompt in request.prompts]
     tally = Tally(len(jobs) * request.best_of)
     started = False
@@ -53,7 +57,8 @@ def _job(request: CompletionRequest, info: ModelInfo, prompt: str | tuple[int, .
         sampling=engine_sampling(request.sampling),
         stop=request.stop,
         logprobs=request.logprobs if wants_logprobs else 0 if ranks else None,
-        echo_logprobs=request.echo and wants_logprobs,
+        # The text of an echoed prompt that came as token ids is told by the engine alone, with its log-probabilities.
+        echo_logprobs=request.echo and (wants_logprobs or not isinstance(prompt, str)),
     )
 
 
@@ -114,7 +119,8 @@ class _Choices:
             if isinstance(given, str)
             else b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace")
         )
-        return [TextDelta(self._index(prompt, k), text, tokens) for k in range(self._request.n)]
+        shown = tokens if self._request.logprobs is not None else ()
+        return [TextDelta(self._index(prompt, k), text, shown) for k in range(self._request.n)]
 
     def feed(self, prompt: int, answer: Delta | Finished) -> list[Event]:
         """Return the events of one answer of the engine."""
@@ -154,7 +160,7 @@ async def _side_by_side(engine: Engine, jobs: Sequence[Generate]) -> AsyncGenera
     queue: asyncio.Queue[_Answer | None] = asyncio.Queue()
 
     async def pump(number: int, job: Generate) -> None:
-        with engine_errors():
+        with engine_errors(max_tokens=job.max_tokens, is_chat=False):
             async with aclosing(engine.generate(job)) as answers:
                 async for answer in answers:
                     queue.put_nowait((number, answer))

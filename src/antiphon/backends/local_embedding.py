@@ -9,8 +9,9 @@ from antiphon.backends.local_errors import as_api_error
 from antiphon.backends.local_tokens import plain_prompt
 from antiphon.engine import Engine
 from antiphon.engine.errors import ContextOverflow, EngineError
+from antiphon.protocol.abilities import check_token_ids
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
-from antiphon.protocol.errors import ApiError
+from antiphon.protocol.errors import ApiError, prompt_too_long
 
 
 class LocalEmbedding:
@@ -41,12 +42,13 @@ class LocalEmbedding:
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         """Return one unit vector per input, cut or padded to the dimensions asked for."""
         size = self.engine.info.embedding_size
+        check_token_ids(request.inputs, self.engine.info.vocabulary_size, "input")
         wanted = self._dimensions(request, size)
         began = time.perf_counter()
         try:
             embedded = await self.engine.embed(tuple(plain_prompt(text) for text in request.inputs))
         except ContextOverflow as error:
-            raise _too_long(error) from error
+            raise prompt_too_long(error.limit, error.requested, 0) from error
         except EngineError as error:
             raise as_api_error(error) from error
         vectors = tuple(_resize(vector, size, wanted) for vector in embedded.vectors)
@@ -76,11 +78,3 @@ def _resize(vector: bytes, size: int, wanted: int) -> bytes:
     cut = np.frombuffer(vector, dtype="<f4")[:wanted]
     norm = float(np.linalg.norm(cut))
     return (cut / norm if norm > 0 else cut).astype("<f4").tobytes()
-
-
-def _too_long(error: ContextOverflow) -> ApiError:
-    return ApiError(
-        400,
-        f"This model's maximum context length is {error.limit} tokens, however you requested {error.requested} tokens "
-        f"({error.requested} in your prompt; 0 for the completion). Please reduce your prompt; or completion length.",
-    )

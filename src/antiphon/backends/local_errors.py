@@ -1,21 +1,41 @@
 """What the engine's errors are on the wire."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from antiphon.engine import errors
-from antiphon.protocol.errors import ApiError, overloaded
+from antiphon.protocol.errors import (
+    ApiError,
+    completion_too_long,
+    context_length_exceeded,
+    overloaded,
+    prompt_too_long,
+)
 
 _RETRY_AFTER_S = 1.0
 
 
 @contextmanager
-def engine_errors() -> Iterator[None]:
-    """Turn an ``EngineError`` of the block into the ``ApiError`` that a client understands."""
+def engine_errors(*, max_tokens: int | None = None, is_chat: bool = True) -> Generator[None]:
+    """Turn an ``EngineError`` of the block into the ``ApiError`` that a client understands.
+
+    ``max_tokens`` is what the request asked for; with it the client is told which part of the context is whose.
+    """
     try:
         yield
+    except errors.ContextOverflow as error:
+        raise _overflow(error, max_tokens or 0, is_chat=is_chat) from error
     except errors.EngineError as error:
         raise as_api_error(error) from error
+
+
+def _overflow(error: errors.ContextOverflow, completion: int, *, is_chat: bool) -> ApiError:
+    prompt = error.requested - completion
+    if not is_chat:
+        return prompt_too_long(error.limit, prompt, completion)
+    if prompt < error.limit and completion:
+        return completion_too_long(error.limit, prompt, completion)
+    return context_length_exceeded(error.limit, prompt)
 
 
 def as_api_error(error: errors.EngineError) -> ApiError:
@@ -24,13 +44,7 @@ def as_api_error(error: errors.EngineError) -> ApiError:
         case errors.EngineOverloaded():
             return overloaded(error.retry_after_s)
         case errors.ContextOverflow():
-            return ApiError(
-                400,
-                f"This model's maximum context length is {error.limit} tokens. However, your messages resulted in "
-                f"{error.requested} tokens. Please reduce the length of the messages.",
-                param="messages",
-                code="context_length_exceeded",
-            )
+            return context_length_exceeded(error.limit, error.requested)
         case errors.DeadlineExceeded():
             return ApiError(
                 503, f"The request did not finish in time. {error.message}", type="server_error", code="timeout"

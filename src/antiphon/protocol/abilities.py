@@ -42,12 +42,3 @@ def check_token_ids(inputs: Sequence[Input], vocabulary_size: int, param: str) -
                 param,
                 "invalid_value",
             )
-
-
-def check_reasoning_effort(effort: str | None, supported: Sequence[str]) -> None:
-    """Raise ``ApiError`` 400 unless the model's template has a switch with this position; none has it: no parameter."""
-    if effort is None or effort in supported:
-        return
-    if not supported:
-        raise problems.unsupported_parameter("reasoning_effort")
-    raise problems.unsupported_value("reasoning_effort", f"'{effort}'", supported)

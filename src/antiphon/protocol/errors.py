@@ -70,3 +70,24 @@ def context_length_exceeded(limit: int, messages: int, functions: int = 0) -> Ap
         param="messages",
         code="context_length_exceeded",
     )
+
+
+def completion_too_long(limit: int, messages: int, completion: int) -> ApiError:
+    """400: the messages fit into the context, but not together with the completion asked for; counts are tokens."""
+    return ApiError(
+        400,
+        f"This model's maximum context length is {limit} tokens. However, you requested {messages + completion} tokens "
+        f"({messages} in the messages, {completion} in the completion). "
+        "Please reduce the length of the messages or completion.",
+        param="messages",
+        code="context_length_exceeded",
+    )
+
+
+def prompt_too_long(limit: int, prompt: int, completion: int) -> ApiError:
+    """400 in the older words, for a text and the completion asked for; counts are tokens."""
+    return ApiError(
+        400,
+        f"This model's maximum context length is {limit} tokens, however you requested {prompt + completion} tokens "
+        f"({prompt} in your prompt; {completion} for the completion). Please reduce your prompt; or completion length.",
+    )
