@@ -11,6 +11,7 @@ import uvloop
 
 from antiphon.accounts import Accounts, AccountSettings
 from antiphon.backends.base import Backend
+from antiphon.backends.caching import CacheSettings
 from antiphon.server.logs import configure_logs
 from antiphon.server.run import address_of, bind, serve
 from antiphon.server.service import Service
@@ -32,7 +33,12 @@ class Running(NamedTuple):
 
 @contextmanager
 def running(
-    backend: Backend, home: Path, *, accounts: AccountSettings | None = None, **settings: Any
+    backend: Backend,
+    home: Path,
+    *,
+    accounts: AccountSettings | None = None,
+    cache: CacheSettings | None = None,
+    **settings: Any,
 ) -> Generator[Running]:
     """Serve ``backend`` on a free port until the block ends, then shut down as Ctrl-C does."""
     server_settings = ServerSettings(port=0, **{"shutdown_grace_s": 0.2, **settings})
@@ -46,7 +52,7 @@ def running(
         stop = asyncio.Event()
         account_book = await Accounts.open(accounts or AccountSettings(), home)
         try:
-            service = Service(server_settings, account_book, backend, organization="org-test")
+            service = Service(server_settings, account_book, backend, organization="org-test", cache=cache)
             box["running"] = Running(address_of(listener), service, asyncio.get_running_loop(), stop)
 
             async def start() -> None:

@@ -25,14 +25,28 @@ if TYPE_CHECKING:
     from antiphon.toolkit.choose import ModelCard as ModelCard
     from antiphon.toolkit.choose import Task as Task
     from antiphon.toolkit.choose import choose_model as choose_model
+    from antiphon.toolkit.chunking import Chunk as Chunk
+    from antiphon.toolkit.chunking import Chunking as Chunking
+    from antiphon.toolkit.embedding_cache import EmbeddingCache as EmbeddingCache
+    from antiphon.toolkit.embeddings import Embedder as Embedder
+    from antiphon.toolkit.embeddings import Embeddings as Embeddings
+    from antiphon.toolkit.embeddings import aembed as aembed
+    from antiphon.toolkit.embeddings import embed as embed
+    from antiphon.toolkit.errors import BatchFileError as BatchFileError
     from antiphon.toolkit.errors import BudgetExceededError as BudgetExceededError
+    from antiphon.toolkit.errors import BulkError as BulkError
     from antiphon.toolkit.errors import CircuitOpenError as CircuitOpenError
     from antiphon.toolkit.errors import ClientError as ClientError
+    from antiphon.toolkit.errors import EmbeddingError as EmbeddingError
     from antiphon.toolkit.errors import ExtractionError as ExtractionError
+    from antiphon.toolkit.errors import FilterError as FilterError
     from antiphon.toolkit.errors import HistoryError as HistoryError
+    from antiphon.toolkit.errors import IndexingError as IndexingError
+    from antiphon.toolkit.errors import JournalError as JournalError
     from antiphon.toolkit.errors import NoModelError as NoModelError
     from antiphon.toolkit.errors import OutputError as OutputError
     from antiphon.toolkit.errors import RefusalError as RefusalError
+    from antiphon.toolkit.errors import RequestTooLargeError as RequestTooLargeError
     from antiphon.toolkit.errors import RetryExhaustedError as RetryExhaustedError
     from antiphon.toolkit.errors import SchemaError as SchemaError
     from antiphon.toolkit.errors import StreamError as StreamError
@@ -42,6 +56,13 @@ if TYPE_CHECKING:
     from antiphon.toolkit.errors import TruncatedError as TruncatedError
     from antiphon.toolkit.errors import UnknownPriceError as UnknownPriceError
     from antiphon.toolkit.history import Turn as Turn
+    from antiphon.toolkit.index import AsyncIndex as AsyncIndex
+    from antiphon.toolkit.index import CitedAnswer as CitedAnswer
+    from antiphon.toolkit.index import Document as Document
+    from antiphon.toolkit.index import Hit as Hit
+    from antiphon.toolkit.index import Index as Index
+    from antiphon.toolkit.index import UpdateReport as UpdateReport
+    from antiphon.toolkit.index import read_folder as read_folder
     from antiphon.toolkit.prices import Price as Price
     from antiphon.toolkit.prices import PriceTable as PriceTable
     from antiphon.toolkit.prices import cost_of as cost_of
@@ -65,6 +86,7 @@ if TYPE_CHECKING:
     from antiphon.toolkit.retry import RetryPolicy as RetryPolicy
     from antiphon.toolkit.retry_table import RetryTable as RetryTable
     from antiphon.toolkit.retry_table import explain_client_retries as explain_client_retries
+    from antiphon.toolkit.similarity import cosine_similarity as cosine_similarity
     from antiphon.toolkit.structured import aextract as aextract
     from antiphon.toolkit.structured import aextract_many as aextract_many
     from antiphon.toolkit.structured import astream_items as astream_items
@@ -94,15 +116,25 @@ _PUBLIC = {
     "antiphon.toolkit.chat": ("AsyncChat", "Chat"),
     "antiphon.toolkit.chat_state": ("ChatOptions",),
     "antiphon.toolkit.choose": ("Choice", "ModelCard", "Task", "choose_model"),
+    "antiphon.toolkit.chunking": ("Chunk", "Chunking"),
+    "antiphon.toolkit.embedding_cache": ("EmbeddingCache",),
+    "antiphon.toolkit.embeddings": ("Embedder", "Embeddings", "aembed", "embed"),
     "antiphon.toolkit.errors": (
+        "BatchFileError",
         "BudgetExceededError",
+        "BulkError",
         "CircuitOpenError",
         "ClientError",
+        "EmbeddingError",
         "ExtractionError",
+        "FilterError",
         "HistoryError",
+        "IndexingError",
+        "JournalError",
         "NoModelError",
         "OutputError",
         "RefusalError",
+        "RequestTooLargeError",
         "RetryExhaustedError",
         "SchemaError",
         "StreamError",
@@ -113,6 +145,7 @@ _PUBLIC = {
         "UnknownPriceError",
     ),
     "antiphon.toolkit.history": ("Turn",),
+    "antiphon.toolkit.index": ("AsyncIndex", "CitedAnswer", "Document", "Hit", "Index", "UpdateReport", "read_folder"),
     "antiphon.toolkit.prices": ("Price", "PriceTable", "cost_of"),
     "antiphon.toolkit.record": ("CallRecord", "Timing"),
     "antiphon.toolkit.reply": (
@@ -129,6 +162,7 @@ _PUBLIC = {
     "antiphon.toolkit.result_stream": ("AsyncReplyStream", "AsyncResultStream", "ReplyStream", "ResultStream"),
     "antiphon.toolkit.retry": ("RetryPolicy",),
     "antiphon.toolkit.retry_table": ("RetryTable", "explain_client_retries"),
+    "antiphon.toolkit.similarity": ("cosine_similarity",),
     "antiphon.toolkit.structured": (
         "aextract",
         "aextract_many",

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Generator
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 from tests.protocol.malformed import ALL, Malformed

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Generator
+from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 from tests.serving import Running, running
 
+from antiphon.backends.caching import HEADER, CacheSettings, CachingBackend, make_store
+from antiphon.backends.routing import Router
 from antiphon.backends.script import Script
 from antiphon.backends.scripted import ScriptedBackend
 
@@ -178,3 +181,24 @@ def test_a_prompt_is_counted(http: httpx.Client) -> None:
     assert text == {"count": 3, "max_model_len": None}
     messages = [{"role": "user", "content": "one two three"}]
     assert http.post("/tokenize", json={"model": "gpt-4o-mini", "messages": messages}).json()["count"] > 3
+
+
+def test_answers_are_kept_for_who_asks(tmp_path: Path) -> None:
+    """With a cache the header says what became of a request: computed and kept, then given again, then computed anew."""
+    script = Script(models=("m",), embedding_models=("e",))
+    router = Router({"scripted": ScriptedBackend(script)})
+    settings = CacheSettings(store="memory")
+    store = make_store(settings, tmp_path)
+    assert store is not None
+    with running(CachingBackend(router, store), tmp_path, cache=settings) as up:
+        chat = {"model": "m", "messages": [{"role": "user", "content": "x"}], "temperature": 0}
+        told = [
+            httpx.post(f"{up.url}/chat/completions", json=chat, headers=headers).headers.get(HEADER)
+            for headers in ({}, {HEADER: "on"}, {HEADER: "on"}, {HEADER: "refresh"})
+        ]
+        stream = httpx.post(f"{up.url}/chat/completions", json=chat | {"stream": True}, headers={HEADER: "on"})
+        vector = httpx.post(f"{up.url}/embeddings", json={"model": "e", "input": "x"}, headers={HEADER: "on"})
+    assert told == [None, "miss", "hit", "miss"]
+    assert stream.headers[HEADER] == "hit"
+    assert stream.text.endswith("data: [DONE]\n\n")
+    assert vector.headers[HEADER] == "miss"

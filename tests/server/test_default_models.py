@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import openai
 import pytest

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 from tests.serving import Running, running

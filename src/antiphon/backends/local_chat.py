@@ -51,6 +51,7 @@ class LocalChat:
             adds_bos=info.adds_bos,
             control_tokens=info.control_tokens,
             end_tokens=info.end_tokens,
+            token_ids=info.mark_ids,
         )
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:

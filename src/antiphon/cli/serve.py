@@ -67,7 +67,7 @@ async def _serve(
 
 
 def _print_ready(console: Console, url: str, assembly: Assembly) -> None:
-    for line in assembly.backend.describe():
+    for line in assembly.local.describe():
         console.print(f"[dim]{line}[/dim]")
     if assembly.accounts.is_open:
         console.print("[dim]No key exists yet, so any key is accepted; only this machine can connect.[/dim]")

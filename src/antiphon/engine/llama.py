@@ -290,6 +290,7 @@ def _read_vocabulary(vocab: Any) -> Vocabulary:
             _piece(vocab, token),
             is_control=bool(c.llama_vocab_is_control(vocab, token)),
             is_end=bool(c.llama_vocab_is_eog(vocab, token)),
+            is_added=bool(c.llama_vocab_get_attr(vocab, token) & c.LLAMA_TOKEN_ATTR_USER_DEFINED),
         )
         for token in range(c.llama_vocab_n_tokens(vocab))
     ]

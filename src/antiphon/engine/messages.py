@@ -107,7 +107,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What the model file says of itself. Texts of special tokens are empty where the model has none.
 
     ``control_tokens`` are the texts of all tokens that only the template may produce. ``context_length`` is what a
-    request may use (prompt and completion together); ``training_context`` is the model's own.
+    request may use (prompt and completion together); ``training_context`` is the model's own. ``mark_ids`` are the ids
+    of tokens that a grammar has to name by id, since none of its text matches them.
     """
 
     architecture: str
@@ -129,6 +130,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
     is_embedding: bool
     settings: dict[str, str]
+    mark_ids: dict[str, int] = {}
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

@@ -192,6 +192,7 @@ class ModelService:
             metadata=model.metadata,
             is_embedding=model.is_embedding,
             settings={key: str(value) for key, value in msgspec.structs.asdict(self._context_settings).items()},
+            mark_ids=vocabulary.marks,
         )
 
 

@@ -12,11 +12,15 @@ Tokenize = Callable[[str, bool, bool], list[int]]
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False):
-    """A token: its bytes, whether only a template may produce it, and whether it ends a generation."""
+    """A token: its bytes, whether only a template may produce it, and whether it ends a generation.
+
+    ``is_added``: it was added to the vocabulary by the model's makers, as a whole, beside what training found.
+    """
 
     data: bytes
     is_control: bool
     is_end: bool
+    is_added: bool = False
 
 
 class PromptError(ValueError):
@@ -39,6 +43,10 @@ class Vocabulary:
         self.plain = [b"" if piece.is_control else piece.data for piece in pieces]
         """The same, with nothing for control tokens."""
         self.end_tokens = frozenset(token for token, piece in enumerate(pieces) if piece.is_end)
+        self.marks = {
+            piece.data.decode("utf-8", "replace"): token for token, piece in enumerate(pieces) if _is_mark(piece)
+        }
+        """Ids of the tokens that llguidance keeps apart from text, by their text."""
         self.control_tokens = frozenset(token for token, piece in enumerate(pieces) if piece.is_control)
 
     def text(self, token: int | None) -> str:
@@ -69,3 +77,8 @@ class Vocabulary:
             return ids
         first = around[: 1 if self.adds_bos else 0]
         return first + ids + around[len(first) :]
+
+
+def _is_mark(piece: Piece) -> bool:
+    tagged = piece.data.startswith(b"<") and piece.data.endswith(b">")
+    return piece.is_control or (piece.is_added and tagged)

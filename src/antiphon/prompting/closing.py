@@ -9,8 +9,8 @@ _ANSWER = "MarkerOfAnswer"
 _NEXT = "MarkerOfNext"
 
 
-def turn_closing(template: ChatTemplate, control_tokens: Sequence[str]) -> str | None:
-    """Return the first control token after an assistant's text, or None if no such token follows.
+def turn_closing(template: ChatTemplate, control_tokens: Sequence[str], end_tokens: Sequence[str]) -> str | None:
+    """Return the first control token after an assistant's text; None if there is none, or one of ``end_tokens`` follows.
 
     Model files often name only one end token, and not always the one that their template ends turns with.
     """
@@ -24,5 +24,7 @@ def turn_closing(template: ChatTemplate, control_tokens: Sequence[str]) -> str |
     except TemplateRefusedError:
         return None
     after = rendered.partition(_ANSWER)[2].partition(_NEXT)[0]
+    if any(token in after for token in end_tokens if token):
+        return None
     places = [(after.index(token), -len(token), token) for token in control_tokens if token and token in after]
     return min(places)[2] if places else None

@@ -5,6 +5,7 @@ first rendered with a marker in place of each content; only if every marker come
 """
 
 import itertools
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,9 @@ from antiphon.prompting.turns import (
     content_in_parts,
     developer_as_system,
     joined_system,
+    later_words,
     merged_neighbours,
+    separate_calls,
     system_in_user,
 )
 from antiphon.protocol.errors import ApiError
@@ -44,8 +47,10 @@ class Fitting:
         self._template = template
         first: Plan = () if "developer" in template.source else (developer_as_system,)
         forms: tuple[Plan, ...] = ((), (content_in_parts,))
+        splits: tuple[Plan, ...] = ((), (separate_calls,), (later_words,))
         self._plans: list[Plan] = [
-            (*first, *structure, *form) for form, structure in itertools.product(forms, _STRUCTURES)
+            (*first, *structure, *split, *form)
+            for form, split, structure in itertools.product(forms, splits, _STRUCTURES)
         ]
         self._known: OrderedDict[Any, Plan] = OrderedDict()
         self._lock = threading.Lock()
@@ -78,10 +83,10 @@ class Fitting:
             except TemplateRefusedError as error:
                 problem = problem or _refusal(error)
                 continue
-            missing = [n for n, turn in enumerate(marked) if turn["content"] and _marker(n) not in rendered]
-            if not missing:
+            missing = next((n for n, turn in enumerate(marked) if not _is_shown(turn, n, rendered)), None)
+            if missing is None:
                 return plan
-            problem = problem or _dropped(missing[0], turns[missing[0]])
+            problem = problem or _dropped(missing, turns[missing])
         assert problem is not None
         raise problem
 
@@ -98,7 +103,26 @@ def _marker(number: int) -> str:
 
 
 def _marked(turn: Turn, number: int) -> Turn:
-    return {**turn, "content": _marker(number)} if turn["content"] else turn
+    marked = dict(turn)
+    if turn["content"]:
+        marked["content"] = _marker(number)
+    if turn.get("tool_calls"):
+        marked["tool_calls"] = [_marked_call(call, number, place) for place, call in enumerate(turn["tool_calls"])]
+    return marked
+
+
+def _marked_call(call: dict[str, Any], number: int, place: int) -> dict[str, Any]:
+    marker = f"{_marker(number)}{place}y"
+    as_text = isinstance(call["function"]["arguments"], str)
+    arguments = f'{{"key": "{marker}"}}' if as_text else {"key": marker}
+    return {**call, "function": {**call["function"], "arguments": arguments}}
+
+
+def _is_shown(turn: Turn, number: int, rendered: str) -> bool:
+    markers = [f"{_marker(number)}{place}y" for place in range(len(turn.get("tool_calls") or ()))]
+    if turn["content"]:
+        markers.append(_marker(number))
+    return all(re.search(rf"{marker}(?!\d+y)", rendered) for marker in markers)
 
 
 def _shape(turn: Turn) -> tuple[Any, ...]:

@@ -29,8 +29,8 @@ class LogprobQueue:
         return tuple(tokens)
 
     def rest(self) -> tuple[TokenLogprob, ...]:
-        """Remove and return all that is left, such as tokens without text of their own."""
-        tokens = tuple(self._waiting)
+        """Remove and return what is left, such as a character that was cut off; but no token without text, as an end is."""
+        tokens = tuple(token for token in self._waiting if token.bytes)
         self._waiting.clear()
         self._taken = 0
         return tokens

@@ -5,14 +5,18 @@ from typing import Any
 
 import msgspec
 
-from antiphon.prompting.closing import turn_closing
-from antiphon.prompting.fitting import Fitting
-from antiphon.prompting.guard import Guard, Piece
-from antiphon.prompting.reader import PlainReader, Reader
-from antiphon.prompting.template import ChatTemplate
-from antiphon.prompting.turns import turns_of
-from antiphon.protocol.chat import ChatRequest
+from antiphon.prompting.decide import Decision
+from antiphon.prompting.grammar import MAX_CALLS, CallRules, allowed, answer_grammar
+from antiphon.prompting.guard import Cover, Guard, Piece
+from antiphon.prompting.history import native_turns, written_turns
+from antiphon.prompting.preamble import form_in_words, tool_value, tools_in_words, with_instructions
+from antiphon.prompting.reader import Layout, Reader
+from antiphon.prompting.schema import check_request
+from antiphon.prompting.turns import Turn
+from antiphon.prompting.voice import Voice
+from antiphon.protocol.chat import ChatRequest, Message, Tool
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import FinishReason
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -26,24 +30,28 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     ``grammar`` is an llguidance grammar that the generated text must follow. ``stop`` are strings that end the answer
     beside the request's own. With ``special``, control tokens are to be generated as their text, which the reader
-    needs. Each choice is read by a reader of its own.
+    needs. Each choice is read by a reader of its own. Where ``decide`` is set, an embedding model can make a better plan
+    of it; without one, this plan holds.
     """
 
     prompt: tuple[Piece, ...]
     grammar: str | None = None
     stop: tuple[str, ...] = ()
     special: bool = False
+    layout: Layout = Layout()
+    decide: "Decision[Plan] | None" = None
 
     def reader(self, index: int) -> Reader:
         """Return a fresh reader for choice ``index``."""
-        return PlainReader(index)
+        return Reader(index, self.layout)
 
 
 class ChatPrompter:
     """Prompts one model. Made once per model; safe to share between threads.
 
-    ``templates`` are the named ones that some models carry beside the default. ``control_tokens`` are the texts that
-    users' strings must not be able to produce; ``end_tokens`` those at which the engine stops by itself.
+    ``templates`` are the named ones that some models carry beside the default; ``tool_use`` among them is taken where
+    tools are in play. ``control_tokens`` are the texts that users' strings must not be able to produce, ``token_ids``
+    the ids of those that a grammar must name; ``end_tokens`` are where the engine stops by itself.
     Raises ``TemplateBrokenError`` when a template cannot be compiled.
     """
 
@@ -57,32 +65,126 @@ class ChatPrompter:
         adds_bos: bool = False,
         control_tokens: Sequence[str] = (),
         end_tokens: Sequence[str] = (),
+        token_ids: Mapping[str, int] | None = None,
     ) -> None:
         self._guard = Guard(control_tokens)
+        self._control_tokens = tuple(control_tokens)
+        self._token_ids = dict(token_ids or {})
         self._bos = bos_token if adds_bos else ""
-        source = template if template is not None else (templates or {}).get("default")
+        named = dict(templates or {})
+        source = template if template is not None else named.get("default")
         if source is None and "<|im_start|>" in control_tokens:
             source = CHATML
         variables: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token}
-        self._fitting = None
-        self._stop: tuple[str, ...] = ()
-        if source is not None:
-            compiled = ChatTemplate(source, variables)
-            self._fitting = Fitting(compiled)
-            closing = turn_closing(compiled, control_tokens)
-            self._stop = (closing,) if closing and closing not in end_tokens else ()
+
+        def voice(text: str | None) -> Voice | None:
+            return None if text is None else Voice(text, variables, control_tokens, end_tokens)
+
+        self._voice = voice(source)
+        self._tool_voice = voice(named.get("tool_use")) or self._voice
 
     def plan(self, request: ChatRequest) -> Plan:
-        """Return how to answer ``request``. Raises ``ApiError`` 400 for what this model's template cannot express."""
-        if self._fitting is None:
+        """Return how to answer ``request``.
+
+        With tools or a schema this may take up to a second of native code: not for an event loop.
+        Raises ``ApiError`` 400 for what cannot be enforced, or what this model's template cannot express.
+        """
+        check_request(request)
+        tools = allowed(request.tools, request.tool_choice.names) if request.tool_choice.mode != "none" else ()
+        voice = self._voice_for(request, tools)
+        if tools and not voice.knows_tools:
+            decision = self._decision(request, tools)
+            if decision is not None:
+                return msgspec.structs.replace(decision.resolve(None), decide=decision)
+        return self._plan(voice, request, tools)
+
+    def _voice_for(self, request: ChatRequest, tools: tuple[Tool, ...]) -> Voice:
+        in_play = bool(tools) or any(message.tool_calls for message in request.messages)
+        voice = self._tool_voice if in_play else self._voice
+        if voice is None:
             raise ApiError(
                 400,
                 f"The model `{request.model}` has no chat template, so it takes no messages; use /v1/completions.",
                 param="model",
             )
+        if in_play and voice.syntax is None:
+            raise ApiError(
+                400,
+                f"The model `{request.model}` cannot call tools here: its chat template shows tools, "
+                "but writes calls in a form that cannot be read back.",
+                param="tools" if tools else "messages",
+            )
+        return voice
+
+    def _decision(self, request: ChatRequest, tools: tuple[Tool, ...]) -> "Decision[Plan] | None":
+        """Return what must be found out before a model without tool training calls one of several, or none."""
+        required = request.tool_choice.mode == "required"
+        last = request.messages[-1]
+        if required and len(tools) == 1:
+            return None
+
+        def resolve(chosen: tuple[Tool, ...]) -> Plan:
+            voice = self._voice_for(request, tools)
+            mode = msgspec.structs.replace(request.tool_choice, mode="required" if chosen else "none")
+            return self._plan(voice, msgspec.structs.replace(request, tool_choice=mode), chosen)
+
+        message = next((m.content or "" for m in reversed(request.messages) if m.role == "user"), "")
+        if not required and last.role in {"tool", "function"}:
+            message = ""
+        return Decision(message=message, tools=tools, required=required, resolution=resolve)
+
+    def _plan(self, voice: Voice, request: ChatRequest, tools: tuple[Tool, ...]) -> Plan:
         cover = self._guard.cover()
-        turns = cover.protect(turns_of(request.messages))
-        rendered = self._fitting.render(turns, None, {})
+        turns, shown = self._turns(cover, voice, request, tools)
+        variables = voice.reasoning.variables(request.reasoning_effort, model=request.model)
+        rendered = voice.fitting.render(turns, shown, variables)
         if self._bos and not rendered.startswith(self._bos):
             rendered = self._bos + rendered
-        return Plan(prompt=cover.split(rendered), stop=self._stop, special=bool(self._stop))
+        layout = self._layout(voice, request, tools, rendered)
+        rules = None
+        if layout.syntax is not None:
+            rules = CallRules(
+                syntax=layout.syntax,
+                tools=tools,
+                required=layout.calls_only,
+                max_calls=MAX_CALLS if request.parallel_tool_calls and not request.legacy_functions else 1,
+            )
+        around = (voice.opening, voice.closing)
+        grammar = answer_grammar(
+            self._token_ids, calls=rules, form=request.response_format, thinking=layout.thinking, around=around
+        )
+        texts = (*voice.texts(), *voice.stop)
+        special = any(token in text for text in texts for token in self._control_tokens if token)
+        return Plan(prompt=cover.split(rendered), grammar=grammar, stop=voice.stop, special=special, layout=layout)
+
+    def _turns(
+        self, cover: Cover, voice: Voice, request: ChatRequest, tools: tuple[Tool, ...]
+    ) -> tuple[list[Turn], list[dict[str, Any]] | None]:
+        words = [form_in_words(request.response_format)] if request.response_format is not None else []
+        if voice.knows_tools and voice.syntax is not None:
+            turns = with_instructions(native_turns(request.messages, voice.syntax), words)
+            protected = cover.protect([turns, [tool_value(tool) for tool in tools]])
+            return protected[0], protected[1] or None
+        # Only what the user wrote is protected; the calls' own markup may well be control tokens.
+        plain = cover.protect(msgspec.to_builtins([request.messages, tools, words]))
+        messages, described, words = msgspec.convert(plain, tuple[list[Message], list[Tool], list[str]])
+        assert voice.syntax is not None
+        if described:
+            words = [tools_in_words(described, voice.syntax), *words]
+        return with_instructions(written_turns(messages, voice.syntax), words), None
+
+    def _layout(self, voice: Voice, request: ChatRequest, tools: tuple[Tool, ...], rendered: str) -> Layout:
+        choice = request.tool_choice
+        reason: FinishReason = "tool_calls"
+        if request.legacy_functions:
+            reason = "function_call"
+        if choice.mode == "required" and len(choice.names) == 1:
+            reason = "stop"
+        return Layout(
+            thinking=voice.reasoning.thinking(rendered),
+            syntax=voice.syntax if tools else None,
+            tools=tools,
+            calls_only=bool(tools) and choice.mode == "required",
+            wrappers=tuple(text for text in (voice.opening, voice.closing) if text),
+            call_reason=reason,
+        )

@@ -7,22 +7,8 @@ way that model families themselves document; each function here is one such adap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from antiphon.protocol.chat import Message
-
 Turn = dict[str, Any]
 Adaptation = Callable[[list[Turn]], list[Turn]]
-
-
-def turns_of(messages: Sequence[Message]) -> list[Turn]:
-    """Return the messages as template values, without tool calls."""
-    return [_turn(message) for message in messages]
-
-
-def _turn(message: Message) -> Turn:
-    text = message.content if message.content is not None else message.refusal or ""
-    if message.name and message.role not in {"tool", "function"}:
-        text = f"{message.name}: {text}"
-    return {"role": message.role, "content": text}
 
 
 def developer_as_system(turns: list[Turn]) -> list[Turn]:
@@ -62,6 +48,36 @@ def merged_neighbours(turns: list[Turn]) -> list[Turn]:
         else:
             merged.append(turn)
     return merged
+
+
+def separate_calls(turns: list[Turn]) -> list[Turn]:
+    """Give what an assistant said beside its calls a turn of its own, for templates that would drop it."""
+    separated: list[Turn] = []
+    for turn in turns:
+        if turn.get("tool_calls") and turn["content"]:
+            separated += [{"role": turn["role"], "content": turn["content"]}, {**turn, "content": ""}]
+        else:
+            separated.append(turn)
+    return separated
+
+
+def later_words(turns: list[Turn]) -> list[Turn]:
+    """Put what an assistant said beside its calls before what it said after their results.
+
+    For templates that neither show it beside calls nor take two turns of the assistant in one exchange.
+    """
+    moved: list[Turn] = []
+    waiting: list[Turn] = []
+    for turn in turns:
+        if turn.get("tool_calls") and turn["content"]:
+            waiting.append(turn)
+            moved.append({**turn, "content": ""})
+        elif turn["role"] == "assistant" and waiting:
+            moved.append({**turn, "content": _join([*waiting, turn])})
+            waiting = []
+        else:
+            moved.append(turn)
+    return moved
 
 
 def content_in_parts(turns: list[Turn]) -> list[Turn]:

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from antiphon.protocol.caching import CacheUse
+
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 
@@ -89,7 +91,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``max_tokens`` is ``max_completion_tokens`` or the older ``max_tokens``; None means up to the context.
     ``legacy_functions`` marks a request that used ``functions`` and is answered with ``function_call``.
-    ``raw`` is the request's JSON as it came, for backends that pass it on; it is never mutated.
+    ``raw`` is the request's JSON as it came, for backends that pass it on; it is never mutated. ``cache`` is set where the
+    response cache may answer.
     """
 
     model: str
@@ -117,3 +120,4 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     raw: dict[str, Any] = {}
+    cache: CacheUse | None = None

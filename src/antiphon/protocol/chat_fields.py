@@ -71,7 +71,7 @@ _user_location = Object(
 
 chat = Object(
     {
-        "model": Text(),
+        "model": Text(min_length=1),
         "messages": messages,
         "functions": functions,
         "function_call": function_call,
@@ -135,7 +135,7 @@ chat = Object(
             Object({"user_location": _user_location, "search_context_size": Choice(("low", "medium", "high"))}),
         ),
         "moderation": Refused(
-            Object({"model": Text(), "policy": JsonObject(nullable=True)}, required=("model",)),
+            Object({"model": Text(min_length=1), "policy": JsonObject(nullable=True)}, required=("model",)),
             nullable=True,
         ),
     },

@@ -14,12 +14,12 @@ _MAX_BEST_OF = 20
 
 completion = Object(
     {
-        "model": Text(),
+        "model": Text(min_length=1),
         "prompt": Inputs(wrong_prompt, nullable=True),
         "suffix": Text(nullable=True, note="For models with infill tokens; refused otherwise."),
         "max_tokens": Integer(minimum=0, nullable=True),
         "n": n,
-        "best_of": Integer(minimum=1, maximum=_MAX_BEST_OF, nullable=True),
+        "best_of": Integer(minimum=0, maximum=_MAX_BEST_OF, nullable=True),
         "temperature": temperature,
         "top_p": top_p,
         "presence_penalty": penalty,
@@ -45,7 +45,8 @@ def parse_completion(obj: Any) -> CompletionRequest:
     request = check_body(obj, completion)
     check_together(request)
     choices = request.get("n") or 1
-    best_of = request.get("best_of") or choices
+    given = request.get("best_of")
+    best_of = choices if given is None else given
     _check_best_of(choices, best_of, streams=bool(request.get("stream")))
     completion.refuse(request, "")
     max_tokens = request.get("max_tokens")

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.chat import Sampling
 
 
@@ -28,3 +29,4 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     include_obfuscation: bool = False
     user: str | None = None
     raw: dict[str, Any] = {}
+    cache: CacheUse | None = None

@@ -12,7 +12,7 @@ from antiphon.protocol.token_input import Inputs, read_inputs, wrong_input
 
 embedding = Object(
     {
-        "model": Text(),
+        "model": Text(min_length=1),
         "input": Inputs(wrong_input, allows_empty_text=False),
         "encoding_format": Choice(("float", "base64")),
         "dimensions": Integer(minimum=1, note="At most the model's own; refused beyond."),

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from antiphon.protocol.caching import CacheUse
+
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """``inputs``: each a text or a list of token ids, at most 2,048 of them."""
@@ -14,12 +16,14 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None
     raw: dict[str, Any] = {}
+    cache: CacheUse | None = None
 
 
 class EmbeddingResult(msgspec.Struct, frozen=True):
     """``vectors`` holds one little-endian float32 buffer per input, in order, each of unit length.
 
-    ``cached_inputs`` of them came from the response cache, None where it was not asked; ``prompt_tokens`` counts all.
+    ``cached_inputs`` of them came from the response cache, None where it was not asked; ``prompt_tokens`` counts what was
+    computed.
     """
 
     model: str

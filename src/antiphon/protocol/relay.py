@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.errors import ApiError
 
 Operation = Literal["chat/completions", "completions", "embeddings"]
@@ -47,6 +48,7 @@ class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     user: str | None = None
     prompt_cache_key: str | None = None
+    cache: CacheUse | None = None
 
     def body(self, **overrides: msgspec.Raw) -> bytes:
         """Return the JSON text with some top-level values replaced or added."""

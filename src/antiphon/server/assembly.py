@@ -1,5 +1,6 @@
 """Puts a server together from its configuration: files, engines, backend, accounts, service."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,15 @@ from typing import Self
 import msgspec
 
 from antiphon.accounts import Accounts
+from antiphon.backends.base import Backend
+from antiphon.backends.caching import CachingBackend, make_store
 from antiphon.backends.local import LocalBackend, LocalModel
 from antiphon.backends.local_chat import LocalChat
 from antiphon.backends.local_embedding import LocalEmbedding
+from antiphon.backends.routing import Router
+from antiphon.backends.script import read_script
+from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.settings import GatewaySettings, upstream_backends
 from antiphon.engine import Engine
 from antiphon.errors import ConfigError
 from antiphon.models import Catalogue, Kind, ModelEntry, Progress, Store
@@ -67,18 +74,25 @@ def fetch_models(configuration: Configuration, progress: Progress) -> list[Model
 class Assembly:
     """A server's parts, owned together. Made by ``open``, ended by ``aclose``."""
 
-    def __init__(self, configuration: Configuration, backend: LocalBackend, accounts: Accounts) -> None:
+    def __init__(self, configuration: Configuration, local: LocalBackend, router: Router, accounts: Accounts) -> None:
         self.configuration = configuration
-        self.backend = backend
+        self.local = local
+        self.router = router
         self.accounts = accounts
+        store = make_store(configuration.cache, configuration.home)
         self.service = Service(
-            configuration.server, accounts, backend, organization=configuration.accounts.organization
+            configuration.server,
+            accounts,
+            router if store is None else CachingBackend(router, store),
+            organization=configuration.accounts.organization,
+            cache=configuration.cache,
         )
 
     @classmethod
     async def open(cls, configuration: Configuration, files: list[ModelFile]) -> Self:
         """Put the parts together; no engine runs yet. ``ConfigError`` for an address that would be open to strangers."""
-        backend = LocalBackend(_names(configuration, files))
+        local = LocalBackend(_names(configuration, files))
+        router = _router(configuration.gateway, local)
         accounts = await Accounts.open(configuration.accounts, configuration.home)
         if accounts.is_open and not configuration.server.is_loopback:
             await accounts.aclose()
@@ -86,16 +100,25 @@ class Assembly:
                 f"refusing to listen on {configuration.server.host}: no key exists, so anybody who reaches it could use it",
                 hint="create one with `antiphon keys create --name NAME`, or listen on 127.0.0.1",
             )
-        return cls(configuration, backend, accounts)
+        return cls(configuration, local, router, accounts)
 
     async def start(self) -> None:
-        """Load the models; returns when all are ready."""
-        await self.backend.start()
+        """Load the models and ask the upstreams how they are; returns when all models are ready."""
+        await asyncio.gather(self.local.start(), self.router.start())
 
     async def aclose(self) -> None:
         """End engines, then write what the ledger still holds."""
-        await self.backend.aclose()
+        await self.service.backend.aclose()
         await self.accounts.aclose()
+
+
+def _router(settings: GatewaySettings, local: LocalBackend) -> Router:
+    """Put the models of this machine, the upstreams and a script behind one front; the first that serves a name is asked."""
+    backends: dict[str, Backend] = {"local": local}
+    backends |= upstream_backends(settings)
+    if settings.script is not None:
+        backends["scripted"] = ScriptedBackend(read_script(Path(settings.script).expanduser()))
+    return Router(backends, settings.routes, retry=settings.retry, breaker=settings.breaker)
 
 
 def _names(configuration: Configuration, files: list[ModelFile]) -> dict[str, LocalModel]:

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from antiphon.accounts import AccountSettings
+from antiphon.backends.caching import CacheSettings
+from antiphon.backends.settings import GatewaySettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
@@ -19,6 +21,8 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "engine": EngineSettings,
     "embedding_engine": EngineSettings,
     "accounts": AccountSettings,
+    "gateway": GatewaySettings,
+    "cache": CacheSettings,
 }
 
 
@@ -30,6 +34,8 @@ class Configuration:
     server: ServerSettings
     models: ModelSettings
     accounts: AccountSettings
+    gateway: GatewaySettings
+    cache: CacheSettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
 
@@ -53,6 +59,8 @@ def load_configuration(
         server=build(ServerSettings, layers["server"], "server"),
         models=build(ModelSettings, layers["models"], "models"),
         accounts=build(AccountSettings, layers["accounts"], "accounts"),
+        gateway=build(GatewaySettings, layers["gateway"], "gateway"),
+        cache=build(CacheSettings, layers["cache"], "cache"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],
     )

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 
 from antiphon.accounts import CLIENT_CLOSED_REQUEST, Admission, Kind, Outcome, Principal
 from antiphon.backends.base import RelayOutcome, StreamCut
+from antiphon.backends.caching import HEADER
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Started, Usage
 from antiphon.protocol.rendering import error_frame
@@ -82,10 +83,15 @@ class Exchange:
         else:
             self.status, self.error_code = 500, "server_error"
 
+    def tell_cache(self, status: CacheStatus | None) -> None:
+        """Note what the response cache did, for the answer's header and the ledger."""
+        self.cache = status
+        if status is not None:
+            self._call.extra[HEADER] = status
+
     def learn(self, outcome: RelayOutcome) -> None:
         """Take over what a relayed answer told of itself."""
         self.model = outcome.model or self.model
-        self.cache = outcome.cache
         if outcome.usage is not None:
             usage = outcome.usage
             self.meter = Meter(
@@ -124,7 +130,8 @@ class Exchange:
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Started):
-                    self.model, self.cache = event.model, event.cache
+                    self.model = event.model
+                    self.tell_cache(event.cache)
                     self.meter = event.meter or Meter(event.prompt_tokens, 0, event.cached_tokens)
                 elif isinstance(event, Completed):
                     self._charge(event.usage)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from antiphon.accounts import Kind, Principal
 from antiphon.backends.base import RelayedAnswer
 from antiphon.protocol import parse_chat, parse_completion, parse_embedding
@@ -61,7 +63,7 @@ async def _serve(call: Call, operation: Operation, answer: Answer) -> None:
 
 
 async def _chat(call: Call, principal: Principal, body: bytes) -> None:
-    request = parse_chat(call.decode(body))
+    request = msgspec.structs.replace(parse_chat(call.decode(body)), cache=call.service.cache_use(call, principal))
     call.service.require_model(principal, request.model)
     async with await admitted(call, principal, "chat", request.model, estimate_chat(request)) as exchange:
         events = call.service.backend.chat(request)
@@ -74,7 +76,9 @@ async def _chat(call: Call, principal: Principal, body: bytes) -> None:
 
 
 async def _completion(call: Call, principal: Principal, body: bytes) -> None:
-    request = parse_completion(call.decode(body))
+    request = msgspec.structs.replace(
+        parse_completion(call.decode(body)), cache=call.service.cache_use(call, principal)
+    )
     call.service.require_model(principal, request.model)
     async with await admitted(call, principal, "completion", request.model, estimate_completion(request)) as exchange:
         events = call.service.backend.complete(request)
@@ -87,21 +91,25 @@ async def _completion(call: Call, principal: Principal, body: bytes) -> None:
 
 
 async def _embedding(call: Call, principal: Principal, body: bytes) -> None:
-    request = parse_embedding(call.decode(body))
+    request = msgspec.structs.replace(parse_embedding(call.decode(body)), cache=call.service.cache_use(call, principal))
     call.service.require_model(principal, request.model)
     async with await admitted(call, principal, "embedding", request.model, estimate_embedding(request)) as exchange:
         result = await call.service.backend.embed(request)
         exchange.model = result.model
+        if request.cache is not None:
+            exchange.tell_cache("hit" if result.cached_inputs == len(request.inputs) else "miss")
         exchange.meter = Meter(prompt_tokens=result.prompt_tokens, compute_s=result.compute_s)
         await call.respond(render_embeddings(request, result))
 
 
 async def _relay(call: Call, principal: Principal, request: RelayRequest) -> None:
     call.service.require_model(principal, request.model)
+    request = msgspec.structs.replace(request, cache=call.service.cache_use(call, principal))
     kind = _KINDS[request.operation]
     async with await admitted(call, principal, kind, request.model, estimate_relay(request)) as exchange:
         answer = await call.service.relay(request)
         async with aclosing(answer):
+            exchange.tell_cache(answer.outcome.cache)
             try:
                 await _pass_on(call, exchange, request, answer)
             finally:

@@ -8,6 +8,8 @@ import msgspec
 
 from antiphon.accounts import Accounts, Principal
 from antiphon.backends.base import Backend, RelayedAnswer, RelayingBackend
+from antiphon.backends.caching import HEADER, CacheSettings, cache_use
+from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.errors import model_not_found, overloaded
 from antiphon.protocol.relay import Operation, RelayRequest, model_named, parse_relay
 from antiphon.server.call import Call
@@ -16,12 +18,23 @@ from antiphon.server.logs import log
 from antiphon.server.metrics import Metrics
 from antiphon.server.settings import ServerSettings
 
+_CACHE_HEADER = HEADER.encode()
+
 
 class Service:
     """The server's state; one per process. ``backend`` is owned by whoever made it."""
 
-    def __init__(self, settings: ServerSettings, accounts: Accounts, backend: Backend, *, organization: str) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        accounts: Accounts,
+        backend: Backend,
+        *,
+        organization: str,
+        cache: CacheSettings | None = None,
+    ) -> None:
         self.settings = settings
+        self._cache = cache or CacheSettings()
         self.organization = organization
         self.accounts = accounts
         self.backend = backend
@@ -45,6 +58,10 @@ class Service:
         """404 for a model that is not served, or not to this key: the same words, so that nothing is given away."""
         if not (self.backend.serves(model) and self.may_use(principal, model)):
             raise model_not_found(model)
+
+    def cache_use(self, call: Call, principal: Principal) -> CacheUse | None:
+        """Return how the request uses the response cache, by its header or its key; None: not at all."""
+        return cache_use(self._cache, call.header(_CACHE_HEADER), principal.account, principal.name)
 
     @contextmanager
     def in_flight(self) -> Generator[None]:

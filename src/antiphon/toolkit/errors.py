@@ -15,7 +15,14 @@ ToolkitError                 hint = the next step; text, usage = what was alread
 │   └── ExtractionError      the answer failed validation on every attempt; keeps the attempts
 ├── NoModelError             no model satisfies what the task needs
 ├── RetryExhaustedError      a retry policy gave up; the client's own error is its cause
-└── CircuitOpenError         not sent: the endpoint failed repeatedly and is left alone for a while
+├── CircuitOpenError         not sent: the endpoint failed repeatedly and is left alone for a while
+├── EmbeddingError           a text that cannot be embedded, or vectors that cannot be used together
+├── IndexingError            an index file or a document that cannot be used
+│   └── FilterError          a metadata filter that is not understood
+└── BulkError                a run of many requests
+    ├── BatchFileError       a line of a batch file that cannot be read; names the line
+    ├── JournalError         the record of a run cannot be used, or belongs to other requests
+    └── RequestTooLargeError a request larger than the limit per minute: it could never be sent
 """
 
 from __future__ import annotations
@@ -109,3 +116,39 @@ class CircuitOpenError(ToolkitError):
     def __init__(self, message: str, *, retry_in_s: float, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_in_s = retry_in_s
+
+
+class EmbeddingError(ToolkitError):
+    """A text cannot be embedded (``text`` is it), or vectors do not belong together."""
+
+
+class IndexingError(ToolkitError):
+    """An index file or a document cannot be used."""
+
+
+class FilterError(IndexingError):
+    """A metadata filter is not understood."""
+
+
+class BulkError(ToolkitError):
+    """A run of many requests cannot go on."""
+
+
+class BatchFileError(BulkError):
+    """A line of a batch file cannot be read; the message names the file and the line."""
+
+
+class JournalError(BulkError):
+    """The journal of a run cannot be used, or belongs to other requests."""
+
+
+class RequestTooLargeError(BulkError):
+    """A request needs more tokens than the limit allows in a minute, so it could never be sent."""
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"The request needs {tokens} tokens, and the limit is {limit} tokens per minute: it can never be sent",
+            hint="lower its max_tokens, shorten its input, or raise tpm if your account has more",
+        )
+        self.tokens = tokens
+        self.limit = limit

@@ -10,6 +10,7 @@ import msgspec
 from antiphon.backends.base import (
     Backend,
     BackendModel,
+    Countable,
     Health,
     PartStatistics,
     RelayedAnswer,
@@ -129,9 +130,10 @@ class Router:
         target.lane.end()
         return result
 
-    async def count_tokens(self, request: ChatRequest) -> int:
+    async def count_tokens(self, request: Countable) -> int:
         target = self._route(request.model).targets[0]
-        return await target.lane.backend.count_tokens(_renamed(request, target.model or request.model))
+        named = msgspec.structs.replace(request, model=target.model or request.model)
+        return await target.lane.backend.count_tokens(named)
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         answer, target = await self._send(

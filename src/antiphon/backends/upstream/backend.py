@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from antiphon.backends.base import BackendModel, Health, PartStatistics, wrong_kind
+from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics, wrong_kind
 from antiphon.backends.upstream.bodies import chat_body, completion_body, embedding_body, tokenize_body
 from antiphon.backends.upstream.chunks import (
     ChatChunk,
@@ -136,10 +136,10 @@ class UpstreamBackend:
             raise protocol_error(self.settings.name, "embeddings without usage")
         return EmbeddingResult(got.model or request.model, tuple(vectors), got.usage.usage().prompt_tokens)
 
-    async def count_tokens(self, request: ChatRequest) -> int:
+    async def count_tokens(self, request: Countable) -> int:
         path = self.settings.tokenize_path
-        if path is None:
-            message = f"The tokens of a chat with `{request.model}` cannot be counted: its API offers no way to."
+        if path is None or isinstance(request, EmbeddingRequest):
+            message = f"The tokens of a request to `{request.model}` cannot be counted: its API offers no way to."
             raise ApiError(400, message, param="model", code="model_not_supported")
         body = msgspec.json.encode(tokenize_body(request, request.model))
         return self._decode(await self._http.post_to_root(path, body), TokenizeBody).count

@@ -31,8 +31,10 @@ def embedding_body(request: EmbeddingRequest, model: str) -> Json:
     return {**base, "model": model, "encoding_format": "base64"}
 
 
-def tokenize_body(request: ChatRequest, model: str) -> Json:
-    """Return the body of vLLM's and SGLang's ``/tokenize`` for a chat."""
+def tokenize_body(request: ChatRequest | CompletionRequest, model: str) -> Json:
+    """Return the body of vLLM's and SGLang's ``/tokenize`` for a chat, or for the one text of a completion."""
+    if isinstance(request, CompletionRequest):
+        return {"model": model, "prompt": request.prompts[0], "add_special_tokens": False}
     source = request.raw or _written_chat(request)
     kept = {key: source[key] for key in ("messages", "tools") if key in source}
     return {**kept, "model": model, "add_generation_prompt": True}

@@ -1,0 +1,273 @@
+"""The response cache, in front of whatever answers."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import msgspec
+
+from antiphon.backends.base import (
+    BackendModel,
+    Countable,
+    Health,
+    PartStatistics,
+    RelayedAnswer,
+    RelayingBackend,
+    RelayOutcome,
+)
+from antiphon.backends.caching.base import Store
+from antiphon.backends.caching.flight import Flight
+from antiphon.backends.caching.keys import embedding_key, relay_key, request_key
+from antiphon.backends.caching.records import RelayRecord, pack_events, pack_relay, unpack_events, unpack_relay
+from antiphon.protocol.caching import CacheUse
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+from antiphon.protocol.events import CacheStatus, Event, Started
+from antiphon.protocol.relay import RelayRequest
+
+T = TypeVar("T")
+R = TypeVar("R")
+Piece = bytes | RelayedAnswer
+
+
+class CacheStatistics(msgspec.Struct, frozen=True):
+    """Requests that asked for the cache, by what became of them; embeddings count by input."""
+
+    hits_total: int
+    misses_total: int
+    joined_total: int
+    in_flight: int
+    entries: int | None
+    bytes: int | None
+    errors_total: int
+
+
+class CachingBackend:
+    """Gives kept answers to requests that may have them (``request.cache``), and keeps new ones.
+
+    Identical requests at the same time are computed once. Owns ``backend`` and ``store``: closing it closes them.
+    """
+
+    def __init__(self, backend: RelayingBackend, store: Store) -> None:
+        self._backend = backend
+        self._store = store
+        self._events: dict[bytes, Flight[Event]] = {}
+        self._relays: dict[bytes, Flight[Piece]] = {}
+        self._counts: dict[CacheStatus, int] = {"hit": 0, "miss": 0, "joined": 0}
+
+    @property
+    def models(self) -> Sequence[BackendModel]:
+        return self._backend.models
+
+    def serves(self, model: str) -> bool:
+        return self._backend.serves(model)
+
+    def relays(self, model: str) -> bool:
+        return self._backend.relays(model)
+
+    def health(self) -> Health:
+        return self._backend.health()
+
+    def statistics(self) -> Sequence[PartStatistics]:
+        store = self._store.statistics()
+        numbers = CacheStatistics(
+            self._counts["hit"],
+            self._counts["miss"],
+            self._counts["joined"],
+            len(self._events) + len(self._relays),
+            store.entries,
+            store.bytes,
+            store.errors_total,
+        )
+        return [PartStatistics("response_cache", {}, numbers), *self._backend.statistics()]
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
+        key = request_key(request, request.cache.scope) if request.cache else None
+        if request.cache is None or key is None:
+            return self._backend.chat(request)
+        return self._answer(key, request.cache, lambda: self._backend.chat(request))
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
+        key = request_key(request, request.cache.scope) if request.cache else None
+        if request.cache is None or key is None:
+            return self._backend.complete(request)
+        return self._answer(key, request.cache, lambda: self._backend.complete(request))
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        if request.cache is None:
+            return await self._backend.embed(request)
+        scope = request.cache.scope
+        keys = [embedding_key(request.model, request.dimensions, text, scope) for text in request.inputs]
+        found: dict[bytes, _Vector] = {}
+        if not request.cache.refresh:
+            for key in dict.fromkeys(keys):
+                if (stored := await self._read(key, _vector.decode)) is not None:
+                    found[key] = stored
+        num_cached = sum(key in found for key in keys)
+        self._counts["hit"] += num_cached
+        self._counts["miss"] += len(keys) - num_cached
+        missing = {key: text for key, text in zip(keys, request.inputs, strict=True) if key not in found}
+        computed = await self._compute(request, missing, found) if missing else None
+        return EmbeddingResult(
+            model=found[keys[0]].model,
+            vectors=tuple(found[key].data for key in keys),
+            prompt_tokens=computed.prompt_tokens if computed else 0,
+            compute_s=computed.compute_s if computed else None,
+            cached_inputs=num_cached,
+        )
+
+    async def count_tokens(self, request: Countable) -> int:
+        return await self._backend.count_tokens(request)
+
+    async def relay(self, request: RelayRequest) -> RelayedAnswer:
+        key = relay_key(request, request.cache.scope) if request.cache else None
+        if request.cache is None or key is None:
+            return await self._backend.relay(request)
+        if not request.cache.refresh:
+            if (flight := self._relays.get(key)) is not None and flight.is_open:
+                return await self._follow(flight, "joined")
+            if (record := await self._read(key, unpack_relay)) is not None:
+                self._counts["hit"] += 1
+                return _StoredAnswer(record)
+            if (flight := self._relays.get(key)) is not None and flight.is_open:
+                return await self._follow(flight, "joined")
+        return await self._follow(self._fly(self._relays, key, self._relay_and_store(key, request)), "miss")
+
+    async def aclose(self) -> None:
+        await self._backend.aclose()
+        await self._store.aclose()
+
+    async def _answer(
+        self, key: bytes, use: CacheUse, compute: Callable[[], AsyncGenerator[Event]]
+    ) -> AsyncGenerator[Event]:
+        flight, status = self._events.get(key), "joined"
+        if flight is None or not flight.is_open or use.refresh:
+            if not use.refresh and (stored := await self._read(key, unpack_events)) is not None:
+                self._counts["hit"] += 1
+                for event in stored:
+                    yield _marked(event, "hit")
+                return
+            # Another request may have begun while the store was asked.
+            flight = self._events.get(key)
+            if flight is None or not flight.is_open or use.refresh:
+                flight, status = self._fly(self._events, key, self._compute_and_store(key, compute())), "miss"
+        self._counts[status] += 1
+        async with aclosing(flight.read()) as events:
+            async for event in events:
+                yield _marked(event, status)
+
+    async def _compute_and_store(self, key: bytes, source: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        answer: list[Event] = []
+        async with aclosing(source) as events:
+            async for event in events:
+                answer.append(event)
+                yield event
+        await self._store.put(key, pack_events(answer))
+
+    async def _relay_and_store(self, key: bytes, request: RelayRequest) -> AsyncGenerator[Piece]:
+        """Yield the answer itself, for its headers and outcome, then its pieces."""
+        answer = await self._backend.relay(request)
+        pieces: list[bytes] = []
+        async with aclosing(answer):
+            yield answer
+            async for piece in answer:
+                pieces.append(piece)
+                yield piece
+        await self._store.put(key, pack_relay(RelayRecord(dict(answer.headers), tuple(pieces), answer.outcome)))
+
+    async def _follow(self, flight: Flight[Piece], status: CacheStatus) -> RelayedAnswer:
+        self._counts[status] += 1
+        pieces = flight.read()
+        try:
+            answer = await anext(pieces)
+        except BaseException:
+            await pieces.aclose()
+            raise
+        assert not isinstance(answer, bytes)
+        return _FlyingAnswer(answer, pieces, status)
+
+    async def _compute(
+        self, request: EmbeddingRequest, missing: Mapping[bytes, str | tuple[int, ...]], found: "dict[bytes, _Vector]"
+    ) -> EmbeddingResult:
+        inputs = tuple(missing.values())
+        raw = {**request.raw, "input": list(inputs)} if request.raw else request.raw
+        result = await self._backend.embed(msgspec.structs.replace(request, inputs=inputs, raw=raw))
+        for key, data in zip(missing, result.vectors, strict=True):
+            found[key] = _Vector(result.model, data)
+            await self._store.put(key, msgspec.msgpack.encode(found[key]))
+        return result
+
+    async def _read(self, key: bytes, decode: Callable[[bytes], R]) -> R | None:
+        """Return what is kept under the key; what cannot be read (another version wrote it) is as good as nothing."""
+        stored = await self._store.get(key)
+        try:
+            return None if stored is None else decode(stored)
+        except (msgspec.DecodeError, IndexError):
+            return None
+
+    def _fly(self, flights: dict[bytes, Flight[T]], key: bytes, source: AsyncGenerator[T]) -> Flight[T]:
+        flight = Flight(source)
+        flights[key] = flight
+
+        def landed(_: Any) -> None:
+            if flights.get(key) is flight:
+                del flights[key]
+
+        flight.task.add_done_callback(landed)
+        return flight
+
+
+class _Vector(msgspec.Struct, frozen=True, array_like=True):
+    """A kept vector, and the model that made it."""
+
+    model: str
+    data: bytes
+
+
+_vector = msgspec.msgpack.Decoder(_Vector)
+
+
+class _StoredAnswer:
+    """A relayed answer out of the store."""
+
+    def __init__(self, record: RelayRecord) -> None:
+        self.headers: Mapping[str, str] = record.headers
+        self.outcome = msgspec.structs.replace(record.outcome, cache="hit")
+        self._pieces = record.pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class _FlyingAnswer:
+    """A relayed answer that others may read along with."""
+
+    def __init__(self, answer: RelayedAnswer, pieces: AsyncGenerator[Piece], status: CacheStatus) -> None:
+        self.headers = answer.headers
+        self._answer = answer
+        self._pieces = pieces
+        self._status: CacheStatus = status
+
+    @property
+    def outcome(self) -> RelayOutcome:
+        return msgspec.structs.replace(self._answer.outcome, cache=self._status)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._pieces:
+            assert isinstance(piece, bytes)
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+
+
+def _marked(event: Event, status: CacheStatus) -> Event:
+    """Say what the cache did; whoever did not compute has no part in the meter."""
+    if not isinstance(event, Started):
+        return event
+    return msgspec.structs.replace(event, cache=status, meter=event.meter if status == "miss" else None)

@@ -1,0 +1,26 @@
+"""Section ``[cache]``: the response cache."""
+
+from typing import Literal
+
+import msgspec
+
+
+class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers are kept for requests that ask for it, and only where the same answer is right: see ``backends.caching``.
+
+    ``store``: ``none`` keeps nothing; ``memory`` is lost at the end; ``disk`` is a file in the home folder; ``redis`` is
+    shared by several servers. ``max_bytes`` bounds memory and disk. ``ttl_s``: how long an answer is given. ``scope``: ``key``
+    keeps each API key's answers to itself, ``server`` shares them among all keys, which then can tell by the time it takes
+    whether somebody asked the same before. ``keys`` are names of API keys (``*``: all) that use the cache without the header.
+    """
+
+    store: Literal["none", "memory", "disk", "redis"] = "none"
+    max_bytes: int = 256 * 1024 * 1024
+    ttl_s: float = 24 * 3600
+    scope: Literal["key", "server"] = "key"
+    keys: tuple[str, ...] = ()
+    redis_url: str = "redis://127.0.0.1:6379/0"
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or self.ttl_s <= 0:
+            raise ValueError("max_bytes and ttl_s must be positive")

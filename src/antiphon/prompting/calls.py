@@ -1,0 +1,176 @@
+"""Reads a turn of tool calls, in whatever pieces its text comes."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from antiphon.prompting.scanning import JsonScanner, common_start, partial
+from antiphon.prompting.syntax import Slot, ToolSyntax
+from antiphon.protocol.chat import Tool
+from antiphon.protocol.events import Event, ToolCallDelta, ToolCallStarted
+
+_LONGEST_NAME = 256
+
+
+def new_call_id() -> str:
+    """Return a fresh id in the form that OpenAI's have."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+class CallReader:
+    """Follows a ``ToolSyntax`` from after its trigger. Once ``over``, ``rest`` is what follows the calls.
+
+    ``num_calls`` counts the calls that were announced. Text that does not keep to the syntax ends the calls; it never
+    raises.
+    """
+
+    def __init__(
+        self, index: int, syntax: ToolSyntax, tools: Mapping[str, Tool], new_id: Callable[[], str] = new_call_id
+    ) -> None:
+        self._index = index
+        self._syntax = syntax
+        self._tools = tools
+        self._new_id = new_id
+        self._buffer = ""
+        self._seen = syntax.trigger
+        self._expected = syntax.lead[len(syntax.trigger) :]
+        self._at = -1
+        self._state: Literal["literal", "slot", "closing", "over"] = "literal"
+        self._scanner = JsonScanner()
+        self._tool: Tool | None = None
+        self._held = ""
+        self._events: list[Event] = []
+        self.num_calls = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._state == "over"
+
+    @property
+    def rest(self) -> str:
+        """What belongs to no call: all of it, the trigger too, as long as no call was announced."""
+        if self.num_calls == 0:
+            return self._seen
+        return self._buffer if self.is_over else ""
+
+    def feed(self, text: str) -> list[Event]:
+        """Take more text and return what it completes."""
+        self._buffer += text
+        if self.num_calls == 0:
+            self._seen += text
+        steps = {"literal": self._literal, "slot": self._slot, "closing": self._closing, "over": lambda: False}
+        while steps[self._state]():
+            pass
+        events, self._events = self._events, []
+        return events
+
+    def _literal(self) -> bool:
+        if self._buffer.startswith(self._expected):
+            self._buffer = self._buffer[len(self._expected) :]
+            self._at += 1
+            self._state = "slot" if self._at < len(self._syntax.slots) else "closing"
+            return True
+        return self._wait_for(self._expected)
+
+    def _closing(self) -> bool:
+        between, tail = self._syntax.between, self._syntax.tail
+        if between is not None and self._buffer.startswith(between):
+            self._buffer = self._buffer[len(between) :]
+            self._next_call()
+            return True
+        if between is not None and between.startswith(self._buffer):
+            return False
+        if self._buffer.startswith(tail):
+            self._buffer = self._buffer[len(tail) :]
+            self._state = "over"
+            return False
+        return self._wait_for(tail)
+
+    def _wait_for(self, literal: str) -> bool:
+        if not literal.startswith(self._buffer):
+            self._state = "over"
+        return False
+
+    def _next_call(self) -> None:
+        self._at = 0
+        self._state = "slot"
+        self._tool = None
+        self._held = ""
+        self._scanner = JsonScanner()
+
+    def _slot(self) -> bool:
+        slot = self._syntax.slots[self._at]
+        match slot.kind:
+            case "arguments" if self._tool is not None and self._tool.kind == "custom":
+                return self._input(slot)
+            case "arguments":
+                return self._arguments(slot)
+            case _:
+                return self._word(slot)
+
+    def _word(self, slot: Slot) -> bool:
+        """Read a name, id or number: up to the literal that follows."""
+        following = self._following(slot)
+        end = self._buffer.find(following) if following else len(self._buffer)
+        if end < 0:
+            if len(self._buffer) > _LONGEST_NAME + len(following):
+                self._state = "over"
+            return False
+        if slot.kind == "name" and not self._begin(self._buffer[:end]):
+            return False
+        self._pass(slot, end)
+        return True
+
+    def _begin(self, name: str) -> bool:
+        tool = self._tools.get(name)
+        if tool is None:
+            self._state = "over"
+            return False
+        self._tool = tool
+        self._events.append(ToolCallStarted(self._index, self.num_calls, self._new_id(), name, tool.kind))
+        self.num_calls += 1
+        self._emit(self._held)
+        return True
+
+    def _arguments(self, slot: Slot) -> bool:
+        if not self._buffer:
+            return False
+        end = self._scanner.feed(self._buffer)
+        if end == 0:
+            self._state = "over"
+            return False
+        self._emit(self._buffer[:end])
+        if end is None:
+            self._buffer = ""
+            return False
+        self._pass(slot, end)
+        return True
+
+    def _input(self, slot: Slot) -> bool:
+        """Read a custom tool's input: all text up to the literal that closes it."""
+        following = self._following(slot)
+        end = self._buffer.find(following) if following else -1
+        if end < 0:
+            kept = len(self._buffer) - partial(self._buffer, following)
+            self._emit(self._buffer[:kept])
+            self._buffer = self._buffer[kept:]
+            return False
+        self._emit(self._buffer[:end])
+        self._pass(slot, end)
+        return True
+
+    def _pass(self, slot: Slot, end: int) -> None:
+        self._buffer = self._buffer[end:]
+        self._expected = slot.after
+        self._state = "literal"
+
+    def _following(self, slot: Slot) -> str:
+        if slot.after or self._syntax.between is None:
+            return slot.after or self._syntax.tail
+        return common_start(self._syntax.between, self._syntax.tail)
+
+    def _emit(self, arguments: str) -> None:
+        if self._tool is None:
+            self._held += arguments
+        elif arguments:
+            self._events.append(ToolCallDelta(self._index, self.num_calls - 1, arguments))

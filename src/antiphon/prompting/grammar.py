@@ -1,0 +1,161 @@
+"""The grammar that generated text must follow, for each kind of request."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter
+from antiphon.prompting.reasoning import Thinking
+from antiphon.prompting.schema import arguments_schema, schema_text
+from antiphon.prompting.syntax import ToolSyntax
+from antiphon.protocol.chat import JsonObjectFormat, JsonSchemaFormat, Tool
+
+MAX_CALLS = 128
+
+
+class CallRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What calls are allowed. ``required``: the answer is calls; otherwise it is text, calls, or calls after text."""
+
+    syntax: ToolSyntax
+    tools: tuple[Tool, ...]
+    required: bool
+    max_calls: int = MAX_CALLS
+
+
+def answer_grammar(
+    control_ids: Mapping[str, int],
+    *,
+    calls: CallRules | None,
+    form: JsonSchemaFormat | JsonObjectFormat | None,
+    thinking: Thinking | None,
+    around: tuple[str, str] = ("", ""),
+) -> str | None:
+    """Return the grammar for an answer, or None when any text will do.
+
+    With a ``form`` the text of the answer is JSON. A model that thinks may do so before whatever is asked of it.
+    ``around`` is the literal text that stands around an answer, if it is not calls.
+    """
+    if form is None and calls is None:
+        return None
+    return _Grammar(LarkWriter(control_ids), around).build(calls, form, thinking)
+
+
+class _Grammar:
+    def __init__(self, writer: LarkWriter, around: tuple[str, str]) -> None:
+        self._opening = writer.literal(around[0])
+        # Text cannot run into a control token, but would swallow a closing in plain letters.
+        self._closing = writer.literal(around[1]) if writer.is_control(around[1]) else ""
+        self._literal = writer.literal
+        self._is_control = writer.is_control
+        self._rules: list[str] = []
+        self._parts: list[dict[str, str]] = []
+
+    def build(
+        self, calls: CallRules | None, form: JsonSchemaFormat | JsonObjectFormat | None, thinking: Thinking | None
+    ) -> str:
+        body = "answer"
+        if thinking is not None:
+            body = self._thought(thinking)
+        self._rules.append(f"start: {body}")
+        self._answer(calls, form)
+        lark = "\n".join(self._rules) + "\n"
+        if not self._parts:
+            return lark
+        return json.dumps({"grammars": [{"name": "answer", "lark_grammar": lark}, *self._parts]})
+
+    def _thought(self, thinking: Thinking) -> str:
+        close = self._literal(thinking.close.strip())
+        if self._is_control(thinking.close.strip()):
+            self._rules += [f"thought: THOUGHT? {close}", f"THOUGHT: {SOME_TEXT}"]
+        else:
+            self._rules += [f"thought[lazy]: {ANY_TEXT} {close}"]
+        self._rules += ["gap: GAP?", r"GAP: /[ \n]{1,4}/"]
+        if thinking.begun:
+            return "thought gap answer"
+        return f"({self._literal(thinking.open.strip())} thought gap)? answer"
+
+    def _answer(self, calls: CallRules | None, form: JsonSchemaFormat | JsonObjectFormat | None) -> None:
+        if form is not None:
+            schema = form.schema if isinstance(form, JsonSchemaFormat) else {"type": "object"}
+            self._rules.append(f"json: %json {schema_text(schema)}")
+        if calls is None:
+            self._rules.append(f"answer: {self._wrapped('json')}")
+            return
+        self._calls(calls)
+        trigger = f"{self._literal(calls.syntax.space)} {self._literal(calls.syntax.trigger)}"
+        if calls.required:
+            self._rules.append(f"answer: {trigger} calls")
+        elif form is not None:
+            self._rules.append(f"answer: {self._wrapped('json')} | {trigger} calls")
+        else:
+            self._rules += self._choice(calls.syntax, trigger)
+
+    def _wrapped(self, text: str) -> str:
+        return f"{self._opening} {text} {self._closing}"
+
+    def _choice(self, syntax: ToolSyntax, trigger: str) -> list[str]:
+        """Return rules for text, or calls, or calls after text."""
+        if self._opening:
+            return [f"answer: {self._wrapped('TEXT?')} | {trigger} calls", f"TEXT: {SOME_TEXT}"]
+        if self._is_control(syntax.trigger):
+            mark = self._literal(syntax.trigger)
+            return [f"answer: TEXT? {self._closing} | TEXT? {mark} calls", f"TEXT: {SOME_TEXT}"]
+        if syntax.anywhere:
+            mark = self._literal(syntax.trigger)
+            return ["answer: TEXT | head calls", f"TEXT: {ANY_TEXT}", f"head[lazy]: {ANY_TEXT} {mark}"]
+        other = f"{ANY_TEXT} & ~/[ \\n]*{_escape(syntax.trigger)}(?s:.*)/"
+        return [f"answer: TEXT | {trigger} calls", f"TEXT: {other}"]
+
+    def _calls(self, rules: CallRules) -> None:
+        syntax = rules.syntax
+        self._rules.append("call: " + " | ".join(f"call_{n}" for n in range(len(rules.tools))))
+        for number, tool in enumerate(rules.tools):
+            self._call(syntax, tool, number)
+        more = ""
+        if syntax.between is not None and rules.max_calls > 1:
+            more = f" ({self._literal(syntax.between)} call){{0,{rules.max_calls - 1}}}"
+        lead = self._literal(syntax.lead[len(syntax.trigger) :])
+        self._rules.append(f"calls: {lead} call{more} {self._literal(syntax.tail)}")
+
+    def _call(self, syntax: ToolSyntax, tool: Tool, number: int) -> None:
+        parts: list[str] = []
+        pending = ""
+        for slot in syntax.slots:
+            match slot.kind:
+                case "name":
+                    # One literal with what follows, so that no name can be the beginning of another.
+                    pending = tool.name + slot.after
+                    continue
+                case "arguments":
+                    value = self._arguments(tool, number)
+                case "id":
+                    value = "/[a-zA-Z0-9]{9}/"
+                case "number":
+                    value = "/[0-9]{1,3}/"
+            parts += [self._literal(pending), value, self._literal(slot.after)]
+            pending = ""
+        self._rules.append(f"call_{number}: {' '.join([*parts, self._literal(pending)])}")
+
+    def _arguments(self, tool: Tool, number: int) -> str:
+        rule = f"arguments_{number}"
+        if tool.kind == "function":
+            self._rules.append(f"{rule}: %json {schema_text(arguments_schema(tool))}")
+        elif tool.grammar is None:
+            self._rules.append(f"{rule}: {ANY_TEXT}")
+        elif tool.grammar[0] == "regex":
+            pattern = tool.grammar[1].replace("/", "\\/")
+            self._rules.append(f"{rule}: /{pattern}/")
+        else:
+            self._parts.append({"name": rule, "lark_grammar": tool.grammar[1]})
+            return f"@{rule}"
+        return rule
+
+
+def _escape(text: str) -> str:
+    return "".join(f"\\{char}" if char in '/\\.^$|?*+()[]{}"' else ("\\n" if char == "\n" else char) for char in text)
+
+
+def allowed(tools: Sequence[Tool], names: Sequence[str]) -> tuple[Tool, ...]:
+    """Return the tools with the given names; all of them if no name is given."""
+    return tuple(tool for tool in tools if not names or tool.name in names)

@@ -1,0 +1,29 @@
+"""Writes grammars in llguidance's dialect of Lark."""
+
+import json
+import re
+from collections.abc import Mapping
+
+ANY_TEXT = "/(?s:.*)/"
+SOME_TEXT = "/(?s:.+)/"
+
+
+class LarkWriter:
+    """Knows which texts are single control tokens: those stand in a grammar by id, since no text can match them."""
+
+    def __init__(self, control_ids: Mapping[str, int]) -> None:
+        self._ids = dict(control_ids)
+        ordered = sorted((text for text in self._ids if text), key=len, reverse=True)
+        self._split = re.compile(f"({'|'.join(map(re.escape, ordered))})") if ordered else None
+
+    def literal(self, text: str) -> str:
+        """Return a sequence that matches exactly ``text``; the empty string for no text."""
+        parts = self._split.split(text) if self._split else [text]
+        return " ".join(self._part(part) for part in parts if part)
+
+    def is_control(self, text: str) -> bool:
+        """Whether the text begins with a control token."""
+        return bool(self._split and self._split.match(text))
+
+    def _part(self, part: str) -> str:
+        return f"<[{self._ids[part]}]>" if part in self._ids else json.dumps(part, ensure_ascii=False)

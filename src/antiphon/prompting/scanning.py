@@ -1,0 +1,69 @@
+"""Finds where things end in text that comes piece by piece."""
+
+import re
+
+_STRUCTURE = re.compile(r'["{}\[\]]')
+_STRING_END = re.compile(r'["\\]')
+
+
+def common_start(one: str, other: str) -> str:
+    """Return the longest text with which both begin."""
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
+
+
+def partial(text: str, ending: str) -> int:
+    """Return the length of the longest end of ``text`` that begins ``ending`` without completing it."""
+    for length in range(min(len(text), len(ending) - 1), 0, -1):
+        if text.endswith(ending[:length]):
+            return length
+    return 0
+
+
+class JsonScanner:
+    """Finds the end of one JSON object or array. Feed it consecutive text."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+
+    def feed(self, text: str) -> int | None:
+        """Return how many characters of ``text`` belong to the value if it ends here, else None (all of them do).
+
+        Returns 0 when the text does not begin with an object or array.
+        """
+        if self._depth == 0 and text[:1] not in {"{", "["}:
+            return 0
+        at = 0
+        while at < len(text):
+            if self._in_string:
+                at = self._string(text, at)
+                continue
+            match = _STRUCTURE.search(text, at)
+            if match is None:
+                return None
+            at = match.end()
+            match match[0]:
+                case '"':
+                    self._in_string = True
+                case "{" | "[":
+                    self._depth += 1
+                case _:
+                    self._depth -= 1
+                    if self._depth == 0:
+                        return at
+        return None
+
+    def _string(self, text: str, at: int) -> int:
+        if self._escaped:
+            self._escaped = False
+            return at + 1
+        match = _STRING_END.search(text, at)
+        if match is None:
+            return len(text)
+        if match[0] == "\\":
+            self._escaped = True
+        else:
+            self._in_string = False
+        return match.end()

@@ -1,0 +1,152 @@
+"""JSON Schemas as grammars, and the refusal of what a grammar cannot enforce."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+from llguidance import LLMatcher
+
+from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
+from antiphon.protocol.errors import ApiError
+
+MAX_SCHEMA_CHARS = 200_000
+
+_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""One layout, the one models see most in training: a small model given free whitespace may write nothing else."""
+
+_UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
+"""Keywords of older drafts and of OpenAPI that would restrict output and that llguidance passes over."""
+
+_UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
+
+
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """Return the schema as text for ``%json`` in a grammar, with the layout of the output pinned."""
+    cleaned = cast("dict[str, Any]", _without_empty_rules(dict(schema)))
+    return json.dumps({**cleaned, "x-guidance": _LAYOUT}, ensure_ascii=False)
+
+
+def arguments_schema(tool: Tool) -> dict[str, Any]:
+    """Return the schema of a function's arguments: always an object, with no keys if the tool takes none."""
+    if tool.parameters is None:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    if tool.parameters.get("type") is None:
+        return {**tool.parameters, "type": "object"}
+    return tool.parameters
+
+
+def check_schema(schema: Mapping[str, Any], *, what: str, param: str, code: str | None = None) -> None:
+    """Refuse a schema that the grammar could not enforce to the letter.
+
+    ``what`` names it in the message (``response_format 'X'``). Takes up to a second for a very complex schema, in
+    native code that releases the interpreter lock; results are remembered.
+    Raises ``ApiError`` 400 naming the keyword.
+    """
+    try:
+        problem = _problem_of(schema_text(schema))
+    except RecursionError:
+        problem = "it is nested too deeply."
+    if problem:
+        raise ApiError(400, f"Invalid schema for {what}: {problem}", param=param, code=code)
+
+
+@lru_cache(maxsize=256)
+def _problem_of(text: str) -> str | None:
+    if len(text) > MAX_SCHEMA_CHARS:
+        return f"it has {len(text)} characters, which exceeds the limit of {MAX_SCHEMA_CHARS}."
+    keyword = _unenforced(json.loads(text))
+    if keyword:
+        return _refusal(keyword)
+    return _translate(LLMatcher.validate_grammar(f"start: %json {text}"))
+
+
+def _translate(error: str) -> str | None:
+    """Return llguidance's error in terms of the keyword that is at fault."""
+    one_line = " ".join(error.split())[:500]
+    unimplemented = _UNIMPLEMENTED.search(error)
+    problem = one_line or None
+    if unimplemented:
+        problem = _refusal(*json.loads(unimplemented[1]))
+    elif "oneOf constraints" in error:
+        problem = _refusal("oneOf") + " Use 'anyOf', or alternatives that exclude each other by type or by a constant."
+    elif "min/maxProperties" in error:
+        problem = _refusal("minProperties", "maxProperties") + " They are where all declared properties are required."
+    elif "Unknown format" in error:
+        name = error.partition("Unknown format: ")[2].split()[0]
+        problem = _refusal("format") + f" No format '{name}' is known; use 'pattern'."
+    elif "regex" in error:
+        problem = f"{_refusal('pattern')} {one_line}"
+    return problem
+
+
+def _refusal(*keywords: str) -> str:
+    names = ", ".join(f"'{keyword}'" for keyword in keywords)
+    return f"{names} cannot be enforced here{', so it is' if len(keywords) == 1 else ', so they are'} not permitted."
+
+
+_HOLD_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
+_HOLD_DATA = ("const", "enum", "default", "examples", "example", "x-guidance")
+_EMPTY_RULES = [("uniqueItems", False), ("nullable", False)]
+
+
+def _without_empty_rules(schema: Any) -> Any:
+    """Drop keywords set to the value that asks for nothing, which llguidance would refuse by their name alone."""
+    if isinstance(schema, list):
+        return [_without_empty_rules(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    kept: dict[str, Any] = {}
+    for key, value in cast("dict[str, Any]", schema).items():
+        if key in _HOLD_DATA:
+            kept[key] = value
+        elif key in _HOLD_SCHEMAS and isinstance(value, dict):
+            kept[key] = {name: _without_empty_rules(item) for name, item in cast("dict[str, Any]", value).items()}
+        elif (key, value) not in _EMPTY_RULES:
+            kept[key] = _without_empty_rules(value)
+    return kept
+
+
+def _unenforced(schema: Any) -> str | None:
+    """Return a keyword that restricts and that llguidance passes over."""
+    if isinstance(schema, list):
+        return next(filter(None, map(_unenforced, cast("list[Any]", schema))), None)
+    if not isinstance(schema, dict):
+        return None
+    for key, value in cast("dict[str, Any]", schema).items():
+        if key in _UNENFORCED or (key == "required" and isinstance(value, bool)):
+            return key
+        if key in _HOLD_DATA:
+            continue
+        named = key in _HOLD_SCHEMAS and isinstance(value, dict)
+        found = _unenforced(list(cast("dict[str, Any]", value).values()) if named else value)
+        if found:
+            return found
+    return None
+
+
+def check_request(request: ChatRequest) -> None:
+    """Refuse a request whose schemas or grammars cannot be enforced. Raises ``ApiError`` 400, naming the keyword."""
+    form = request.response_format
+    if isinstance(form, JsonSchemaFormat):
+        check_schema(form.schema, what=f"response_format '{form.name}'", param="response_format")
+    if request.tool_choice.mode == "none":
+        return
+    for number, tool in enumerate(request.tools):
+        path = f"functions[{number}].parameters" if request.legacy_functions else f"tools[{number}].function.parameters"
+        if tool.kind == "function":
+            what = f"function '{tool.name}'"
+            check_schema(arguments_schema(tool), what=what, param=path, code="invalid_function_parameters")
+        elif tool.grammar is not None:
+            _check_grammar(tool, f"tools[{number}].custom.format.grammar.definition")
+
+
+def _check_grammar(tool: Tool, param: str) -> None:
+    assert tool.grammar is not None
+    syntax, definition = tool.grammar
+    made = LLMatcher.grammar_from_regex(definition) if syntax == "regex" else LLMatcher.grammar_from_lark(definition)
+    problem = LLMatcher.validate_grammar(made)
+    if problem:
+        problem = " ".join(problem.split())[:500]
+        raise ApiError(400, f"Invalid grammar for custom tool '{tool.name}': {problem}", param=param)

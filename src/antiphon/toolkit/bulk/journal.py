@@ -1,0 +1,154 @@
+"""The record of a run that may be killed at any point: one row per finished request, appended and synced to disk.
+
+A row counts once its newline is on disk; a torn last row is cut off when the journal is opened again. The output
+file is made from the journal, in the order of the requests, and put in place by one rename: so it never holds a
+request twice, nor half of one. The journal stays beside it and makes the same command, given again, a resumption.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from filelock import FileLock, Timeout
+
+from antiphon.toolkit.bulk.batchfile import Request, Result
+from antiphon.toolkit.errors import JournalError
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the journal says of a request: whether it succeeded, of what content, and where its row stands."""
+
+    is_ok: bool
+    fingerprint: str
+    offset: int
+
+
+class Journal:
+    """The journal of the output file ``out``; at most one process has it open.
+
+    Raises JournalError when another process has, when the journal cannot be read, and when ``out`` exists without
+    one (it would be overwritten).
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.path = out.with_name(out.name + ".journal")
+        self.marks: dict[str, Mark] = {}
+        self._lock = FileLock(out.with_name(out.name + ".lock"))
+        self._waiting: list[tuple[bytes, Request, Result]] = []
+        self._writing = asyncio.Lock()
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise JournalError(
+                f"Another run is writing {str(self.out)!r}", hint="wait for it, or name another file"
+            ) from error
+        try:
+            self._refuse_foreign_output()
+            self._file = self.path.open("a+b")
+            self._load(self._file)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._lock.release()
+
+    def is_done(self, request: Request, *, retry_failed: bool) -> bool:
+        """Return whether a request needs no call. Raises JournalError when it is not the one that was recorded."""
+        mark = self.marks.get(request.custom_id)
+        if mark is None:
+            return False
+        if mark.fingerprint != request.fingerprint:
+            raise JournalError(
+                f"The request {request.custom_id!r} is not the one that {str(self.path)!r} holds an answer to",
+                hint="give the changed request a new custom_id, or name another output file",
+            )
+        return mark.is_ok or not retry_failed
+
+    async def append(self, request: Request, result: Result) -> None:
+        """Record a result; on return it is on disk. Rows that wait at the same time share one sync."""
+        record = {"ok": result.is_ok, "request": request.fingerprint, "result": json.loads(result.line())}
+        row = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+        self._waiting.append((row, request, result))
+        async with self._writing:
+            batch, self._waiting = self._waiting, []
+            if batch:
+                # A cancelled run still marks what it has begun to write.
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._write, batch))
+
+    def write_out(self, custom_ids: Iterable[str]) -> None:
+        """Make the output file: one line for each id that has a row, in this order; replaced in one step."""
+        partial = self.out.with_name(self.out.name + ".part")
+        file = self._opened()
+        with partial.open("wb") as out:
+            for custom_id in custom_ids:
+                if (mark := self.marks.get(custom_id)) is not None:
+                    file.seek(mark.offset)
+                    result = json.loads(file.readline())["result"]
+                    out.write((json.dumps(result, ensure_ascii=False) + "\n").encode())
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(self.out)
+
+    def _refuse_foreign_output(self) -> None:
+        if self.out.exists() and not self.path.exists():
+            raise JournalError(
+                f"{str(self.out)!r} exists, and no journal says which run it is from",
+                hint=f"move it away, or name another output file: mv {self.out} {self.out}.old",
+            )
+
+    def _write(self, batch: list[tuple[bytes, Request, Result]]) -> None:
+        file = self._opened()
+        offset = file.seek(0, os.SEEK_END)
+        file.write(b"".join(row for row, _, _ in batch))
+        file.flush()
+        os.fsync(file.fileno())
+        for row, request, result in batch:
+            self.marks[request.custom_id] = Mark(result.is_ok, request.fingerprint, offset)
+            offset += len(row)
+
+    def _load(self, file: BinaryIO) -> None:
+        file.seek(0)
+        offset = 0
+        for number, row in enumerate(file, 1):
+            if not row.endswith(b"\n"):
+                file.truncate(offset)
+                break
+            self._mark(row, offset, number)
+            offset += len(row)
+
+    def _mark(self, row: bytes, offset: int, number: int) -> None:
+        try:
+            record: dict[str, Any] = json.loads(row)
+            custom_id = record["result"]["custom_id"]
+            self.marks[custom_id] = Mark(record["ok"], record["request"], offset)
+        except (ValueError, KeyError, TypeError) as error:
+            raise JournalError(
+                f"Row {number} of {str(self.path)!r} cannot be read: {row[:60]!r}",
+                hint="remove the row; its request is then made again",
+            ) from error
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            raise JournalError(
+                "The journal is not open", hint="use it as a context manager: with Journal(out) as journal"
+            )
+        return self._file

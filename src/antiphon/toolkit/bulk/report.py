@@ -1,0 +1,52 @@
+"""How a run stands, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from antiphon.toolkit.bulk.pacing import PacerStatistics
+from antiphon.toolkit.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class BulkStatistics:
+    """A moment of a run. ``num_resumed`` requests were answered by an earlier run; ``cost`` is None when unknown."""
+
+    num_requests: int
+    num_resumed: int
+    num_succeeded: int
+    num_failed: int
+    num_retries: int
+    usage: Usage
+    cost: Decimal | None
+    seconds: float
+    pacer: PacerStatistics
+
+    @property
+    def num_done(self) -> int:
+        return self.num_resumed + self.num_succeeded + self.num_failed
+
+    @property
+    def requests_per_minute(self) -> float | None:
+        """The rate of this run; None in its first moment."""
+        return (self.num_succeeded + self.num_failed) * 60 / self.seconds if self.seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest takes at this rate; None before the first answer."""
+        rate = self.requests_per_minute
+        return (self.num_requests - self.num_done) * 60 / rate if rate else None
+
+
+@dataclass(frozen=True, slots=True)
+class BulkReport:
+    """The end of a run: every request has one line in ``out``. Usage, cost and seconds are this run's alone."""
+
+    out: Path
+    statistics: BulkStatistics
+
+    @property
+    def is_ok(self) -> bool:
+        return self.statistics.num_failed == 0

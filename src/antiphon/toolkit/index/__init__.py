@@ -1,0 +1,21 @@
+"""A persistent, incremental index of documents: search by meaning and by words, answers with citations."""
+
+from antiphon.toolkit.index.answers import Citation, CitedAnswer, Saving, answer
+from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, read_folder
+from antiphon.toolkit.index.index import AsyncIndex
+from antiphon.toolkit.index.store import StoreStatistics
+from antiphon.toolkit.index.waiting import Index
+
+__all__ = [
+    "AsyncIndex",
+    "Citation",
+    "CitedAnswer",
+    "Document",
+    "Hit",
+    "Index",
+    "Saving",
+    "StoreStatistics",
+    "UpdateReport",
+    "answer",
+    "read_folder",
+]

@@ -1,0 +1,91 @@
+"""The index for synchronous code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from antiphon.toolkit._sync import portal
+from antiphon.toolkit.chunking import Chunking
+from antiphon.toolkit.clients import DEFAULT_MODEL, Client, portal_client
+from antiphon.toolkit.embedding_cache import EmbeddingCache
+from antiphon.toolkit.embeddings import DEFAULT_EMBEDDING_MODEL, Progress
+from antiphon.toolkit.index.answers import CitedAnswer, answer
+from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
+from antiphon.toolkit.index.filters import Where
+from antiphon.toolkit.index.index import AsyncIndex, Mode
+from antiphon.toolkit.index.store import StoreStatistics
+
+
+class Index:
+    """What ``AsyncIndex`` is, for synchronous code: the same arguments, the same errors. Use it as ``with``."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        model: str = DEFAULT_EMBEDDING_MODEL,
+        dimensions: int | None = None,
+        chunking: Chunking | None = None,
+        client: Client | None = None,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
+        own = portal_client(client)
+        self._index = AsyncIndex(path, model=model, dimensions=dimensions, chunking=chunking, client=own, cache=cache)
+
+    def update(
+        self, documents: Iterable[Document], *, delete_missing: bool = False, on_progress: Progress | None = None
+    ) -> UpdateReport:
+        """Bring the index up to date with ``documents``; see ``AsyncIndex.update``."""
+        return portal.call(self._index.update(documents, delete_missing=delete_missing, on_progress=on_progress))
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Remove documents; return how many of ``ids`` there were."""
+        return portal.call(self._index.delete(ids))
+
+    def search(self, question: str, *, limit: int = 10, where: Where | None = None, mode: Mode = "hybrid") -> list[Hit]:
+        """Return the chunks that answer ``question`` best; see ``AsyncIndex.search``."""
+        return portal.call(self._index.search(question, limit=limit, where=where, mode=mode))
+
+    def answer(
+        self,
+        question: str,
+        *,
+        model: str = DEFAULT_MODEL,
+        num_sources: int = 5,
+        where: Where | None = None,
+        mode: Mode = "hybrid",
+        max_tokens: int | None = None,
+        **params: Any,
+    ) -> CitedAnswer:
+        """Answer ``question`` from the index, with citations; see ``answers.answer``."""
+        return portal.call(
+            answer(
+                self._index,
+                question,
+                model=model,
+                num_sources=num_sources,
+                where=where,
+                mode=mode,
+                max_tokens=max_tokens,
+                **params,
+            )
+        )
+
+    def statistics(self) -> StoreStatistics:
+        """Return an immutable picture of the index."""
+        return self._index.statistics()
+
+    def close(self) -> None:
+        """Close the file."""
+        portal.call(self._index.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
