@@ -98,7 +98,7 @@ class Budget:
                 )
         except BaseException:
             if above is not None:
-                above.release()
+                above.release(was_called=False)
             raise
         return Reservation(self, tokens, usd, above)
 
@@ -118,11 +118,12 @@ class Budget:
                 num_untold=state.num_untold + (usage is None),
             )
 
-    def release(self, reservation: Reservation) -> None:
-        """Give back what was reserved for a call that was not served; it still counts as a call."""
+    def release(self, reservation: Reservation, *, was_called: bool = True) -> None:
+        """Give back what was reserved for a call that was not served; it counts as a call unless it was not made."""
         with self._lock:
             self._state = replace(
                 self._state,
+                num_calls=self._state.num_calls - (not was_called),
                 reserved_tokens=self._state.reserved_tokens - reservation.tokens,
                 reserved_usd=self._state.reserved_usd - (reservation.usd or 0),
             )
@@ -170,10 +171,10 @@ class Reservation:
         if self.above is not None:
             self.above.settle(usage, usd)
 
-    def release(self) -> None:
-        self.budget.release(self)
+    def release(self, *, was_called: bool = True) -> None:
+        self.budget.release(self, was_called=was_called)
         if self.above is not None:
-            self.above.release()
+            self.above.release(was_called=was_called)
 
 
 def _affordable(dollars: Decimal, prompt_tokens: int, cost: CostOf) -> list[int]:

@@ -1,0 +1,58 @@
+"""Dollars."""
+
+from decimal import Decimal
+
+import pytest
+
+from antiphon.toolkit.clients import Endpoint
+from antiphon.toolkit.prices import OPENAI, Price, PriceTable, cost_of
+from antiphon.toolkit.usage import Usage
+
+LOCAL = Endpoint("http://127.0.0.1:8000/v1")
+
+
+@pytest.mark.parametrize(
+    ("model", "usage", "dollars"),
+    [
+        ("gpt-4o", Usage(1_000_000, 0), "2.50"),
+        ("gpt-4o", Usage(1_000_000, 0, cached_tokens=1_000_000), "1.25"),
+        ("gpt-4o", Usage(0, 1_000_000), "10.00"),
+        ("gpt-4o-mini-2024-07-18", Usage(1_000_000, 1_000_000), "0.75"),
+        ("text-embedding-3-small", Usage(1_000_000, 0), "0.02"),
+    ],
+)
+def test_openais_prices_are_known_also_by_dated_names(model: str, usage: Usage, dollars: str) -> None:
+    """They are the published ones, cached prompt tokens apart."""
+    assert cost_of(usage, model) == Decimal(dollars)
+
+
+def test_batch_calls_cost_half() -> None:
+    """OpenAI's batch interface has prices of its own."""
+    assert cost_of(Usage(1_000_000, 0), "gpt-4o", batch=True) == Decimal("1.25")
+
+
+def test_an_unknown_price_is_none_not_zero() -> None:
+    """Neither an unknown model nor a known name at an unknown endpoint has a price."""
+    assert cost_of(Usage(1000, 0), "my-model") is None
+    assert cost_of(Usage(1000, 0), "gpt-4o", endpoint=LOCAL) is None
+
+
+def test_ones_own_price_goes_first_everywhere() -> None:
+    """A table of one's own prices local models, exactly."""
+    table = PriceTable({"gpt-4o": Price(prompt=0.1, completion=0.2, cached=0.05)})
+    usage = Usage(1_000_000, 1_000_000, cached_tokens=500_000)
+    assert table.cost(usage, "gpt-4o", LOCAL) == Decimal("0.275")
+    assert table.cost(usage, "gpt-4o", OPENAI) == Decimal("0.275")
+
+
+def test_a_negative_price_is_refused() -> None:
+    """A price is validated where it is made."""
+    with pytest.raises(ValueError, match="prompt"):
+        Price(prompt=-1)
+
+
+def test_usage_adds_up_and_keeps_what_was_not_told_apart() -> None:
+    """None and a number make the number; None and None stay None."""
+    total = Usage(1, 2, cached_tokens=None) + Usage(3, 4, cached_tokens=5)
+    assert total == Usage(4, 6, cached_tokens=5, reasoning_tokens=None, num_calls=2)
+    assert total.total_tokens == 10
