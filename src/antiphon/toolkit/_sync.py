@@ -47,12 +47,17 @@ class Portal:
     def iterate(self, items: AsyncIterator[T]) -> Generator[T]:
         """Iterate ``items`` from synchronous code; leaving the loop early cancels the source.
 
-        The whole source runs in one task (a time limit inside it cannot span tasks) and may run ahead.
+        The source goes on only while its next item is waited for, and the whole of it runs in one task (a time limit
+        inside it cannot span tasks).
         """
         ready: queue.SimpleQueue[_Item[T] | None] = queue.SimpleQueue()
-        running = self._start(_pump(items, ready))
+        wanted = asyncio.Semaphore(0)
+        running = self._start(_pump(items, ready, wanted))
         try:
-            while (item := ready.get()) is not None:
+            while True:
+                self._running_loop().call_soon_threadsafe(wanted.release)
+                if (item := ready.get()) is None:
+                    break
                 yield item.value
             running.future.result()
         finally:
@@ -115,10 +120,12 @@ async def _tell(coroutine: Coroutine[Any, Any, T], finished: threading.Event) ->
         finished.set()
 
 
-async def _pump(items: AsyncIterator[T], ready: queue.SimpleQueue[_Item[T] | None]) -> None:
+async def _pump(items: AsyncIterator[T], ready: queue.SimpleQueue[_Item[T] | None], wanted: asyncio.Semaphore) -> None:
     try:
+        await wanted.acquire()
         async for item in items:
             ready.put(_Item(item))
+            await wanted.acquire()
     finally:
         aclose = getattr(items, "aclose", None)
         if aclose is not None:

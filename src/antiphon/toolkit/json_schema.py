@@ -21,10 +21,10 @@ def strict_schema(model: type[BaseModel], what: str, *, allow_free_keys: bool = 
     except (PydanticInvalidForJsonSchema, TypeError, ValueError) as error:
         raise SchemaError(f"{what} has no strict JSON schema: {error}") from error
     schema = without_titles(made["function"]["parameters"])
-    if not allow_free_keys and (where := open_object(schema)) is not None:
+    if not allow_free_keys and (where := find_unsayable(schema)) is not None:
         raise SchemaError(
-            f"{what} holds an object with free keys at {where!r}, which strict schemas cannot say",
-            hint="give it a pydantic model or a dataclass; for a tool, @tool(strict=False) is another way",
+            f"{what} allows free keys or any type at {where!r}, which strict schemas cannot say",
+            hint="give it a pydantic model, a dataclass or another definite type; a tool may be @tool(strict=False)",
         )
     return schema
 
@@ -39,15 +39,22 @@ def without_titles(schema: Any) -> Any:
     return {key: without_titles(value) for key, value in items if not (key == "title" and isinstance(value, str))}
 
 
-def open_object(schema: Any, where: str = "") -> str | None:
+def find_unsayable(schema: Any, where: str = "") -> str | None:
+    """Return the path of an object with free keys or of a value without a type, or None."""
     if isinstance(schema, list):
         pairs = [(str(index), item) for index, item in enumerate(cast("list[Any]", schema))]
     elif isinstance(schema, dict):
         mapping = cast("dict[str, Any]", schema)
-        if mapping.get("additionalProperties", False) is not False:
+        if mapping.get("additionalProperties", False) is not False or _is_untyped(mapping, where):
             return where or "/"
         pairs = list(mapping.items())
     else:
         return None
-    found = (open_object(value, f"{where}/{key}") for key, value in pairs)
+    found = (find_unsayable(value, f"{where}/{key}") for key, value in pairs)
     return next((path for path in found if path is not None), None)
+
+
+def _is_untyped(schema: dict[str, Any], where: str) -> bool:
+    *_, parent, name = ("", "", *where.split("/"))
+    is_value = parent in {"properties", "anyOf"} or name == "items"
+    return is_value and not schema.keys() & {"type", "anyOf", "allOf", "$ref", "enum", "const"}

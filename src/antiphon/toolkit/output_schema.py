@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, create_model
 from pydantic_core import from_json
 
+from antiphon.toolkit.errors import SchemaError
 from antiphon.toolkit.json_schema import strict_schema
 
 T = TypeVar("T")
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,14 @@ def describe_output(output: type[T]) -> OutputSchema[T]:
 
     Raises SchemaError for what a strict schema cannot say.
     """
-    name = getattr(output, "__name__", "Answer")
+    name = _NOT_IN_NAMES.sub("_", getattr(output, "__name__", "Answer"))[:64]
     is_model = isinstance(cast("object", output), type) and issubclass(output, BaseModel)
-    model: type[BaseModel] = (
-        cast("type[BaseModel]", output)
-        if is_model
-        else create_model(name, __config__=ConfigDict(extra="forbid"), value=(output, ...))
-    )
+    try:
+        model: type[BaseModel] = (
+            cast("type[BaseModel]", output)
+            if is_model
+            else create_model(name, __config__=ConfigDict(extra="forbid"), value=(output, ...))
+        )
+    except PydanticUserError as error:
+        raise SchemaError(f"The type {name!r} cannot be validated: {error.message}") from error
     return OutputSchema(name, strict_schema(model, f"The type {name!r}"), TypeAdapter(output), not is_model)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,7 @@ from openai.types.chat import ChatCompletion
 
 from antiphon.toolkit.clients import Endpoint
 
-_TABLE = (
-    "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, completion TEXT NOT NULL, kept_at REAL NOT NULL) STRICT"
-)
+_TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, completion TEXT NOT NULL, kept_at REAL NOT NULL)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,9 @@ class ResponseCache:
         is_complete = all(choice.finish_reason in {"stop", "tool_calls"} for choice in completion.choices)
         if not is_deterministic(request) or not is_complete:
             return
-        row = (_key(endpoint, request), completion.model_dump_json())
+        row = (_key(endpoint, request), completion.model_dump_json(), time.time())
         with self._lock:
-            self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, unixepoch('subsec'))", row)
+            self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
 
     def clear(self) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, create_model
 from pydantic.fields import FieldInfo
 
 from antiphon.toolkit.errors import SchemaError
@@ -47,7 +47,7 @@ class ToolSignature:
         texts = (documented.short_description, documented.long_description)
         try:
             model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-        except PydanticSchemaGenerationError as error:
+        except PydanticUserError as error:
             raise SchemaError(f"A parameter of {name!r} cannot be validated: {error}") from error
         with_default = frozenset(key for key, value in parameters.items() if value.default is not value.empty)
         return cls(model, tuple(parameters), "\n\n".join(text for text in texts if text), with_default)
