@@ -1,6 +1,7 @@
 """A chat model in this machine: a request becomes a prompt, the engine's tokens become events."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Literal
 
@@ -18,15 +19,22 @@ from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.events import Event
 
+Embed = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]] | None]]
+"""Returns a unit vector per text, or None while there is no model for that."""
+
 
 class LocalChat:
-    """One chat model. ``name`` is its catalogue id, told in every answer."""
+    """One chat model. ``name`` is its catalogue id, told in every answer.
+
+    ``embed`` gives a vector per text; a model that was not trained on tools needs it to choose among them.
+    """
 
     kind: Literal["chat"] = "chat"
 
-    def __init__(self, name: str, engine: Engine) -> None:
+    def __init__(self, name: str, engine: Engine, *, embed: Embed | None = None) -> None:
         self.name = name
         self.engine = engine
+        self._embed = embed
         self._prompter: ChatPrompter | None = None
 
     @property
@@ -58,7 +66,7 @@ class LocalChat:
         """Answer; see ``Backend.chat``."""
         check_max_tokens(request.raw, self.engine.info.context_length)
         check_logit_bias(request.sampling.logit_bias, self.engine.info.vocabulary_size)
-        plan = self._plan(request)
+        plan = await self._plan(request)
         readers = [plan.reader(index) for index in range(request.n)]
         tally = Tally(request.n)
         with engine_errors(max_tokens=request.max_tokens):
@@ -84,14 +92,22 @@ class LocalChat:
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Return the prompt's exact length in tokens."""
+        prompt = engine_prompt((await self._plan(request)).prompt)
         with engine_errors():
-            counted = await self.engine.tokenize((engine_prompt(self._plan(request).prompt),))
+            counted = await self.engine.tokenize((prompt,))
         return len(counted.ids[0])
 
-    def _plan(self, request: ChatRequest) -> Plan:
+    async def _plan(self, request: ChatRequest) -> Plan:
         if self._prompter is None:
             raise RuntimeError(f"the model {self.name!r} has not been started")
-        return self._prompter.plan(request)
+        if not request.tools and request.response_format is None:
+            return self._prompter.plan(request)
+        # Grammars are made and checked in native code: off the event loop.
+        plan = await asyncio.to_thread(self._prompter.plan, request)
+        if plan.decide is None:
+            return plan
+        vectors = await self._embed(plan.decide.texts) if self._embed is not None and plan.decide.texts else None
+        return await asyncio.to_thread(plan.decide.resolve, vectors)
 
 
 def _job(request: ChatRequest, plan: Plan) -> Generate:

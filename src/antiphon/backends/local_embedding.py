@@ -1,6 +1,7 @@
 """An embedding model in this machine."""
 
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from antiphon.backends.local_errors import as_api_error
 from antiphon.backends.local_tokens import plain_prompt
 from antiphon.engine import Engine
 from antiphon.engine.errors import ContextOverflow, EngineError
+from antiphon.engine.messages import Text
 from antiphon.protocol.abilities import check_token_ids
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError, prompt_too_long
@@ -58,6 +60,15 @@ class LocalEmbedding:
             prompt_tokens=embedded.num_tokens,
             compute_s=time.perf_counter() - began,
         )
+
+    async def vectors(self, texts: Sequence[str]) -> Sequence[Sequence[float]] | None:
+        """Return the vector of each text; None where the engine cannot give them."""
+        prompts = tuple((Text(text),) for text in texts)
+        try:
+            embedded = await self.engine.embed(prompts)
+        except EngineError:
+            return None
+        return [np.frombuffer(vector, dtype="<f4").tolist() for vector in embedded.vectors]
 
     def _dimensions(self, request: EmbeddingRequest, size: int) -> int:
         natural = self._pad_to.get(request.model, size)

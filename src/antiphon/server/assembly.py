@@ -124,14 +124,17 @@ def _router(settings: GatewaySettings, local: LocalBackend) -> Router:
 def _names(configuration: Configuration, files: list[ModelFile]) -> dict[str, LocalModel]:
     catalogue, _ = choose_models(configuration.models)
     names: dict[str, LocalModel] = {}
-    for file in files:
+    embedding = None
+    # Embedding models first: chat models that were not trained on tools ask one which tool is meant.
+    for file in sorted(files, key=lambda file: file.entry.kind, reverse=True):
         entry = file.entry
         engine = Engine(configuration.engine_settings(entry.kind, file.path))
         aliases = {alias.name: alias.pad_to for alias in catalogue.aliases if alias.model == entry.id}
         if entry.kind == "chat":
-            model: LocalModel = LocalChat(entry.id, engine)
+            model: LocalModel = LocalChat(entry.id, engine, embed=embedding.vectors if embedding else None)
         else:
             model = LocalEmbedding(entry.id, engine, {name: pad for name, pad in aliases.items() if pad is not None})
+            embedding = embedding or model
         names[entry.id] = model
         names |= dict.fromkeys(aliases, model)
     return names
