@@ -20,6 +20,13 @@ app = App(
 for _name, _target in {
     "serve": "antiphon.cli.serve:serve",
     "chat": "antiphon.cli.chat:chat",
+    "ask": "antiphon.cli.ask:app",
+    "extract": "antiphon.cli.extract:app",
+    "embed": "antiphon.cli.embed:app",
+    "search": "antiphon.cli.search:app",
+    "bulk": "antiphon.cli.bulk:app",
+    "tokens": "antiphon.cli.tokens:app",
+    "doctor": "antiphon.cli.doctor:app",
     "models": "antiphon.cli.models:app",
     "keys": "antiphon.cli.keys:app",
     "usage": "antiphon.cli.usage:app",

@@ -94,6 +94,12 @@ _MEANINGS: tuple[tuple[type[openai.APIError], Status, str, str], ...] = (
         "export OPENAI_BASE_URL={v1}   # or name a model that is served",
     ),
     (
+        openai.BadRequestError,
+        "problem",
+        "The server refuses the request: {told}",
+        "mend what it names",
+    ),
+    (
         openai.RateLimitError,
         "warning",
         "A rate limit is reached: {told}",

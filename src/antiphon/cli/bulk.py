@@ -1,0 +1,64 @@
+"""``antiphon bulk``: a file of requests in, a file of answers out."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from antiphon.cli.connection import Server
+from antiphon.cli.output import print_json
+from antiphon.toolkit.bulk import BulkReport
+from antiphon.toolkit.bulk import run as run_requests
+from antiphon.toolkit.bulk.progress import describe
+
+app = App(
+    name="bulk", help="Make every request of a batch file, under limits; given again, it goes on where it stopped."
+)
+
+
+@app.default
+def bulk(
+    requests: Path,
+    out: Path,
+    *,
+    rpm: Annotated[int | None, Parameter(help="Requests per minute; learnt from the server if not given.")] = None,
+    tpm: Annotated[int | None, Parameter(help="Tokens per minute; learnt from the server if not given.")] = None,
+    concurrency: Annotated[int, Parameter(help="Requests under way at the same time.")] = 16,
+    retry_failed: Annotated[
+        bool, Parameter(negative="", help="Make the requests again that failed for good before.")
+    ] = False,
+    json: Annotated[bool, Parameter(negative="", help="Print the report as one JSON object.")] = False,
+    server: Server | None = None,
+) -> int:
+    """Files are in the format of OpenAI's batch interface. Exit status 3 if requests failed: their lines say why."""
+    with (server or Server()).client() as client:
+        report = run_requests(
+            requests,
+            out,
+            client=client,
+            rpm=rpm,
+            tpm=tpm,
+            concurrency=concurrency,
+            retry_failed=retry_failed,
+            progress=sys.stderr.isatty(),
+        )
+    _show(report, as_json=json)
+    return 0 if report.is_ok else 3
+
+
+def _show(report: BulkReport, *, as_json: bool) -> None:
+    now = report.statistics
+    if as_json:
+        print_json({"out": report.out, "statistics": now})
+        return
+    print(
+        f"{report.out}: {now.num_done} of {now.num_requests} requests, {now.num_resumed} from an earlier run; {describe(now)}"
+    )
+    if now.pacer.rpm or now.pacer.tpm:
+        print(f"limits in force: {now.pacer.rpm or 'no'} requests and {now.pacer.tpm or 'no'} tokens a minute")
+    if now.num_failed:
+        print(
+            f"antiphon: {now.num_failed} requests failed - antiphon bulk ... --retry-failed makes them again",
+            file=sys.stderr,
+        )

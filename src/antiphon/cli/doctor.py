@@ -1,0 +1,68 @@
+"""``antiphon doctor``: what is wrong, and the command that mends it."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.text import Text
+
+from antiphon.cli.output import print_json
+from antiphon.errors import AntiphonError
+from antiphon.toolkit.doctor import Diagnosis, examine, explain_answer
+
+app = App(
+    name="doctor",
+    help="Find what is wrong with key, URL, network, server, model or limits, and the command that mends it.",
+)
+
+_MARKS = {
+    "ok": ("ok  ", "green"),
+    "warning": ("warn", "yellow"),
+    "problem": ("FAIL", "bold red"),
+    "skipped": ("skip", "dim"),
+}
+
+
+@app.default
+def doctor(
+    *,
+    model: Annotated[str | None, Parameter(help="Also make one short call to this model.")] = None,
+    answer: Annotated[
+        Path | None, Parameter(help="Explain why this answer (JSON of a chat completion) ends where it ends.")
+    ] = None,
+    max_tokens: Annotated[int | None, Parameter(help="With --answer: what the request asked for.")] = None,
+    base_url: Annotated[str | None, Parameter(help="Instead of OPENAI_BASE_URL.")] = None,
+    api_key: Annotated[str | None, Parameter(help="Instead of OPENAI_API_KEY.")] = None,
+    timeout: Annotated[float, Parameter(help="Seconds to wait for each thing that is tried.")] = 10.0,
+    json: Annotated[bool, Parameter(negative="", help="Print the findings as one JSON object.")] = False,
+) -> int:
+    """Examine what the official client would use here. Exit status 1 if something keeps calls from working."""
+    if answer is not None:
+        diagnosis = Diagnosis((explain_answer(_read(answer), max_tokens=max_tokens),))
+    else:
+        diagnosis = examine(base_url=base_url, api_key=api_key, model=model, timeout_s=timeout)
+    if json:
+        print_json({"healthy": diagnosis.is_healthy, "findings": diagnosis.findings})
+    else:
+        _show(diagnosis)
+    return 0 if diagnosis.is_healthy else 1
+
+
+def _show(diagnosis: Diagnosis) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for finding in diagnosis.findings:
+        mark, style = _MARKS[finding.status]
+        console.print(Text(mark, style), Text(f"{finding.check:<10}"), Text(finding.message))
+        if finding.fix and finding.status != "ok":
+            console.print(Text(f"     {'':<10} mend: {finding.fix}", "cyan"))
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return dict(jsonlib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise AntiphonError(
+            f"cannot read the answer {str(path)!r}: {error}", hint="save the completion with .to_json()"
+        ) from error

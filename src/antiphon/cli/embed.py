@@ -1,0 +1,55 @@
+"""``antiphon embed``: texts in, vectors out."""
+
+import sys
+from typing import Annotated
+
+import numpy as np
+from cyclopts import App, Parameter
+
+from antiphon.cli.connection import Server, piped
+from antiphon.cli.output import print_json
+from antiphon.errors import AntiphonError
+from antiphon.toolkit.embeddings import DEFAULT_EMBEDDING_MODEL
+from antiphon.toolkit.embeddings import embed as embed_texts
+from antiphon.toolkit.similarity import cosine_similarity
+
+app = App(name="embed", help="Embed texts; the vectors are cached on disk.")
+
+
+@app.default
+def embed(
+    *texts: str,
+    model: Annotated[str, Parameter(help="Embedding model.")] = DEFAULT_EMBEDDING_MODEL,
+    dimensions: Annotated[int | None, Parameter(help="Length of the vectors; the model's own if not given.")] = None,
+    similarity: Annotated[bool, Parameter(negative="", help="Print how close each text is to the first.")] = False,
+    json: Annotated[bool, Parameter(negative="", help="Print one JSON object with vectors, usage and cost.")] = False,
+    cache: Annotated[bool, Parameter(help="Read and write the cache of vectors on disk.")] = True,
+    server: Server | None = None,
+) -> int:
+    """Print a line of JSON for each text: each argument is one, or each line that is piped in."""
+    given = list(texts) or [line for line in (piped() or "").splitlines() if line.strip()]
+    if not given:
+        raise AntiphonError("no text given", hint="antiphon embed 'first text' 'second text', or pipe one a line")
+    with (server or Server()).client() as client:
+        made = embed_texts(given, model=model, dimensions=dimensions, client=client, cache=cache)
+    if similarity:
+        for text, cosine in zip(given, np.asarray(cosine_similarity(made[0], made.vectors)), strict=True):
+            print(f"{cosine:7.4f}  {text}")
+    elif json:
+        print_json(
+            {
+                "model": made.model,
+                "texts": given,
+                "vectors": made.vectors,
+                "usage": made.usage,
+                "cost": made.cost,
+                "num_cached": made.num_cached,
+            }
+        )
+    else:
+        for text, vector in zip(given, made, strict=True):
+            print_json({"text": text, "embedding": vector})
+        print(
+            f"{len(given)} texts, {made.num_cached} from the cache, {made.usage.total_tokens} tokens", file=sys.stderr
+        )
+    return 0

@@ -1,0 +1,63 @@
+"""``antiphon extract``: text in, JSON of a given shape out."""
+
+from typing import Annotated, Any
+
+import pydantic
+from cyclopts import App, Parameter
+
+from antiphon.cli.connection import Server, text_of
+from antiphon.cli.output import print_json
+from antiphon.errors import AntiphonError
+from antiphon.toolkit.structured import extract as extract_object
+from antiphon.toolkit.structured import extract_many
+
+app = App(name="extract", help="Read an object of the fields you name from a text.")
+
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "list[str]": list[str],
+    "list[int]": list[int],
+    "list[float]": list[float],
+}
+
+
+@app.default
+def extract(
+    *text: str,
+    field: Annotated[
+        list[str], Parameter(help="NAME or NAME:TYPE; again for each field. Add ? for one that may be absent.")
+    ],
+    many: Annotated[bool, Parameter(negative="", help="Find every such object; prints one a line.")] = False,
+    model: Annotated[str, Parameter(help="Model to ask.")] = "gpt-4o-mini",
+    server: Server | None = None,
+) -> int:
+    """Print the fields as JSON.
+
+    For example ``cat review.txt | antiphon extract --field product --field stars:int --field pros:list[str]``. The model cannot answer with anything else: the shape is enforced while it generates.
+    """
+    shape: type[Any] = pydantic.create_model("Extracted", **dict(map(_field, field)))  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
+    source = text_of(text)
+    with (server or Server()).client() as client:
+        if many:
+            found: list[Any] = extract_many(shape, source, client=client, model=model).parsed
+        else:
+            found = [extract_object(shape, source, client=client, model=model).parsed]
+    for item in found:
+        print_json(item.model_dump())
+    return 0
+
+
+def _field(spec: str) -> tuple[str, Any]:
+    """Return a field's name and its type for pydantic."""
+    name, _, kind = spec.partition(":")
+    is_optional = spec.endswith("?")
+    kind = kind.removesuffix("?") or "str"
+    name = name.removesuffix("?")
+    if not name.isidentifier() or kind not in _TYPES:
+        raise AntiphonError(
+            f"cannot read the field {spec!r}", hint=f"write NAME:TYPE with a type of {', '.join(_TYPES)}"
+        )
+    return name, (_TYPES[kind] | None if is_optional else _TYPES[kind], ...)

@@ -1,0 +1,127 @@
+"""``antiphon search``: index a folder, and ask it."""
+
+import hashlib
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import Progress
+
+from antiphon.cli.connection import Server, dollars
+from antiphon.cli.output import print_json
+from antiphon.config import home_directory
+from antiphon.errors import AntiphonError
+from antiphon.toolkit.embeddings import DEFAULT_EMBEDDING_MODEL
+from antiphon.toolkit.index import CitedAnswer, Hit, Index, UpdateReport, read_folder
+from antiphon.toolkit.index.index import Mode
+
+app = App(name="search", help="Index a folder of texts and search it by meaning and by words, or ask it.")
+
+
+@app.default
+def search(
+    folder: Path,
+    *question: str,
+    answer: Annotated[
+        bool, Parameter(negative="", help="Have a model answer from what is found, with citations.")
+    ] = False,
+    limit: Annotated[int, Parameter(help="How many chunks to find.")] = 5,
+    mode: Annotated[Mode, Parameter(help="Rank by meaning, by words, or both.")] = "hybrid",
+    where: Annotated[str | None, Parameter(help='Filter, as JSON: \'{"folder": "howto"}\'.')] = None,
+    model: Annotated[str, Parameter(help="Model that answers.")] = "gpt-4o-mini",
+    embedding_model: Annotated[str, Parameter(help="Model that embeds.")] = DEFAULT_EMBEDDING_MODEL,
+    index: Annotated[
+        Path | None, Parameter(help="File of the index; one per folder and model in ANTIPHON_HOME if not given.")
+    ] = None,
+    json: Annotated[bool, Parameter(negative="", help="Print the result as one JSON object.")] = False,
+    server: Server | None = None,
+) -> int:
+    """Bring the folder's index up to date (only what changed is embedded), then answer the question, if there is one."""
+    path = index or _index_path(folder, embedding_model)
+    with (server or Server()).client() as client, Index(path, model=embedding_model, client=client) as opened:
+        report = _update(opened, folder)
+        if not question:
+            _show_report(report, opened, path, as_json=json)
+            return 0
+        asked = " ".join(question)
+        if answer:
+            _show_answer(opened.answer(asked, model=model, num_sources=limit, where=_filter(where), mode=mode), json)
+        else:
+            _show_hits(opened.search(asked, limit=limit, where=_filter(where), mode=mode), json)
+    return 0
+
+
+def _index_path(folder: Path, model: str) -> Path:
+    name = hashlib.sha256(f"{folder.resolve()}\0{model}".encode()).hexdigest()[:12]
+    return home_directory() / "indexes" / f"{folder.resolve().name}-{name}.sqlite"
+
+
+def _update(opened: Index, folder: Path) -> UpdateReport:
+    # An index is in the way of nobody: it shows itself only where it takes time and a person looks.
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(f"indexing {folder}", total=None)
+        return opened.update(
+            read_folder(folder),
+            delete_missing=True,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _filter(where: str | None) -> dict[str, Any] | None:
+    if where is None:
+        return None
+    try:
+        decoded = jsonlib.loads(where)
+    except ValueError as error:
+        raise AntiphonError(
+            f"--where is no JSON: {error}", hint='for example: --where \'{"suffix": ".md"}\''
+        ) from error
+    if not isinstance(decoded, dict):
+        raise AntiphonError(
+            f"--where must be a JSON object, not {where!r}", hint='for example: --where \'{"suffix": ".md"}\''
+        )
+    return cast("dict[str, Any]", decoded)
+
+
+def _show_report(report: UpdateReport, opened: Index, path: Path, *, as_json: bool) -> None:
+    held = opened.statistics()
+    if as_json:
+        print_json({"index": path, "update": report, "statistics": held})
+        return
+    print(f"{held.num_documents} documents, {held.num_chunks} chunks in {path}")
+    print(
+        f"{report.num_added} added, {report.num_changed} changed, {report.num_deleted} deleted, {report.num_unchanged} unchanged; "
+        f"{report.num_embedded} chunks embedded, {report.usage.total_tokens} tokens, {dollars(report.cost)}, {report.seconds:.1f} s"
+    )
+
+
+def _show_hits(hits: list[Hit], as_json: bool) -> None:
+    if as_json:
+        print_json({"hits": hits})
+        return
+    for number, hit in enumerate(hits, 1):
+        print(f"{number}. {hit.document}:{hit.start}-{hit.end}  {hit.title}")
+        print("   " + " ".join(hit.text.split())[:300])
+
+
+def _show_answer(made: CitedAnswer, as_json: bool) -> None:
+    if as_json:
+        print_json(made)
+        return
+    print(made.text)
+    print()
+    for number, hit in enumerate(made.sources, 1):
+        mark = "*" if any(citation.number == number for citation in made.citations) else " "
+        print(f"{mark}[{number}] {hit.document}:{hit.start}-{hit.end}  {hit.title}")
+    if not made.citations:
+        print("The model cited none of these sources: check the answer against them.", file=sys.stderr)
+    if made.saving is not None:
+        saving = made.saving
+        print(
+            f"{saving.prompt_tokens} prompt tokens; the whole documents would be about "
+            f"{saving.whole_documents_tokens_estimate} (estimate)",
+            file=sys.stderr,
+        )

@@ -1,0 +1,157 @@
+"""The commands of the toolkit, in process, against the real server over a scripted backend."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.serving import Running, running
+
+from antiphon.backends.script import Script
+from antiphon.backends.scripted import ScriptedBackend
+from antiphon.cli.root import main
+
+CHAT, EMBEDDING = "gpt-4o-mini", "text-embedding-3-small"
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
+    with running(
+        ScriptedBackend(Script(models=(CHAT,), embedding_models=(EMBEDDING,))), tmp_path_factory.mktemp("home")
+    ) as up:
+        yield up
+
+
+@pytest.fixture
+def antiphon(
+    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    monkeypatch.setenv("ANTIPHON_HOME", str(tmp_path / "home"))
+
+    def run(*words: str, stdin: str = "") -> Ended:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        printed = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def test_ask_prints_the_answer(antiphon: Command) -> None:
+    """The echoing model says the question again, and nothing else is on standard output."""
+    assert antiphon("ask", "hello", "there") == (0, "hello there\n", "")
+
+
+def test_ask_reads_the_pipe(antiphon: Command) -> None:
+    """What is piped in stands below the question."""
+    assert antiphon("ask", "Summarise:", stdin="a text\n").out == "Summarise:\n\na text\n\n"
+
+
+def test_ask_as_json(antiphon: Command) -> None:
+    """One object with text, usage and finish reason."""
+    told = json.loads(antiphon("ask", "--json", "hello").out)
+    assert (told["text"], told["finish_reason"]) == ("hello", "stop")
+    assert told["usage"]["prompt_tokens"] > 0
+    assert told["cost"] is None
+
+
+def test_a_cut_answer_has_its_own_status(antiphon: Command) -> None:
+    """A script can tell a cut answer from a whole one."""
+    ended = antiphon("ask", "--max-tokens", "2", "one two three four five six seven eight nine ten")
+    assert ended.status == 3
+    assert "--max-tokens" in ended.err
+
+
+def test_errors_are_one_line_with_the_fix(antiphon: Command) -> None:
+    """No traceback: what happened, and what to do."""
+    nobody = antiphon("ask", "--base-url", "http://127.0.0.1:9/v1", "hello")
+    assert (nobody.status, nobody.err) == (1, "antiphon: cannot reach http://127.0.0.1:9/v1 - antiphon doctor\n")
+    wrong = antiphon("ask", "--model", "no-such", "hello")
+    assert wrong.status == 1
+    assert wrong.err.count("\n") == 1
+    assert "no-such" in wrong.err
+    assert antiphon("ask").err.startswith("antiphon: no question given - ")
+
+
+def test_embed_prints_a_line_for_each_text(antiphon: Command) -> None:
+    """Lines in, lines out, in order; the second time they come from the disk."""
+    first = antiphon("embed", stdin="alpha\nbeta\n")
+    assert [json.loads(line)["text"] for line in first.out.splitlines()] == ["alpha", "beta"]
+    again = json.loads(antiphon("embed", "--json", "alpha").out)
+    assert (again["num_cached"], len(again["vectors"])) == (1, 1)
+
+
+def test_embed_compares(antiphon: Command) -> None:
+    """A text is as close to itself as can be."""
+    assert antiphon("embed", "--similarity", "alpha", "beta").out.splitlines()[0] == " 1.0000  alpha"
+
+
+def test_search_indexes_and_finds(antiphon: Command, tmp_path: Path) -> None:
+    """A folder is indexed, kept up to date and searched."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "apples.md").write_text("# Apples\n\nCider is made of apples.")
+    (folder / "pears.md").write_text("# Pears\n\nPerry is made of pears.")
+    assert "2 added" in antiphon("search", str(folder)).out
+    assert "2 unchanged" in antiphon("search", str(folder)).out
+    found = antiphon("search", str(folder), "perry", "--limit", "1", "--mode", "bm25").out
+    assert found.startswith("1. pears.md:")
+    told = json.loads(antiphon("search", str(folder), "cider", "--json", "--where", '{"suffix": ".rst"}').out)
+    assert told == {"hits": []}
+    assert antiphon("search", str(folder), "cider", "--where", "nonsense").status == 1
+
+
+def test_search_answers(antiphon: Command, tmp_path: Path) -> None:
+    """The answer comes with the places it may rest on."""
+    (tmp_path / "apples.md").write_text("# Apples\n\nCider is made of apples.")
+    ended = antiphon("search", str(tmp_path), "What is cider?", "--answer")
+    assert "*[1] apples.md:" in ended.out
+    assert "prompt tokens" in ended.err
+
+
+def test_bulk_runs_a_file(antiphon: Command, tmp_path: Path) -> None:
+    """A batch file in, a batch file out; a failed line has its own exit status."""
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
+    body = {"model": CHAT, "messages": [{"role": "user", "content": "hi"}]}
+    (tmp_path / "in.jsonl").write_text(json.dumps({**line, "body": body}) + "\n")
+    assert antiphon("bulk", str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")).status == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["custom_id"] == "a"
+    bad = json.dumps({**line, "body": {**body, "model": "no-such"}})
+    (tmp_path / "bad.jsonl").write_text(bad + "\n")
+    ended = antiphon("bulk", str(tmp_path / "bad.jsonl"), str(tmp_path / "out2.jsonl"), "--json")
+    assert (ended.status, json.loads(ended.out)["statistics"]["num_failed"]) == (3, 1)
+
+
+def test_tokens_counts(antiphon: Command) -> None:
+    """The count says how exact it is."""
+    told = json.loads(antiphon("tokens", "--json", stdin="Hello there").out)
+    assert told["tokens"] > 0
+    assert told["quality"] in {"exact", "estimate"}
+    assert antiphon("tokens", "--messages", stdin='[{"role": "user", "content": "hi"}]').status == 0
+
+
+def test_doctor_tells_scripts(antiphon: Command, tmp_path: Path) -> None:
+    """Status 0 when calls work, 1 when they cannot; JSON for programs."""
+    sound = antiphon("doctor", "--json", "--model", CHAT)
+    assert (sound.status, json.loads(sound.out)["healthy"]) == (0, True)
+    broken = antiphon("doctor", "--base-url", "http://127.0.0.1:9/v1")
+    assert broken.status == 1
+    assert "mend: antiphon serve" in broken.out
+    (tmp_path / "a.json").write_text('{"choices": [{"finish_reason": "length"}], "usage": {"completion_tokens": 5}}')
+    assert "max_tokens=5" in antiphon("doctor", "--answer", str(tmp_path / "a.json"), "--max-tokens", "5").out
