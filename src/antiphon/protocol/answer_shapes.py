@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from antiphon.protocol.fields import Choice, Integer, Number, Spec, Text
+from antiphon.protocol.fields import Choice, Flag, Integer, Number, Spec, Text
 from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Tagged
 
 _count = Integer(minimum=0)
@@ -181,3 +181,46 @@ model = Object(
 models = _all_of(object=Choice(("list",)), data=Array(model, "objects"))
 health = _all_of(status=Choice(("ready", "loading", "down")), detail=Text())
 token_count = _all_of(count=_count, max_model_len=Integer(minimum=1, nullable=True))
+
+
+def _page_of(result: Object) -> Object:
+    bucket = _all_of(object=Choice(("bucket",)), start_time=_count, end_time=_count, results=Array(result, "objects"))
+    return _all_of(
+        object=Choice(("page",)), data=Array(bucket, "objects"), has_more=Flag(), next_page=Text(nullable=True)
+    )
+
+
+_text_or_null = Text(nullable=True)
+_who: dict[str, Spec] = {"project_id": _text_or_null, "user_id": _text_or_null, "api_key_id": _text_or_null}
+usage_of_completions = _page_of(
+    _all_of(
+        **_who,
+        object=Choice(("organization.usage.completions.result",)),
+        input_tokens=_count,
+        output_tokens=_count,
+        input_cached_tokens=_count,
+        input_audio_tokens=_count,
+        output_audio_tokens=_count,
+        num_model_requests=_count,
+        model=_text_or_null,
+        batch=Flag(nullable=True),
+        service_tier=_text_or_null,
+    )
+)
+usage_of_embeddings = _page_of(
+    _all_of(
+        **_who,
+        object=Choice(("organization.usage.embeddings.result",)),
+        input_tokens=_count,
+        num_model_requests=_count,
+        model=_text_or_null,
+    )
+)
+costs = _page_of(
+    _all_of(
+        **_who,
+        object=Choice(("organization.costs.result",)),
+        amount=_all_of(value=Number(minimum=0), currency=Choice(("usd",))),
+        line_item=_text_or_null,
+    )
+)

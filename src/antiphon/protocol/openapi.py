@@ -27,6 +27,9 @@ _SCHEMAS: dict[str, Spec] = {
     "Models": answer_shapes.models,
     "Health": answer_shapes.health,
     "TokenCount": answer_shapes.token_count,
+    "UsageOfCompletions": answer_shapes.usage_of_completions,
+    "UsageOfEmbeddings": answer_shapes.usage_of_embeddings,
+    "Costs": answer_shapes.costs,
     "Error": answer_shapes.error,
 }
 
@@ -75,6 +78,28 @@ def _generation(summary: str, request: str, answer: str, chunk: str | None) -> J
 
 _MODEL_NAME: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 
+_SECONDS: Json = {"type": "integer", "minimum": 0, "maximum": 99_999_999_999}
+
+
+def _query(name: str, schema: Json, *, required: bool = False) -> Json:
+    return {"name": name, "in": "query", "required": required, "schema": schema}
+
+
+def _report(summary: str, answer: str, names: str, groups: list[str], widths: dict[str, int]) -> Json:
+    many: Json = {"type": "array", "items": {"type": "string"}}
+    parameters = [
+        _query("start_time", _SECONDS, required=True),
+        _query("end_time", _SECONDS),
+        _query("bucket_width", {"type": "string", "enum": list(widths)}),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": max(widths.values())}),
+        _query("page", {"type": "string"}),
+        _query("group_by", {"type": "array", "items": {"type": "string", "enum": groups}}),
+        _query("api_key_ids", many),
+        _query(names, many),
+    ]
+    return {"get": _operation(summary, _json(answer), "400", "401", "403", "500") | {"parameters": parameters}}
+
+
 _PATHS: Json = {
     "/v1/chat/completions": _generation(
         "Answer a conversation", "ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk"
@@ -90,6 +115,23 @@ _PATHS: Json = {
             "responses": _failures("401", "403", "500"),
         },
     },
+    "/v1/organization/usage/completions": _report(
+        "Tokens and requests of chat and completions, in buckets of time",
+        "UsageOfCompletions",
+        "models",
+        ["api_key_id", "model"],
+        {"1m": 1440, "1h": 168, "1d": 31},
+    ),
+    "/v1/organization/usage/embeddings": _report(
+        "Tokens and requests of embeddings, in buckets of time",
+        "UsageOfEmbeddings",
+        "models",
+        ["api_key_id", "model"],
+        {"1m": 1440, "1h": 168, "1d": 31},
+    ),
+    "/v1/organization/costs": _report(
+        "Dollars, in buckets of time", "Costs", "line_items", ["api_key_id", "line_item"], {"1d": 180}
+    ),
     "/tokenize": {
         "post": _operation(
             "Count the tokens of a conversation, as the model's template renders it",
