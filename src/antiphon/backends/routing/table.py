@@ -47,7 +47,7 @@ class RouteTable:
     """Finds the route of a name.
 
     A route of the settings with that very name comes first, then patterns, those with more fixed characters before others,
-    then the backends that serve the name; the pattern ``*`` alone stands for what nobody else serves.
+    then the backends that serve the name, those in this process before others; the pattern ``*`` alone stands for what nobody else serves.
     """
 
     def __init__(self, routes: Sequence[RouteSettings], backends: Mapping[str, Backend], make_lane: MakeLane) -> None:
@@ -108,6 +108,8 @@ class RouteTable:
 
     def _served(self, model: str) -> Route | None:
         serving = tuple(name for name, backend in self._backends.items() if backend.serves(model))
+        # A name that a model of this machine answers to does not leave the machine unless a route says so.
+        serving = tuple(name for name in serving if not self._is_far(name)) or serving
         if not serving:
             return None
         known = self._implicit.get(model)
@@ -115,6 +117,9 @@ class RouteTable:
             route = Route(model, [Target(self._lane(name, model)) for name in serving])
             self._implicit[model] = known = (serving, route)
         return known[1]
+
+    def _is_far(self, name: str) -> bool:
+        return isinstance(self._backends[name], RelayingBackend)
 
     def _lane(self, name: str, model: str) -> Lane:
         if name not in self._backends:

@@ -1,0 +1,258 @@
+"""The server as a gateway: faults of an upstream as a client sees them and as the ledger books them, and the response cache."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+import openai
+import pytest
+from tests.backends.conformance import until
+from tests.backends.faulty_api import (
+    Script as ApiScript,
+)
+from tests.backends.faulty_api import (
+    answers,
+    chunk,
+    fails,
+    faulty_api,
+    head,
+    sends,
+    sends_then_is_silent,
+    sends_then_resets,
+    silence,
+    streams,
+)
+from tests.serving import Running, running
+
+from antiphon.accounts import Outcome
+from antiphon.backends.base import RelayingBackend
+from antiphon.backends.caching import CacheSettings, CachingBackend, MemoryStore
+from antiphon.backends.routing import BreakerSettings, RetrySettings, Router
+from antiphon.backends.script import Reply, Script
+from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.upstream import Timeouts, UpstreamBackend, UpstreamModel, UpstreamSettings
+
+pytestmark = pytest.mark.anyio
+
+TIMEOUTS = Timeouts(connect_s=2, first_byte_s=0.2, between_bytes_s=0.2)
+CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+class Gateway(NamedTuple):
+    server: Running
+    client: httpx.AsyncClient
+    outcomes: list[Outcome]
+
+
+def watched(server: Running) -> list[Outcome]:
+    """Collect what is booked, beside booking it."""
+    outcomes: list[Outcome] = []
+    record = server.service.accounts.record
+
+    def note(request: Any, outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        record(request, outcome)
+
+    server.service.accounts.record = note  # type: ignore[method-assign]
+    return outcomes
+
+
+@asynccontextmanager
+async def gateway(backend: RelayingBackend, home: Path, **settings: Any) -> AsyncIterator[Gateway]:
+    with running(backend, home, **settings) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+            yield Gateway(server, client, watched(server))
+
+
+def before(*urls: str, timeouts: Timeouts = TIMEOUTS) -> Router:
+    upstreams = {
+        f"u{number}": UpstreamBackend(
+            UpstreamSettings(name=f"u{number}", base_url=url, models=(UpstreamModel(id="m"),), timeouts=timeouts)
+        )
+        for number, url in enumerate(urls)
+    }
+    retry = RetrySettings(attempts=2, total_s=5, backoff_s=0.01)
+    return Router(upstreams, retry=retry, breaker=BreakerSettings(failures=1000))
+
+
+def refuses_connections() -> str:
+    return "http://127.0.0.1:1/v1"
+
+
+BEFORE: list[tuple[str, ApiScript, int, str | None]] = [
+    ("reset", sends_then_resets(), 502, "upstream_disconnected"),
+    ("429", fails("429 Too Many", b'{"error":{"message":"x","code":"rate"}}', "retry-after: 300"), 429, "rate"),
+    ("500", fails("500 Oh", b'{"error":{"message":"x","code":"oh"}}'), 500, "oh"),
+    ("silence", silence, 504, "upstream_timeout"),
+    ("garbage", sends(b"\x00\x01\x02garbage\r\n\r\n"), 502, "upstream_protocol_error"),
+    ("content type", sends(head(content_type="text/html"), b"<p>"), 502, "upstream_protocol_error"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("script", "status", "code"), [case[1:] for case in BEFORE], ids=[case[0] for case in BEFORE])
+async def test_a_fault_before_the_answer_is_an_error_answer(
+    tmp_path: Path, script: ApiScript, status: int, code: str | None, stream: bool
+) -> None:
+    """The client gets one error in OpenAI's envelope with the documented status, and the ledger one row with it."""
+    async with faulty_api(script) as api, gateway(before(api.url), tmp_path) as (_, client, outcomes):
+        response = await client.post("/chat/completions", json={**CHAT, "stream": stream})
+        assert response.status_code == status
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+        assert response.json()["error"]["code"] == code
+        assert response.headers["x-request-id"].startswith("req_")
+        await until(lambda: len(outcomes) == 1)
+        assert (outcomes[0].status, outcomes[0].usage.total_tokens) == (status, 0)
+        if status == 429:
+            assert response.headers["retry-after"] == "300"
+
+
+async def test_a_refused_connection_is_a_502(tmp_path: Path) -> None:
+    """Nobody listens there."""
+    async with gateway(before(refuses_connections()), tmp_path) as (_, client, outcomes):
+        response = await client.post("/chat/completions", json=CHAT)
+        assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_unreachable")
+        assert "127.0.0.1" not in response.text
+        await until(lambda: [outcome.status for outcome in outcomes] == [502])
+
+
+WITHIN: list[tuple[str, ApiScript, int, str]] = [
+    ("reset", sends_then_resets(head(), chunk("a")), 502, "upstream_disconnected"),
+    ("end", sends(head(), chunk("a")), 502, "upstream_disconnected"),
+    ("silence", sends_then_is_silent(head(), chunk("a")), 504, "upstream_timeout"),
+]
+
+
+@pytest.mark.parametrize(("script", "status", "code"), [case[1:] for case in WITHIN], ids=[case[0] for case in WITHIN])
+async def test_a_fault_within_a_stream_is_an_error_chunk(
+    tmp_path: Path, script: ApiScript, status: int, code: str
+) -> None:
+    """What had come is passed on; then the official client raises instead of taking the rest for the whole."""
+    async with faulty_api(script) as api, gateway(before(api.url), tmp_path) as (server, client, outcomes):
+        response = await client.post("/chat/completions", json={**CHAT, "stream": True})
+        frames = [frame.removeprefix("data: ") for frame in response.text.split("\n\n") if frame]
+        assert response.status_code == 200
+        assert msgspec.json.decode(frames[0])["choices"][0]["delta"]["content"] == "a"
+        assert msgspec.json.decode(frames[1])["error"]["code"] == code
+        assert len(frames) == 2
+        await until(lambda: len(outcomes) == 1)
+        assert outcomes[0].status == status
+        official = openai.AsyncOpenAI(base_url=server.url, api_key="any", max_retries=0)
+        stream = await official.chat.completions.create(model="m", messages=CHAT["messages"], stream=True)
+        with pytest.raises(openai.APIError):
+            async for _ in stream:
+                pass
+        await official.close()
+
+
+async def test_garbage_within_a_stream_is_an_error_chunk(tmp_path: Path) -> None:
+    """Data that is no JSON never reaches the client."""
+    script = sends(head(), chunk("a"), b"data: {garb", b"age\n\n", b"data: [DONE]\n\n")
+    async with faulty_api(script) as api, gateway(before(api.url), tmp_path) as (_, client, outcomes):
+        response = await client.post("/chat/completions", json={**CHAT, "stream": True})
+        assert "garb" not in response.text.partition("error")[0]
+        assert "upstream_protocol_error" in response.text
+        await until(lambda: len(outcomes) == 1)
+        assert outcomes[0].status == 502
+
+
+async def test_a_client_that_leaves_frees_the_upstream(tmp_path: Path) -> None:
+    """The upstream's connection is closed, and the ledger says that the client left."""
+    script = sends_then_is_silent(head(), chunk("a"))
+    router = before("http://unused/v1")
+    async with faulty_api(script) as api:
+        router = before(api.url, timeouts=Timeouts())
+        async with gateway(router, tmp_path) as (_, client, outcomes):
+            async with client.stream("POST", "/chat/completions", json={**CHAT, "stream": True}) as response:
+                async for piece in response.aiter_bytes():
+                    assert b'"a"' in piece
+                    break
+            async with asyncio.timeout(5):
+                await api.left.wait()
+            await until(lambda: [outcome.status for outcome in outcomes] == [499])
+
+
+async def test_requests_that_had_not_begun_survive_the_loss_of_an_upstream(tmp_path: Path) -> None:
+    """With one of two upstreams broken, a hundred requests at once are all answered."""
+    async with (
+        faulty_api(sends_then_resets()) as broken,
+        faulty_api(answers()) as good,
+        gateway(before(broken.url, good.url), tmp_path) as (_, client, outcomes),
+    ):
+        responses = await asyncio.gather(*(client.post("/chat/completions", json=CHAT) for _ in range(100)))
+        assert {response.status_code for response in responses} == {200}
+        await until(lambda: len(outcomes) == 100)
+        assert {outcome.usage.total_tokens for outcome in outcomes} == {4}
+
+
+async def test_the_ledger_has_the_usage_of_streams_whose_client_did_not_ask(tmp_path: Path) -> None:
+    """Usage is read on the way through and taken out of the stream."""
+    async with faulty_api(streams("a", "b")) as api, gateway(before(api.url), tmp_path) as (_, client, outcomes):
+        response = await client.post("/chat/completions", json={**CHAT, "stream": True})
+        assert "usage" not in response.text
+        assert response.text.endswith("data: [DONE]\n\n")
+        await until(lambda: len(outcomes) == 1)
+        assert (outcomes[0].usage.prompt_tokens, outcomes[0].usage.completion_tokens) == (3, 2)
+        assert outcomes[0].model == "m"
+        assert outcomes[0].first_token_s is not None
+
+
+async def test_parameters_of_tomorrow_reach_the_upstream(tmp_path: Path) -> None:
+    """For a model that another API serves, it is that API which says what a request may contain."""
+    async with faulty_api(answers()) as api, gateway(before(api.url), tmp_path) as (_, client, _):
+        response = await client.post("/chat/completions", json={**CHAT, "top_k": 5, "messages": []})
+        assert response.status_code == 200
+        assert response.json()["field_of_tomorrow"] == {"a": [1.5, None]}
+        assert api.requests[0]["top_k"] == 5
+
+
+async def test_a_model_of_this_machine_is_validated_as_ever(tmp_path: Path) -> None:
+    """Beside upstreams, requests for a local model get OpenAI's exact errors."""
+    router = Router({"near": ScriptedBackend(), "far": before("http://127.0.0.1:1/v1")._backends["u0"]})
+    async with gateway(router, tmp_path) as (_, client, _):
+        response = await client.post("/chat/completions", json={**CHAT, "model": "scripted", "n": "two"})
+        assert response.json()["error"]["code"] == "invalid_type"
+        assert response.json()["error"]["param"] == "n"
+
+
+@pytest.fixture
+async def caching(tmp_path: Path) -> AsyncGenerator[Gateway]:
+    scripted = ScriptedBackend(Script(replies=(Reply(text="one two three"),)))
+    backend = CachingBackend(Router({"a": scripted}), MemoryStore(1_000_000, 60))
+    async with gateway(backend, tmp_path, cache=CacheSettings(store="memory")) as made:
+        yield made
+
+
+async def test_hits_are_marked_in_header_and_ledger(caching: Gateway) -> None:
+    """The second identical request costs nothing and says why, whole or streamed."""
+    body = {"model": "scripted", "messages": CHAT["messages"], "temperature": 0}
+    on = {"x-antiphon-cache": "on"}
+    first = await caching.client.post("/chat/completions", json=body, headers=on)
+    second = await caching.client.post("/chat/completions", json=body, headers=on)
+    third = await caching.client.post("/chat/completions", json={**body, "stream": True}, headers=on)
+    plain = await caching.client.post("/chat/completions", json=body)
+    marks = [response.headers.get("x-antiphon-cache") for response in (first, second, third, plain)]
+    assert marks == ["miss", "hit", "hit", None]
+    assert first.json()["choices"] == second.json()["choices"]
+    assert first.json()["usage"] == second.json()["usage"]
+    await until(lambda: len(caching.outcomes) == 4)
+    assert [outcome.cache for outcome in caching.outcomes] == marks
+
+
+async def test_embedding_hits_are_marked(caching: Gateway) -> None:
+    """An embedding whose inputs are all known is a hit."""
+    for mark in ("miss", "hit"):
+        response = await caching.client.post(
+            "/embeddings", json={"model": "scripted-embedding", "input": ["a"]}, headers={"x-antiphon-cache": "on"}
+        )
+        assert response.headers["x-antiphon-cache"] == mark
+
+
+async def test_a_wrong_cache_header_is_refused(caching: Gateway) -> None:
+    """A header that cannot be followed is an error of the request."""
+    response = await caching.client.post("/chat/completions", json=CHAT, headers={"x-antiphon-cache": "perhaps"})
+    assert response.status_code == 400
