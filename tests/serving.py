@@ -12,6 +12,7 @@ import uvloop
 from antiphon.accounts import Accounts, AccountSettings
 from antiphon.backends.base import Backend
 from antiphon.backends.caching import CacheSettings
+from antiphon.server.faults import FaultSettings
 from antiphon.server.logs import configure_logs
 from antiphon.server.run import address_of, bind, serve
 from antiphon.server.service import Service
@@ -38,6 +39,7 @@ def running(
     *,
     accounts: AccountSettings | None = None,
     cache: CacheSettings | None = None,
+    faults: FaultSettings | None = None,
     **settings: Any,
 ) -> Generator[Running]:
     """Serve ``backend`` on a free port until the block ends, then shut down as Ctrl-C does."""
@@ -52,7 +54,9 @@ def running(
         stop = asyncio.Event()
         account_book = await Accounts.open(accounts or AccountSettings(), home)
         try:
-            service = Service(server_settings, account_book, backend, organization="org-test", cache=cache)
+            service = Service(
+                server_settings, account_book, backend, organization="org-test", cache=cache, faults=faults
+            )
             box["running"] = Running(address_of(listener), service, asyncio.get_running_loop(), stop)
 
             async def start() -> None:

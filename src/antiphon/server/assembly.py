@@ -86,6 +86,7 @@ class Assembly:
             router if store is None else CachingBackend(router, store),
             organization=configuration.accounts.organization,
             cache=configuration.cache,
+            faults=configuration.faults,
         )
 
     @classmethod

@@ -13,6 +13,7 @@ from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
+from antiphon.server.faults import FaultSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
 
 SECTIONS: Mapping[str, type[msgspec.Struct]] = {
@@ -23,6 +24,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "accounts": AccountSettings,
     "gateway": GatewaySettings,
     "cache": CacheSettings,
+    "faults": FaultSettings,
 }
 
 
@@ -36,6 +38,7 @@ class Configuration:
     accounts: AccountSettings
     gateway: GatewaySettings
     cache: CacheSettings
+    faults: FaultSettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
 
@@ -61,6 +64,7 @@ def load_configuration(
         accounts=build(AccountSettings, layers["accounts"], "accounts"),
         gateway=build(GatewaySettings, layers["gateway"], "gateway"),
         cache=build(CacheSettings, layers["cache"], "cache"),
+        faults=build(FaultSettings, layers["faults"], "faults"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],
     )

@@ -16,8 +16,12 @@ from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Started, Usage
 from antiphon.protocol.rendering import error_frame
 from antiphon.server.call import Call
+from antiphon.server.faults import HEADER as FAULT
+from antiphon.server.faults import Fault
 from antiphon.server.logs import log
 from antiphon.server.types import ClientGone
+
+FAULT_HEADER = FAULT.encode()
 
 
 class StreamRenderer(Protocol):
@@ -37,9 +41,10 @@ class BodyRenderer(Protocol):
 class Exchange:
     """One admitted request. Use as an async context manager around the work; leaving it settles."""
 
-    def __init__(self, call: Call, admission: Admission) -> None:
+    def __init__(self, call: Call, admission: Admission, fault: Fault | None = None) -> None:
         self._call = call
         self._admission = admission
+        self._fault = fault
         self.model: str | None = None
         self.meter = Meter()
         self.cache: CacheStatus | None = None
@@ -48,6 +53,12 @@ class Exchange:
         self.error_code: str | None = None
 
     async def __aenter__(self) -> Self:
+        if self._fault is not None:
+            try:
+                await self._fault.strike()
+            except BaseException as error:
+                await self.__aexit__(type(error), error, None)
+                raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -111,7 +122,7 @@ class Exchange:
     async def guarded(self, frames: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
         """Pass frames on; a failure becomes a last error chunk, because a stream that just ends looks complete."""
         try:
-            async for frame in frames:
+            async for frame in frames if self._fault is None else self._fault.frames(frames):
                 self._mark_first_token()
                 yield frame
         except StreamCut as error:
@@ -188,8 +199,9 @@ async def _cancel(task: "asyncio.Future[Any]") -> None:
 
 async def admitted(call: Call, principal: Principal, kind: Kind, model: str, estimated_tokens: int) -> Exchange:
     """Reserve room in the principal's limits; 429 says why there is none. The limits' headers go on every answer."""
+    fault = call.service.faults.draw(call.header(FAULT_HEADER))
     admission = await call.service.accounts.admit(
         principal, kind=kind, model=model, estimated_tokens=estimated_tokens, request_id=call.request_id
     )
     call.extra.update(admission.headers())
-    return Exchange(call, admission)
+    return Exchange(call, admission, fault)

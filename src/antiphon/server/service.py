@@ -13,6 +13,7 @@ from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.errors import model_not_found, overloaded
 from antiphon.protocol.relay import Operation, RelayRequest, model_named, parse_relay
 from antiphon.server.call import Call
+from antiphon.server.faults import Faults, FaultSettings
 from antiphon.server.guard import Guard
 from antiphon.server.logs import log
 from antiphon.server.metrics import Metrics
@@ -32,9 +33,11 @@ class Service:
         *,
         organization: str,
         cache: CacheSettings | None = None,
+        faults: FaultSettings | None = None,
     ) -> None:
         self.settings = settings
         self._cache = cache or CacheSettings()
+        self.faults = Faults(faults)
         self.organization = organization
         self.accounts = accounts
         self.backend = backend
