@@ -27,6 +27,7 @@ for _name, _target in {
     "bulk": "antiphon.cli.bulk:app",
     "tokens": "antiphon.cli.tokens:app",
     "doctor": "antiphon.cli.doctor:app",
+    "tour": "antiphon.cli.tour:app",
     "models": "antiphon.cli.models:app",
     "keys": "antiphon.cli.keys:app",
     "usage": "antiphon.cli.usage:app",
