@@ -95,7 +95,7 @@ def request(*messages: Message, mode: str = "auto", parallel: bool = True) -> Ch
 
 
 def resolved(plan: Plan) -> Plan:
-    return plan.decide.resolve([[1.0, 0.0], [1.0, 0.0], [0.9, 0.1]]) if plan.decide else plan
+    return plan.decide.resolve([[1.0, 0.0]] * 3 + [[0.9, 0.1]] * 2) if plan.decide else plan
 
 
 def text_of(plan: Plan) -> str:

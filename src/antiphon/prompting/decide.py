@@ -1,71 +1,51 @@
 """Whether to call, and what, for models whose training knows no tools.
 
 Such a model, asked to choose between text and a call, chooses by accident. How near the user's words are to what a
-tool says of itself is a better guide: the embedding model answers that, and where there is none, shared words do. The
-measure and its threshold were chosen on the Berkeley Function-Calling Leaderboard; the figures stand in
+tool says of itself is a better guide, above all to an embedding model. The measures, their weights and thresholds
+were chosen on the Berkeley Function-Calling Leaderboard; what was tried, and the figures, stand in
 `docs/tools-and-structure.md`.
 """
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from antiphon.protocol.chat import Tool
 
 T = TypeVar("T")
 
 MAX_CHARS = 1000
-NEAR = 0.40
-SHARED = 0.15
+"""Of the message and of each description, what the embedding model is asked about: it reads no more at once."""
+
+NEAR = 0.47
+"""From here on a tool is called, where nearness is the mean cosine and what ``_evidence`` adds to it."""
+
+SHARED = 0.35
+"""The same where there is no embedding model, and nearness is the share of common words."""
 
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^a-zA-Z0-9]+")
-_WORDS = re.compile(r"\w+")
-
-
-def tool_in_words(tool: Tool) -> str:
-    """Return what an embedding model can make of a tool: its name as words, and its description."""
-    name = " ".join(part for part in _HUMPS.split(tool.name) if part)
-    return f"{name}: {tool.description}"[:MAX_CHARS] if tool.description else name
-
-
-def similarities(message: Sequence[float], tools: Sequence[Sequence[float]]) -> list[float]:
-    """Return the cosine similarity of a message's vector to each tool's."""
-    return [_cosine(message, tool) for tool in tools]
-
-
-def shared_words(message: str, tools: Sequence[str]) -> list[float]:
-    """Return how much of a message's vocabulary each tool shares, from 0 to 1."""
-    words = _stems(message)
-    return [_cosine_of_counts(words, _stems(tool)) for tool in tools]
-
-
-def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
-    size = math.sqrt(sum(x * x for x in a) * sum(x * x for x in b))
-    return sum(x * y for x, y in zip(a, b, strict=True)) / size if size else 0.0
-
-
-def _stems(text: str) -> Counter[str]:
-    return Counter(word.lower()[:5] for word in _WORDS.findall(text) if len(word) > 2)  # noqa: PLR2004 - small words say little
-
-
-def _cosine_of_counts(a: Counter[str], b: Counter[str]) -> float:
-    size = math.sqrt(sum(n * n for n in a.values()) * sum(n * n for n in b.values()))
-    return sum(n * b[word] for word, n in a.items()) / size if size else 0.0
+_WORDS = re.compile(r"[^\W\d_]{3,}")
+_NUMBERS = re.compile(
+    r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand)\b", re.IGNORECASE
+)
+_STEM = 5
 
 
 class Decision(Generic[T]):
     """A question to settle before a plan is made: to call or not, and which of several tools.
 
-    ``texts`` are to be embedded, the first for what the user says, the others for the tools; ``resolve`` takes the
-    vectors, or None where there is no embedding model.
+    ``texts`` are to be embedded: what the user says, then two for each tool. ``resolve`` takes their vectors, or None
+    where there is no embedding model.
     """
 
     def __init__(
         self, *, message: str, tools: tuple[Tool, ...], required: bool, resolution: Callable[[tuple[Tool, ...]], T]
     ) -> None:
-        self.texts: tuple[str, ...] = (message[:MAX_CHARS], *(tool_in_words(tool) for tool in tools)) if message else ()
+        said = message[:MAX_CHARS]
+        self.texts: tuple[str, ...] = ()
+        if said:
+            self.texts = (said, *(text[:MAX_CHARS] for tool in tools for text in (in_short(tool), in_full(tool))))
         self._tools = tools
         self._required = required
         self._resolution = resolution
@@ -74,10 +54,65 @@ class Decision(Generic[T]):
         """Return the plan: calls of the nearest tool, or text if none is near enough and none is required."""
         if not self.texts:
             return self._resolution(self._tools if self._required else ())
-        if vectors is not None:
-            scores, enough = similarities(vectors[0], vectors[1:]), NEAR
+        said = self.texts[0]
+        if vectors is None:
+            scores, enough = [_shared_words(said, tool) + _lack(said, tool) for tool in self._tools], SHARED
         else:
-            scores, enough = shared_words(self.texts[0], self.texts[1:]), SHARED
+            near = [_cosine(vectors[0], vector) for vector in vectors[1:]]
+            pairs = zip(self._tools, near[::2], near[1::2], strict=True)
+            scores, enough = [(short + full) / 2 + _evidence(said, tool) for tool, short, full in pairs], NEAR
         best = max(range(len(scores)), key=scores.__getitem__)
         is_wanted = self._required or scores[best] >= enough
         return self._resolution((self._tools[best],) if is_wanted else ())
+
+
+def in_short(tool: Tool) -> str:
+    """Return a tool's name as words, and its description."""
+    name = _in_words(tool.name)
+    return f"{name}: {tool.description}" if tool.description else name
+
+
+def in_full(tool: Tool) -> str:
+    """Return the same with its parameters."""
+    described = [f"{_in_words(name)}: {value.get('description') or ''}" for name, value in _parameters(tool).items()]
+    return " ".join([in_short(tool), *described])
+
+
+def _evidence(said: str, tool: Tool) -> float:
+    """Return what speaks for a call beside nearness: words of its name that were said, numbers that it needs."""
+    return 0.35 * _overlap(said, _in_words(tool.name)) + _lack(said, tool)
+
+
+def _shared_words(said: str, tool: Tool) -> float:
+    return _overlap(said, in_short(tool)) + _overlap(said, _in_words(tool.name))
+
+
+def _lack(said: str, tool: Tool) -> float:
+    """Return a malus if the tool must be given numbers and none was said."""
+    required = cast("list[str]", (tool.parameters or {}).get("required") or [])
+    needed = [_parameters(tool).get(name, {}).get("type") in {"integer", "number"} for name in required]
+    return -0.25 if any(needed) and not _NUMBERS.search(said) else 0.0
+
+
+def _parameters(tool: Tool) -> dict[str, dict[str, Any]]:
+    properties = cast("dict[str, Any]", (tool.parameters or {}).get("properties") or {})
+    return {name: cast("dict[str, Any]", value) for name, value in properties.items() if isinstance(value, dict)}
+
+
+def _in_words(name: str) -> str:
+    return " ".join(part for part in _HUMPS.split(name) if part)
+
+
+def _overlap(said: str, of_tool: str) -> float:
+    """Return the share of a tool's words that were said, by their beginnings."""
+    wanted = _stems(of_tool)
+    return len(wanted & _stems(said)) / len(wanted) if wanted else 0.0
+
+
+def _stems(text: str) -> set[str]:
+    return {word.lower()[:_STEM] for word in _WORDS.findall(text)}
+
+
+def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    size = math.sqrt(sum(x * x for x in one) * sum(x * x for x in other))
+    return sum(x * y for x, y in zip(one, other, strict=True)) / size if size else 0.0

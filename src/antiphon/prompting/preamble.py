@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from antiphon.prompting.schema import arguments_schema
+from antiphon.prompting.schema import shown_parameters
 from antiphon.prompting.syntax import ToolSyntax, as_json
 from antiphon.prompting.turns import Turn
 from antiphon.protocol.chat import JsonObjectFormat, JsonSchemaFormat, Tool
@@ -17,7 +17,7 @@ def tool_value(tool: Tool) -> dict[str, Any]:
         parameters: dict[str, Any] = {"type": "object", "properties": {"input": text}, "required": ["input"]}
         function = {"name": tool.name, "description": description, "parameters": parameters}
     else:
-        function = {"name": tool.name, "description": tool.description or "", "parameters": arguments_schema(tool)}
+        function = {"name": tool.name, "description": tool.description or "", "parameters": shown_parameters(tool)}
     return {"type": "function", "function": function}
 
 

@@ -143,12 +143,10 @@ class ChatPrompter:
         layout = self._layout(voice, request, tools, rendered)
         rules = None
         if layout.syntax is not None:
-            rules = CallRules(
-                syntax=layout.syntax,
-                tools=tools,
-                required=layout.calls_only,
-                max_calls=MAX_CALLS if request.parallel_tool_calls and not request.legacy_functions else 1,
-            )
+            # A model without tool training repeats itself when it may call more than once.
+            is_parallel = voice.knows_tools and request.parallel_tool_calls and not request.legacy_functions
+            max_calls = MAX_CALLS if is_parallel else 1
+            rules = CallRules(syntax=layout.syntax, tools=tools, required=layout.calls_only, max_calls=max_calls)
         around = (voice.opening, voice.closing)
         grammar = answer_grammar(
             self._token_ids, calls=rules, form=request.response_format, thinking=layout.thinking, around=around

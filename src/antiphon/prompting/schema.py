@@ -29,12 +29,23 @@ def schema_text(schema: Mapping[str, Any]) -> str:
 
 
 def arguments_schema(tool: Tool) -> dict[str, Any]:
-    """Return the schema of a function's arguments: always an object, with no keys if the tool takes none."""
+    """Return the schema that generated arguments follow: always an object.
+
+    Where a function leaves open which further keys it takes, none are generated: a model only invents them.
+    """
+    shown = shown_parameters(tool)
+    is_open = not any(key in shown for key in _LEAVE_OPEN)
+    return {**shown, "additionalProperties": False} if is_open and "properties" in shown else shown
+
+
+_LEAVE_OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "minProperties")
+
+
+def shown_parameters(tool: Tool) -> dict[str, Any]:
+    """Return a function's parameters as the model is told them."""
     if tool.parameters is None:
-        return {"type": "object", "properties": {}, "additionalProperties": False}
-    if tool.parameters.get("type") is None:
-        return {**tool.parameters, "type": "object"}
-    return tool.parameters
+        return {"type": "object", "properties": {}}
+    return tool.parameters if "type" in tool.parameters else {**tool.parameters, "type": "object"}
 
 
 def check_schema(schema: Mapping[str, Any], *, what: str, param: str, code: str | None = None) -> None:
