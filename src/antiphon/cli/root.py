@@ -17,8 +17,11 @@ app = App(
 )
 
 # Named as text, so that a command loads only its own module.
-for _name, _target in {
+COMMANDS = {
     "serve": "antiphon.cli.serve:serve",
+    "models": "antiphon.cli.models:app",
+    "keys": "antiphon.cli.keys:app",
+    "usage": "antiphon.cli.usage:app",
     "chat": "antiphon.cli.chat:chat",
     "ask": "antiphon.cli.ask:app",
     "extract": "antiphon.cli.extract:app",
@@ -28,10 +31,8 @@ for _name, _target in {
     "tokens": "antiphon.cli.tokens:app",
     "doctor": "antiphon.cli.doctor:app",
     "tour": "antiphon.cli.tour:app",
-    "models": "antiphon.cli.models:app",
-    "keys": "antiphon.cli.keys:app",
-    "usage": "antiphon.cli.usage:app",
-}.items():
+}
+for _name, _target in COMMANDS.items():
     app.command(_target, name=_name)
 
 

@@ -1,0 +1,58 @@
+import subprocess
+import sys
+
+import pytest
+
+from antiphon import __version__
+from antiphon.cli.root import COMMANDS, describe, main
+from antiphon.errors import AntiphonError
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version says the version and ends well."""
+    assert run(capsys, "--version")[:2] == (0, f"antiphon {__version__}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help of each command works and says what it does."""
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0
+    assert command in out
+
+
+def test_an_error_is_one_line_with_its_fix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No traceback; what is wrong and what to do."""
+    monkeypatch.setenv("ANTIPHON_SERVER_PROT", "1")
+    status, _, err = run(capsys, "serve")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "ANTIPHON_SERVER_PROT" in err
+    assert "did you mean 'port'?" in err
+
+
+def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --debug the exception itself comes through."""
+    monkeypatch.setenv("ANTIPHON_SERVER_PROT", "1")
+    with pytest.raises(AntiphonError):
+        main(["serve", "--debug"])
+
+
+def test_the_first_of_several_errors_is_described() -> None:
+    """A group of failures is said by its first."""
+    group = ExceptionGroup("two", [AntiphonError("a broke", hint="mend a"), ValueError("b")])
+    assert describe(group) == "antiphon: a broke - mend a"
+    assert "--debug" in describe(ValueError("b"))
+
+
+def test_help_loads_no_server_code() -> None:
+    """A command loads its own module alone, so that the command line answers at once."""
+    code = "import sys; from antiphon.cli.root import app; print(any('starlette' in m or 'sqlalchemy' in m for m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
