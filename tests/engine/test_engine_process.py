@@ -31,8 +31,8 @@ async def test_generates_in_order(engine: Engine) -> None:
     assert answers[0].prompt_tokens == 10
     finished = [answer for answer in answers if isinstance(answer, Finished)]
     assert {(answer.index, answer.reason, answer.num_tokens) for answer in finished} == {
-        (0, "length", 5),
-        (1, "length", 5),
+        (0, "stop", 2),
+        (1, "stop", 2),
     }
     assert isinstance(answers[-1], Finished)
 
