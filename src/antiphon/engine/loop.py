@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from antiphon.engine.constraint import GrammarError
 from antiphon.engine.llama import Aborted, Context
 from antiphon.engine.messages import Answer, Failed
 from antiphon.engine.sampler import BrokenLogits, Logits
@@ -109,7 +110,7 @@ class StepLoop:
         for task in [task for task in self._tasks.values() if task.deadline is not None and task.deadline < now]:
             self._fail(task, "deadline", "the request's deadline passed before it was complete")
 
-    def _fail(self, task: Task, kind: Literal["deadline", "internal"], message: str) -> None:
+    def _fail(self, task: Task, kind: Literal["deadline", "grammar", "internal"], message: str) -> None:
         self._answers.append((task.key[0], Failed(task.key[1], kind, message)))
         self._drop(task)
 
@@ -153,6 +154,9 @@ class StepLoop:
             self._answers.extend((task.key[0], answer) for answer in task.take(piece.sequence, first, rows))
         except BrokenLogits as error:
             self._fail(task, "internal", str(error))
+            return
+        except GrammarError as error:
+            self._fail(task, "grammar", str(error))
             return
         for sequence in before:
             if sequence not in task.sequences:

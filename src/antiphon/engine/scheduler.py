@@ -10,7 +10,8 @@ class Sequence:
     """The tokens of one choice and how far the model has computed them.
 
     The scheduler sets ``slot`` (the sequence id in the KV cache) and ``num_computed``; the task that owns the
-    sequence appends to ``tokens`` after each output. Logits are wanted from position ``outputs_from`` on.
+    sequence appends to ``tokens`` after each output. Logits are wanted of the last token, and of all prompt tokens
+    from ``outputs_from`` on.
     """
 
     __slots__ = ("max_length", "num_computed", "num_prompt", "num_shared", "outputs_from", "slot", "tokens")
@@ -19,7 +20,7 @@ class Sequence:
         self.tokens = prompt
         self.num_prompt = len(prompt)
         self.max_length = max_length
-        self.outputs_from = len(prompt) - 1 if outputs_from is None else outputs_from
+        self.outputs_from = len(prompt) if outputs_from is None else outputs_from
         self.num_computed = 0
         self.num_shared = 0
         self.slot = -1
@@ -99,6 +100,15 @@ class Scheduler:
             count = min(len(sequence.tokens) - sequence.num_computed, budget)
             if count > 0:
                 start = sequence.num_computed
-                num_outputs = max(0, start + count - max(start, sequence.outputs_from))
                 budget -= count
-                yield Slice(sequence, start, count, num_outputs)
+                yield Slice(sequence, start, count, _num_outputs(sequence, start, start + count))
+
+
+def _num_outputs(sequence: Sequence, start: int, end: int) -> int:
+    """Return how many of the last tokens before ``end`` need logits."""
+    if start < sequence.num_prompt:
+        end_of_prompt = min(end, sequence.num_prompt)
+        wanted = end_of_prompt - max(start, sequence.outputs_from)
+        if wanted > 0:
+            return wanted + end - end_of_prompt
+    return int(end == len(sequence.tokens))

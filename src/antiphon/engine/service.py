@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from antiphon.engine.constraint import Constraint, GrammarCompiler, GrammarError
 from antiphon.engine.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.llama import MAX_SEQUENCE_IDS, Context, ContextSettings, LlamaError, Model
@@ -39,6 +40,7 @@ class ModelService:
     def __init__(self, settings: EngineSettings, emit: Emit) -> None:
         self._model = load_model(settings)
         self._settings = settings
+        self._grammars = GrammarCompiler(self._model.vocabulary)
         self.context_length = settings.context_size or self._model.training_context
         self._num_sequences = settings.num_sequences or 32
         self._context = self._make_context()
@@ -148,7 +150,14 @@ class ModelService:
             raise Refused("invalid", f"n {request.n} and max_tokens {max_tokens} must not be negative, nor n zero")
         if request.logprobs is not None and not 0 <= request.logprobs <= self._model.vocabulary.size:
             raise Refused("invalid", f"logprobs {request.logprobs} is not a number of alternatives")
-        return Generation(key, request, prompt, max_tokens, self._model.vocabulary)
+        constraint = None if request.grammar is None else self._compile(request.grammar)
+        return Generation(key, request, prompt, max_tokens, self._model.vocabulary, constraint=constraint)
+
+    def _compile(self, grammar: str) -> Constraint:
+        try:
+            return self._grammars.compile(grammar)
+        except GrammarError as error:
+            raise Refused("grammar", str(error)) from error
 
     def _check_kind(self, *, embedding: bool) -> None:
         if embedding != self._model.is_embedding:

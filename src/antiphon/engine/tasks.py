@@ -3,7 +3,9 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Literal
 
+from antiphon.engine.constraint import Constraint
 from antiphon.engine.detokeniser import Detokeniser
 from antiphon.engine.messages import Answer, Delta, Finished, Generate, Score, Scored, Started, Token
 from antiphon.engine.sampler import Logits, Sampler, describe, log_probabilities
@@ -32,7 +34,14 @@ class Choice:
     """One text that grows: sampler, detokeniser, and when it ends."""
 
     def __init__(
-        self, request: Generate, index: int, prompt: list[int], max_tokens: int, vocabulary: Vocabulary
+        self,
+        request: Generate,
+        index: int,
+        prompt: list[int],
+        max_tokens: int,
+        vocabulary: Vocabulary,
+        *,
+        constraint: Constraint | None,
     ) -> None:
         self.sequence = Sequence(list(prompt), len(prompt) + max_tokens, 0 if request.echo_logprobs else None)
         self._request = request
@@ -40,70 +49,93 @@ class Choice:
         self._max_tokens = max_tokens
         self._vocabulary = vocabulary
         self._data = vocabulary.data if request.special else vocabulary.plain
+        self._constraint = constraint
         self._sampler = Sampler(request.sampling, index)
         self._detokeniser = Detokeniser(request.stop)
         self._ends = vocabulary.end_tokens | frozenset(request.stop_token_ids)
         self._num_tokens = 0
-        self._num_bytes = 0
-        self._pending: list[tuple[int, Token]] = []
+        self._is_finished = False
+        self._pending: list[Token] = []
 
     def advance(self, logits: Logits) -> Iterator[Delta | Finished]:
         """Draw the next token."""
         if self._max_tokens == 0:
-            yield self._finished("length")
+            yield from self._end("length")
             return
-        token = self._sampler.draw(logits)
-        if token in self._ends:
+        mask = None if self._constraint is None else self._constraint.mask()
+        for token in self._with_forced(self._sampler.draw(logits, mask)):
+            if token in self._ends:
+                yield from self._end("stop")
+                return
+            self._sampler.accept(token)
+            self.sequence.tokens.append(token)
+            yield from self._say(token, logits)
+            if self._is_finished:
+                return
+        if self._constraint is not None and self._constraint.is_complete:
             yield from self._end("stop")
-            return
-        self._sampler.accept(token)
-        self.sequence.tokens.append(token)
-        yield from self._say(token, logits)
+
+    def _with_forced(self, token: int) -> Iterator[int]:
+        """Yield ``token``, and what the grammar then leaves no choice about: it is computed like a prompt.
+
+        Log-probabilities need each token's own logits, so for them forced tokens are drawn one by one.
+        """
+        yield token
+        if self._constraint is not None:
+            self._constraint.accept(token)
+            if self._request.logprobs is None:
+                yield from self._constraint.take_forced()
 
     def _say(self, token: int, logits: Logits) -> Iterator[Delta | Finished]:
         self._num_tokens += 1
         if self._request.logprobs is not None:
-            described = describe(logits, token, self._request.logprobs, self._vocabulary)
-            self._pending.append((self._num_bytes, described))
-        data = self._data[token]
-        self._num_bytes += len(data)
-        text = self._detokeniser.push(data)
-        if self._detokeniser.stopped is not None or self._num_tokens == self._max_tokens:
-            yield from self._end("stop" if self._detokeniser.stopped is not None else "length", text)
+            self._pending.append(describe(logits, token, self._request.logprobs, self._vocabulary))
+        text = self._detokeniser.push(self._data[token])
+        if self._detokeniser.stopped is not None:
+            yield from self._end("stop", text)
+        elif self._num_tokens == self._max_tokens:
+            is_complete = self._constraint is not None and self._constraint.is_complete
+            yield from self._end("stop" if is_complete else "length", text)
         elif text:
             yield self._delta(text, () if self._detokeniser.is_holding else self._flush())
 
-    def _end(self, reason: str, text: str = "") -> Iterator[Delta | Finished]:
+    def _end(self, reason: Literal["stop", "length"], text: str = "") -> Iterator[Delta | Finished]:
         text += self._detokeniser.finish()
-        stopped = self._detokeniser.stopped
-        if stopped is not None:
-            reason = "stop"
         tokens = self._flush()
         if text or tokens:
             yield self._delta(text, tokens)
-        yield self._finished("stop" if reason == "stop" else "length")
+        self._is_finished = True
+        stopped = self._detokeniser.stopped
+        yield Finished(self._request.id, self._index, "stop" if stopped else reason, self._num_tokens, stopped)
 
     def _flush(self) -> tuple[Token, ...]:
-        tokens = tuple(token for _, token in self._pending)
-        self._pending.clear()
+        tokens, self._pending = tuple(self._pending), []
         return tokens
 
     def _delta(self, text: str, tokens: tuple[Token, ...]) -> Delta:
         return Delta(self._request.id, self._index, text, self._num_tokens, tokens)
 
-    def _finished(self, reason: str) -> Finished:
-        finish = "stop" if reason == "stop" else "length"
-        return Finished(self._request.id, self._index, finish, self._num_tokens, self._detokeniser.stopped)
-
 
 class Generation(Task):
     """A ``Generate`` request: ``n`` choices after one prompt."""
 
-    def __init__(self, key: Key, request: Generate, prompt: list[int], max_tokens: int, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        key: Key,
+        request: Generate,
+        prompt: list[int],
+        max_tokens: int,
+        vocabulary: Vocabulary,
+        *,
+        constraint: Constraint | None,
+    ) -> None:
         super().__init__(key, request.deadline_s)
         self._request = request
         self._vocabulary = vocabulary
-        choices = [Choice(request, index, prompt, max_tokens, vocabulary) for index in range(request.n)]
+        choices = [
+            Choice(request, index, prompt, max_tokens, vocabulary, constraint=constraint and constraint.copy())
+            for index in range(request.n)
+        ]
         self._choices = {id(choice.sequence): choice for choice in choices}
         self.sequences = [choice.sequence for choice in choices]
         self._echo = [Token(prompt[0], vocabulary.data[prompt[0]])] if request.echo_logprobs else []

@@ -1,0 +1,52 @@
+"""Grammars in the real engine."""
+
+import json
+
+import llguidance
+import pytest
+
+from antiphon.engine import Engine, GrammarRejected
+from antiphon.engine.messages import Delta, Finished, Generate, Prompt, Sampling, Text
+
+pytestmark = [pytest.mark.anyio, pytest.mark.model]
+
+PROMPT: Prompt = (Text("<|im_start|>user\nDescribe a person<|im_end|>\n<|im_start|>assistant\n", special=True),)
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "city": {"enum": ["Paris", "London"]}},
+    "required": ["name", "city"],
+    "additionalProperties": False,
+}
+GRAMMAR = llguidance.LLMatcher.grammar_from_json_schema(SCHEMA, overrides={"whitespace_flexible": False})
+
+
+@pytest.mark.parametrize("logprobs", [None, 1])
+async def test_every_choice_follows_the_grammar(engine: Engine, logprobs: int | None) -> None:
+    """Whatever the temperature, and with forced tokens or without, the text is complete and valid JSON."""
+    request = Generate(
+        id=0, prompt=PROMPT, n=3, grammar=GRAMMAR, max_tokens=80, logprobs=logprobs, sampling=Sampling(seed=7)
+    )
+    texts = {0: "", 1: "", 2: ""}
+    async for answer in engine.generate(request):
+        if isinstance(answer, Delta):
+            texts[answer.index] += answer.text
+        elif isinstance(answer, Finished):
+            assert answer.reason == "stop"
+    for text in texts.values():
+        assert json.loads(text)["city"] in {"Paris", "London"}
+
+
+@pytest.mark.parametrize("grammar", ["start: nonsense(", "", "start: missing_rule", "{}", '{"grammars": 1}'])
+async def test_refuses_what_is_no_grammar(engine: Engine, grammar: str) -> None:
+    """A grammar that does not compile is refused with the compiler's words."""
+    with pytest.raises(GrammarRejected):
+        async for _ in engine.generate(Generate(id=0, prompt=PROMPT, grammar=grammar)):
+            pass
+
+
+async def test_the_end_of_max_tokens_is_told(engine: Engine) -> None:
+    """A text that max_tokens cuts short says length, though a grammar holds."""
+    request = Generate(id=0, prompt=PROMPT, grammar=GRAMMAR, max_tokens=4)
+    answers = [answer async for answer in engine.generate(request)]
+    assert isinstance(answers[-1], Finished)
+    assert (answers[-1].reason, answers[-1].num_tokens) == ("length", 4)
