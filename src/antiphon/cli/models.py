@@ -149,4 +149,4 @@ def _readable(key: str, value: Any) -> str:
         return "\n".join(f"{f['name']} ({f['size_bytes']:,} bytes)\n  sha256 {f['sha256']}" for f in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return ", ".join(value) if key == "aliases" else str(value)

@@ -1,0 +1,1 @@
+"""Antiphon beside its peers, on this machine, over HTTP: ``python -m benchmarks`` (``make bench``)."""

@@ -1,0 +1,150 @@
+"""``python -m benchmarks``: Antiphon and the peers that are installed, side by side in one run."""
+
+import argparse
+import asyncio
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import gguf
+import msgspec
+
+from antiphon.models import Catalogue, Store, read_header
+from benchmarks import machine
+from benchmarks.contenders import Contender, Task, contenders
+from benchmarks.measuring import Plan, Sample, measure
+from benchmarks.report import chart, markdown, rows
+from benchmarks.serving import Server, running
+from benchmarks.soak import soak
+from benchmarks.workloads import WORKLOADS, Run, Workload, warm_up
+
+_END_TEXTS = {"</s>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>"}
+
+
+class Footprint(msgspec.Struct, frozen=True):
+    """What a server took: seconds until ready, peak resident memory of all its processes."""
+
+    contender: str
+    task: Task
+    start_s: float
+    peak_rss_bytes: int
+
+
+def main() -> int:
+    """Run what was asked for; exit with 1 if nothing could be measured."""
+    options = _options()
+    known = contenders(options.peers_python, options.antiphon_option)
+    if unknown := set(options.contenders or ()) - {c.name for c in known}:
+        sys.exit(f"There is no contender {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in known)}.")
+    wanted = [c for c in known if not options.contenders or c.name in options.contenders]
+    for contender in wanted:
+        if reason := contender.missing():
+            print(f"{contender.name} is left out: {reason}", file=sys.stderr)
+    present = [c for c in wanted if not c.missing()]
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.soak:
+        return asyncio.run(soak(present[0], _model("chat", options), options, _end_tokens(_model("chat", options))))
+    samples, footprints = asyncio.run(_run(present, options))
+    _write(samples, footprints, options)
+    return 0 if any(sample.values for sample in samples) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    names = [workload.name for workload in WORKLOADS]
+    parser.add_argument("--only", action="append", choices=names, help="a workload; may be repeated [default: all]")
+    parser.add_argument(
+        "--contender", action="append", dest="contenders", help="a server; may be repeated [default: all]"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each workload per server [default: 3]")
+    parser.add_argument("--threads", type=int, default=machine.describe()["cores"], help="[default: the cores]")
+    parser.add_argument("--model", type=Path, help="chat model, a GGUF file [default: Antiphon's]")
+    parser.add_argument("--embedding-model", type=Path, help="embedding model, a GGUF file [default: Antiphon's]")
+    parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers [default: this]")
+    parser.add_argument("--antiphon-option", action="append", default=[], help="passed to `antiphon serve`")
+    parser.add_argument("--tolerance", type=float, default=0.15, help="cores others may use in a run [default: 0.15]")
+    parser.add_argument("--retries", type=int, default=2, help="repetitions of a disturbed run [default: 2]")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="instead: random load, watching memory")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for results and logs")
+    return parser.parse_args()
+
+
+async def _run(present: list[Contender], options: argparse.Namespace) -> tuple[list[Sample], list[Footprint]]:
+    samples: list[Sample] = []
+    footprints: list[Footprint] = []
+    tasks: tuple[Task, ...] = ("chat", "embedding")
+    for task in tasks:
+        workloads = [w for w in WORKLOADS if w.task == task and (not options.only or w.name in options.only)]
+        if workloads:
+            able = [contender for contender in present if task in contender.tasks]
+            measured, taken = await _run_task(task, workloads, able, options)
+            samples += measured
+            footprints += taken
+    return samples, footprints
+
+
+async def _run_task(
+    task: Task, workloads: list[Workload], able: list[Contender], options: argparse.Namespace
+) -> tuple[list[Sample], list[Footprint]]:
+    model = _model(task, options)
+    end_tokens = _end_tokens(model) if task == "chat" else []
+    plan = Plan(options.rounds, options.tolerance, options.retries, end_tokens)
+    samples: list[Sample] = []
+    async with AsyncExitStack() as stack:
+        servers: list[Server] = []
+        for contender in able:
+            server = await stack.enter_async_context(running(contender, task, model, options.threads, options.out))
+            print(f"{server.name} is ready after {server.start_s:.1f} s", file=sys.stderr)
+            await warm_up(Run(server.client, "warm-up", end_tokens), task)
+            servers.append(server)
+        for workload in workloads:
+            samples += await measure(workload, servers, plan, _say)
+        return samples, [Footprint(s.name, task, s.start_s, machine.peak_rss_bytes(s.pid)) for s in servers]
+
+
+def _say(sample: Sample) -> None:
+    values = sample.error or ", ".join(f"{name} {value:.4g}" for name, value in (sample.values or {}).items())
+    note = f"  (disturbed: others had {sample.others_cores:.2f} cores)" if sample.disturbed else ""
+    print(f"round {sample.round + 1}  {sample.workload:14} {sample.contender:17} {values}{note}", file=sys.stderr)
+
+
+def _model(task: Task, options: argparse.Namespace) -> Path:
+    given = options.model if task == "chat" else options.embedding_model
+    return given or Store().ensure(Catalogue.default().default_of(task))
+
+
+def _end_tokens(model: Path) -> list[int]:
+    """Return the tokens that end an answer, to forbid them: every answer then has the same length."""
+    fields = gguf.GGUFReader(model).fields
+    texts = fields["tokenizer.ggml.tokens"].contents()
+    named = {i for i, text in enumerate(texts) if text in _END_TEXTS}
+    stated = (read_header(model).metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot"))
+    return sorted(named | {int(i) for i in stated if i is not None})
+
+
+def _write(samples: list[Sample], footprints: list[Footprint], options: argparse.Namespace) -> None:
+    table = rows(WORKLOADS, samples)
+    result = {
+        "machine": machine.describe(),
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "taken_at": int(time.time()),
+        "rows": table,
+        "footprints": footprints,
+        "samples": samples,
+    }
+    stem = options.out / time.strftime("%Y-%m-%d-%H%M%S")
+    stem.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+    stem.with_suffix(".svg").write_text(chart(table))
+    print(markdown(table))
+    for footprint in footprints:
+        rss = footprint.peak_rss_bytes / 2**20
+        print(
+            f"{footprint.contender}, {footprint.task}: ready after {footprint.start_s:.1f} s, peak memory {rss:.0f} MiB"
+        )
+    print(f"Written: {stem}.json, {stem}.svg", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

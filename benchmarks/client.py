@@ -1,0 +1,139 @@
+"""A bare HTTP client for measuring: asyncio streams, no library in between that would take a core's time itself."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+_LIMIT_BYTES = 1 << 26
+
+
+class RequestFailed(Exception):  # noqa: N818 - the answer is the news
+    """An answer other than 200."""
+
+
+class ChatResult(msgspec.Struct, frozen=True):
+    """One streamed chat answer. Times are seconds from sending; ``gaps`` lie between chunks with text."""
+
+    ttft_s: float
+    total_s: float
+    gaps: list[float]
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | None
+
+
+class Client:
+    """Talks to one server at ``http://127.0.0.1:port``."""
+
+    def __init__(self, port: int, model: str) -> None:
+        self._port = port
+        self.model = model
+
+    async def chat(
+        self, messages: list[dict[str, str]], *, max_tokens: int, end_tokens: list[int], **extra: Any
+    ) -> ChatResult:
+        """Stream a greedy answer of exactly ``max_tokens``: the end tokens are forbidden. Raises ``RequestFailed``."""
+        body = {
+            "model": self.model,
+            "messages": messages,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "logit_bias": {str(token): -100 for token in end_tokens},
+            **extra,
+        }
+        began = time.perf_counter()
+        times: list[float] = []
+        pieces: list[str] = []
+        usage: dict[str, Any] = {}
+        async for event in self._events("/v1/chat/completions", body):
+            usage = event.get("usage") or usage
+            for choice in event.get("choices", ()):
+                if text := choice["delta"].get("content"):
+                    pieces.append(text)
+                    times.append(time.perf_counter() - began)
+        total = time.perf_counter() - began
+        details: dict[str, int] = usage.get("prompt_tokens_details") or {}
+        return ChatResult(
+            ttft_s=times[0] if times else total,
+            total_s=total,
+            gaps=[after - before for before, after in pairwise(times)],
+            text="".join(pieces),
+            prompt_tokens=usage.get("prompt_tokens", 0),
+            completion_tokens=usage.get("completion_tokens", len(pieces)),
+            cached_tokens=details.get("cached_tokens"),
+        )
+
+    async def embed(self, texts: list[str]) -> int:
+        """Embed ``texts`` in one request, as the official client does (base64). Return the number of vectors."""
+        body = {"model": self.model, "input": texts, "encoding_format": "base64"}
+        answer = json.loads(await self._post("/v1/embeddings", body))
+        return len(answer["data"])
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of a GET."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=_LIMIT_BYTES)
+        try:
+            request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{self._port}\r\nconnection: close\r\n\r\n"
+            writer.write(request.encode())
+            status, headers = await _head(reader)
+            return status, b"".join([part async for part in _body(reader, headers)])
+        finally:
+            writer.close()
+
+    async def _post(self, path: str, body: dict[str, Any]) -> bytes:
+        return b"".join([part async for part in self._exchange(path, body)])
+
+    async def _events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        pending = b""
+        async for part in self._exchange(path, body):
+            *lines, pending = (pending + part).split(b"\n")
+            for line in lines:
+                payload = line.strip().removeprefix(b"data:").strip()
+                if line.startswith(b"data:") and payload != b"[DONE]":
+                    event = json.loads(payload)
+                    if "error" in event:
+                        raise RequestFailed(str(event["error"]))
+                    yield event
+
+    async def _exchange(self, path: str, body: dict[str, Any]) -> AsyncGenerator[bytes]:
+        payload = json.dumps(body).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=_LIMIT_BYTES)
+        try:
+            head = (
+                f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{self._port}\r\nauthorization: Bearer bench\r\n"
+                f"content-type: application/json\r\ncontent-length: {len(payload)}\r\nconnection: close\r\n\r\n"
+            )
+            writer.write(head.encode() + payload)
+            status, headers = await _head(reader)
+            if status != 200:
+                text = b"".join([part async for part in _body(reader, headers)])
+                raise RequestFailed(f"{path}: HTTP {status}: {text[:500].decode(errors='replace')}")
+            async for part in _body(reader, headers):
+                yield part
+        finally:
+            writer.close()
+
+
+async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+    return int(lines[0].split(" ", 2)[1]), headers
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncGenerator[bytes]:
+    if headers.get("transfer-encoding") == "chunked":
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            yield (await reader.readexactly(size + 2))[:-2]
+    elif "content-length" in headers:
+        yield await reader.readexactly(int(headers["content-length"]))
+    else:
+        while part := await reader.read(1 << 16):
+            yield part

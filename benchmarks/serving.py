@@ -1,0 +1,85 @@
+"""Starting and ending a server that is measured."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.client import Client
+from benchmarks.contenders import Contender, Task
+from benchmarks.machine import tree
+
+START_TIMEOUT_S = 300
+_POLL_S = 0.2
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A contender that is up: how to talk to it, the root of its processes, and how long it took to be ready."""
+
+    name: str
+    client: Client
+    pid: int
+    start_s: float
+
+
+@asynccontextmanager
+async def running(contender: Contender, task: Task, model: Path, threads: int, logs: Path) -> AsyncGenerator[Server]:
+    """Serve ``model`` until the block ends. Raises ``RuntimeError`` with the end of its log if it does not come up."""
+    port = _free_port()
+    launch = contender.launch(task, model, port, threads)
+    log = logs / f"{contender.name}-{task}.log"
+    began = time.monotonic()
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *launch.command,
+            env=os.environ | launch.environment,
+            stdout=out,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        name = await _ready(process, port, log, began)
+        yield Server(contender.name, Client(port, name), process.pid, time.monotonic() - began)
+    finally:
+        await _end(process)
+
+
+async def _ready(process: Process, port: int, log: Path, began: float) -> str:
+    """Wait until the server lists its model, and return the model's name."""
+    probe = Client(port, "")
+    while time.monotonic() - began < START_TIMEOUT_S and process.returncode is None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            status, body = await probe.get("/v1/models")
+            health, _ = await probe.get("/health")
+            if status == 200 and health in {200, 404}:  # 404: has no such route
+                return msgspec.json.decode(body)["data"][0]["id"]
+        await asyncio.sleep(_POLL_S)
+    said = await asyncio.to_thread(log.read_text, errors="replace")
+    raise RuntimeError(f"it did not come up:\n{said[-3000:]}")
+
+
+async def _end(process: Process) -> None:
+    family = tree(process.pid)
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    try:
+        async with asyncio.timeout(10):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+    for pid in family:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]

@@ -1,0 +1,18 @@
+"""Texts of a given length, the same for everyone and other ones for every seed."""
+
+import random
+
+_WORDS = ["time", "people", "way", "water", "day", "part", "sound", "work", "place", "year", "back", "thing", "name", "sentence", "man", "line", "boy", "farm", "end", "men", "land", "home", "hand", "picture", "air", "animal", "house", "page", "letter", "answer", "study", "world", "food", "country", "plant", "school", "father", "tree", "city", "earth", "eye", "head", "story", "example", "life", "paper", "group", "music", "book", "mark", "night", "river", "car", "feet", "care", "mile", "second", "girl", "sea", "tree", "state", "list", "song", "bird", "body", "dog", "family", "direction", "leave", "product", "black", "short", "class", "wind", "question", "ship", "area", "rock", "order", "fire", "south", "problem", "piece", "king", "space", "hour", "best", "true", "hundred", "remember", "step", "early", "hold", "west", "ground", "interest", "reach", "fast", "verb", "sing", "listen", "table", "travel", "less", "morning", "ten", "simple", "several", "vowel", "toward", "war", "lay", "against", "pattern", "slow", "center", "love", "person"]  # fmt: skip
+
+
+def words(count: int, seed: str) -> str:
+    """Return ``count`` common English words, nearly all of them one token."""
+    chooser = random.Random(seed)
+    return " ".join(chooser.choice(_WORDS) for _ in range(count))
+
+
+def sentences(count: int, seed: str) -> list[str]:
+    """Return sentences as long as those of the STS benchmark: 4 to 30 words, most of them about 10."""
+    chooser = random.Random(seed)
+    lengths = [min(30, max(4, round(chooser.lognormvariate(2.3, 0.45)))) for _ in range(count)]
+    return [f"{words(length, f'{seed}-{number}').capitalize()}." for number, length in enumerate(lengths)]

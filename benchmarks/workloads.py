@@ -1,0 +1,218 @@
+"""What is asked of every server: the same requests, the same number of tokens out."""
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from benchmarks.client import ChatResult, Client
+from benchmarks.contenders import Task
+from benchmarks.texts import sentences, words
+
+_OUT = 64
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """A number that a workload yields. ``must`` and ``aim``: how many times better than llama-server we want to be."""
+
+    name: str
+    unit: str
+    higher_is_better: bool = True
+    must: float | None = None
+    aim: float | None = None
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What a workload is run with. The ``nonce`` makes prompts that no cache has seen, the same for all servers."""
+
+    client: Client
+    nonce: str
+    end_tokens: list[int]
+
+
+Values = dict[str, float]
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """``run`` returns one value per measure."""
+
+    name: str
+    title: str
+    measures: tuple[Measure, ...]
+    run: Callable[[Run], Awaitable[Values]]
+    task: Task = "chat"
+
+
+async def _together(
+    run: Run, conversations: list[list[dict[str, str]]], out: int = _OUT
+) -> tuple[float, list[ChatResult]]:
+    began = time.perf_counter()
+    asked = (run.client.chat(c, max_tokens=out, end_tokens=run.end_tokens) for c in conversations)
+    results = await asyncio.gather(*asked)
+    wall = time.perf_counter() - began
+    short = [r.completion_tokens for r in results if r.completion_tokens != out]
+    if short:
+        raise RuntimeError(f"asked for {out} tokens each, got {short}: is an end token missing in --end-tokens?")
+    return wall, results
+
+
+def _prompts(run: Run, count: int, shared: int, own: int) -> list[list[dict[str, str]]]:
+    system = {"role": "system", "content": f"{run.nonce} {words(shared, f'shared-{run.nonce}')}"}
+    users = [words(own, f"own-{run.nonce}-{number}") for number in range(count)]
+    return [[system, {"role": "user", "content": user}] for user in users]
+
+
+async def _shared(run: Run) -> Values:
+    prompts = _prompts(run, 16, shared=565, own=25)
+    cold, _ = await _together(run, prompts)
+    warm, _ = await _together(run, prompts)
+    return {"cold": 16 * _OUT / cold, "warm": 16 * _OUT / warm}
+
+
+async def _short(run: Run) -> Values:
+    wall, results = await _together(run, _prompts(run, 16, shared=8, own=20))
+    gaps = sorted(gap for result in results for gap in result.gaps)
+    return {"throughput": 16 * _OUT / wall, "p95_gap": gaps[int(len(gaps) * 0.95)] * 1000}
+
+
+async def _single(run: Run) -> Values:
+    wall, (result,) = await _together(run, _prompts(run, 1, shared=565, own=25))
+    return {"throughput": _OUT / wall, "ttft": result.ttft_s, "decode": (_OUT - 1) / (result.total_s - result.ttft_s)}
+
+
+async def _turns(run: Run) -> Values:
+    conversations = _prompts(run, 8, shared=100, own=25)
+    out = 48
+
+    async def converse(number: int) -> None:
+        conversation = conversations[number]
+        for turn in range(6):
+            result = await run.client.chat(conversation, max_tokens=out, end_tokens=run.end_tokens)
+            conversation.append({"role": "assistant", "content": result.text})
+            conversation.append({"role": "user", "content": words(25, f"turn-{run.nonce}-{number}-{turn}")})
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(converse, range(8)))
+    return {"throughput": 8 * 6 * out / (time.perf_counter() - began)}
+
+
+async def _behind_a_long_prompt(run: Run) -> Values:
+    long = [{"role": "user", "content": f"{run.nonce} {words(3900, f'long-{run.nonce}')}"}]
+    short = [{"role": "user", "content": f"{run.nonce} {words(15, f'short-{run.nonce}')}"}]
+    slow = asyncio.create_task(run.client.chat(long, max_tokens=8, end_tokens=run.end_tokens))
+    await asyncio.sleep(0.5)  # the long prompt's prefill is under way
+    quick = await run.client.chat(short, max_tokens=16, end_tokens=run.end_tokens)
+    long_result = await slow
+    return {"ttft": quick.ttft_s, "long_ttft": long_result.ttft_s}
+
+
+async def _embed(run: Run) -> Values:
+    texts = sentences(1000, run.nonce)
+    began = time.perf_counter()
+    for start in range(0, len(texts), 64):
+        batch = texts[start : start + 64]
+        if await run.client.embed(batch) != len(batch):
+            raise RuntimeError("fewer vectors than texts came back")
+    return {"throughput": len(texts) / (time.perf_counter() - began)}
+
+
+async def _beside_a_busy_process(run: Run) -> Values:
+    idle, _ = await _together(run, _prompts(run, 16, shared=8, own=20))
+    neighbour = await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass")
+    try:
+        busy, _ = await _together(
+            msgspec.structs.replace(run, nonce=f"{run.nonce}b"), _prompts(run, 16, shared=8, own=20)
+        )
+    finally:
+        neighbour.kill()
+        await neighbour.wait()
+    return {"slowdown": busy / idle}
+
+
+async def warm_up(run: Run, task: Task) -> None:
+    """Have the server touch its weights once; nothing of it counts."""
+    if task == "embedding":
+        await run.client.embed(sentences(8, "warm-up"))
+    else:
+        await _together(run, _prompts(run, 2, shared=8, own=8), out=8)
+
+
+async def arrivals(run: Run, seconds: float, rate_per_s: float) -> int:
+    """Send short chats at random for ``seconds``, cancel every third in the middle; return how many were answered."""
+    chooser = random.Random(run.nonce)
+    tasks: list[asyncio.Task[ChatResult]] = []
+    until = time.monotonic() + seconds
+    number = 0
+    while time.monotonic() < until:
+        number += 1
+        prompt = [{"role": "user", "content": words(chooser.randint(5, 300), f"{run.nonce}-{number}")}]
+        tokens = chooser.randint(4, 64)
+        task = asyncio.create_task(run.client.chat(prompt, max_tokens=tokens, end_tokens=run.end_tokens))
+        tasks.append(task)
+        if number % 3 == 0:
+            asyncio.get_running_loop().call_later(chooser.random(), task.cancel)
+        await asyncio.sleep(chooser.expovariate(rate_per_s))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result
+    return sum(isinstance(result, ChatResult) for result in results)
+
+
+_TOKENS = "tokens/s"
+
+WORKLOADS = (
+    Workload(
+        "shared-prefix",
+        "16 at once, ~600 shared + ~30 own prompt tokens, 64 out",
+        (Measure("cold", _TOKENS, must=6, aim=12), Measure("warm", _TOKENS, must=1.2, aim=2)),
+        _shared,
+    ),
+    Workload(
+        "short",
+        "16 at once, ~50 prompt tokens, 64 out",
+        (Measure("throughput", _TOKENS, must=1.2, aim=2), Measure("p95_gap", "ms", higher_is_better=False)),
+        _short,
+    ),
+    Workload(
+        "single",
+        "1 request, ~600 prompt tokens, 64 out",
+        (
+            Measure("throughput", _TOKENS, must=1.0, aim=1.5),
+            Measure("ttft", "s", higher_is_better=False),
+            Measure("decode", _TOKENS),
+        ),
+        _single,
+    ),
+    Workload(
+        "multi-turn",
+        "8 conversations of 6 turns side by side, 48 out",
+        (Measure("throughput", _TOKENS, must=2, aim=4),),
+        _turns,
+    ),
+    Workload(
+        "long-prompt",
+        "a short request while ~4,000 tokens are prefilled",
+        (
+            Measure("ttft", "s", higher_is_better=False, must=4, aim=20),
+            Measure("long_ttft", "s", higher_is_better=False),
+        ),
+        _behind_a_long_prompt,
+    ),
+    Workload(
+        "embeddings",
+        "1,000 sentences in batches of 64",
+        (Measure("throughput", "texts/s", must=1.5, aim=2),),
+        _embed,
+        "embedding",
+    ),
+    Workload(
+        "busy",
+        "16 streams beside a process that keeps a core busy: slowdown",
+        (Measure("slowdown", "times", higher_is_better=False),),
+        _beside_a_busy_process,
+    ),
+)
