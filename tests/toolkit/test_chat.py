@@ -157,8 +157,9 @@ def test_a_cut_answer_warns_and_can_be_continued(endpoint: Endpoint) -> None:
     """The whole stands in the history, as if it had come at once."""
     endpoint.replies = [answer("once upon", finish="length"), answer(" a time")]
     chat = Chat(client=endpoint.client())
-    with pytest.warns(TruncatedAnswerWarning, match="max_completion_tokens"):
+    with pytest.warns(TruncatedAnswerWarning, match="max_completion_tokens") as warnings:
         assert chat.send("tell").is_truncated
+    assert warnings[0].filename == __file__
     whole = chat.continue_()
     assert whole.text == "once upon a time"
     assert [message["content"] for message in chat.messages] == ["tell", "once upon a time"]

@@ -1,10 +1,11 @@
 """Streams that break off."""
 
 import pytest
-from tests.toolkit.scripted_endpoint import ERROR_CHUNK, Endpoint, broken_stream
+from tests.toolkit.scripted_endpoint import ERROR_CHUNK, Endpoint, answer, broken_stream
 
 from antiphon.toolkit.chat import Chat
 from antiphon.toolkit.errors import StreamError
+from antiphon.toolkit.reply import TruncatedAnswerWarning
 
 
 def test_an_error_in_the_middle_keeps_the_text_that_came(endpoint: Endpoint) -> None:
@@ -30,3 +31,12 @@ def test_an_empty_stream_is_noticed(endpoint: Endpoint) -> None:
     endpoint.replies = [broken_stream()]
     with pytest.raises(StreamError):
         list(Chat(client=endpoint.client()).stream("hi"))
+
+
+def test_a_cut_stream_warns_where_it_is_read(endpoint: Endpoint) -> None:
+    """At its end, at the reader's own line."""
+    endpoint.replies = [answer("so far", finish="length")]
+    with pytest.warns(TruncatedAnswerWarning) as warnings:
+        for _ in Chat(client=endpoint.client()).stream("hi"):
+            pass
+    assert warnings[0].filename == __file__

@@ -15,7 +15,7 @@ from antiphon.toolkit.exchange import Exchange
 from antiphon.toolkit.history import Content
 from antiphon.toolkit.output_schema import OutputSchema, describe_output
 from antiphon.toolkit.partial import read_partials
-from antiphon.toolkit.reply import Event, Reply
+from antiphon.toolkit.reply import Event, Reply, warned
 from antiphon.toolkit.result_stream import AsyncReplyStream, AsyncResultStream, ReplyStream, ResultStream
 from antiphon.toolkit.tokens import TokenCount, count_through
 
@@ -87,7 +87,7 @@ class AsyncChat(_Talking):
         return chat
 
     async def send(self, content: Content, *, pin: bool = False, **request: Any) -> Reply[None]:
-        return await self._send(content, request, pin=pin)
+        return warned(await self._send(content, request, pin=pin))
 
     async def parse(self, output: type[T], content: Content, *, pin: bool = False, **request: Any) -> Reply[T]:
         return await self._parse(output, content, request, pin=pin)
@@ -99,7 +99,7 @@ class AsyncChat(_Talking):
         return AsyncResultStream(self._partials(describe_output(output), content, request))
 
     async def continue_(self, **request: Any) -> Reply[None]:
-        return await self._continue(request)
+        return warned(await self._continue(request))
 
     async def count_tokens(self) -> TokenCount:
         return await self._count()
@@ -142,7 +142,7 @@ class Chat(_Talking):
         Warns with TruncatedAnswerWarning if the answer was cut at the token limit. ``pin`` keeps this turn when older
         ones are left out. Raises the client's errors, HistoryError, ToolLoopError, and those of the options in use.
         """
-        return portal.call(self._send(content, request, pin=pin))
+        return warned(portal.call(self._send(content, request, pin=pin)))
 
     def parse(self, output: type[T], content: Content, *, pin: bool = False, **request: Any) -> Reply[T]:
         """Send a message and return an answer of type ``output`` in ``reply.parsed``.
@@ -168,7 +168,7 @@ class Chat(_Talking):
 
         Raises HistoryError if the last answer was not cut.
         """
-        return portal.call(self._continue(request))
+        return warned(portal.call(self._continue(request)))
 
     def count_tokens(self) -> TokenCount:
         """Count what the next request begins with, tools included."""

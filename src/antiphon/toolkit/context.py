@@ -17,7 +17,7 @@ _contexts: dict[tuple[str, str], int | None] = {}
 async def context_tokens(connection: Connection, model: str) -> int | None:
     """Return the tokens that prompt and answer of ``model`` may have together, or None if nobody says.
 
-    The server is asked once per process.
+    The server is asked once per process, or until it knows.
     """
     endpoint = connection.endpoint
     if endpoint.is_openai:
@@ -25,8 +25,15 @@ async def context_tokens(connection: Connection, model: str) -> int | None:
         return None if known is None else known.context_window
     key = (endpoint.base_url, model)
     if key not in _contexts:
-        _contexts[key] = await _ask_models(connection, model) or await _ask_llama(connection)
+        told = await _ask_models(connection, model)
+        if told == UNTOLD_YET:
+            return None
+        _contexts[key] = told or await _ask_llama(connection)
     return _contexts[key]
+
+
+# The server has a word for it, but no value before the model is loaded.
+UNTOLD_YET = -1
 
 
 async def _ask_models(connection: Connection, model: str) -> int | None:
@@ -36,11 +43,8 @@ async def _ask_models(connection: Connection, model: str) -> int | None:
         return None
     entries: list[dict[str, Any]] = listed.get("data") or []
     named = [entry for entry in entries if entry.get("id") == model] or (entries if len(entries) == 1 else [])
-    for entry in named:
-        for value in (entry.get(key) for key in _KEYS):
-            if isinstance(value, int):
-                return value
-    return None
+    told = [entry[key] for entry in named for key in _KEYS if key in entry]
+    return next((value for value in told if isinstance(value, int)), UNTOLD_YET if told else None)
 
 
 async def _ask_llama(connection: Connection) -> int | None:

@@ -5,7 +5,6 @@ The one place where a chat talks to a model. Streamed or not, with tools or a ty
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -29,7 +28,6 @@ from antiphon.toolkit.reply import (
     TextDelta,
     ToolFinished,
     ToolStarted,
-    TruncatedAnswerWarning,
 )
 from antiphon.toolkit.streaming import read_stream
 from antiphon.toolkit.tokens import TokenCount, count_through
@@ -38,7 +36,6 @@ from antiphon.toolkit.tools import Toolbox
 from antiphon.toolkit.trim import HistoryPolicy, TrimReport, trim
 
 T = TypeVar("T")
-LENGTH_HINT = "raise max_completion_tokens, or have it continued: chat.continue_()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +206,6 @@ class Exchange(Generic[T]):
                     usage=total_usage(tuple(self._records)),
                 ) from error
             self._attempts.append(Attempt(text, record.usage, None))
-        elif record.finish_reason == "length":
-            warnings.warn(f"The answer was cut at the token limit: {LENGTH_HINT}", TruncatedAnswerWarning, stacklevel=2)
         answer: Message = {"role": "assistant", "content": message.content}
         if message.refusal:
             answer["refusal"] = message.refusal

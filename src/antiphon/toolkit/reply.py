@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Generic, TypeVar
@@ -82,6 +83,14 @@ class Reply(Generic[T_co]):
     def tokens_per_s(self) -> float | None:
         last = self.records[-1]
         return None if last.usage is None else last.timing.tokens_per_s(last.usage.completion_tokens)
+
+
+def warned(reply: Reply[T_co]) -> Reply[T_co]:
+    """Return ``reply``; if it was cut, warn at the line of the caller's caller."""
+    if reply.is_truncated:
+        text = "The answer was cut at the token limit: raise max_completion_tokens, or chat.continue_()"
+        warnings.warn(text, TruncatedAnswerWarning, stacklevel=3)
+    return reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Generic, Self, TypeVar
 
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.errors import ToolkitError
-from antiphon.toolkit.reply import Event, Reply, TextDelta
+from antiphon.toolkit.reply import Event, Reply, TextDelta, warned
 
 ItemT = TypeVar("ItemT")
 T = TypeVar("T")
@@ -79,7 +79,10 @@ class ResultStream(Generic[ItemT, T]):
 
 
 class AsyncReplyStream(Generic[T]):
-    """Iterate it for pieces of text, or ``events()`` for the calls of tools as well."""
+    """Iterate it for pieces of text, or ``events()`` for the calls of tools as well.
+
+    An answer that was cut at the token limit warns at the end of the text.
+    """
 
     def __init__(self, parts: AsyncGenerator[Event | Reply[T]]) -> None:
         self._stream: AsyncResultStream[Event, T] = AsyncResultStream(parts)
@@ -97,6 +100,7 @@ class AsyncReplyStream(Generic[T]):
             async for event in events:
                 if isinstance(event, TextDelta):
                     yield event.text
+        warned(self.reply)
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,7 +110,10 @@ class AsyncReplyStream(Generic[T]):
 
 
 class ReplyStream(Generic[T]):
-    """Iterate it for pieces of text, or ``events()`` for the calls of tools as well."""
+    """Iterate it for pieces of text, or ``events()`` for the calls of tools as well.
+
+    An answer that was cut at the token limit warns at the end of the text.
+    """
 
     def __init__(self, parts: AsyncGenerator[Event | Reply[T]]) -> None:
         self._stream: ResultStream[Event, T] = ResultStream(AsyncResultStream(parts))
@@ -124,6 +131,7 @@ class ReplyStream(Generic[T]):
             for event in events:
                 if isinstance(event, TextDelta):
                     yield event.text
+        warned(self.reply)
 
     def __enter__(self) -> Self:
         return self

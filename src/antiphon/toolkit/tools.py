@@ -35,7 +35,7 @@ class Tool(Generic[P, R]):
     def __init__(self, function: Callable[P, R], *, name: str | None, strict: bool, options: ToolOptions) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.name = name or getattr(function, "__name__", "")
+        self.name: str = name or str(getattr(function, "__name__", ""))
         self.options = options
         if not _NAME.fullmatch(self.name):
             raise SchemaError(

@@ -1,0 +1,124 @@
+"""What users write, with the types that they should see; read by type checkers, never run."""
+
+from decimal import Decimal
+from typing import Any, assert_type
+
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+from antiphon import (
+    AsyncChat,
+    AsyncReplyStream,
+    AsyncResultStream,
+    Budget,
+    Cascade,
+    Chat,
+    CircuitBreaker,
+    Fallback,
+    HistoryPolicy,
+    Price,
+    PriceTable,
+    Reply,
+    ReplyStream,
+    Report,
+    ResponseCache,
+    ResultStream,
+    RetryPolicy,
+    TextDelta,
+    TokenCount,
+    Tool,
+    ToolCall,
+    ToolLimits,
+    Usage,
+    aextract,
+    cascade,
+    cost_of,
+    count_tokens,
+    extract,
+    extract_many,
+    stream_items,
+    tool,
+)
+
+
+class Person(BaseModel):
+    name: str
+
+
+@tool
+def plain(city: str, days: int = 1) -> str:
+    return city * days
+
+
+@tool(name="other", timeout_s=3.0, needs_approval=True)
+async def asynchronous(city: str) -> list[str]:
+    return [city]
+
+
+def approve(call: ToolCall) -> bool | str:
+    return call.name == "plain" or "not that one"
+
+
+def synchronous() -> None:
+    chat = Chat(
+        "be brief",
+        client=OpenAI(),
+        model="gpt-4o",
+        tools=[plain, asynchronous, len],
+        temperature=0.5,
+        max_completion_tokens=100,
+        history=HistoryPolicy(keep=0.5, summarise=True),
+        limits=ToolLimits(rounds=3),
+        approve=approve,
+        reinforce=True,
+        budget=Budget(usd="0.5", parent=Budget(tokens=1000)),
+        retry=RetryPolicy(attempts=3),
+        breaker=CircuitBreaker(),
+        fallbacks=["gpt-4o-mini", Fallback("local", AsyncOpenAI())],
+        cache=ResponseCache("cache.sqlite"),
+        report=Report(),
+        prices=PriceTable({"m": Price(prompt=1, completion="2.5")}),
+    )
+    assert_type(chat.send("hi"), Reply[None])
+    assert_type(chat.send([{"type": "text", "text": "hi"}], pin=True, top_p=0.5), Reply[None])
+    assert_type(chat.parse(Person, "who?"), Reply[Person])
+    assert_type(chat.parse(Person, "who?").parsed, Person)
+    assert_type(chat.parse(list[Person], "who?").parsed, list[Person])
+    assert_type(chat.stream("hi"), ReplyStream[None])
+    for piece in chat.stream("hi"):
+        assert_type(piece, str)
+    for event in chat.stream("hi").events():
+        if isinstance(event, TextDelta):
+            assert_type(event.text, str)
+    assert_type(chat.stream_parse(Person, "who?"), ResultStream[Any, Person])
+    assert_type(chat.send("hi").usage, Usage | None)
+    assert_type(chat.send("hi").cost, Decimal | None)
+    assert_type(chat.fork(), Chat)
+    assert_type(Chat.load("chat.json"), Chat)
+    assert_type(chat.count_tokens(), TokenCount)
+    assert_type(extract(Person, "x").parsed, Person)
+    assert_type(extract_many(Person, "x").parsed, list[Person])
+    assert_type(stream_items(Person, "x"), ResultStream[Person, list[Person]])
+    for person in stream_items(Person, "x"):
+        assert_type(person, Person)
+    assert_type(cascade(Person, "x", models=["a", "b"], accept=lambda person: person.name != ""), Cascade[Person])
+    assert_type(plain("Oslo", days=2), str)
+    assert_type(count_tokens([{"role": "user", "content": "hi"}], model="gpt-4o"), TokenCount)
+    assert_type(cost_of(Usage(1, 2), "gpt-4o"), Decimal | None)
+
+
+async def from_a_loop() -> None:
+    async with AsyncChat("be brief", client=AsyncOpenAI(), tools=[asynchronous]) as chat:
+        assert_type(await chat.send("hi"), Reply[None])
+        assert_type(await chat.parse(Person, "who?"), Reply[Person])
+        assert_type(chat.stream("hi"), AsyncReplyStream[None])
+        async with chat.stream("hi") as stream:
+            async for piece in stream:
+                assert_type(piece, str)
+        assert_type(chat.stream_parse(Person, "x"), AsyncResultStream[Any, Person])
+    assert_type((await aextract(Person, "x")).parsed, Person)
+    assert_type(await asynchronous("Oslo"), list[str])
+
+
+def made(given: Tool[..., Any]) -> str:
+    return given.name
