@@ -58,18 +58,21 @@ NATIVE = {
     "deepseek_v31": 2,
     "functionary31": 2,
     "functionary32": 2,
+    "glm45": 2,
     "gpt_oss": 1,
     "granite3": 2,
     "hermes": 2,
     "kimi_k2": 2,
     "llama31": 1,
+    "minicpm3": 2,
     "mistral_v11": 2,
     "mistral_v3": 2,
     "phi4_mini": 2,
     "qwen3": 2,
+    "qwen3_coder": 2,
 }
 GENERIC = ("deepseek_r1", "gemma3", "smollm3")
-REFUSED = ("glm45", "minicpm3", "qwen3_coder")
+REFUSED = ("gemma4",)
 
 
 def prompter(source: str) -> ChatPrompter:

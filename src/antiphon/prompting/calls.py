@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from antiphon.prompting.pairs import PairsReader
 from antiphon.prompting.scanning import JsonScanner, common_start, partial
 from antiphon.prompting.syntax import Slot, ToolSyntax
 from antiphon.protocol.chat import Tool
@@ -39,6 +40,8 @@ class CallReader:
         self._scanner = JsonScanner()
         self._tool: Tool | None = None
         self._held = ""
+        self._has_object = False
+        self._reading: PairsReader | None = None
         self._events: list[Event] = []
         self.num_calls = 0
 
@@ -73,18 +76,20 @@ class CallReader:
         return self._wait_for(self._expected)
 
     def _closing(self) -> bool:
+        """After a call: another one, or the end; the longer text first, since one may begin the other."""
         between, tail = self._syntax.between, self._syntax.tail
-        if between is not None and self._buffer.startswith(between):
-            self._buffer = self._buffer[len(between) :]
-            self._next_call()
-            return True
-        if between is not None and between.startswith(self._buffer):
-            return False
-        if self._buffer.startswith(tail):
-            self._buffer = self._buffer[len(tail) :]
-            self._state = "over"
-            return False
-        return self._wait_for(tail)
+        for literal in sorted([tail] if between is None else [between, tail], key=len, reverse=True):
+            if self._buffer.startswith(literal):
+                self._buffer = self._buffer[len(literal) :]
+                if literal == between:
+                    self._next_call()
+                else:
+                    self._state = "over"
+                return True
+            if literal.startswith(self._buffer):
+                return False
+        self._state = "over"
+        return False
 
     def _wait_for(self, literal: str) -> bool:
         if not literal.startswith(self._buffer):
@@ -96,6 +101,8 @@ class CallReader:
         self._state = "slot"
         self._tool = None
         self._held = ""
+        self._has_object = False
+        self._reading = None
         self._scanner = JsonScanner()
 
     def _slot(self) -> bool:
@@ -103,6 +110,8 @@ class CallReader:
         match slot.kind:
             case "arguments" if self._tool is not None and self._tool.kind == "custom":
                 return self._input(slot)
+            case "arguments" if self._syntax.pairs is not None:
+                return self._pairs(slot)
             case "arguments":
                 return self._arguments(slot)
             case _:
@@ -135,8 +144,9 @@ class CallReader:
     def _arguments(self, slot: Slot) -> bool:
         if not self._buffer:
             return False
-        end = self._scanner.feed(self._buffer)
-        if end == 0:
+        end = self._scanner.feed(self._buffer) if self._has_object or self._buffer[0] == "{" else -1
+        self._has_object = True
+        if end == -1:
             self._state = "over"
             return False
         self._emit(self._buffer[:end])
@@ -144,6 +154,24 @@ class CallReader:
             self._buffer = ""
             return False
         self._pass(slot, end)
+        return True
+
+    def _pairs(self, slot: Slot) -> bool:
+        if self._tool is None or self._syntax.pairs is None:
+            self._state = "over"
+            return False
+        if self._reading is None:
+            self._reading = PairsReader(self._syntax.pairs, self._tool, self._following(slot))
+        reading = self._reading
+        self._emit(reading.feed(self._buffer))
+        self._buffer = ""
+        if reading.is_broken:
+            self._buffer = reading.rest
+            self._state = "over"
+        if not reading.is_done:
+            return False
+        self._buffer = reading.rest
+        self._pass(slot, 0)
         return True
 
     def _input(self, slot: Slot) -> bool:

@@ -7,13 +7,15 @@ names, arguments and ids is the syntax that the model was trained on.
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from antiphon.prompting.errors import TemplateRefusedError
-from antiphon.prompting.scanning import common_start
+from antiphon.prompting.pair_derivation import derive_pairs
+from antiphon.prompting.pairs import Pairs
+from antiphon.prompting.scanning import common_start, whole_tags
 from antiphon.prompting.syntax import IdStyle, Slot, SlotKind, ToolSyntax
 from antiphon.prompting.template import ChatTemplate
 
@@ -22,7 +24,6 @@ _NAMES = ("markernameone", "markernametwo", "markernamethree")
 _IDS = ("call_00000000000000000markeri1", "call_00000000000000000markeri2", "call_00000000000000000markeri3")
 _KEY = "markerkey"
 _TAG = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
-_OPEN_TAG = re.compile(r"[<\[][^<>\[\]]*$")
 
 Thought = tuple[str, str] | None
 
@@ -60,7 +61,9 @@ def derive_syntax(template: ChatTemplate, ends: Sequence[str], thought: Thought)
             syntax = _Rendering(template, ends, thought, ids, as_text=as_text).syntax()
             if syntax is not None:
                 return syntax
-    return None
+    rendering = _Rendering(template, ends, thought, "any", as_text=False)
+    pairs = derive_pairs(_NAMES[0], rendering.of_arguments)
+    return None if pairs is None else rendering.syntax(pairs)
 
 
 class _Rendering:
@@ -74,8 +77,16 @@ class _Rendering:
         self._thought = thought
         self._style: IdStyle = ids
         self._as_text = as_text
+        self._pairs: Pairs | None = None
 
-    def syntax(self) -> ToolSyntax | None:
+    def of_arguments(self, arguments: Mapping[str, Any]) -> str | None:
+        """Return the text of one call with the given arguments."""
+        call = self._call(0)
+        return self._generated([{**call, "function": {**call["function"], "arguments": arguments}}])
+
+    def syntax(self, pairs: Pairs | None = None) -> ToolSyntax | None:
+        """Return the syntax, with arguments in JSON or in the given kind of pairs."""
+        self._pairs = pairs
         one = self._read(1)
         if one is None:
             return None
@@ -97,6 +108,7 @@ class _Rendering:
             anywhere=anywhere,
             arguments="text" if self._as_text else "object",
             ids=self._style,
+            pairs=self._pairs,
         )
 
     def _read(self, count: int) -> _Read | None:
@@ -142,6 +154,10 @@ class _Rendering:
         """Return where a call's values stand, in order; None if its name or arguments cannot be told."""
         name = text.find(_NAMES[number])
         arguments = _json_span(text, {_KEY: _value(number)})
+        if self._pairs is not None:
+            written = self._pairs.write({_KEY: _value(number)})
+            place = text.find(written)
+            arguments = (place, place + len(written)) if place >= 0 else None
         if name < 0 or text.count(_NAMES[number]) != 1 or arguments is None:
             return None
         spans = [_Span("name", name, name + len(_NAMES[number])), _Span("arguments", *arguments)]
@@ -161,9 +177,7 @@ def beyond(prompt: str, rendered: str) -> str:
     """
     if rendered.startswith(prompt):
         return rendered[len(prompt) :]
-    agreed = common_start(prompt, rendered)
-    half = _OPEN_TAG.search(agreed)
-    return rendered[half.start() if half else len(agreed) :]
+    return rendered[len(whole_tags(common_start(prompt, rendered))) :]
 
 
 def without_thought(text: str, thought: Thought) -> str:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 
 from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter
+from antiphon.prompting.pairs import Pairs, is_plain_text, properties_of
 from antiphon.prompting.reasoning import Thinking
 from antiphon.prompting.schema import arguments_schema, schema_text
 from antiphon.prompting.syntax import ToolSyntax
@@ -48,6 +50,7 @@ class _Grammar:
         self._closing = writer.literal(around[1]) if writer.is_control(around[1]) else ""
         self._literal = writer.literal
         self._is_control = writer.is_control
+        self._pairs: Pairs | None = None
         self._rules: list[str] = []
         self._parts: list[dict[str, str]] = []
 
@@ -109,6 +112,7 @@ class _Grammar:
 
     def _calls(self, rules: CallRules) -> None:
         syntax = rules.syntax
+        self._pairs = syntax.pairs
         self._rules.append("call: " + " | ".join(f"call_{n}" for n in range(len(rules.tools))))
         for number, tool in enumerate(rules.tools):
             self._call(syntax, tool, number)
@@ -137,8 +141,38 @@ class _Grammar:
             pending = ""
         self._rules.append(f"call_{number}: {' '.join([*parts, self._literal(pending)])}")
 
+    def _pair_rules(self, pairs: Pairs, tool: Tool, number: int) -> None:
+        """Write rules for pairs in the order of the schema; optional ones may be left out."""
+        required = cast("list[str]", (tool.parameters or {}).get("required") or [])
+        properties = properties_of(tool)
+        for place, (key, schema) in enumerate(properties.items()):
+            value = self._pair_value(pairs, schema, f"{number}_{place}")
+            self._rules.append(f"pair_{number}_{place}: {self._literal(key + pairs.assign)} {value}")
+            for state, mark in (("open", pairs.first), ("more", pairs.separator)):
+                taken = f"{self._literal(mark)} pair_{number}_{place} more_{number}_{place + 1}"
+                skipped = "" if key in required else f" | {state}_{number}_{place + 1}"
+                self._rules.append(f"{state}_{number}_{place}: {taken}{skipped}")
+        self._rules += [f'{state}_{number}_{len(properties)}: ""' for state in ("open", "more")]
+
+    def _pair_value(self, pairs: Pairs, schema: Mapping[str, Any], name: str) -> str:
+        ending = self._literal(pairs.ending)
+        if not (pairs.raw and is_plain_text(schema)):
+            self._rules.append(f"value_{name}: %json {schema_text(schema)}")
+            return f"value_{name} {ending}"
+        choices = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+        if choices:
+            return f"({' | '.join(self._literal(choice + pairs.ending) for choice in choices)})"
+        if self._is_control(pairs.ending):
+            self._rules.append(f"RAW_{name}: {SOME_TEXT}")
+            return f"RAW_{name}? {ending}"
+        self._rules.append(f"raw_{name}[lazy]: {ANY_TEXT} {ending}")
+        return f"raw_{name}"
+
     def _arguments(self, tool: Tool, number: int) -> str:
         rule = f"arguments_{number}"
+        if tool.kind == "function" and self._pairs is not None:
+            self._pair_rules(self._pairs, tool, number)
+            return f"open_{number}_0"
         if tool.kind == "function":
             self._rules.append(f"{rule}: %json {schema_text(arguments_schema(tool))}")
         elif tool.grammar is None:

@@ -9,6 +9,7 @@ from antiphon.prompting.decide import Decision
 from antiphon.prompting.grammar import MAX_CALLS, CallRules, allowed, answer_grammar
 from antiphon.prompting.guard import Cover, Guard, Piece
 from antiphon.prompting.history import native_turns, written_turns
+from antiphon.prompting.pairs import check_pairs
 from antiphon.prompting.preamble import form_in_words, tool_value, tools_in_words, with_instructions
 from antiphon.prompting.reader import Layout, Reader
 from antiphon.prompting.schema import check_request
@@ -114,6 +115,9 @@ class ChatPrompter:
                 "but writes calls in a form that cannot be read back.",
                 param="tools" if tools else "messages",
             )
+        if voice.syntax is not None and voice.syntax.pairs is not None:
+            for number, tool in enumerate(tools):
+                check_pairs(tool, request.model, f"tools[{number}].function.parameters")
         return voice
 
     def _decision(self, request: ChatRequest, tools: tuple[Tool, ...]) -> "Decision[Plan] | None":

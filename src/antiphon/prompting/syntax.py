@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from antiphon.prompting.pairs import Pairs
+
 SlotKind = Literal["name", "arguments", "id", "number"]
 IdStyle = Literal["any", "nine", "functions"]
 
@@ -28,7 +30,8 @@ class ToolSyntax(msgspec.Struct, frozen=True, kw_only=True):
     ``between`` is None where a turn holds one call only. ``trigger`` is the beginning of ``lead`` by which a call is
     told from text; it may follow text if ``anywhere``, else it only counts as the answer's first characters, after ``space``.
     ``arguments`` says what the template takes in a history: an object or its JSON text. ``ids`` is the form of call
-    ids that it insists on: any, nine letters and digits, or ``functions.NAME:NUMBER``.
+    ids that it insists on: any, nine letters and digits, or ``functions.NAME:NUMBER``. With ``pairs``, arguments are written as
+    such instead of as a JSON object.
     """
 
     lead: str
@@ -40,6 +43,7 @@ class ToolSyntax(msgspec.Struct, frozen=True, kw_only=True):
     anywhere: bool = True
     arguments: Literal["object", "text"] = "object"
     ids: IdStyle = "any"
+    pairs: Pairs | None = None
 
     @property
     def names_first(self) -> bool:
@@ -50,7 +54,8 @@ class ToolSyntax(msgspec.Struct, frozen=True, kw_only=True):
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Return the text of calls, given as names with arguments in JSON (or a custom tool's input)."""
         written: list[str] = []
-        for number, (name, arguments) in enumerate(calls):
+        for number, (name, given) in enumerate(calls):
+            arguments = given if self.pairs is None else self.pairs.write(json.loads(given))
             values = {"name": name, "arguments": arguments, "id": f"{number:09d}", "number": str(number)}
             written.append("".join(values[slot.kind] + slot.after for slot in self.slots))
         return self.lead + (self.between or "").join(written) + self.tail
