@@ -8,7 +8,8 @@ document. Specs that hold others stand in ``shapes.py``. ``path`` is the value's
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
 from antiphon.protocol import problems
 
@@ -17,10 +18,14 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Anything at all. ``nullable``: null stands for the parameter's absence."""
+    """Anything at all. ``nullable``: null stands for the parameter's absence.
+
+    ``can_refuse`` is False where ``refuse`` never does, so that it need not be asked.
+    """
 
     nullable: bool = False
     note: str = ""
+    can_refuse: ClassVar[bool] = True
 
     @property
     def noun(self) -> str:
@@ -61,9 +66,17 @@ def schema_of(spec: Spec) -> Schema:
     return schema | ({"description": spec.note} if spec.note else {})
 
 
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # In Python ``$`` also matches before a newline at the end; in JSON Schema it does not.
+    return re.compile(pattern.replace("$", r"\Z"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Text(Spec):
     """A string; ``pattern`` is searched, anchors are its own."""
+
+    can_refuse: ClassVar[bool] = False
 
     min_length: int = 0
     max_length: int | None = None
@@ -82,7 +95,7 @@ class Text(Spec):
             raise problems.wrong_length(path, "string", self.min_length, len(value), above=False)
         if self.max_length is not None and len(value) > self.max_length:
             raise problems.wrong_length(path, "string", self.max_length, len(value), above=True)
-        if self.pattern is not None and not re.search(self.pattern.replace("$", r"\Z"), value):
+        if self.pattern is not None and not _compiled(self.pattern).search(value):
             raise problems.bad_pattern(path, self.pattern)
 
     def schema(self) -> Schema:
@@ -93,6 +106,8 @@ class Text(Spec):
 @dataclass(frozen=True, kw_only=True)
 class Flag(Spec):
     """A boolean."""
+
+    can_refuse: ClassVar[bool] = False
 
     @property
     def noun(self) -> str:
@@ -108,6 +123,8 @@ class Flag(Spec):
 @dataclass(frozen=True, kw_only=True)
 class Number(Spec):
     """A number, whole or not. JSON has no NaN and no infinity."""
+
+    can_refuse: ClassVar[bool] = False
 
     minimum: float | None = None
     maximum: float | None = None

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from antiphon.protocol import problems
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.fields import Choice, Schema, Spec, check, schema_of
 
 _ALIKE = 0.75
@@ -61,7 +62,24 @@ class Object(Spec):
 
     def check(self, value: Any, path: str) -> None:
         super().check(value, path)
-        prefix = f"{path}." if path else ""
+        # Nearly every object is right, and then the order of looking does not matter: only what was given is looked at.
+        try:
+            is_right = self._is_right(value, path)
+        except ApiError:
+            is_right = False
+        if not is_right:
+            self._check_in_order(value, f"{path}." if path else "")
+
+    def _is_right(self, value: dict[str, Any], path: str) -> bool:
+        for name, item in value.items():
+            spec = self.fields.get(name)
+            if spec is None:
+                return False
+            if not (item is None and spec.nullable):
+                spec.check(item, f"{path}.{name}" if path else name)
+        return all(name in value for name in self.required)
+
+    def _check_in_order(self, value: dict[str, Any], prefix: str) -> None:
         for name in self.required:
             if name not in value:
                 raise problems.missing(prefix + name)
@@ -80,8 +98,9 @@ class Object(Spec):
     def refuse(self, value: Any, path: str) -> None:
         prefix = f"{path}." if path else ""
         for name, item in value.items():
-            if item is not None:
-                self.fields[name].refuse(item, prefix + name)
+            spec = self.fields[name]
+            if spec.can_refuse and item is not None:
+                spec.refuse(item, prefix + name)
 
     def schema(self) -> Schema:
         shown = {name: schema_of(spec) for name, spec in self.fields.items() if not isinstance(spec, Refused)}
@@ -152,8 +171,10 @@ class Tagged(Spec):
         super().check(value, path)
         if self.tag not in value:
             raise problems.missing(f"{path}.{self.tag}")
-        Choice(tuple(self.variants)).check(value[self.tag], f"{path}.{self.tag}")
-        self.variants[value[self.tag]].check(value, path)
+        tag = value[self.tag]
+        if type(tag) is not str or tag not in self.variants:
+            Choice(tuple(self.variants)).check(tag, f"{path}.{self.tag}")
+        self.variants[tag].check(value, path)
 
     def refuse(self, value: Any, path: str) -> None:
         self.variants[value[self.tag]].refuse(value, path)
@@ -187,15 +208,18 @@ class Either(Spec):
         return f"one of {self.specs[0].expected} or {rest}"
 
     def _pick(self, value: Any) -> Spec | None:
-        return next((spec for spec in self.specs if spec.is_type(value)), None)
+        for spec in self.specs:
+            if spec.is_type(value):
+                return spec
+        return None
 
     def is_type(self, value: Any) -> bool:
         return self._pick(value) is not None
 
     def check(self, value: Any, path: str) -> None:
-        super().check(value, path)
         spec = self._pick(value)
-        assert spec is not None
+        if spec is None:
+            raise problems.wrong_type(path, self.expected, value)
         spec.check(value, path)
 
     def refuse(self, value: Any, path: str) -> None:
