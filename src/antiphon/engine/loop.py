@@ -11,7 +11,8 @@ from antiphon.engine.constraint import GrammarError
 from antiphon.engine.llama import Aborted, Context
 from antiphon.engine.messages import Answer, Failed
 from antiphon.engine.sampler import BrokenLogits, Logits
-from antiphon.engine.scheduler import Scheduler, Sequence, Slice, Step
+from antiphon.engine.scheduler import Scheduler
+from antiphon.engine.sequence import Copy, Sequence, Slice, Step
 from antiphon.engine.statistics import EngineStatistics
 from antiphon.engine.tasks import Key, Task
 
@@ -53,6 +54,7 @@ class StepLoop:
         while self._receive():
             self._expire()
             step = self._scheduler.plan()
+            self._change(step)
             if step.slices:
                 self._compute(step)
             if self._answers:
@@ -101,9 +103,7 @@ class StepLoop:
 
     def _release(self, sequence: Sequence) -> None:
         del self._owners[id(sequence)]
-        slot = self._scheduler.remove(sequence)
-        if slot is not None:
-            self._context.remove(slot)
+        self._scheduler.remove(sequence)
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -113,6 +113,13 @@ class StepLoop:
     def _fail(self, task: Task, kind: Literal["deadline", "grammar", "internal"], message: str) -> None:
         self._answers.append((task.key[0], Failed(task.key[1], kind, message)))
         self._drop(task)
+
+    def _change(self, step: Step) -> None:
+        for change in step.changes:
+            if isinstance(change, Copy):
+                self._context.copy(change.source, change.target, change.start, change.end)
+            else:
+                self._context.remove(change.slot, change.start)
 
     def _compute(self, step: Step) -> None:
         batch = self._context.batch
@@ -138,10 +145,10 @@ class StepLoop:
             self._context.remove(piece.sequence.slot, piece.start)
 
     def _use(self, step: Step) -> None:
+        self._scheduler.computed(step)
         logits = self._context.logits() if self._context.batch.num_outputs else None
         row = 0
         for piece in step.slices:
-            piece.sequence.num_computed = piece.start + piece.count
             if piece.num_outputs and logits is not None:
                 self._hand_over(piece, logits[row : row + piece.num_outputs])
                 row += piece.num_outputs

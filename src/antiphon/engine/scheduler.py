@@ -1,58 +1,32 @@
-"""What the next step computes. Pure: no clock, no I/O, no C; its plans are carried out by the step loop."""
+"""What the next step computes. Pure: no clock, no I/O, no C; its plans are carried out by the step loop.
+
+Every step decodes one token of every running sequence and spends the rest of its budget on prompts: half of it on the
+one that came first, half on the one with the least left, so that neither starves. While anything decodes, the
+budget for prompts is small, so that a long prompt does not stall running streams.
+"""
 
 from collections import deque
-from collections.abc import Iterator
 
-import msgspec
-
-
-class Sequence:
-    """The tokens of one choice and how far the model has computed them.
-
-    The scheduler sets ``slot`` (the sequence id in the KV cache) and ``num_computed``; the task that owns the
-    sequence appends to ``tokens`` after each output. Logits are wanted of the last token, and of all prompt tokens
-    from ``outputs_from`` on.
-    """
-
-    __slots__ = ("max_length", "num_computed", "num_prompt", "num_shared", "outputs_from", "slot", "tokens")
-
-    def __init__(self, prompt: list[int], max_length: int, outputs_from: int | None = None) -> None:
-        self.tokens = prompt
-        self.num_prompt = len(prompt)
-        self.max_length = max_length
-        self.outputs_from = len(prompt) if outputs_from is None else outputs_from
-        self.num_computed = 0
-        self.num_shared = 0
-        self.slot = -1
-
-
-class Slice(msgspec.Struct, frozen=True, gc=False):
-    """Compute ``count`` tokens of ``sequence`` from position ``start``; the last ``num_outputs`` yield logits."""
-
-    sequence: Sequence
-    start: int
-    count: int
-    num_outputs: int
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One decode: the slices in batch order."""
-
-    slices: tuple[Slice, ...]
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in the batch."""
-        return sum(piece.count for piece in self.slices)
+from antiphon.engine.prefix_cache import BLOCK, PrefixCache
+from antiphon.engine.sequence import Sequence, Slice, Step
 
 
 class Scheduler:
-    """Chooses slices under a token budget: every decoding sequence first, then prompts, first come first served."""
+    """Admits sequences first come first served as cells allow, shares prefixes, and cuts steps.
 
-    def __init__(self, *, cells: int, num_sequences: int, batch_size: int) -> None:
-        self._cells_free = cells
+    When cells run out, cached prefixes are evicted first; then the latest sequence is preempted: it gives up its cells
+    and is computed again later. One sequence alone always fits, for which ``cells`` must exceed its ``max_length``.
+    """
+
+    def __init__(
+        self, *, cells: int, slots: int, num_sequences: int, batch_size: int, interleaved_size: int, share: bool = True
+    ) -> None:
+        self.cache = PrefixCache(slots, share=share)
+        self.num_preempted = 0
+        self._cells = cells
+        self._num_sequences = num_sequences
         self._batch_size = batch_size
-        self._slots = list(range(num_sequences - 1, -1, -1))
+        self._interleaved_size = min(interleaved_size, batch_size)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 
@@ -66,42 +40,119 @@ class Scheduler:
         """Sequences that wait for one."""
         return len(self._waiting)
 
+    @property
+    def cells_used(self) -> int:
+        """Cells of running sequences and of the prefix cache."""
+        own = sum(sequence.num_computed - BLOCK * len(sequence.path) for sequence in self._running)
+        return self.cache.num_tokens + own
+
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
         self._waiting.append(sequence)
 
-    def remove(self, sequence: Sequence) -> int | None:
-        """Forget a sequence, finished or cancelled, and return the slot to be emptied, if it had one."""
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence, finished or cancelled; its prompt stays cached."""
         if sequence.slot < 0:
             self._waiting.remove(sequence)
-            return None
-        self._running.remove(sequence)
-        slot, sequence.slot = sequence.slot, -1
-        self._slots.append(slot)
-        self._cells_free += sequence.max_length
-        return slot
+        else:
+            self._running.remove(sequence)
+            self.cache.release(sequence)
 
     def plan(self) -> Step:
-        """Return the next step; empty when nothing can run."""
-        self._admit()
-        return Step(tuple(self._slices()))
+        """Return the next step; without slices, nothing can run."""
+        while True:
+            self._admit()
+            slices = self._slices()
+            if slices or len(self._running) < 2:  # noqa: PLR2004 - with one sequence there is nobody to preempt
+                break
+            self._preempt()
+        changes = tuple(self.cache.changes)
+        self.cache.changes.clear()
+        return Step(changes, tuple(slices))
+
+    def computed(self, step: Step) -> None:
+        """Note that ``step`` has been decoded."""
+        for piece in step.slices:
+            piece.sequence.num_computed = piece.start + piece.count
+            self.cache.computed(piece.sequence)
 
     def _admit(self) -> None:
-        while self._waiting and self._slots and self._waiting[0].max_length <= self._cells_free:
-            sequence = self._waiting.popleft()
-            self._cells_free -= sequence.max_length
-            sequence.slot = self._slots.pop()
+        while self._waiting and len(self._running) < self._num_sequences:
+            sequence = self._waiting[0]
+            promised = sum(other.num_left + BLOCK for other in self._running)
+            needed = sequence.num_left - self.cache.held(sequence) + BLOCK
+            if self._running and not self._fits(promised + needed):
+                return
+            self._waiting.popleft()
+            sequence.slot = self.cache.take_slot()
             self._running.append(sequence)
 
-    def _slices(self) -> Iterator[Slice]:
-        budget = self._batch_size
-        by_need = sorted(self._running, key=lambda sequence: len(sequence.tokens) - sequence.num_computed > 1)
-        for sequence in by_need:
-            count = min(len(sequence.tokens) - sequence.num_computed, budget)
-            if count > 0:
-                start = sequence.num_computed
-                budget -= count
-                yield Slice(sequence, start, count, _num_outputs(sequence, start, start + count))
+    def _fits(self, tokens: int) -> bool:
+        free = self._cells - self.cells_used
+        return tokens <= free or tokens <= free + self.cache.num_evictable
+
+    def _at_most(self, tokens: int) -> int:
+        """Return how many of ``tokens`` there are cells for."""
+        return tokens if self._fits(tokens) else self._cells - self.cells_used + self.cache.num_evictable
+
+    def _slices(self) -> list[Slice]:
+        ready = [sequence for sequence in self._running if self._may_compute(sequence) and sequence.num_left]
+        decoding = [sequence for sequence in ready if sequence.is_decoding]
+        prompts = [sequence for sequence in ready if not sequence.is_decoding]
+        counts: dict[Sequence, int] = {}
+        room = self._batch_size
+        for sequence in decoding:
+            counts[sequence] = min(sequence.num_left, room)
+            room -= counts[sequence]
+        num_decoding = sum(counts.values())
+        if not self._fits(num_decoding):
+            return []
+        room = min(room, self._interleaved_size) if decoding else room
+        self._share_out(prompts, self._at_most(num_decoding + room) - num_decoding, counts)
+        self.cache.evict(sum(counts.values()) - (self._cells - self.cells_used))
+        return [_slice(sequence, count) for sequence, count in counts.items() if count]
+
+    def _share_out(self, prompts: list[Sequence], room: int, counts: dict[Sequence, int]) -> None:
+        """Give the oldest prompt half of ``room``, the shortest the other half, and what is left in order of arrival."""
+        if not prompts:
+            return
+        shortest = min(prompts, key=lambda sequence: sequence.num_left)
+        if shortest is not prompts[0]:
+            counts[shortest] = _whole(shortest, 0, room // 2)
+            room -= counts[shortest]
+        for sequence in prompts:
+            more = _whole(sequence, counts.get(sequence, 0), room)
+            counts[sequence] = counts.get(sequence, 0) + more
+            room -= more
+
+    def _may_compute(self, sequence: Sequence) -> bool:
+        leader = sequence.leader
+        if leader is not None and leader.slot >= 0:
+            if leader.num_computed < leader.num_prompt:
+                return False
+            self.cache.fork(sequence, leader)
+        sequence.leader = None
+        return self.cache.advance(sequence)
+
+    def _preempt(self) -> None:
+        sequence = self._running.pop()
+        self.cache.release(sequence)
+        self._waiting.appendleft(sequence)
+        self.num_preempted += 1
+
+
+def _slice(sequence: Sequence, count: int) -> Slice:
+    start = sequence.num_computed
+    return Slice(sequence, start, count, _num_outputs(sequence, start, start + count))
+
+
+def _whole(sequence: Sequence, given: int, room: int) -> int:
+    """Return how many more tokens to compute: never so that a single token would be, or would be left, for one step."""
+    left = sequence.num_left - given
+    count = min(left, room)
+    if left - count == 1:
+        count -= 1
+    return 0 if count < 2 and left > 1 and not given else count  # noqa: PLR2004 - see above
 
 
 def _num_outputs(sequence: Sequence, start: int, end: int) -> int:

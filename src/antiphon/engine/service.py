@@ -80,7 +80,12 @@ class ModelService:
         if self._model.is_embedding:
             return EmbeddingLoop(self._context, max_sequences=MAX_SEQUENCE_IDS, emit=emit)
         scheduler = Scheduler(
-            cells=self._context.cells, num_sequences=self._num_sequences, batch_size=self._context_settings.batch_size
+            cells=self._context.cells,
+            slots=MAX_SEQUENCE_IDS,
+            num_sequences=self._num_sequences,
+            batch_size=self._context_settings.batch_size,
+            interleaved_size=128,
+            share=self._settings.prefix_cache and not (self._model.is_recurrent or self._model.has_sliding_window),
         )
         return StepLoop(self._context, scheduler, emit)
 

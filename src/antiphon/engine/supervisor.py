@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from antiphon.engine.settings import EngineSettings, to_json
 from antiphon.engine.statistics import EngineStatistics
 from antiphon.engine.wire import FrameError, read_frame
 
+_log = logging.getLogger(__name__)
 State = Literal["loading", "ready", "restarting", "failed", "stopped"]
 _decode_report = msgspec.msgpack.Decoder(Report).decode
 _HEARTBEAT_TIMEOUT_S = 10.0
@@ -125,6 +127,8 @@ class Supervisor:
             healthy_s = await self._watch()
             backoff_s = _FIRST_BACKOFF_S if healthy_s > _HEALTHY_AFTER_S else backoff_s
             self.state = "restarting"
+            await self._kill()
+            _log.error("the engine's process ended with code %s: %s", await self._exit_code(), self._last_words())
             while self.state == "restarting":
                 await self._kill()
                 await asyncio.sleep(backoff_s)
@@ -165,9 +169,12 @@ class Supervisor:
         assert self._process is not None
         return await self._process.wait()
 
+    def _last_words(self) -> str:
+        return "; ".join(line for line in list(self._stderr)[-8:] if line)
+
     async def _epitaph(self) -> str:
         code = await self._exit_code()
-        last = "; ".join(line for line in list(self._stderr)[-5:] if line)
+        last = self._last_words()
         return f"the engine's process ended with code {code} while loading{': ' + last if last else ''}"
 
 

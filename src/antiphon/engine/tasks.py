@@ -9,7 +9,7 @@ from antiphon.engine.constraint import Constraint
 from antiphon.engine.detokeniser import Detokeniser
 from antiphon.engine.messages import Answer, Delta, Finished, Generate, Score, Scored, Started, Token
 from antiphon.engine.sampler import Logits, Sampler, describe, log_probabilities
-from antiphon.engine.scheduler import Sequence
+from antiphon.engine.sequence import Sequence
 from antiphon.engine.vocabulary import Vocabulary
 
 Key = tuple[int, int]
@@ -138,6 +138,8 @@ class Generation(Task):
         ]
         self._choices = {id(choice.sequence): choice for choice in choices}
         self.sequences = [choice.sequence for choice in choices]
+        for sequence in self.sequences[1:]:
+            sequence.leader = self.sequences[0]
         self._echo = [Token(prompt[0], vocabulary.data[prompt[0]])] if request.echo_logprobs else []
         self._is_started = False
 

@@ -1,0 +1,243 @@
+"""Computed prompt prefixes that requests share: a radix tree of token blocks over the slots of one KV cache.
+
+A node is a block of ``BLOCK`` tokens. Its cells exist once, whoever uses them: llama.cpp counts a cell as long as some
+slot (sequence id) holds it. A slot that holds a block holds all blocks above it. While a block is being computed it
+is *claimed* by one sequence, and others with the same tokens wait for it. A sequence that ends leaves its slot behind
+if the end of its path would otherwise be lost, so that every leaf has exactly one such *keeper*; keepers are evicted
+block by block from the leaves, least recently used first.
+
+Sharing ends at block borders, and at least two tokens of a prompt are left to compute. That keeps what is computed for
+a prompt the same whether its prefix was cached or not: docs/engine.md says why.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+from antiphon.engine.sequence import Copy, Remove, Sequence
+
+BLOCK = 32
+_LEAST_TAIL = 2
+Key = tuple[int, ...]
+
+
+class Block:
+    """A node: ``slots`` hold its cells; without any it is claimed. ``keeper`` is the kept slot that ends here.
+
+    ``num_users`` sequences run on it.
+    """
+
+    __slots__ = ("children", "keeper", "key", "last_used", "num_users", "parent", "slots")
+
+    def __init__(self, parent: "Block | None", key: Key) -> None:
+        self.parent = parent
+        self.key = key
+        self.children: dict[Key, Block] = {}
+        self.slots: set[int] = set()
+        self.keeper: int | None = None
+        self.last_used = 0
+        self.num_users = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its cells are computed."""
+        return bool(self.slots)
+
+    def line(self) -> "Iterator[Block]":
+        """Yield this block and those above it, without the root."""
+        block = self
+        while block.parent is not None:
+            yield block
+            block = block.parent
+
+
+class PrefixCache:
+    """The tree, the slots that are free, and the changes of the KV cache that follow from both.
+
+    ``changes`` are to be made in order before the next decode.
+    """
+
+    def __init__(self, slots: int, *, share: bool = True) -> None:
+        self.changes: list[Copy | Remove] = []
+        self.num_blocks = 0
+        self._num_pinned = 0
+        self._share = share
+        self._root = Block(None, ())
+        self._free = list(range(slots - 1, -1, -1))
+        self._keepers: dict[int, Block] = {}
+        self._clock = itertools.count(1)
+
+    @property
+    def num_tokens(self) -> int:
+        """Cells held by computed blocks, whether something runs on them or not."""
+        return BLOCK * self.num_blocks
+
+    @property
+    def num_evictable(self) -> int:
+        """Cells that eviction could give back now."""
+        return BLOCK * (self.num_blocks - self._num_pinned)
+
+    @property
+    def num_kept(self) -> int:
+        """Slots that hold nothing but cache."""
+        return len(self._keepers)
+
+    def borders(self, sequence: Sequence) -> int:
+        """Return how many whole blocks of a sequence's prompt may be shared."""
+        return max(0, sequence.num_prompt - _LEAST_TAIL) // BLOCK if self._share else 0
+
+    def held(self, sequence: Sequence) -> int:
+        """Return how many first tokens of a prompt need no cells: what runs holds them, or is about to."""
+        block, count = self._root, 0
+        for key in self._keys(sequence, 0, self._readable(sequence)):
+            child = block.children.get(key)
+            if child is None or (child.is_ready and not child.num_users):
+                break
+            block, count = child, count + BLOCK
+        return count
+
+    def take_slot(self) -> int:
+        """Return a free slot, evicting a whole branch if there is none.
+
+        Raises:
+            IndexError: every slot runs.
+        """
+        if not self._free:
+            self._drop_keeper(min(self._keepers, key=lambda slot: self._keepers[slot].last_used))
+        return self._free.pop()
+
+    def advance(self, sequence: Sequence) -> bool:
+        """Let a sequence share what is computed beyond its path, and claim what nobody computes.
+
+        Returns whether it may compute; otherwise it waits for another's claim.
+        """
+        if sequence.claimed or len(sequence.path) * BLOCK != sequence.num_computed:
+            return True
+        block = sequence.path[-1] if sequence.path else self._root
+        for key in self._keys(sequence, len(sequence.path), self.borders(sequence)):
+            child = block.children.get(key)
+            if child is None:
+                self._claim(sequence, block)
+                return True
+            if len(sequence.path) >= self._readable(sequence):
+                return True
+            if not child.is_ready:
+                return False
+            self._attach(sequence, child)
+            block = child
+        return True
+
+    def fork(self, sequence: Sequence, leader: Sequence) -> None:
+        """Let ``sequence`` go on where the prompt of ``leader``, which is computed, has its last token."""
+        for block in leader.path[len(sequence.path) :]:
+            self._use(sequence, block)
+        start, sequence.num_computed = sequence.num_computed, sequence.num_prompt - 1
+        self.changes.append(Copy(leader.slot, sequence.slot, start, sequence.num_computed))
+
+    def computed(self, sequence: Sequence) -> None:
+        """Make the claimed blocks that are computed now available to all."""
+        sequence.is_fresh = False
+        while sequence.claimed and (len(sequence.path) + 1) * BLOCK <= sequence.num_computed:
+            block = sequence.claimed.pop(0)
+            self._use(sequence, block)
+            self.num_blocks += 1
+
+    def release(self, sequence: Sequence) -> None:
+        """Take the slot from a sequence that ends; its path stays cached."""
+        if sequence.claimed:
+            first = sequence.claimed[0]
+            assert first.parent is not None
+            del first.parent.children[first.key]
+            sequence.claimed = []
+        slot, sequence.slot = sequence.slot, -1
+        now = next(self._clock)
+        for block in sequence.path:
+            block.last_used = now
+            block.num_users -= 1
+            self._num_pinned -= block.num_users == 0
+        leaf = sequence.path[-1] if sequence.path else None
+        sequence.path = []
+        sequence.num_computed = 0
+        if leaf is None or len(leaf.slots) > 1:
+            self._free_slot(slot, leaf)
+            return
+        depth = len(list(leaf.line()))
+        self.changes.append(Remove(slot, depth * BLOCK))
+        self._keep(slot, leaf)
+
+    def evict(self, tokens: int) -> None:
+        """Give back at least ``tokens`` cells, or all that can be given."""
+        target = self.num_tokens - tokens
+        while self.num_tokens > target:
+            idle = [slot for slot, leaf in self._keepers.items() if leaf.slots == {slot}]
+            if not idle:
+                return
+            self._evict_leaf(min(idle, key=lambda slot: self._keepers[slot].last_used))
+
+    def _readable(self, sequence: Sequence) -> int:
+        """Return how many blocks may come from the cache: those before the first position whose logits are wanted."""
+        return min(self.borders(sequence), sequence.outputs_from // BLOCK)
+
+    def _keys(self, sequence: Sequence, start: int, end: int) -> Iterator[Key]:
+        for index in range(start, end):
+            yield tuple(sequence.tokens[index * BLOCK : (index + 1) * BLOCK])
+
+    def _claim(self, sequence: Sequence, block: Block) -> None:
+        for key in self._keys(sequence, len(sequence.path), self.borders(sequence)):
+            child = Block(block, key)
+            block.children[key] = child
+            sequence.claimed.append(child)
+            block = child
+
+    def _use(self, sequence: Sequence, block: Block) -> None:
+        block.slots.add(sequence.slot)
+        block.last_used = next(self._clock)
+        block.num_users += 1
+        self._num_pinned += block.num_users == 1
+        sequence.path.append(block)
+
+    def _attach(self, sequence: Sequence, block: Block) -> None:
+        start = len(sequence.path) * BLOCK
+        self.changes.append(Copy(next(iter(block.slots)), sequence.slot, start, start + BLOCK))
+        self._use(sequence, block)
+        sequence.num_computed += BLOCK
+        if sequence.is_fresh:
+            sequence.num_shared = sequence.num_computed
+
+    def _keep(self, slot: int, leaf: Block) -> None:
+        """Make ``slot`` the keeper of ``leaf``, and drop keepers further up: it holds what they hold."""
+        for block in leaf.line():
+            if block.keeper is not None:
+                other, block.keeper = block.keeper, None
+                del self._keepers[other]
+                self._free_slot(other, block)
+        leaf.keeper = slot
+        self._keepers[slot] = leaf
+
+    def _free_slot(self, slot: int, leaf: Block | None) -> None:
+        for block in leaf.line() if leaf is not None else ():
+            block.slots.discard(slot)
+        self.changes.append(Remove(slot))
+        self._free.append(slot)
+
+    def _drop_keeper(self, slot: int) -> None:
+        while (leaf := self._keepers.get(slot)) is not None:
+            if leaf.slots == {slot}:
+                self._evict_leaf(slot)
+            else:
+                leaf.keeper = None
+                del self._keepers[slot]
+                self._free_slot(slot, leaf)
+
+    def _evict_leaf(self, slot: int) -> None:
+        """Drop the last block of a kept slot, which only that slot holds; the slot goes on keeping the rest."""
+        leaf = self._keepers.pop(slot)
+        assert leaf.parent is not None
+        parent = leaf.parent
+        del parent.children[leaf.key]
+        self.num_blocks -= 1
+        if parent.parent is None or len(parent.slots) > 1:
+            self._free_slot(slot, parent)
+        else:
+            self.changes.append(Remove(slot, BLOCK * len(list(parent.line()))))
+            parent.keeper = slot
+            self._keepers[slot] = parent

@@ -1,0 +1,89 @@
+"""The values that scheduler and prefix cache work on. Pure: tokens, positions and slots, nothing of llama.cpp."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from antiphon.engine.prefix_cache import Block
+
+
+class Sequence:
+    """The tokens of one choice and how far the model has computed them.
+
+    The scheduler sets ``slot`` (the sequence id in the KV cache, -1 without one) and ``num_computed``; the task that
+    owns the sequence appends to ``tokens`` after each output. Logits are wanted of the last token, and of all prompt
+    tokens from ``outputs_from`` on. ``num_shared`` prompt tokens came from the cache when the sequence first ran.
+    ``leader`` is a sequence with the same prompt whose computation this one waits for.
+    """
+
+    __slots__ = (
+        "claimed", "is_fresh", "leader", "max_length", "num_computed", "num_prompt", "num_shared", "outputs_from", "path",
+        "slot", "tokens",
+    )  # fmt: skip
+
+    def __init__(
+        self, prompt: list[int], max_length: int, outputs_from: int | None = None, leader: Sequence | None = None
+    ) -> None:
+        self.tokens = prompt
+        self.num_prompt = len(prompt)
+        self.max_length = max_length
+        self.outputs_from = len(prompt) if outputs_from is None else outputs_from
+        self.leader = leader
+        self.num_computed = 0
+        self.num_shared = 0
+        self.is_fresh = True
+        self.slot = -1
+        self.path: list[Block] = []
+        """Blocks of the prefix cache that hold the first tokens, from the root on."""
+        self.claimed: list[Block] = []
+        """Blocks after the path that this sequence is to compute for all."""
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that are known and not computed."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the prompt is behind it: it then runs in every step."""
+        return self.num_computed >= self.num_prompt or self.num_left == 1
+
+
+class Copy(msgspec.Struct, frozen=True, gc=False):
+    """Let slot ``target`` share the cells of ``source`` at positions ``start <= p < end``."""
+
+    source: int
+    target: int
+    start: int
+    end: int
+
+
+class Remove(msgspec.Struct, frozen=True, gc=False):
+    """Drop a slot's cells from position ``start`` on."""
+
+    slot: int
+    start: int = 0
+
+
+class Slice(msgspec.Struct, frozen=True, gc=False):
+    """Compute ``count`` tokens of ``sequence`` from position ``start``; the last ``num_outputs`` yield logits."""
+
+    sequence: Sequence
+    start: int
+    count: int
+    num_outputs: int
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Changes of the KV cache, to be made in order, then one decode of the slices."""
+
+    changes: tuple[Copy | Remove, ...]
+    slices: tuple[Slice, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in the batch."""
+        return sum(piece.count for piece in self.slices)

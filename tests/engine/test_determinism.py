@@ -1,0 +1,58 @@
+"""Cold or cached, the same answer: on the real model, with logits and not only with texts."""
+
+from pathlib import Path
+
+import pytest
+
+from antiphon.engine import Engine, EngineSettings
+from antiphon.engine.messages import Delta, Generate, Prompt, Sampling, Started, Text
+
+pytestmark = [pytest.mark.anyio, pytest.mark.model]
+
+STORY = "The history of computing is long and winding, and nobody knows all of it. "
+
+
+def prompt_of(text: str) -> Prompt:
+    return (Text("<|im_start|>system\nYou tell stories.<|im_end|>\n<|im_start|>user\n", special=True), Text(text))
+
+
+async def run(engine: Engine, request: Generate) -> tuple[int, str, list[float | None]]:
+    """Cached prompt tokens, the text, and the exact log-probability of every token."""
+    cached, text, logprobs = -1, "", []
+    async for answer in engine.generate(request):
+        if isinstance(answer, Started):
+            cached = answer.cached_tokens
+        elif isinstance(answer, Delta):
+            text += answer.text
+            logprobs += [token.logprob for token in answer.tokens]
+    return cached, text, logprobs
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(temperature=1.2, seed=42)])
+async def test_cold_or_cached_the_same_answer(engine: Engine, sampling: Sampling) -> None:
+    """A repeated request gives the same text and bit-equal log-probabilities, whatever ran and was cached in between."""
+    for repeat in (2, 4, 13):
+        request = Generate(id=0, prompt=prompt_of(STORY * repeat), max_tokens=24, logprobs=0, sampling=sampling)
+        cold = await run(engine, request)
+        await run(
+            engine, Generate(id=0, prompt=prompt_of("Something else. " * 9 * repeat), max_tokens=7, sampling=sampling)
+        )
+        warm = await run(engine, request)
+        assert warm[1:] == cold[1:]
+        assert warm[0] > cold[0]
+
+
+async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_model: Path) -> None:
+    """A prompt that goes on from a cached one gets the answer that an empty engine gives."""
+    longer = Generate(
+        id=0, prompt=prompt_of(STORY * 7 + "And then?"), max_tokens=24, logprobs=0, sampling=Sampling(temperature=0)
+    )
+    await run(engine, Generate(id=0, prompt=prompt_of(STORY * 5), max_tokens=9, sampling=Sampling(temperature=0)))
+    shared = await run(engine, longer)
+    assert shared[0] > 0
+    alone = Engine(EngineSettings(model_path=chat_model, context_size=2048, prefix_cache=False))
+    await alone.start()
+    try:
+        assert (await run(alone, longer))[1:] == shared[1:]
+    finally:
+        await alone.aclose()
