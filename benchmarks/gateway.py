@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 import uvloop
+
 from benchmarks.gateway_load import Reply, Target, all_at_once, median, one_by_one, together
 
 _CHUNKS = 64
@@ -193,7 +194,7 @@ async def _mock(*options: str) -> AsyncGenerator[int]:
 async def _running(command: list[str], port: int, core: int) -> AsyncGenerator[subprocess.Popen[bytes]]:
     """Run a server on one core from when it answers until the block ends."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - before anything is measured
             ["taskset", "-c", str(core), *command], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:

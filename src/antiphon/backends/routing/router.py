@@ -240,9 +240,8 @@ def _renamed(request: Request, model: str) -> Request:
 
 
 def _relaying(target: Target) -> RelayingBackend:
-    backend = target.lane.backend
-    assert isinstance(backend, RelayingBackend)
-    return backend
+    assert target.lane.relaying is not None
+    return target.lane.relaying
 
 
 def _key(route: Route, request: AnyRequest) -> bytes | None:

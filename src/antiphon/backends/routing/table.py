@@ -38,7 +38,7 @@ class Route:
         self.balance = balance
         self.fallbacks = fallbacks
         self.turn = 0
-        self.relays = all(isinstance(target.lane.backend, RelayingBackend) for target in targets)
+        self.relays = all(target.lane.relaying is not None for target in targets)
         # One backend in this process knows best itself when it is full: nothing to choose, nothing to try again.
         self.is_direct = len(targets) == 1 and not fallbacks and not self.relays
 
@@ -53,6 +53,7 @@ class RouteTable:
     def __init__(self, routes: Sequence[RouteSettings], backends: Mapping[str, Backend], make_lane: MakeLane) -> None:
         self._backends = backends
         self._make_lane = make_lane
+        self._far = frozenset(name for name, backend in backends.items() if isinstance(backend, RelayingBackend))
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._exact: dict[str, Route] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
@@ -109,7 +110,7 @@ class RouteTable:
     def _served(self, model: str) -> Route | None:
         serving = tuple(name for name, backend in self._backends.items() if backend.serves(model))
         # A name that a model of this machine answers to does not leave the machine unless a route says so.
-        serving = tuple(name for name in serving if not self._is_far(name)) or serving
+        serving = tuple(name for name in serving if name not in self._far) or serving
         if not serving:
             return None
         known = self._implicit.get(model)
@@ -117,9 +118,6 @@ class RouteTable:
             route = Route(model, [Target(self._lane(name, model)) for name in serving])
             self._implicit[model] = known = (serving, route)
         return known[1]
-
-    def _is_far(self, name: str) -> bool:
-        return isinstance(self._backends[name], RelayingBackend)
 
     def _lane(self, name: str, model: str) -> Lane:
         if name not in self._backends:
