@@ -27,6 +27,9 @@ from antiphon.accounts.usage import usage_row
 from antiphon.accounts.watch import KeyWatch, open_watch
 from antiphon.protocol.errors import ApiError, model_not_found
 
+_MAX_REMEMBERED = 10_000
+"""Combinations of key limits and model whose limits are kept worked out; a wildcard route can have any number of names."""
+
 
 class AccountStatistics(msgspec.Struct, frozen=True):
     """``is_open``: no key exists and everybody is let in."""
@@ -50,7 +53,7 @@ class Accounts:
         self._ledger = Ledger(engine)
         self._budgets = Budgets(engine, self._ledger)
         self._prices = PriceBook(settings.prices, settings.price_provider)
-        self._limits: dict[tuple[str, bool], Limits] = {}
+        self._limits: dict[tuple[Limits, str, bool], Limits] = {}
 
     @classmethod
     async def open(cls, settings: AccountSettings, home: Path) -> Self:
@@ -136,12 +139,15 @@ class Accounts:
     def limits_of(self, principal: Principal, model: str, kind: Kind) -> Limits:
         """Return what holds for this key and model: the key's own numbers, else the settings', else the tier's."""
         is_embedding = kind == "embedding"
-        server = self._limits.get((model, is_embedding))
-        if server is None:
+        name = principal.limits, model, is_embedding
+        limits = self._limits.get(name)
+        if limits is None:
             tier = self.settings.tier
             preset = Limits() if tier is None else tier_limits(tier, model, is_embedding=is_embedding)
-            server = self._limits[model, is_embedding] = self.settings.limits.over(preset)
-        return principal.limits.over(server)
+            if len(self._limits) >= _MAX_REMEMBERED:
+                self._limits.clear()
+            limits = self._limits[name] = principal.limits.over(self.settings.limits.over(preset))
+        return limits
 
     def record(self, request: Request, outcome: Outcome) -> None:
         """Price a request that is over and hand its row to the ledger; returns at once."""

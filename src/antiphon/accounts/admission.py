@@ -9,7 +9,7 @@ from antiphon.accounts.outcome import Kind, Outcome
 from antiphon.accounts.principal import Principal
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What accounts know of a request before it is answered. ``model`` is the name the client asked for."""
 
     principal: Principal

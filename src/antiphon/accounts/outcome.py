@@ -12,7 +12,7 @@ CLIENT_CLOSED_REQUEST = 499
 """The status in the ledger of a request whose client left before the end; nobody received it."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the server knows at the end of a request, whatever the end was.
 
     ``started_at`` is in Unix seconds, ``first_token_s`` and ``duration_s`` count from it. ``status`` is the HTTP status

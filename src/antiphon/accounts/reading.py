@@ -8,34 +8,24 @@ import msgspec
 
 
 class Scope(Enum):
-    """What is counted, over how long. The values name the buckets in Redis."""
+    """What is counted, over how long. ``label`` names its buckets in Redis.
 
-    REQUESTS = "rpm"
-    REQUESTS_PER_DAY = "rpd"
-    TOKENS = "tpm"
+    ``kind`` is the ``type`` of a 429 and the last word of the headers, ``title`` how a 429 calls it.
+    """
 
-    @property
-    def period_s(self) -> float:
-        return 86_400.0 if self is Scope.REQUESTS_PER_DAY else 60.0
+    REQUESTS = "rpm", 60.0, "requests", "requests per min (RPM)"
+    REQUESTS_PER_DAY = "rpd", 86_400.0, "requests", "requests per day (RPD)"
+    TOKENS = "tpm", 60.0, "tokens", "tokens per min (TPM)"
 
-    @property
-    def kind(self) -> Literal["requests", "tokens"]:
-        """The ``type`` of a 429 and the last word of the headers."""
-        return "tokens" if self is Scope.TOKENS else "requests"
-
-    @property
-    def title(self) -> str:
-        return _TITLES[self]
+    def __init__(self, label: str, period_s: float, kind: Literal["requests", "tokens"], title: str) -> None:
+        self.label = label
+        self.period_s = period_s
+        self.kind: Literal["requests", "tokens"] = kind
+        self.title = title
+        self.header_names = tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset"))
 
 
-_TITLES = {
-    Scope.REQUESTS: "requests per min (RPM)",
-    Scope.REQUESTS_PER_DAY: "requests per day (RPD)",
-    Scope.TOKENS: "tokens per min (TPM)",
-}
-
-
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """One bucket at one moment.
 
     ``used`` is what has not drained yet, in requests or tokens; it may exceed ``limit`` when a request turned out larger
@@ -62,12 +52,8 @@ class Reading(msgspec.Struct, frozen=True):
 
     def headers(self) -> dict[str, str]:
         """The three ``x-ratelimit-*`` headers of this bucket."""
-        kind = self.scope.kind
-        return {
-            f"x-ratelimit-limit-{kind}": str(self.limit),
-            f"x-ratelimit-remaining-{kind}": str(self.remaining),
-            f"x-ratelimit-reset-{kind}": go_duration(self.reset_s),
-        }
+        limit, remaining, reset = self.scope.header_names
+        return {limit: str(self.limit), remaining: str(self.remaining), reset: go_duration(self.reset_s)}
 
 
 def go_duration(seconds: float) -> str:

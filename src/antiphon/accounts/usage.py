@@ -9,7 +9,7 @@ from antiphon.accounts.outcome import Kind, Outcome
 from antiphon.protocol.events import CacheStatus
 
 
-class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One row of the table ``usage``; the fields are its columns."""
 
     id: str

@@ -1,7 +1,7 @@
 """The contract of a limiter: reserve before the work, settle after it, atomically over all buckets of a request."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -85,15 +85,17 @@ class Limiter(Protocol):
 
 def charges(limits: Limits, n_tokens: int) -> list[tuple[Scope, int, int]]:
     """List the buckets of a request in the order they are asked: ``(scope, limit, units)``."""
-    wanted = (
-        (Scope.REQUESTS, limits.rpm, 1),
-        (Scope.REQUESTS_PER_DAY, limits.rpd, 1),
-        (Scope.TOKENS, limits.tpm, n_tokens),
-    )
-    return [(scope, limit, n) for scope, limit, n in wanted if limit is not None]
+    wanted: list[tuple[Scope, int, int]] = []
+    if limits.rpm is not None:
+        wanted.append((Scope.REQUESTS, limits.rpm, 1))
+    if limits.rpd is not None:
+        wanted.append((Scope.REQUESTS_PER_DAY, limits.rpd, 1))
+    if limits.tpm is not None:
+        wanted.append((Scope.TOKENS, limits.tpm, n_tokens))
+    return wanted
 
 
-def refusal(readings: tuple[Reading, ...], wanted: Sequence[tuple[Any, int, int]], full: int) -> Decision:
+def refusal(readings: tuple[Reading, ...], wanted: Sequence[tuple[Scope, int, int]], full: int) -> Decision:
     """Return the refusal by bucket number ``full``; ``wanted`` as ``charges`` lists it."""
     wait_s = max(reading.wait_s(n) for reading, (_, _, n) in zip(readings, wanted, strict=True))
     return Decision(readings, refused_by=readings[full], wait_s=wait_s)

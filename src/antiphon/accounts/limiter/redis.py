@@ -103,7 +103,7 @@ class RedisLimiter:
 
     def _name(self, key: str, *parts: str | Scope) -> str:
         # The braces keep all names of one key on one node of a cluster, as a script needs them.
-        named = (part.value if isinstance(part, Scope) else part for part in parts)
+        named = (part.label if isinstance(part, Scope) else part for part in parts)
         return ":".join((self._prefix, "{" + key + "}", *named))
 
     def settle(self, reservation: "_RedisReservation") -> None:
