@@ -9,7 +9,7 @@ import msgspec
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section ``[server]``.
 
-    ``host``, ``port``: where to listen; port 0 takes a free one. ``workers``: API processes that share one engine per model.
+    ``host``, ``port``: where to listen; port 0 takes a free one.
     ``max_body_bytes``: larger bodies get a 413. ``max_requests``: requests in work at once per process, past that 503.
     ``shutdown_grace_s``: how long running requests may go on after Ctrl-C. ``allowed_hosts``: values of the Host header
     accepted beside the address itself and loopback names (``*`` accepts all). ``cors_origins``: web origins that may call
@@ -19,27 +19,20 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     host: str = "127.0.0.1"
     port: int = 8787
-    workers: int = 1
     max_body_bytes: int = 32 * 1024 * 1024
     max_requests: int = 4096
     shutdown_grace_s: float = 5.0
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
-    log_level: str = "info"
-    log_format: str = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "human", "json"] = "auto"
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports
             raise ValueError(f"port must be from 0 to 65535, not {self.port}")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, not {self.workers}")
         if self.max_body_bytes < 1 or self.max_requests < 1 or self.shutdown_grace_s < 0:
             raise ValueError("max_body_bytes, max_requests and shutdown_grace_s must be positive")
-        if self.log_level not in {"debug", "info", "warning", "error"}:
-            raise ValueError(f"log_level must be debug, info, warning or error, not {self.log_level!r}")
-        if self.log_format not in {"auto", "human", "json"}:
-            raise ValueError(f"log_format must be auto, human or json, not {self.log_format!r}")
 
     @property
     def is_loopback(self) -> bool:
