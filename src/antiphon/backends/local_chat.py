@@ -74,7 +74,7 @@ class LocalChat:
                 async for answer in answers:
                     match answer:
                         case Started():
-                            yield tally.started(self.name, answer)
+                            yield tally.started(self.name, answer, self.engine.info)
                         case Delta():
                             heard = readers[answer.index].feed(answer.text, token_logprobs(answer.tokens))
                             tally.count(answer.index, answer.num_tokens, heard)

@@ -32,7 +32,7 @@ async def complete(name: str, engine: Engine, request: CompletionRequest) -> Asy
         choices = _Choices(request)
         async for prompt, answer in answers:
             if isinstance(answer, Started):
-                first = tally.started(name, answer)
+                first = tally.started(name, answer, engine.info)
                 if not started:
                     started = True
                     yield first

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterable
 
-from antiphon.engine.messages import Started
+from antiphon.backends.local_fingerprint import fingerprint
+from antiphon.engine.messages import ModelInfo, Started
 from antiphon.protocol import events
 from antiphon.protocol.events import Event, Meter, ReasoningDelta
 
@@ -16,11 +17,17 @@ class Tally:
         self._counted = [0] * num_choices
         self._began = time.perf_counter()
 
-    def started(self, model: str, answer: Started) -> events.Started:
-        """Note a prompt's tokens and return what begins the request."""
+    def started(self, model: str, answer: Started, info: ModelInfo) -> events.Started:
+        """Note a prompt's tokens and return what begins the request; ``info`` is of the engine that runs it."""
         self.meter.prompt_tokens += answer.prompt_tokens
         self.meter.cached_tokens += answer.cached_tokens
-        return events.Started(model, answer.prompt_tokens, answer.cached_tokens, meter=self.meter)
+        return events.Started(
+            model,
+            answer.prompt_tokens,
+            answer.cached_tokens,
+            meter=self.meter,
+            system_fingerprint=fingerprint(model, info),
+        )
 
     def count(self, index: int, num_tokens: int, heard: Iterable[Event]) -> None:
         """Note that choice ``index`` has ``num_tokens`` tokens now; those that made ``heard`` may be reasoning."""

@@ -112,7 +112,7 @@ _PATHS: Json = {
         "get": _operation("Describe a model", _json("Model"), "401", "404", "500"),
         "delete": {
             "summary": "Refused: models are removed on the machine itself",
-            "responses": _failures("401", "403", "500"),
+            "responses": _failures("401", "403", "404", "500"),
         },
     },
     "/v1/organization/usage/completions": _report(
