@@ -1,0 +1,59 @@
+"""The public face of the package."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import antiphon
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src")
+    return done.stdout
+
+
+def test_every_name_is_there_and_its_table_is_what_type_checkers_see() -> None:
+    """The imports for type checkers and the table for running code are the same."""
+    source = ast.parse((ROOT / "src" / "antiphon" / "__init__.py").read_text())
+    block = next(node for node in source.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == antiphon._HOME
+    for name in antiphon._HOME:
+        assert getattr(antiphon, name).__name__ == name
+    assert set(antiphon._HOME) <= set(dir(antiphon))
+    with pytest.raises(AttributeError, match="no attribute 'Chta'"):
+        antiphon.Chta  # noqa: B018 - the access is the test
+
+
+def test_importing_loads_neither_the_server_nor_what_is_not_used() -> None:
+    """Beyond the official client an application pays for what it uses."""
+    code = "import sys, antiphon; print([m for m in sys.modules if m.startswith(('antiphon.', 'openai', 'numpy'))])"
+    assert python(code).strip() == "[]"
+    code = "import sys, antiphon; antiphon.Chat; print(sorted(m for m in sys.modules if m.startswith('antiphon.')))"
+    loaded = ast.literal_eval(python(code))
+    assert {name.split(".")[1] for name in loaded} == {"config", "errors", "toolkit"}
+
+
+def test_importing_takes_less_than_a_quarter_of_a_second_beyond_the_client() -> None:
+    """The best of a few tries, since other work may slow one down."""
+    code = (
+        "import openai, time; t = time.perf_counter(); import antiphon; antiphon.Chat; print(time.perf_counter() - t)"
+    )
+    assert any(float(python(code)) < 0.25 for _ in range(5))
+
+
+@pytest.mark.parametrize("name", sorted(antiphon._HOME))
+def test_every_public_name_is_in_the_docs(name: str) -> None:
+    """Documented by name, and imported by an example that runs, unless it is a value or an error that one returns."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert re.search(rf"\b{name}\b", text), f"{name} is in no page"
+    if name[0].islower():
+        assert any(name in example for example in FENCE.findall(text)), f"{name} is in no example"
