@@ -1,7 +1,6 @@
 """The public face of the package."""
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,6 @@ import pytest
 import antiphon
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def python(code: str) -> str:
@@ -43,17 +40,8 @@ def test_importing_loads_neither_the_server_nor_what_is_not_used() -> None:
 
 
 def test_importing_takes_less_than_a_quarter_of_a_second_beyond_the_client() -> None:
-    """The best of a few tries, since other work may slow one down."""
+    """In the processor's time, since other work may slow it down."""
     code = (
-        "import openai, time; t = time.perf_counter(); import antiphon; antiphon.Chat; print(time.perf_counter() - t)"
+        "import openai, time; t = time.process_time(); import antiphon; antiphon.Chat; print(time.process_time() - t)"
     )
-    assert any(float(python(code)) < 0.25 for _ in range(5))
-
-
-@pytest.mark.parametrize("name", sorted(antiphon._HOME))
-def test_every_public_name_is_in_the_docs(name: str) -> None:
-    """Documented by name, and imported by an example that runs, unless it is a value or an error that one returns."""
-    text = "\n".join(page.read_text() for page in PAGES)
-    assert re.search(rf"\b{name}\b", text), f"{name} is in no page"
-    if name[0].islower():
-        assert any(name in example for example in FENCE.findall(text)), f"{name} is in no example"
+    assert min(float(python(code)) for _ in range(3)) < 0.25
