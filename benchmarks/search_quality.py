@@ -169,11 +169,13 @@ def incremental(index: Index, documents: list[Document]) -> None:
 
 def scale(num_chunks: int, dimensions: int, num_queries: int) -> None:
     rng = np.random.default_rng(7)
-    words = [f"word{n}" for n in range(20_000)]
+    words = np.array([f"word{n}" for n in range(20_000)])
+    # Words are as frequent as in a natural text without its hundred commonest: one over the rank.
+    shares = 1 / np.arange(100, 100 + len(words))
+    shares /= shares.sum()
 
     def text(num_words: int) -> str:
-        """Return words as frequent as words are."""
-        return " ".join(words[int(n) % len(words)] for n in rng.zipf(1.3, size=num_words))
+        return " ".join(words[rng.choice(len(words), size=num_words, p=shares)].tolist())
 
     vectors = rng.normal(size=(num_chunks, dimensions)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -182,7 +184,7 @@ def scale(num_chunks: int, dimensions: int, num_queries: int) -> None:
         begun = time.perf_counter()
         for first in range(0, num_chunks, 1_000):
             rows = range(first, min(first + 1_000, num_chunks))
-            chunks = [Chunk(text(40), 0, 1) for _ in rows]
+            chunks = [Chunk(text(100), 0, 1) for _ in rows]
             document = Document(f"d{first}", "x", metadata={"shelf": first // 1_000 % 50})
             store.write([Stored(document, "f", chunks, [vectors[row] for row in rows])])
         print(
