@@ -179,6 +179,8 @@ def _litellm(python: Path, upstream: int) -> list[str]:
         "model_list:\n  - model_name: mock\n    litellm_params:\n      model: openai/mock\n"
         f"      api_base: http://127.0.0.1:{upstream}/v1\n      api_key: sk-mock\n"
     )
+    # Antiphon runs without keys here as well.
+    os.environ["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "true"
     return [str(python.parent / "litellm"), "--config", str(config), "--num_workers", "1", "--host", "127.0.0.1"]
 
 
