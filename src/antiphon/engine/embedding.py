@@ -9,8 +9,11 @@ import numpy as np
 from antiphon.engine.llama import Aborted, Context
 from antiphon.engine.loop import CancelTask, Emit, Stop
 from antiphon.engine.messages import Embed, Embedded
-from antiphon.engine.statistics import EngineStatistics
+from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
 from antiphon.engine.tasks import Key
+
+_PACKED_TOKENS = 256
+"""Attention looks at all pairs in a batch, also of different inputs: larger batches cost more than they save."""
 
 
 class EmbeddingTask:
@@ -35,6 +38,9 @@ class EmbeddingLoop:
         self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask | Stop] = queue.SimpleQueue()
         self.step_started: float | None = None
         self.statistics = EngineStatistics()
+        self._rate = RateCollector()
+        self._step_s = HistogramCollector(STEP_BOUNDS_S)
+        self._num_requests = self._num_steps = self._num_tokens = 0
         self._context = context
         self._max_sequences = max_sequences
         self._emit = emit
@@ -47,6 +53,7 @@ class EmbeddingLoop:
             packed = self._pack()
             if packed and self._compute(packed):
                 self._deliver(packed)
+            self._measure()
 
     def cancel(self, command: CancelTask) -> None:
         """Cancel from any thread."""
@@ -66,6 +73,7 @@ class EmbeddingLoop:
                 case CancelTask(connection, request):
                     self._cancel(lambda key, c=connection, r=request: key[0] == c and r in (None, key[1]))
                 case EmbeddingTask():
+                    self._num_requests += 1
                     self._tasks[command.key] = command
                     self._inputs += [(command, index) for index in range(len(command.prompts))]
                     self._inputs.sort(key=lambda entry: len(entry[0].prompts[entry[1]]))
@@ -76,8 +84,9 @@ class EmbeddingLoop:
         self._inputs = [entry for entry in self._inputs if entry[0].key in self._tasks]
 
     def _pack(self) -> list[tuple[EmbeddingTask, int]]:
-        """Take the shortest inputs that fit one batch."""
-        room = self._context.batch.capacity
+        """Take the shortest inputs that fit one batch of the size that is computed fastest."""
+        shortest = len(self._inputs[0][0].prompts[self._inputs[0][1]]) if self._inputs else 0
+        room = min(self._context.batch.capacity, max(_PACKED_TOKENS, shortest))
         packed: list[tuple[EmbeddingTask, int]] = []
         for entry in self._inputs[: self._max_sequences]:
             room -= len(entry[0].prompts[entry[1]])
@@ -93,14 +102,30 @@ class EmbeddingLoop:
         self._context.clear()
         for sequence, (task, index) in enumerate(packed):
             batch.add(sequence, 0, task.prompts[index], len(task.prompts[index]))
-        self.step_started = time.monotonic()
+        started = self.step_started = time.monotonic()
         try:
             self._context.decode()
         except Aborted:
             return False
         finally:
             self.step_started = None
+        self._num_steps += 1
+        self._num_tokens += batch.size
+        self._step_s.observe(time.monotonic() - started)
+        self._rate.observe(batch.size, time.monotonic() - started)
         return True
+
+    def _measure(self) -> None:
+        self.statistics = EngineStatistics(
+            running=len(self._tasks),
+            waiting=len(self._inputs),
+            requests=self._num_requests,
+            prompt_tokens=self._num_tokens,
+            prefill_tokens=self._num_tokens,
+            prefill_tokens_per_s=self._rate.snapshot(),
+            steps=self._num_steps,
+            step_s=self._step_s.snapshot(),
+        )
 
     def _deliver(self, packed: list[tuple[EmbeddingTask, int]]) -> None:
         done: list[EmbeddingTask] = []

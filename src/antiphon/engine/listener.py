@@ -68,6 +68,7 @@ class Listener(Generic[W]):
         self._preparing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._next_connection = 0
+        self.num_refused = 0
 
     async def serve(self, path: Path) -> asyncio.Server:
         """Start listening on ``path``."""
@@ -122,6 +123,7 @@ class Listener(Generic[W]):
         num_choices = request.n if isinstance(request, Generate) else 1
         num_open = sum(self._open.values())
         if num_open + num_choices > self._service.max_requests:
+            self.num_refused += 1
             message = f"the queue is full: {num_open} texts are being generated or wait for it"
             self._send([(connection, Failed(request.id, "overloaded", message, retry_after_s=1.0))])
             return

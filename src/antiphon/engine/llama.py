@@ -16,6 +16,7 @@ import numpy as np
 from llama_cpp import llama_cpp
 from numpy.typing import NDArray
 
+from antiphon.engine.sizing import ModelFacts
 from antiphon.engine.vocabulary import Piece, Vocabulary
 
 _ctypes: Any = ctypes
@@ -80,7 +81,6 @@ class Model:
         self.num_layers: int = c.llama_model_n_layer(handle)
         self.has_encoder: bool = c.llama_model_has_encoder(handle)
         self.has_decoder: bool = c.llama_model_has_decoder(handle)
-        self.is_recurrent: bool = c.llama_model_is_recurrent(handle) or c.llama_model_is_hybrid(handle)
         self.has_sliding_window: bool = c.llama_model_n_swa(handle) > 0
 
     @property
@@ -92,6 +92,23 @@ class Model:
     def is_embedding(self) -> bool:
         """Whether the file says how its outputs are pooled into one vector: such a model embeds and does not generate."""
         return f"{self.architecture}.pooling_type" in self.metadata
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Return what the sizes of a context depend on."""
+        heads = c.llama_model_n_head_kv(self.handle)
+        width = self._number("embedding_length") // max(c.llama_model_n_head(self.handle), 1)
+        per_layer = heads * self.num_layers
+        return ModelFacts(
+            training_context=self.training_context,
+            kv_values_k=per_layer * self._number("attention.key_length", width),
+            kv_values_v=per_layer * self._number("attention.value_length", width),
+            is_embedding=self.is_embedding,
+            has_state=c.llama_model_is_recurrent(self.handle) or c.llama_model_is_hybrid(self.handle),
+        )
+
+    def _number(self, key: str, default: int = 0) -> int:
+        return int(self.metadata.get(f"{self.architecture}.{key}", default))
 
 
 class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,10 +10,10 @@ import msgspec
 from antiphon.engine.constraint import GrammarError
 from antiphon.engine.llama import Aborted, Context
 from antiphon.engine.messages import Answer, Failed
+from antiphon.engine.meter import Meter
 from antiphon.engine.sampler import BrokenLogits, Logits
 from antiphon.engine.scheduler import Scheduler
 from antiphon.engine.sequence import Copy, Sequence, Slice, Step
-from antiphon.engine.statistics import EngineStatistics
 from antiphon.engine.tasks import Key, Task
 
 Emit = Callable[[list[tuple[int, Answer]]], None]
@@ -40,7 +40,8 @@ class StepLoop:
     def __init__(self, context: Context, scheduler: Scheduler, emit: Emit) -> None:
         self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.step_started: float | None = None
-        self.statistics = EngineStatistics()
+        self._meter = Meter(scheduler, context.cells)
+        self.statistics = self._meter.snapshot()
         self._context = context
         self._scheduler = scheduler
         self._emit = emit
@@ -60,6 +61,7 @@ class StepLoop:
             if self._answers:
                 self._emit(self._answers)
                 self._answers = []
+            self.statistics = self._meter.snapshot()
 
     def cancel(self, command: CancelTask) -> None:
         """Cancel from any thread; a step that computes for nobody else is aborted within milliseconds."""
@@ -87,6 +89,7 @@ class StepLoop:
 
     def _begin(self, task: Task) -> None:
         self._tasks[task.key] = task
+        self._meter.num_requests += 1
         for sequence in task.sequences:
             self._owners[id(sequence)] = task
             self._scheduler.add(sequence)
@@ -94,12 +97,17 @@ class StepLoop:
     def _cancel(self, connection: int, request: int | None) -> None:
         keys = [key for key in self._tasks if key[0] == connection and request in (None, key[1])]
         for key in keys:
+            self._meter.num_cancelled += 1
             self._drop(self._tasks[key])
 
     def _drop(self, task: Task) -> None:
         for sequence in task.sequences:
             self._release(sequence)
+        self._end(task)
+
+    def _end(self, task: Task) -> None:
         del self._tasks[task.key]
+        self._meter.ended(*task.key)
 
     def _release(self, sequence: Sequence) -> None:
         del self._owners[id(sequence)]
@@ -127,7 +135,8 @@ class StepLoop:
         for piece in step.slices:
             tokens = piece.sequence.tokens[piece.start : piece.start + piece.count]
             batch.add(piece.sequence.slot, piece.start, tokens, piece.num_outputs)
-        self.step_started = time.monotonic()
+        num_decoding = sum(piece.count for piece in step.slices if piece.start >= piece.sequence.num_prompt)
+        started = self.step_started = time.monotonic()
         self._in_step = frozenset(self._owners[id(piece.sequence)].key for piece in step.slices)
         try:
             self._context.decode()
@@ -138,6 +147,7 @@ class StepLoop:
             self.step_started = None
             self._in_step = frozenset()
             self._context.abort(False)
+        self._meter.step(step, num_decoding, time.monotonic() - started)
         self._use(step)
 
     def _roll_back(self, step: Step) -> None:
@@ -154,11 +164,15 @@ class StepLoop:
                 row += piece.num_outputs
 
     def _hand_over(self, piece: Slice, rows: Logits) -> None:
-        task = self._owners[id(piece.sequence)]
+        task = self._owners.get(id(piece.sequence))
+        if task is None:  # another choice of the same request has just failed
+            return
         before = list(task.sequences)
         first = piece.start + piece.count - piece.num_outputs
         try:
-            self._answers.extend((task.key[0], answer) for answer in task.take(piece.sequence, first, rows))
+            for answer in task.take(piece.sequence, first, rows):
+                self._answers.append((task.key[0], answer))
+                self._meter.answer(task.key[0], answer, task.arrived)
         except BrokenLogits as error:
             self._fail(task, "internal", str(error))
             return
@@ -169,4 +183,4 @@ class StepLoop:
             if sequence not in task.sequences:
                 self._release(sequence)
         if not task.sequences:
-            del self._tasks[task.key]
+            self._end(task)

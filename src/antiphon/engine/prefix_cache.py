@@ -15,8 +15,10 @@ from collections.abc import Iterator
 
 from antiphon.engine.sequence import Copy, Remove, Sequence
 
-BLOCK = 32
+BLOCK = 64
+"""The period of llama.cpp's widest dot product over cells: a prefix of whole blocks leaves what follows in its lanes."""
 _LEAST_TAIL = 2
+_LEAST_BORROWED = 8
 Key = tuple[int, ...]
 
 
@@ -133,6 +135,26 @@ class PrefixCache:
         start, sequence.num_computed = sequence.num_computed, sequence.num_prompt - 1
         self.changes.append(Copy(leader.slot, sequence.slot, start, sequence.num_computed))
 
+    def borrow(self, sequence: Sequence, donor: Sequence) -> bool:
+        """Share what ``donor``, which runs, has beyond the same path, down to the token. False: it is still to compute that.
+
+        For the last tokens of a prompt, that are no whole block: what is borrowed is not cached for others.
+        """
+        start = sequence.num_computed
+        end = start + _common(sequence.tokens, donor.tokens, start, sequence.num_prompt - _LEAST_TAIL)
+        if end - start < _LEAST_BORROWED:
+            return True
+        if donor.num_computed < end:
+            return False
+        self.changes.append(Copy(donor.slot, sequence.slot, start, end))
+        sequence.num_computed = sequence.num_shared = end
+        return True
+
+    def may_borrow(self, sequence: Sequence) -> bool:
+        """Whether a sequence has its whole blocks and nothing else."""
+        at_border = len(sequence.path) == self._readable(sequence) == self.borders(sequence)
+        return self._share and sequence.is_fresh and at_border and sequence.num_computed == len(sequence.path) * BLOCK
+
     def computed(self, sequence: Sequence) -> None:
         """Make the claimed blocks that are computed now available to all."""
         sequence.is_fresh = False
@@ -241,3 +263,13 @@ class PrefixCache:
             self.changes.append(Remove(slot, BLOCK * len(list(parent.line()))))
             parent.keeper = slot
             self._keepers[slot] = parent
+
+
+def _common(first: list[int], second: list[int], start: int, end: int) -> int:
+    """Return how many tokens from ``start`` on, up to ``end``, are the same."""
+    count = 0
+    for one, other in zip(first[start:end], second[start:end], strict=False):
+        if one != other:
+            break
+        count += 1
+    return count

@@ -8,10 +8,14 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.listener import Listener
+from antiphon.engine.machine import resident_bytes
 from antiphon.engine.messages import Answer, Heartbeat, LoadFailed, Ready, Report
 from antiphon.engine.settings import EngineSettings
+from antiphon.engine.statistics import EngineStatistics
 from antiphon.engine.wire import frame
 
 HEARTBEAT_S = 0.25
@@ -54,7 +58,13 @@ class _Process:
                 await asyncio.sleep(HEARTBEAT_S)
                 started = self._service.loop.step_started
                 step_s = 0.0 if started is None else time.monotonic() - started
-                _report(self._reports, Heartbeat(step_s, self._service.statistics()))
+                _report(self._reports, Heartbeat(step_s, self._statistics()))
+
+    def _statistics(self) -> EngineStatistics:
+        statistics = self._service.loop.statistics
+        return msgspec.structs.replace(
+            statistics, resident_bytes=resident_bytes(), refused=statistics.refused + self._listener.num_refused
+        )
 
 
 def _report(reports: BinaryIO, report: Report) -> None:

@@ -132,7 +132,20 @@ class Scheduler:
                 return False
             self.cache.fork(sequence, leader)
         sequence.leader = None
-        return self.cache.advance(sequence)
+        return self.cache.advance(sequence) and self._may_go_on(sequence)
+
+    def _may_go_on(self, sequence: Sequence) -> bool:
+        """Borrow the rest of a prompt from an older sequence. False: that one is still to compute it."""
+        if not self.cache.may_borrow(sequence):
+            return True
+        for donor in self._running:
+            if donor is sequence:
+                return True
+            if donor.path[: len(sequence.path)] == sequence.path and not self.cache.borrow(sequence, donor):
+                return False
+            if sequence.num_computed > BLOCK * len(sequence.path):
+                return True
+        return True
 
     def _preempt(self) -> None:
         sequence = self._running.pop()

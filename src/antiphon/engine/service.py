@@ -10,12 +10,16 @@ from antiphon.engine.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.llama import MAX_SEQUENCE_IDS, Context, ContextSettings, LlamaError, Model
 from antiphon.engine.loop import CancelTask, Emit, StepLoop
+from antiphon.engine.machine import free_memory
 from antiphon.engine.messages import Answer, Embed, Failed, Generate, ModelInfo, Request, Score, Tokenize, Tokenized
 from antiphon.engine.scheduler import Scheduler
 from antiphon.engine.settings import EngineSettings
-from antiphon.engine.statistics import EngineStatistics
+from antiphon.engine.sizing import Machine, choose
 from antiphon.engine.tasks import Generation, Scoring, Task
 from antiphon.engine.vocabulary import PromptError
+
+_INTERLEAVED_SIZE = 128
+"""Prompt tokens in a step that also decodes: about what makes a step twice as long on a CPU."""
 
 
 class Refused(Exception):  # noqa: N818 - named after what happened
@@ -41,51 +45,50 @@ class ModelService:
         self._model = load_model(settings)
         self._settings = settings
         self._grammars = GrammarCompiler(self._model.vocabulary)
-        self.context_length = settings.context_size or self._model.training_context
-        self._num_sequences = settings.num_sequences or 32
+        self._sizes = choose(settings, self._model.facts, _machine())
+        self.context_length = self._sizes.context_size
         self._context = self._make_context()
         self.loop = self._make_loop(emit)
-        self.max_requests = self._num_sequences + settings.max_queue
+        self.max_requests = self._sizes.num_sequences + settings.max_queue
         self.info = self._describe()
 
     def _make_context(self) -> Context:
-        is_embedding = self._model.is_embedding
-        cells = self._settings.cache_size or self.context_length * (1 if is_embedding else 4)
-        batch_size = self._settings.batch_size or 512
-        if is_embedding:
-            batch_size = max(batch_size, self.context_length)
-        cores = len(os.sched_getaffinity(0))
-        settings = ContextSettings(
-            cells=max(cells, batch_size),
-            batch_size=batch_size,
-            micro_batch_size=batch_size if is_embedding else self._settings.micro_batch_size or batch_size,
-            num_sequences=MAX_SEQUENCE_IDS,
-            threads=self._settings.threads or cores,
-            batch_threads=self._settings.batch_threads or cores,
-            kv_type_k=self._settings.kv_type_k,
-            kv_type_v=self._settings.kv_type_v,
-            flash_attention=bool(self._settings.flash_attention),
-            embeddings=is_embedding,
+        sizes, settings = self._sizes, self._settings
+        chosen = ContextSettings(
+            cells=sizes.cells,
+            batch_size=sizes.batch_size,
+            micro_batch_size=sizes.micro_batch_size,
+            num_sequences=self._num_slots,
+            threads=sizes.threads,
+            batch_threads=sizes.batch_threads,
+            kv_type_k=settings.kv_type_k,
+            kv_type_v=settings.kv_type_v,
+            flash_attention=sizes.flash_attention,
+            embeddings=self._model.is_embedding,
         )
-        self._context_settings = settings
         try:
-            return Context(self._model, settings)
+            return Context(self._model, chosen)
         except LlamaError as error:
             raise EngineStartFailed(
-                f"the context of {settings.cells} tokens could not be made: {error}",
+                f"the context of {sizes.cells} cells could not be made: {error}",
                 hint="Serve with a smaller `context_size` or `cache_size`.",
             ) from error
+
+    @property
+    def _num_slots(self) -> int:
+        """Sequence ids: plenty, where one costs nothing; one for each running sequence, where it has a state."""
+        return self._sizes.num_sequences if self._model.facts.has_state else MAX_SEQUENCE_IDS
 
     def _make_loop(self, emit: Emit) -> StepLoop | EmbeddingLoop:
         if self._model.is_embedding:
             return EmbeddingLoop(self._context, max_sequences=MAX_SEQUENCE_IDS, emit=emit)
         scheduler = Scheduler(
             cells=self._context.cells,
-            slots=MAX_SEQUENCE_IDS,
-            num_sequences=self._num_sequences,
-            batch_size=self._context_settings.batch_size,
-            interleaved_size=128,
-            share=self._settings.prefix_cache and not (self._model.is_recurrent or self._model.has_sliding_window),
+            slots=self._num_slots,
+            num_sequences=self._sizes.num_sequences,
+            batch_size=self._sizes.batch_size,
+            interleaved_size=_INTERLEAVED_SIZE,
+            share=self._settings.prefix_cache and not (self._model.facts.has_state or self._model.has_sliding_window),
         )
         return StepLoop(self._context, scheduler, emit)
 
@@ -110,10 +113,6 @@ class ModelService:
     def cancel(self, connection: int, request: int | None = None) -> None:
         """Stop one request, or all of a connection's."""
         self.loop.cancel(CancelTask(connection, request))
-
-    def statistics(self) -> EngineStatistics:
-        """Return the state of now; safe from any thread."""
-        return self.loop.statistics
 
     def _prepare(self, key: tuple[int, int], request: Request) -> Task | EmbeddingTask | Answer:
         vocabulary = self._model.vocabulary
@@ -205,9 +204,23 @@ class ModelService:
             fim_tokens=fim if len(fim) == 3 else {},  # noqa: PLR2004 - all three or none
             metadata=model.metadata,
             is_embedding=model.is_embedding,
-            settings={key: str(value) for key, value in msgspec.structs.asdict(self._context_settings).items()},
+            settings=self._chosen(),
             mark_ids=vocabulary.marks,
         )
+
+    def _chosen(self) -> dict[str, str]:
+        chosen = msgspec.structs.asdict(self._sizes) | {
+            "kv_type_k": self._settings.kv_type_k,
+            "kv_type_v": self._settings.kv_type_v,
+            "prefix_cache": self._settings.prefix_cache,
+            "notes": "; ".join(self._sizes.notes),
+        }
+        return {key: str(value) for key, value in chosen.items()}
+
+
+def _machine() -> Machine:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(cores, free_memory())
 
 
 def load_model(settings: EngineSettings) -> Model:

@@ -1,0 +1,111 @@
+"""Chooses what the settings leave open, from the model's metadata and the machine. Pure: the facts are given."""
+
+import msgspec
+
+from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.settings import EngineSettings
+
+_KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32}  # fmt: skip
+_MEMORY_SHARE = 0.6
+"""Of the memory that is free, so much may become KV cache; the rest is for buffers and for others."""
+_MOST_CONTEXTS = 4
+_LEAST_CONTEXT = 512
+_SPARE_CELLS = 256
+BATCH_SIZE = 512
+NUM_SEQUENCES = 32
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What sizes depend on. ``kv_values`` are numbers stored per token in all layers, for keys and for values each."""
+
+    training_context: int
+    kv_values_k: int
+    kv_values_v: int
+    is_embedding: bool
+    has_state: bool
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """Cores this process may use, and bytes of memory that are free now that the model is loaded."""
+
+    cores: int
+    free_bytes: int
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """Every size, chosen or given. ``notes`` say in words why one is smaller than the model allows."""
+
+    context_size: int
+    cells: int
+    batch_size: int
+    micro_batch_size: int
+    num_sequences: int
+    threads: int
+    batch_threads: int
+    flash_attention: bool
+    kv_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Sizes:
+    """Return the sizes to serve with.
+
+    Raises:
+        EngineStartFailed: what the user set does not fit the memory, or contradicts itself.
+    """
+    per_cell = model.kv_values_k * _KV_BYTES[settings.kv_type_k] + model.kv_values_v * _KV_BYTES[settings.kv_type_v]
+    affordable = int(_MEMORY_SHARE * machine.free_bytes / per_cell) if per_cell else 2**31
+    context, notes = _context(settings, model, affordable)
+    batch = settings.batch_size or BATCH_SIZE
+    if model.is_embedding:
+        # An input is one micro-batch: attention over it is not causal.
+        batch = max(batch, context)
+    cells = settings.cache_size or _cells(model, context, affordable)
+    if not model.is_embedding and cells < context:
+        raise EngineStartFailed(
+            f"cache_size {cells} is smaller than the context of {context} tokens",
+            hint="Raise `cache_size`, or set a smaller `context_size`.",
+        )
+    micro_batch = batch if model.is_embedding else min(settings.micro_batch_size or batch, batch)
+    return Sizes(
+        context_size=context,
+        cells=max(cells, batch),
+        batch_size=batch,
+        micro_batch_size=micro_batch,
+        num_sequences=settings.num_sequences or NUM_SEQUENCES,
+        threads=settings.threads or machine.cores,
+        batch_threads=settings.batch_threads or machine.cores,
+        flash_attention=_flash_attention(settings),
+        kv_bytes=int(per_cell * cells),
+        notes=tuple(notes),
+    )
+
+
+def _context(settings: EngineSettings, model: ModelFacts, affordable: int) -> tuple[int, list[str]]:
+    if settings.context_size is not None:
+        if settings.context_size > affordable:
+            raise EngineStartFailed(
+                f"a context of {settings.context_size} tokens needs more memory than is free ({affordable} tokens would fit)",
+                hint=f"Set `context_size` to at most {affordable}, or a quantised `kv_type_k`.",
+            )
+        return settings.context_size, []
+    if model.training_context <= affordable:
+        return model.training_context, []
+    context = affordable // _LEAST_CONTEXT * _LEAST_CONTEXT
+    if not context:
+        raise EngineStartFailed("there is no memory left for a KV cache", hint="Use a smaller model, or free memory.")
+    return context, [
+        f"context_size {context}: the model's own {model.training_context} tokens do not fit the free memory"
+    ]
+
+
+def _cells(model: ModelFacts, context: int, affordable: int) -> int:
+    if model.is_embedding:
+        return context
+    return max(context, min(_MOST_CONTEXTS * context, 16384, affordable)) + _SPARE_CELLS
+
+
+def _flash_attention(settings: EngineSettings) -> bool:
+    if settings.flash_attention is not None:
+        return settings.flash_attention
+    return settings.kv_type_v not in {"f32", "f16", "bf16"}

@@ -1,0 +1,65 @@
+"""What is chosen where the settings leave it open."""
+
+from pathlib import Path
+
+import pytest
+
+from antiphon.engine import EngineSettings, EngineStartFailed
+from antiphon.engine.sizing import Machine, ModelFacts, choose
+from antiphon.errors import ConfigError
+
+GIB = 2**30
+SMALL = ModelFacts(training_context=8192, kv_values_k=5760, kv_values_v=5760, is_embedding=False, has_state=False)
+LARGE = ModelFacts(training_context=131072, kv_values_k=32768, kv_values_v=32768, is_embedding=False, has_state=False)
+MACHINE = Machine(cores=4, free_bytes=16 * GIB)
+
+
+def settings(**given: object) -> EngineSettings:
+    return EngineSettings(model_path=Path("model.gguf"), **given)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_small_model_gets_its_whole_context() -> None:
+    """The context is the model's own, and there are cells for more than one."""
+    sizes = choose(settings(), SMALL, MACHINE)
+    assert sizes.context_size == 8192
+    assert sizes.cells > 8192
+    assert (sizes.threads, sizes.flash_attention, sizes.notes) == (4, False, ())
+
+
+def test_a_context_that_does_not_fit_is_smaller_and_said() -> None:
+    """Where memory does not hold the model's own context, the one that fits is taken and named in a note."""
+    sizes = choose(settings(), LARGE, MACHINE)
+    assert sizes.context_size < 131072
+    assert sizes.kv_bytes < 16 * GIB
+    assert str(sizes.context_size) in sizes.notes[0]
+
+
+def test_what_the_user_set_is_never_made_smaller() -> None:
+    """A context that was asked for and does not fit fails, with one that would."""
+    with pytest.raises(EngineStartFailed) as caught:
+        choose(settings(context_size=131072), LARGE, MACHINE)
+    assert "context_size" in caught.value.hint
+    with pytest.raises(EngineStartFailed, match="cache_size 100"):
+        choose(settings(cache_size=100), SMALL, MACHINE)
+
+
+def test_quantised_values_need_flash_attention() -> None:
+    """A quantised value cache turns flash attention on, and a user's own word prevails."""
+    assert choose(settings(kv_type_v="q8_0"), SMALL, MACHINE).flash_attention
+    assert choose(settings(flash_attention=True), SMALL, MACHINE).flash_attention
+
+
+def test_an_embedding_model_takes_an_input_in_one_batch() -> None:
+    """Attention without causality needs the whole input in one micro-batch."""
+    facts = ModelFacts(training_context=2048, kv_values_k=0, kv_values_v=0, is_embedding=True, has_state=False)
+    sizes = choose(settings(), facts, MACHINE)
+    assert sizes.batch_size == sizes.micro_batch_size == 2048
+
+
+@pytest.mark.parametrize(
+    "given", [{"threads": 0}, {"num_sequences": 1000}, {"context_size": -5}, {"step_timeout_s": 0}]
+)
+def test_values_out_of_range_name_the_setting(given: dict[str, int]) -> None:
+    """A setting that cannot be is refused where it is made."""
+    with pytest.raises(ConfigError, match=next(iter(given))):
+        settings(**given)
