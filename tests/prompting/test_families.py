@@ -200,7 +200,7 @@ def test_several_turns(name: str) -> None:
 def test_templates_without_tools(name: str) -> None:
     """A template that knows no tools gets the generic syntax, and the model is told in words."""
     plan = resolved(family(name).plan(request(mode="required")))
-    assert '"name": "get_weather"' in text_of(plan)
+    assert "Tool get_weather: Get the weather in a city.\n- city (string, required)\n- days (integer)" in text_of(plan)
     text = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
     thought = "</think>" if name == "deepseek_r1" else ""
     assert read(plan, [thought + text]) == ([("get_weather", {"city": "Rome"})], "", "", "tool_calls")

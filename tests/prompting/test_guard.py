@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.prompting.errors import PromptError
@@ -55,6 +55,7 @@ def test_private_use_exhausted() -> None:
         GUARD.cover().protect(["".join(map(chr, range(0xF0000, 0x10FFFE))), "<s>"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from([*TOKENS, "a", " ", "<", "|", "im_", "\U000f0000"])).map("".join), min_size=1))
 def test_round_trip(values: list[str]) -> None:
     """Whatever users write comes out letter for letter, and no special piece holds a control token."""

@@ -1,10 +1,10 @@
 """What a model is told in words, where its template has no place for it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from antiphon.prompting.schema import shown_parameters
-from antiphon.prompting.syntax import ToolSyntax, as_json
+from antiphon.prompting.syntax import as_json
 from antiphon.prompting.turns import Turn
 from antiphon.protocol.chat import JsonObjectFormat, JsonSchemaFormat, Tool
 
@@ -21,15 +21,38 @@ def tool_value(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def tools_in_words(tools: Sequence[Tool], syntax: ToolSyntax) -> str:
-    """Describe the tools and the way to call them."""
-    listed = "\n".join(as_json(tool_value(tool)["function"]) for tool in tools)
-    example = syntax.write([("NAME", '{"PARAMETER": "VALUE"}')])
-    return (
-        "You can call these tools to help with the user's request:\n"
-        f"<tools>\n{listed}\n</tools>\n"
-        f"To call a tool, answer with its name and arguments in this form:\n{example}"
-    )
+def tools_in_words(tools: Sequence[Tool]) -> str:
+    """Describe the tools to a model whose template does not.
+
+    A list in words serves small models better than the schema as JSON does; how a call is written needs no words,
+    since the grammar holds it.
+    """
+    described = "\n\n".join(_in_words(tool) for tool in tools)
+    return f"You call tools. Take the arguments from the user's words.\n\n{described}"
+
+
+def _in_words(tool: Tool) -> str:
+    lines = [f"Tool {tool.name}: {tool.description}" if tool.description else f"Tool {tool.name}"]
+    if tool.kind == "custom":
+        return f"{lines[0]}\nIts input is plain text."
+    parameters = shown_parameters(tool)
+    required = cast("list[str]", parameters.get("required") or [])
+    for name, schema in cast("dict[str, Any]", parameters.get("properties") or {}).items():
+        lines.append(_parameter(name, schema, is_required=name in required))
+    if any(key in parameters for key in ("anyOf", "oneOf", "allOf", "$ref", "$defs", "patternProperties")):
+        lines.append(f"JSON Schema of its arguments: {as_json(parameters)}")
+    return "\n".join(lines)
+
+
+def _parameter(name: str, schema: Any, *, is_required: bool) -> str:
+    known: dict[str, Any] = cast("dict[str, Any]", schema) if isinstance(schema, dict) else {}
+    kind = known.get("type")
+    shown = kind if isinstance(kind, str) and kind not in {"object", "array"} else as_json(schema)
+    if "enum" in known and isinstance(kind, str):
+        shown += ", one of " + ", ".join(as_json(choice) for choice in known["enum"])
+    mark = ", required" if is_required else ""
+    description = known.get("description")
+    return f"- {name} ({shown}{mark}){f': {description}' if description else ''}"
 
 
 def form_in_words(form: JsonSchemaFormat | JsonObjectFormat) -> str:

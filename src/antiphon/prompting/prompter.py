@@ -172,7 +172,7 @@ class ChatPrompter:
         messages, described, words = msgspec.convert(plain, tuple[list[Message], list[Tool], list[str]])
         assert voice.syntax is not None
         if described:
-            words = [tools_in_words(described, voice.syntax), *words]
+            words = [tools_in_words(described), *words]
         return with_instructions(written_turns(messages, voice.syntax), words), None
 
     def _layout(self, voice: Voice, request: ChatRequest, tools: tuple[Tool, ...], rendered: str) -> Layout:
