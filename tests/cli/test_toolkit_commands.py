@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +13,7 @@ from typing import NamedTuple
 import pytest
 from tests.serving import Running, running
 
-from antiphon.backends.script import Script
+from antiphon.backends.script import Pattern, Reply, Script
 from antiphon.backends.scripted import ScriptedBackend
 from antiphon.cli.root import main
 
@@ -29,9 +31,13 @@ Command = Callable[..., Ended]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
-    with running(
-        ScriptedBackend(Script(models=(CHAT,), embedding_models=(EMBEDDING,))), tmp_path_factory.mktemp("home")
-    ) as up:
+    review = '{"product": "lamp", "stars": 4, "pros": ["bright"]}'
+    replies = (
+        Reply(match=Pattern(last_message="bright lamp"), text=review),
+        Reply(match=Pattern(last_message="price unknown"), text='{"price": null}'),
+    )
+    script = Script(models=(CHAT, "gpt-4o"), embedding_models=(EMBEDDING,), replies=replies)
+    with running(ScriptedBackend(script), tmp_path_factory.mktemp("home")) as up:
         yield up
 
 
@@ -155,3 +161,37 @@ def test_doctor_tells_scripts(antiphon: Command, tmp_path: Path) -> None:
     assert "mend: antiphon serve" in broken.out
     (tmp_path / "a.json").write_text('{"choices": [{"finish_reason": "length"}], "usage": {"completion_tokens": 5}}')
     assert "max_tokens=5" in antiphon("doctor", "--answer", str(tmp_path / "a.json"), "--max-tokens", "5").out
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "toolkit" / "commands.md"
+LINES = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_of_the_page_works(
+    antiphon: Command, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of docs/toolkit/commands.md, with the files they name, end well; what jq reads is JSON with that key."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "manual").mkdir()
+    (tmp_path / "manual" / "keys.md").write_text("# Keys\n\nRotate a key with one command. Keep backups.")
+    (tmp_path / "notes.txt").write_text("A first note.\nA second note.\n")
+    (tmp_path / "review.txt").write_text("A bright lamp, four stars.")
+    body = {"model": EMBEDDING, "input": "a text"}
+    request = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": body}
+    (tmp_path / "requests.jsonl").write_text(json.dumps(request) + "\n")
+    words = shlex.split(line)
+    stdin, jq = "", ""
+    if words[0] == "cat":
+        stdin, words = Path(words[1]).read_text(), words[3:]
+    if "jq" in words:
+        words, jq = words[: words.index("|")], words[-1]
+    ended = antiphon(*words[1:], stdin=stdin)
+    assert ended.status == 0, ended.err
+    assert ended.out
+    if jq:
+        assert jq.strip(".") in json.loads(ended.out)

@@ -8,14 +8,21 @@ from pydantic import BaseModel
 
 from antiphon import (
     AsyncChat,
+    AsyncIndex,
     AsyncReplyStream,
     AsyncResultStream,
     Budget,
     Cascade,
     Chat,
+    Chunking,
     CircuitBreaker,
+    CitedAnswer,
+    Document,
+    Embeddings,
     Fallback,
     HistoryPolicy,
+    Hit,
+    Index,
     Price,
     PriceTable,
     Reply,
@@ -29,16 +36,20 @@ from antiphon import (
     Tool,
     ToolCall,
     ToolLimits,
+    UpdateReport,
     Usage,
+    aembed,
     aextract,
     cascade,
     cost_of,
     count_tokens,
+    embed,
     extract,
     extract_many,
     stream_items,
     tool,
 )
+from antiphon.toolkit.bulk import BulkReport, Request, read_results, run
 
 
 class Person(BaseModel):
@@ -118,6 +129,24 @@ async def from_a_loop() -> None:
         assert_type(chat.stream_parse(Person, "x"), AsyncResultStream[Any, Person])
     assert_type((await aextract(Person, "x")).parsed, Person)
     assert_type(await asynchronous("Oslo"), list[str])
+
+
+def documents() -> None:
+    assert_type(embed(["a"], model="m", dimensions=8, client=OpenAI(), cache=False), Embeddings)
+    with Index("i.sqlite", client=OpenAI(), chunking=Chunking(tokens=100, overlap=10)) as index:
+        assert_type(index.update([Document("id", "text", metadata={"year": 2026})]), UpdateReport)
+        assert_type(index.search("question", limit=3, where={"year": {"$gte": 2020}}, mode="hybrid"), list[Hit])
+        assert_type(index.answer("question", num_sources=2, temperature=0), CitedAnswer)
+    requests = [Request.chat("a", "hi", model="m", max_tokens=5), Request.parse("b", Person, "who?", model="m")]
+    assert_type(run(requests, "out.jsonl", client=OpenAI(), rpm=1, tpm=1, concurrency=1), BulkReport)
+    for result in read_results("out.jsonl"):
+        assert_type(result.parsed(Person), Person)
+
+
+async def documents_from_a_loop() -> None:
+    assert_type(await aembed(["a"], client=AsyncOpenAI()), Embeddings)
+    async with AsyncIndex("i.sqlite", client=AsyncOpenAI()) as index:
+        assert_type(await index.search("question"), list[Hit])
 
 
 def made(given: Tool[..., Any]) -> str:

@@ -207,3 +207,18 @@ def test_2200_requests_under_limits_killed_twice(tmp_path: Path) -> None:
     results = list(read_results(tmp_path / "out.jsonl"))
     assert [r.custom_id for r in results] == [r.custom_id for r in requests]
     assert all(r.is_ok for r in results)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_our_own_server_s_budget_is_used_without_one_429(tmp_path: Path) -> None:
+    """Nearly two minutes' worth of requests under learnt limits: none is refused, and 95 % of the budget is used."""
+    rpm = 60
+    accounts = AccountSettings(rpm=rpm, tpm=20_000)
+    requests = [Request.chat(f"chat-{n}", f"message {n}", model=CHAT, max_tokens=40) for n in range(119)]
+    with running(backend(), tmp_path, accounts=accounts) as up, openai.OpenAI(base_url=up.url, api_key="any") as client:
+        report = run(requests, tmp_path / "o.jsonl", client=client)
+    statistics = report.statistics
+    assert (statistics.num_succeeded, statistics.num_retries) == (119, 0)
+    # The bucket is empty at the start and leaks at the limit.
+    assert statistics.num_succeeded / (rpm * (statistics.seconds / 60 + 1)) >= 0.95
