@@ -22,10 +22,11 @@ def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """--help of each command works and says what it does."""
+    """--help of each command works, and the list of commands says what each is for."""
     status, out, _ = run(capsys, command, "--help")
     assert status == 0
-    assert command in out
+    assert f"antiphon {command}" in out
+    assert COMMANDS[command][1] in run(capsys, "--help")[1]
 
 
 def test_an_error_is_one_line_with_its_fix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ class Server:
 
     def _explained(self, error: openai.APIError, client: openai.OpenAI) -> AntiphonError:
         if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
-            hint = "antiphon serve" if self.base_url == LOCAL_URL else "antiphon doctor"
+            hint = "start one with: antiphon serve" if self.base_url == LOCAL_URL else "see why with: antiphon doctor"
             return AntiphonError(f"cannot reach {self.base_url}", hint=hint)
         finding = explain(error, Connection(client))
         return AntiphonError(finding.message, hint=finding.fix)

@@ -16,24 +16,24 @@ app = App(
     version=f"antiphon {__version__}",
 )
 
-# Named as text, so that a command loads only its own module.
+# Named as text, so that a command loads only its own module; what each does is said here for the same reason.
 COMMANDS = {
-    "serve": "antiphon.cli.serve:serve",
-    "models": "antiphon.cli.models:app",
-    "keys": "antiphon.cli.keys:app",
-    "usage": "antiphon.cli.usage:app",
-    "chat": "antiphon.cli.chat:chat",
-    "ask": "antiphon.cli.ask:app",
-    "extract": "antiphon.cli.extract:app",
-    "embed": "antiphon.cli.embed:app",
-    "search": "antiphon.cli.search:app",
-    "bulk": "antiphon.cli.bulk:app",
-    "tokens": "antiphon.cli.tokens:app",
-    "doctor": "antiphon.cli.doctor:app",
-    "tour": "antiphon.cli.tour:app",
+    "serve": ("antiphon.cli.serve:serve", "Serve the OpenAI API on this machine."),
+    "models": ("antiphon.cli.models:app", "List, fetch, show and remove models."),
+    "keys": ("antiphon.cli.keys:app", "Create, list, revoke and rotate API keys."),
+    "usage": ("antiphon.cli.usage:app", "Show what was used and what it cost."),
+    "chat": ("antiphon.cli.chat:chat", "Talk to a model in the terminal."),
+    "ask": ("antiphon.cli.ask:app", "Ask one question."),
+    "extract": ("antiphon.cli.extract:app", "Read an object of named fields from a text."),
+    "embed": ("antiphon.cli.embed:app", "Embed texts."),
+    "search": ("antiphon.cli.search:app", "Index a folder, search it, ask it."),
+    "bulk": ("antiphon.cli.bulk:app", "Run thousands of requests under limits; resumes."),
+    "tokens": ("antiphon.cli.tokens:app", "Count the tokens of a text or a conversation."),
+    "doctor": ("antiphon.cli.doctor:app", "Find what is wrong with key, URL, network or server."),
+    "tour": ("antiphon.cli.tour:app", "The whole guide to the API in ten steps."),
 }
-for _name, _target in COMMANDS.items():
-    app.command(_target, name=_name)
+for _name, (_target, _help) in COMMANDS.items():
+    app.command(_target, name=_name, help=_help)
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
