@@ -189,6 +189,28 @@ async def test_a_chat_answers_one_message_at_a_time(endpoint: Endpoint) -> None:
             break
 
 
+def test_a_stream_belongs_where_it_is_first_read(endpoint: Endpoint) -> None:
+    """What was said between its making and its reading is not lost."""
+    chat = Chat(client=endpoint.client())
+    later = chat.stream("later")
+    chat.send("sooner")
+    list(later)
+    assert [turn.messages[0]["content"] for turn in chat.turns] == ["sooner", "later"]
+
+
+def test_a_tool_may_have_a_chat_of_its_own(endpoint: Endpoint) -> None:
+    """A synchronous one, since a plain function runs in a thread and not in the loop."""
+    other = Endpoint([answer("from inside")])
+
+    def ask_colleague(question: str) -> str:
+        """Ask."""
+        return Chat(client=other.client()).send(question).text
+
+    endpoint.replies = [answer(None, calls=[("c", "ask_colleague", '{"question": "q"}')]), answer("done")]
+    chat = Chat(client=endpoint.client(), tools=[ask_colleague])
+    assert chat.send("go").tool_results[0].content == "from inside"
+
+
 def test_old_turns_are_left_out_within_the_context_that_the_server_tells(endpoint: Endpoint) -> None:
     """The reply says what went; the chat keeps everything for its export."""
     endpoint.routes = {"/v1/models": json_route({"data": [{"id": "m", "context_length": 200}]})}

@@ -41,7 +41,11 @@ class _Talking(ChatState):
         await self._run(exchange)
         return self._commit_continuation(exchange)
 
-    async def _events(self, exchange: Exchange[T], *, pin: bool) -> AsyncGenerator[Event | Reply[T]]:
+    async def _events(
+        self, content: Content, request: dict[str, Any], output: OutputSchema[T] | None, *, pin: bool
+    ) -> AsyncGenerator[Event | Reply[T]]:
+        # Made when the stream is first read: until then the conversation may go on.
+        exchange = self._exchange(content, request, output)
         self._is_busy = True
         try:
             async for event in exchange.run(stream=True):
@@ -53,7 +57,7 @@ class _Talking(ChatState):
     def _partials(
         self, schema: OutputSchema[T], content: Content, request: dict[str, Any]
     ) -> AsyncGenerator[Any | Reply[T]]:
-        return read_partials(self._events(self._exchange(content, request, schema), pin=False), schema)
+        return read_partials(self._events(content, request, schema, pin=False), schema)
 
     async def _count(self) -> TokenCount:
         return await count_through(self._connection, self.messages, self.model, self._options.toolbox.definitions)
@@ -93,7 +97,8 @@ class AsyncChat(_Talking):
         return await self._parse(output, content, request, pin=pin)
 
     def stream(self, content: Content, *, pin: bool = False, **request: Any) -> AsyncReplyStream[None]:
-        return AsyncReplyStream(self._events(self._exchange(content, request, None), pin=pin))
+        parts: AsyncGenerator[Event | Reply[None]] = self._events(content, request, None, pin=pin)
+        return AsyncReplyStream(parts)
 
     def stream_parse(self, output: type[T], content: Content, **request: Any) -> AsyncResultStream[Any, T]:
         return AsyncResultStream(self._partials(describe_output(output), content, request))
@@ -154,7 +159,8 @@ class Chat(_Talking):
 
     def stream(self, content: Content, *, pin: bool = False, **request: Any) -> ReplyStream[None]:
         """Send a message and return its answer as it comes. Nothing is sent before the first iteration."""
-        return ReplyStream(self._events(self._exchange(content, request, None), pin=pin))
+        parts: AsyncGenerator[Event | Reply[None]] = self._events(content, request, None, pin=pin)
+        return ReplyStream(parts)
 
     def stream_parse(self, output: type[T], content: Content, **request: Any) -> ResultStream[Any, T]:
         """Send a message and iterate what its answer says so far, as plain data; ``reply.parsed`` is the valid whole.

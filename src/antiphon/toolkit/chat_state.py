@@ -61,7 +61,6 @@ class ChatState:
         if unknown := options.keys() - _KNOWN:
             raise TypeError(f"A chat has no options {sorted(unknown)!r}; it has {sorted(_KNOWN)!r}")
         self._connection = connection
-        self._given = options
         self._options = _exchange_options(options)
         self._caller = Caller(connection, options)
         self._history = History(system=system, reminder=_reminder(system, options.get("reinforce", False)))
@@ -135,7 +134,7 @@ class ChatState:
                 hint="await the first answer, or take a fork() for each branch",
             )
         message: Message = {"role": "user", "content": content if isinstance(content, str) else list(content)}
-        options = _exchange_options({**self._given, "request": {**self._given.get("request", {}), **request}})
+        options = replace(self._options, request={**self._options.request, **request})
         return Exchange(
             self._connection, self._caller, options, history=self._history, pending=[message], output=output
         )
