@@ -204,5 +204,5 @@ async def test_concurrency_is_freed_by_settling(tmp_path: Path) -> None:
     await first.settle(outcome())
     await (await admit(accounts, principal)).settle(outcome())
     await second.settle(outcome())
-    assert accounts.statistics().limiter.num_in_flight == 0
+    assert accounts.statistics().limiter.in_flight == 0
     await accounts.aclose()

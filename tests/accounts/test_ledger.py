@@ -60,7 +60,7 @@ async def test_rows_are_there_soon_without_anybody_asking(accounts: Accounts) ->
     """The ledger writes by itself within its bound."""
     await request(accounts)
     assert await count(accounts) == 0
-    await until(lambda: accounts.statistics().ledger.num_written == 1)
+    await until(lambda: accounts.statistics().ledger.written_total == 1)
     assert await count(accounts) == 1
 
 
@@ -105,11 +105,11 @@ async def test_rows_wait_while_the_database_does_not_answer(accounts: Accounts) 
     async with accounts.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE usage RENAME TO away"))
     await request(accounts)
-    await until(lambda: accounts.statistics().ledger.num_failures > 0)
-    assert accounts.statistics().ledger.num_waiting == 1
+    await until(lambda: accounts.statistics().ledger.failures_in_a_row > 0)
+    assert accounts.statistics().ledger.waiting == 1
     async with accounts.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE away RENAME TO usage"))
-    await until(lambda: accounts.statistics().ledger.num_written == 1)
+    await until(lambda: accounts.statistics().ledger.written_total == 1)
     assert await count(accounts) == 1
 
 

@@ -182,4 +182,4 @@ async def test_without_limits_all_pass(bench: Bench) -> None:
         assert decision.readings == ()
         await bench.settle(decision, 1)
     statistics = bench.limiter.statistics()
-    assert (statistics.num_admitted, statistics.num_in_flight) == (100, 0)
+    assert (statistics.admitted_total, statistics.in_flight) == (100, 0)

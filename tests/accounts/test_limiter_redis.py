@@ -110,5 +110,5 @@ async def test_redis_away_admits_when_told_to(tmp_path: Path) -> None:
         assert decision.reservation is not None
         assert decision.headers() == {}
         decision.reservation.settle(1)
-    assert limiter.statistics().num_uncounted == 3
+    assert limiter.statistics().uncounted_total == 3
     await limiter.aclose()

@@ -118,8 +118,8 @@ def test_faults_of_the_settings(tmp_path: Path) -> None:
     ):
         with pytest.raises(openai.InternalServerError):
             client.with_options(max_retries=0).chat.completions.create(model=MODEL, messages=MESSAGES)
-        assert up.service.accounts.statistics().limiter.num_in_flight == 0
-        assert up.service.accounts.statistics().limiter.num_admitted == 1
+        assert up.service.accounts.statistics().limiter.in_flight == 0
+        assert up.service.accounts.statistics().limiter.admitted_total == 1
 
 
 def drawn(faults: Faults, header: str | None, n: int) -> list[bool]:

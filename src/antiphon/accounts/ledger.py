@@ -32,11 +32,11 @@ _log = structlog.get_logger("antiphon.accounts")
 
 
 class LedgerStatistics(msgspec.Struct, frozen=True):
-    """``num_waiting`` rows are in memory alone; ``num_failures`` counts commits in a row that did not work."""
+    """``waiting`` rows are in memory alone; ``failures_in_a_row`` counts commits in a row that did not work."""
 
-    num_written: int
-    num_waiting: int
-    num_failures: int
+    written_total: int
+    waiting: int
+    failures_in_a_row: int
 
 
 class Ledger:
@@ -88,7 +88,7 @@ class Ledger:
         except (SQLAlchemyError, OSError) as error:
             pause_s = _RETRY_AFTER_S[min(self._num_failures, len(_RETRY_AFTER_S) - 1)]
             self._num_failures += 1
-            _log.warning("ledger_cannot_write", error=str(error), num_waiting=len(self._waiting), retry_in_s=pause_s)
+            _log.warning("ledger_cannot_write", error=str(error), waiting=len(self._waiting), retry_in_s=pause_s)
             self._wake.set()
             await self._pause(pause_s)
 

@@ -62,6 +62,10 @@ class _Live:
         for part in self._service.backend.statistics():
             for name, value in msgspec.structs.asdict(part.values).items():
                 _add(families, f"antiphon_{part.part}_{name}", part.labels, value)
+        accounts = self._service.accounts.statistics()
+        for part, values in (("limiter", accounts.limiter), ("ledger", accounts.ledger)):
+            for name, value in msgspec.structs.asdict(values).items():
+                _add(families, f"antiphon_{part}_{name}", {}, value)
         yield from families.values()
 
 

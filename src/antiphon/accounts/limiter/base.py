@@ -44,18 +44,18 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class LimiterStatistics(msgspec.Struct, frozen=True):
-    """Counts since the start, but ``num_buckets`` and ``num_in_flight``, which are of now.
+    """Counts since the start, but ``buckets`` and ``in_flight``, which are of now.
 
-    ``num_uncounted``: admitted without a limit because Redis was away; ``num_unsettled``: corrections lost to it
+    ``uncounted_total``: admitted without a limit because Redis was away; ``unsettled_total``: corrections lost to it
     (the reservation then stands, and leaks away in its time).
     """
 
-    num_admitted: int = 0
-    num_refused: int = 0
-    num_in_flight: int = 0
-    num_buckets: int | None = None
-    num_uncounted: int = 0
-    num_unsettled: int = 0
+    admitted_total: int = 0
+    refused_total: int = 0
+    in_flight: int = 0
+    buckets: int | None = None
+    uncounted_total: int = 0
+    unsettled_total: int = 0
 
 
 class Limiter(Protocol):

@@ -98,10 +98,10 @@ class MemoryLimiter:
 
     def statistics(self) -> LimiterStatistics:
         return LimiterStatistics(
-            num_admitted=self._num_admitted,
-            num_refused=self._num_refused,
-            num_in_flight=sum(self._in_flight.values()),
-            num_buckets=len(self._cells),
+            admitted_total=self._num_admitted,
+            refused_total=self._num_refused,
+            in_flight=sum(self._in_flight.values()),
+            buckets=len(self._cells),
         )
 
     async def aclose(self) -> None:

@@ -142,11 +142,11 @@ class RedisLimiter:
 
     def statistics(self) -> LimiterStatistics:
         return LimiterStatistics(
-            num_admitted=self._num_admitted,
-            num_refused=self._num_refused,
-            num_in_flight=self._num_in_flight,
-            num_uncounted=self._num_uncounted,
-            num_unsettled=self._num_unsettled,
+            admitted_total=self._num_admitted,
+            refused_total=self._num_refused,
+            in_flight=self._num_in_flight,
+            uncounted_total=self._num_uncounted,
+            unsettled_total=self._num_unsettled,
         )
 
     async def aclose(self) -> None:
