@@ -157,7 +157,7 @@ def compatcanary(target: Target) -> str:
     """What frameworks rely on."""
     return run(
         BUILD / "node_modules" / ".bin" / "compatcanary", "scan", "--base-url", target.url, "--model", "gpt-4o-mini",
-        "--api-key", target.key, "--profile", "chat", "--timeout", "120",
+        "--api-key", target.key, "--profile", "chat", "--timeout", "600",
     ).stdout  # fmt: skip
 
 

@@ -101,6 +101,13 @@ def test_older_logprobs() -> None:
     ]
 
 
+def test_the_drawn_token_is_among_the_alternatives() -> None:
+    """Also where it is none of the most probable: there may be one more than asked for."""
+    drawn = TokenLogprob("x", -3.0, (120,), (TopLogprob("y", -0.1, (121,)),))
+    choice = body(request(logprobs=1), TextDelta(0, "x", (drawn,)), ChoiceFinished(0, "stop"))["choices"][0]
+    assert choice["logprobs"]["top_logprobs"] == [{"y": -0.1, "x": -3.0}]
+
+
 def test_echo_begins_at_zero() -> None:
     """An echoed prompt is part of the text, and its first token has no probability."""
     events = [TextDelta(0, "Say", (token("Say", None),)), TextDelta(0, " x", (token(" x"),)), ChoiceFinished(0, "stop")]

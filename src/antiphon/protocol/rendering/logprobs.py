@@ -28,6 +28,11 @@ def token_values(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     ]
 
 
+def _alternatives(token: TokenLogprob) -> dict[str, float | None]:
+    """The most probable tokens, and beside them the one that was drawn: up to one more than asked for."""
+    return {top.token: _finite(top.logprob) for top in token.top_logprobs} | {token.token: _finite(token.logprob)}
+
+
 class LegacyLogprobs:
     """Builds the older ``logprobs`` object of one choice. ``text_offset`` counts characters from ``offset`` on."""
 
@@ -39,10 +44,7 @@ class LegacyLogprobs:
         return {
             "tokens": [token.token for token in tokens],
             "token_logprobs": [_finite(token.logprob) for token in tokens],
-            "top_logprobs": [
-                None if token.logprob is None else {top.token: _finite(top.logprob) for top in token.top_logprobs}
-                for token in tokens
-            ],
+            "top_logprobs": [None if token.logprob is None else _alternatives(token) for token in tokens],
             "text_offset": [self._advance(token.bytes) for token in tokens],
         }
 
