@@ -9,7 +9,7 @@ import msgspec
 from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter
 from antiphon.prompting.pairs import Pairs, is_plain_text, properties_of
 from antiphon.prompting.reasoning import Thinking
-from antiphon.prompting.schema import arguments_schema, schema_text
+from antiphon.prompting.schema import arguments_schema, bounded_schema, schema_text
 from antiphon.prompting.syntax import ToolSyntax
 from antiphon.protocol.chat import JsonObjectFormat, JsonSchemaFormat, Tool
 
@@ -17,12 +17,16 @@ MAX_CALLS = 128
 
 
 class CallRules(msgspec.Struct, frozen=True, kw_only=True):
-    """What calls are allowed. ``required``: the answer is calls; otherwise it is text, calls, or calls after text."""
+    """What calls are allowed. ``required``: the answer is calls; otherwise it is text, calls, or calls after text.
+
+    With ``bounded``, arguments keep to bounds where their schema sets none.
+    """
 
     syntax: ToolSyntax
     tools: tuple[Tool, ...]
     required: bool
     max_calls: int = MAX_CALLS
+    bounded: bool = False
 
 
 def answer_grammar(
@@ -51,6 +55,7 @@ class _Grammar:
         self._literal = writer.literal
         self._is_control = writer.is_control
         self._pairs: Pairs | None = None
+        self._schema = arguments_schema
         self._rules: list[str] = []
         self._parts: list[dict[str, str]] = []
 
@@ -113,6 +118,7 @@ class _Grammar:
     def _calls(self, rules: CallRules) -> None:
         syntax = rules.syntax
         self._pairs = syntax.pairs
+        self._schema = bounded_schema if rules.bounded else arguments_schema
         self._rules.append("call: " + " | ".join(f"call_{n}" for n in range(len(rules.tools))))
         for number, tool in enumerate(rules.tools):
             self._call(syntax, tool, number)
@@ -174,7 +180,7 @@ class _Grammar:
             self._pair_rules(self._pairs, tool, number)
             return f"open_{number}_0"
         if tool.kind == "function":
-            self._rules.append(f"{rule}: %json {schema_text(arguments_schema(tool))}")
+            self._rules.append(f"{rule}: %json {schema_text(self._schema(tool))}")
         elif tool.grammar is None:
             self._rules.append(f"{rule}: {ANY_TEXT}")
         elif tool.grammar[0] == "regex":

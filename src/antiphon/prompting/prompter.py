@@ -150,7 +150,13 @@ class ChatPrompter:
             # A model without tool training repeats itself when it may call more than once.
             is_parallel = voice.knows_tools and request.parallel_tool_calls and not request.legacy_functions
             max_calls = MAX_CALLS if is_parallel else 1
-            rules = CallRules(syntax=layout.syntax, tools=tools, required=layout.calls_only, max_calls=max_calls)
+            rules = CallRules(
+                syntax=layout.syntax,
+                tools=tools,
+                required=layout.calls_only,
+                max_calls=max_calls,
+                bounded=not voice.knows_tools,
+            )
         around = (voice.opening, voice.closing)
         grammar = answer_grammar(
             self._token_ids, calls=rules, form=request.response_format, thinking=layout.thinking, around=around

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from llguidance import LLMatcher
 
+from antiphon.prompting.bounds import bounded
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
 from antiphon.protocol.errors import ApiError
 
@@ -36,6 +37,13 @@ def arguments_schema(tool: Tool) -> dict[str, Any]:
     shown = shown_parameters(tool)
     is_open = not any(key in shown for key in _LEAVE_OPEN)
     return {**shown, "additionalProperties": False} if is_open and "properties" in shown else shown
+
+
+def bounded_schema(tool: Tool) -> dict[str, Any]:
+    """Return the same with bounds for a model that may run away, unless nothing would satisfy both."""
+    schema = arguments_schema(tool)
+    within = cast("dict[str, Any]", bounded(schema))
+    return schema if _problem_of(schema_text(within)) else within
 
 
 _LEAVE_OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "minProperties")

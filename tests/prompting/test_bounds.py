@@ -1,0 +1,31 @@
+"""A model without tool training keeps to bounds inside arguments where the schema sets none."""
+
+from antiphon.prompting.bounds import MAX_ITEMS, MAX_STRING, bounded
+from antiphon.prompting.schema import bounded_schema
+from antiphon.protocol.chat import Tool
+
+TEXT = {"type": "string"}
+
+
+def test_open_ends_are_bounded() -> None:
+    """Strings and lists without a bound get one, wherever they stand."""
+    schema = {"type": "object", "properties": {"a": TEXT, "b": {"type": "array", "items": {"anyOf": [TEXT]}}}}
+    within = bounded(schema)["properties"]
+    assert within["a"]["maxLength"] == MAX_STRING
+    assert within["b"]["maxItems"] == MAX_ITEMS
+    assert within["b"]["items"]["anyOf"][0]["maxLength"] == MAX_STRING
+
+
+def test_stated_rules_stay() -> None:
+    """What the schema says itself is not touched, and a greater minimum prevails."""
+    for schema in ({**TEXT, "maxLength": 5000}, {**TEXT, "enum": ["a"]}, {**TEXT, "format": "date"}, {"$ref": "#/x"}):
+        assert bounded(schema) == schema
+    assert bounded({**TEXT, "minLength": 2000})["maxLength"] == 2000
+    assert bounded({"type": "array", "minItems": 50})["maxItems"] == 50
+
+
+def test_contradiction() -> None:
+    """Where nothing would satisfy the bounds as well, the schema stands as it is."""
+    note = {"allOf": [{"minLength": 2000}], "anyOf": [TEXT]}
+    tool = Tool("f", parameters={"type": "object", "properties": {"note": note}, "required": ["note"]})
+    assert bounded_schema(tool)["properties"]["note"] == note
