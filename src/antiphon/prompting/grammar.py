@@ -9,6 +9,7 @@ import msgspec
 from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter
 from antiphon.prompting.pairs import Pairs, is_plain_text, properties_of
 from antiphon.prompting.reasoning import Thinking
+from antiphon.prompting.scanning import common_start, whole_tags
 from antiphon.prompting.schema import arguments_schema, bounded_schema, schema_text
 from antiphon.prompting.syntax import ToolSyntax
 from antiphon.protocol.chat import JsonObjectFormat, JsonSchemaFormat, Tool
@@ -120,30 +121,34 @@ class _Grammar:
         self._pairs = syntax.pairs
         self._schema = bounded_schema if rules.bounded else arguments_schema
         self._rules.append("call: " + " | ".join(f"call_{n}" for n in range(len(rules.tools))))
+        between = syntax.between if rules.max_calls > 1 else None
+        # What follows every call, last or not, stands with the call: free text ends where it begins.
+        shared = syntax.tail if between is None else whole_tags(common_start(between, syntax.tail))
         for number, tool in enumerate(rules.tools):
-            self._call(syntax, tool, number)
+            self._call(syntax, tool, number, shared)
         more = ""
-        if syntax.between is not None and rules.max_calls > 1:
-            more = f" ({self._literal(syntax.between)} call){{0,{rules.max_calls - 1}}}"
+        if between is not None:
+            more = f" ({self._literal(between[len(shared) :])} call){{0,{rules.max_calls - 1}}}"
         lead = self._literal(syntax.lead[len(syntax.trigger) :])
-        self._rules.append(f"calls: {lead} call{more} {self._literal(syntax.tail)}")
+        self._rules.append(f"calls: {lead} call{more} {self._literal(syntax.tail[len(shared) :])}")
 
-    def _call(self, syntax: ToolSyntax, tool: Tool, number: int) -> None:
+    def _call(self, syntax: ToolSyntax, tool: Tool, number: int, shared: str) -> None:
         parts: list[str] = []
         pending = ""
-        for slot in syntax.slots:
+        for place, slot in enumerate(syntax.slots):
+            after = slot.after + (shared if place == len(syntax.slots) - 1 else "")
             match slot.kind:
                 case "name":
                     # One literal with what follows, so that no name can be the beginning of another.
-                    pending = tool.name + slot.after
+                    pending = tool.name + after
                     continue
                 case "arguments":
-                    value = self._arguments(tool, number)
+                    value = self._arguments(tool, number, after)
                 case "id":
-                    value = "/[a-zA-Z0-9]{9}/"
+                    value = f"/[a-zA-Z0-9]{{9}}/ {self._literal(after)}"
                 case "number":
-                    value = "/[0-9]{1,3}/"
-            parts += [self._literal(pending), value, self._literal(slot.after)]
+                    value = f"/[0-9]{{1,3}}/ {self._literal(after)}"
+            parts += [self._literal(pending), value]
             pending = ""
         self._rules.append(f"call_{number}: {' '.join([*parts, self._literal(pending)])}")
 
@@ -161,35 +166,40 @@ class _Grammar:
         self._rules += [f'{state}_{number}_{len(properties)}: ""' for state in ("open", "more")]
 
     def _pair_value(self, pairs: Pairs, schema: Mapping[str, Any], name: str) -> str:
-        ending = self._literal(pairs.ending)
         if not (pairs.raw and is_plain_text(schema)):
             self._rules.append(f"value_{name}: %json {schema_text(schema)}")
-            return f"value_{name} {ending}"
+            return f"value_{name} {self._literal(pairs.ending)}"
         choices = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
         if choices:
             return f"({' | '.join(self._literal(choice + pairs.ending) for choice in choices)})"
-        if self._is_control(pairs.ending):
-            self._rules.append(f"RAW_{name}: {SOME_TEXT}")
-            return f"RAW_{name}? {ending}"
-        self._rules.append(f"raw_{name}[lazy]: {ANY_TEXT} {ending}")
-        return f"raw_{name}"
+        return self._free_text(f"value_{name}", pairs.ending)
 
-    def _arguments(self, tool: Tool, number: int) -> str:
-        rule = f"arguments_{number}"
+    def _arguments(self, tool: Tool, number: int, after: str) -> str:
+        """Return what matches a call's arguments and the literal text after them."""
+        rule, following = f"arguments_{number}", self._literal(after)
         if tool.kind == "function" and self._pairs is not None:
             self._pair_rules(self._pairs, tool, number)
-            return f"open_{number}_0"
+            return f"open_{number}_0 {following}"
         if tool.kind == "function":
             self._rules.append(f"{rule}: %json {schema_text(self._schema(tool))}")
         elif tool.grammar is None:
-            self._rules.append(f"{rule}: {ANY_TEXT}")
+            return self._free_text(rule, after)
         elif tool.grammar[0] == "regex":
             pattern = tool.grammar[1].replace("/", "\\/")
             self._rules.append(f"{rule}: /{pattern}/")
         else:
             self._parts.append({"name": rule, "lark_grammar": tool.grammar[1]})
-            return f"@{rule}"
-        return rule
+            rule = f"@{rule}"
+        return f"{rule} {following}"
+
+    def _free_text(self, rule: str, after: str) -> str:
+        """Return what matches any text up to and with ``after``."""
+        following = self._literal(after)
+        if after and not self._is_control(after):
+            self._rules.append(f"{rule}[lazy]: {ANY_TEXT} {following}")
+            return rule
+        self._rules.append(f"{rule.upper()}: {SOME_TEXT}")
+        return f"{rule.upper()}? {following}"
 
 
 def _escape(text: str) -> str:

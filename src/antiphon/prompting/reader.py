@@ -37,6 +37,7 @@ class Reader:
         self._layout = layout
         self._logprobs = LogprobQueue()
         self._buffer = ""
+        self._gap = ""
         self._has_text = False
         self._has_thought = False
         self._is_past_calls = False
@@ -140,7 +141,8 @@ class Reader:
                 return False
         if place >= 0:
             self._say(self._buffer[:place].rstrip())
-            self._drop(len(self._buffer) - len(self._buffer.lstrip()))
+            self._gap = self._buffer[: len(self._buffer) - len(self._buffer.lstrip())]
+            self._drop(len(self._gap))
             self._drop(len(syntax.trigger))
             self._state = "calls"
             return True
@@ -171,7 +173,7 @@ class Reader:
 
     def _leave_calls(self, calls: CallReader) -> None:
         """Go on with text: what follows the calls, or what turned out to be none."""
-        self._buffer = calls.rest.lstrip() if calls.num_calls else calls.rest
+        self._buffer = calls.rest.lstrip() if calls.num_calls else self._gap + calls.rest
         self._is_past_calls = True
         self._state = "text"
 

@@ -1,0 +1,186 @@
+"""Tool choice, custom tools, older functions and schemas: what is generated and how it is read."""
+
+import json
+from typing import Any
+
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+
+from antiphon.prompting import ChatPrompter, Plan
+from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message, Tool, ToolChoice
+from antiphon.protocol.events import ChoiceFinished, TextDelta, ToolCallDelta, ToolCallStarted
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+HERMES = (
+    "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}"
+    '<tool_call>\n{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>'
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CONTROL = ("<|im_start|>", "<|im_end|>")
+TOKENIZER = LLTokenizer("byte")
+ADD = Tool("add", parameters={"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+SUB = Tool("sub")
+USER = (Message("user", "Add 5."),)
+
+
+def call(name: str, arguments: str) -> str:
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
+
+
+def plan(template: str = HERMES, **kwargs: Any) -> Plan:
+    prompter = ChatPrompter(template=template, control_tokens=CONTROL, end_tokens=CONTROL[1:])
+    return prompter.plan(ChatRequest(**{"model": "m", "messages": USER, **kwargs}))
+
+
+def accepts(made: Plan, text: str) -> bool:
+    assert made.grammar is not None
+    matcher = LLMatcher(TOKENIZER, made.grammar, log_level=0)
+    data = list(text.encode())
+    return matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()
+
+
+def test_named_choice() -> None:
+    """A named function is the only one that can be called, and finishes with ``stop`` as OpenAI's do."""
+    made = plan(tools=(ADD, SUB), tool_choice=ToolChoice("required", ("add",)))
+    assert accepts(made, call("add", '{"a": 5}'))
+    assert not accepts(made, call("sub", "{}"))
+    reader = made.reader(0)
+    reader.feed(call("add", '{"a": 5}'))
+    assert reader.finish("stop") == [ChoiceFinished(0, "stop")]
+
+
+def test_allowed_tools() -> None:
+    """With ``auto`` among allowed tools, text is possible and the others are not."""
+    made = plan(tools=(ADD, SUB), tool_choice=ToolChoice("auto", ("sub",)))
+    assert accepts(made, "Five.")
+    assert accepts(made, call("sub", "{}"))
+    assert not accepts(made, call("add", '{"a": 5}'))
+
+
+def test_none_generates_no_call() -> None:
+    """With ``none`` nothing constrains the text and nothing is read as a call."""
+    made = plan(tools=(ADD,), tool_choice=ToolChoice("none"))
+    assert made.grammar is None
+    assert made.reader(0).feed("<tool_call>") == [TextDelta(0, "<tool_call>")]
+
+
+def test_parallel_calls() -> None:
+    """Several calls a turn are possible unless ``parallel_tool_calls`` is off."""
+    both = call("add", '{"a": 5}') + call("sub", "{}")
+    wanted = {"tools": (ADD, SUB), "tool_choice": ToolChoice("required")}
+    assert accepts(plan(**wanted), both)
+    assert not accepts(plan(**wanted, parallel_tool_calls=False), both)
+    assert accepts(plan(**wanted, parallel_tool_calls=False), call("sub", "{}"))
+
+
+def test_older_functions() -> None:
+    """A request with ``functions`` makes one call and finishes with ``function_call``."""
+    made = plan(tools=(SUB,), tool_choice=ToolChoice("auto"), legacy_functions=True)
+    reader = made.reader(0)
+    reader.feed(call("sub", "{}"))
+    assert reader.finish("stop") == [ChoiceFinished(0, "function_call")]
+
+
+@pytest.mark.parametrize(
+    ("grammar", "good", "bad"),
+    [
+        (None, 'SELECT "x"', None),
+        (("regex", "[a-z]+/[0-9]{2}"), "ab/12", "AB/12"),
+        (("lark", 'start: "go" / [0-9]+/ "!"'), "go 12!", "go !"),
+    ],
+)
+def test_custom_tool(grammar: tuple[Any, str] | None, good: str, bad: str | None) -> None:
+    """A custom tool's input is plain text in place of arguments, held to its grammar, and read back as it is."""
+    tool = Tool("run", "Run it.", kind="custom", grammar=grammar)
+    made = plan(tools=(tool,), tool_choice=ToolChoice("required"), parallel_tool_calls=False)
+    assert accepts(made, call("run", good))
+    assert bad is None or not accepts(made, call("run", bad))
+    for pieces in ([call("run", good)], list(call("run", good))):
+        reader = made.reader(0)
+        events = [event for piece in pieces for event in reader.feed(piece)]
+        started = [event for event in events if isinstance(event, ToolCallStarted)]
+        assert [(event.name, event.kind) for event in started] == [("run", "custom")]
+        assert "".join(event.arguments for event in events if isinstance(event, ToolCallDelta)) == good
+
+
+def test_call_ids_are_fresh() -> None:
+    """Every call has an id of its own in OpenAI's form."""
+    made = plan(tools=(SUB,), tool_choice=ToolChoice("required"))
+    events = [*made.reader(0).feed(call("sub", "{}")), *made.reader(1).feed(call("sub", "{}"))]
+    ids = [event.id for event in events if isinstance(event, ToolCallStarted)]
+    assert len(set(ids)) == 2
+    assert all(id_.startswith("call_") and len(id_) == 29 for id_ in ids)
+
+
+def test_text_before_a_call() -> None:
+    """What is said before a call is content, less the blank space between."""
+    reader = plan(tools=(SUB,), tool_choice=ToolChoice("auto")).reader(0)
+    events = [event for piece in ("Let me ", "see.\n", "\n<tool", "_call>\n") for event in reader.feed(piece)]
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "Let me see."
+
+
+def test_a_call_cut_off() -> None:
+    """A call that is cut off says so; what was generated of it is kept."""
+    reader = plan(tools=(ADD,), tool_choice=ToolChoice("required")).reader(0)
+    events = [*reader.feed(call("add", '{"a": 5}')[:45]), *reader.finish("length")]
+    assert [event.arguments for event in events if isinstance(event, ToolCallDelta)] == ['{"a"']
+    assert events[-1] == ChoiceFinished(0, "length")
+
+
+def test_marks_that_are_no_call() -> None:
+    """Text that begins like a call and is none comes out as text, whole."""
+    reader = plan(tools=(ADD,), tool_choice=ToolChoice("auto")).reader(0)
+    events = [*reader.feed("a <tool_call>nothing"), *reader.finish("stop")]
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "a <tool_call>nothing"
+
+
+def test_schema_is_told_and_held() -> None:
+    """The model is told the schema, and cannot leave it."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    made = plan(CHATML, response_format=JsonSchemaFormat("sum", schema, "A sum."))
+    told = made.prompt[0].text
+    assert "sum" in told
+    assert "A sum." in told
+    assert accepts(made, '{"a": 5}')
+    assert not accepts(made, '{"a": "5"}')
+    assert accepts(plan(CHATML, response_format=JsonObjectFormat()), json.dumps({"x": [1, None]}))
+
+
+def test_schema_beside_tools() -> None:
+    """With tools and a schema, the answer is a call or JSON."""
+    form = JsonSchemaFormat("x", {"type": "object", "properties": {}, "additionalProperties": False})
+    made = plan(tools=(SUB,), tool_choice=ToolChoice("auto"), response_format=form)
+    assert accepts(made, "{}")
+    assert accepts(made, call("sub", "{}"))
+    assert not accepts(made, "Five.")
+
+
+def test_decision_without_asking() -> None:
+    """A plan with an open decision holds by itself; resolving it with vectors makes another."""
+    made = plan(CHATML, tools=(ADD, SUB), tool_choice=ToolChoice("auto"))
+    assert made.decide is not None
+    far, near = [0.0, 1.0], [1.0, 0.0]
+    assert made.decide.resolve([near, far, far, far, far]).layout.calls_only is False
+    called = made.decide.resolve([near, near, near, far, far])
+    assert [tool.name for tool in called.layout.tools] == ["add"]
+    assert "sub" not in called.prompt[0].text
+
+
+def test_after_a_result_comes_text() -> None:
+    """A model without tool training answers a tool's result in text."""
+    from antiphon.protocol.chat import FunctionCall, ToolCall  # noqa: PLC0415 - for this test alone
+
+    called = Message("assistant", tool_calls=(ToolCall("c", FunctionCall("add", '{"a": 5}')),))
+    messages = (*USER, called, Message("tool", "6", tool_call_id="c"))
+    made = plan(CHATML, messages=messages, tools=(ADD,), tool_choice=ToolChoice("auto"))
+    assert made.grammar is None
+    assert "<tool_response>\n6\n</tool_response>" in made.prompt[0].text
