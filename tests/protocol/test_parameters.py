@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.protocol import malformed
 
 from antiphon.protocol import ApiError, parse_chat, parse_completion, parse_embedding
 from antiphon.protocol.chat_fields import chat
@@ -159,3 +160,10 @@ def test_every_nested_parameter_is_known(operation: str) -> None:
     inside_lists = {"tool_choice.allowed_tools.tools[]"}  # free-form objects in the document
     extra = {path for path in ours - set(OPENAI[operation]) if not path.startswith(tuple(inside_lists))}
     assert extra <= OURS
+
+
+def test_every_code_is_documented() -> None:
+    """Each code that a malformed request can bring has a line on the page."""
+    codes = {case.code for case in malformed.ALL if case.code}
+    table = DOCS.split("## The codes of a malformed request", 1)[1].split("\n## ", 1)[0]
+    assert codes <= set(re.findall(r"`(\w+)`", table))
