@@ -1,7 +1,7 @@
 """The leaky bucket's algebra."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.accounts.bucket import Bucket
@@ -13,6 +13,7 @@ PERIOD_S = 60.0
 requests = st.lists(st.tuples(st.floats(0, 90), st.integers(1, LIMIT)), max_size=60)
 
 
+@settings(deadline=None)
 @given(requests)
 def test_no_window_lets_through_more_than_the_limit_and_its_leak(sequence: list[tuple[float, int]]) -> None:
     """In any window of w seconds at most limit * (1 + w / period) units pass."""
@@ -31,6 +32,7 @@ def test_no_window_lets_through_more_than_the_limit_and_its_leak(sequence: list[
             assert total <= LIMIT * (1 + (end - start) / PERIOD_S) + 1e-3
 
 
+@settings(deadline=None)
 @given(st.floats(0, LIMIT), st.integers(1, LIMIT))
 def test_who_waits_as_told_finds_room_and_no_sooner(used: float, n: int) -> None:
     """After exactly the wait there is room; a little before there is none."""
@@ -47,6 +49,7 @@ jobs = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(jobs)
 def test_a_refund_never_takes_out_what_others_poured_in(sequence: list[tuple[float, int, float, int]]) -> None:
     """However reservations and refunds mix, never is less in the bucket than if the real amounts had been poured in at once."""

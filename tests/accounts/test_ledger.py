@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 from tests.accounts.services import until
 
 import antiphon
-from antiphon.accounts import Accounts, AccountSettings, Outcome
+from antiphon.accounts import AccountError, Accounts, AccountSettings, Outcome
 from antiphon.accounts.ledger import write_rows
 from antiphon.accounts.schema import spend, usage
 from antiphon.accounts.usage import UsageRow, new_row_id
@@ -117,7 +117,7 @@ ANSWERING = """
 import asyncio, sys, time
 from pathlib import Path
 import antiphon
-from antiphon.accounts import Accounts, AccountSettings, Outcome
+from antiphon.accounts import AccountError, Accounts, AccountSettings, Outcome
 
 async def main() -> None:
     accounts = await Accounts.open(AccountSettings(), Path(sys.argv[1]))
@@ -168,3 +168,13 @@ async def test_after_kill_9_all_but_the_last_second_is_there(tmp_path: Path) -> 
     await accounts.flush()
     assert await count(accounts) == len(saved) + 1
     await accounts.aclose()
+
+
+async def test_rows_that_cannot_be_saved_at_the_end_are_told(tmp_path: Path) -> None:
+    """A stop with the database away says how many rows are lost."""
+    accounts = await Accounts.open(AccountSettings(), tmp_path)
+    async with accounts.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE usage RENAME TO away"))
+    await request(accounts)
+    with pytest.raises(AccountError, match="1 usage rows could not be written"):
+        await accounts.aclose()

@@ -4,9 +4,11 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from antiphon.accounts.limiter import MemoryLimiter
@@ -37,19 +39,41 @@ async def test_two_servers_admit_no_more_than_one_would(servers: list[RedisLimit
     assert sum(decision.reservation is not None for decision in decisions) == 30
 
 
-async def test_two_servers_decide_like_one(servers: list[RedisLimiter]) -> None:
-    """The same questions, asked of two servers in turn and of one limiter in memory, get the same answers."""
+class Asked(NamedTuple):
+    """A request: at which server, for how many tokens, and how many it turns out to use; None: it is still running."""
+
+    server: int
+    n_tokens: int
+    used: int | None
+
+
+sequences = st.lists(
+    st.builds(Asked, st.integers(0, 1), st.integers(1, 10), st.none() | st.integers(0, 12)), max_size=40
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sequences)
+def test_two_servers_decide_like_one(redis_url: str, sequence: list[Asked]) -> None:
+    """Any sequence of requests over two servers gets the answers that one limiter in memory gives to it."""
+    asyncio.run(compare(redis_url, sequence))
+
+
+async def compare(redis_url: str, sequence: list[Asked]) -> None:
+    prefix = f"servers{next(_prefixes)}"
+    pair = [RedisLimiter(redis_url, "refuse", prefix=prefix) for _ in range(2)]
     alone = MemoryLimiter(lambda: 0.0)
     limits = Limits(rpd=20, tpm=10)  # they leak less than one unit while the test runs
-    for number, n_tokens in enumerate([3, 1, 5, 2, 1, 9, 1, 1, 4, 6, 2] * 3):
-        server = servers[number % 2]
-        shared = await server.reserve("key_1", "m", limits, n_tokens)
-        single = await alone.reserve("key_1", "m", limits, n_tokens)
+    for asked in sequence:
+        shared = await pair[asked.server].reserve("key_1", "m", limits, asked.n_tokens)
+        single = await alone.reserve("key_1", "m", limits, asked.n_tokens)
         assert (shared.reservation is None) == (single.reservation is None)
-        if shared.reservation is not None and single.reservation is not None and number % 3 == 0:
-            shared.reservation.settle(n_tokens // 2)
-            single.reservation.settle(n_tokens // 2)
-            await server._settlements.join()
+        if asked.used is not None and shared.reservation is not None and single.reservation is not None:
+            shared.reservation.settle(asked.used)
+            single.reservation.settle(asked.used)
+            await pair[asked.server]._settlements.join()
+    for server in pair:
+        await server.aclose()
 
 
 async def test_concurrency_is_shared(servers: list[RedisLimiter]) -> None:

@@ -1,6 +1,6 @@
 """SQLite: ask the file itself, every time. No process ever acts on a stale key.
 
-``PRAGMA data_version`` compares a counter in shared memory with the last one seen on this connection and takes a few
+``PRAGMA data_version`` compares a counter in shared memory with the last one seen on this connection and takes about ten
 microseconds; only when anything was written (also the ledger) is the generation of the keys read.
 """
 
@@ -11,15 +11,19 @@ class SqliteWatch:
     """Implements ``KeyWatch`` over a connection of its own, which reads and never writes."""
 
     def __init__(self, path: str) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        # Asked on the event loop, so it must not wait: a file that is locked, which in WAL mode is rare, tells nothing.
+        self._connection = sqlite3.connect(path, isolation_level=None, timeout=0)
         self._data_version = -1
         self._generation = -1
 
-    def epoch(self) -> int:
-        (data_version,) = self._connection.execute("PRAGMA data_version").fetchone()
-        if data_version != self._data_version:
-            (self._generation,) = self._connection.execute("SELECT generation FROM key_state").fetchone()
-            self._data_version = data_version
+    def epoch(self) -> int | None:
+        try:
+            (data_version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            if data_version != self._data_version:
+                (self._generation,) = self._connection.execute("SELECT generation FROM key_state").fetchone()
+                self._data_version = data_version
+        except sqlite3.OperationalError:
+            return None
         return self._generation
 
     async def aclose(self) -> None:
