@@ -231,3 +231,17 @@ def test_a_folder_becomes_documents(tmp_path: Path) -> None:
     assert found["guide/start.md"].title == "Getting started"
     assert found["guide/start.md"].metadata == {"folder": "guide", "suffix": ".md"}
     assert found["guide/start.md"].syntax == "markdown"
+
+
+def test_common_words_are_passed_over_in_large_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a question's words would have most of a collection scored, the rarest decide."""
+    store = Store(tmp_path / "i.sqlite")
+    vector = np.array([1.0], dtype=np.float32)
+    texts = ["common"] * 20 + ["common rare"]
+    store.write([Stored(Document(f"d{n}", text), "f", SMALL.chunks(text), [vector]) for n, text in enumerate(texts)])
+    assert len(store.by_words("common rare", 50)) == 21
+    monkeypatch.setattr("antiphon.toolkit.index.store.MAX_SCORED", 5)
+    assert len(store.by_words("common rare", 50)) == 1
+    assert len(store.by_words("common", 50)) == 21
+    assert store.by_words("absent", 50) == []
+    store.close()

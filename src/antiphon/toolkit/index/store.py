@@ -22,10 +22,12 @@ from antiphon.toolkit.chunking import Chunk
 from antiphon.toolkit.errors import IndexingError
 from antiphon.toolkit.index.documents import Document
 from antiphon.toolkit.index.filters import Where, compile_filter
-from antiphon.toolkit.index.terms import match_expression
+from antiphon.toolkit.index.terms import match_expression, telling_words
 
 FORMAT = 1
 _BUSY_TIMEOUT_S = 30.0
+# Scoring a chunk takes microseconds, and a common word stands in every tenth.
+MAX_SCORED = 20_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS documents (
@@ -171,10 +173,15 @@ class Store:
         return [(int(ids[i]), float(scores[i])) for i in best]
 
     def by_words(self, question: str, limit: int, where: Where | None = None) -> list[tuple[int, float]]:
-        """Return ``(chunk id, BM25 score)``, best first; higher is better."""
-        expression = match_expression(question)
-        if expression is None:
+        """Return ``(chunk id, BM25 score)``, best first; higher is better.
+
+        Where the words stand in more than ``MAX_SCORED`` chunks together, the commonest of them, which tell least, are
+        passed over.
+        """
+        words = self._rarest(telling_words(question))
+        if not words:
             return []
+        expression = match_expression(words)
         condition, values = compile_filter(where or {}, "metadata")
         sql = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT ?"
         if where:
@@ -243,6 +250,20 @@ class Store:
             np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(ids), -1) if ids else np.empty((0, 0), np.float32)
         )
         self._read_at = (version, self._db.total_changes)
+
+    def _rarest(self, words: Sequence[str]) -> list[str]:
+        """Return the rarest of ``words``, as many as stand in ``MAX_SCORED`` chunks together; at least one."""
+        sql = "SELECT count(*) FROM words WHERE words MATCH ?"
+        counted = sorted((cast("tuple[int]", self._one(sql, match_expression([word])))[0], word) for word in words)
+        kept: list[str] = []
+        total = 0
+        for count, word in counted:
+            total += count
+            if kept and total > MAX_SCORED:
+                break
+            if count:
+                kept.append(word)
+        return kept
 
     def _allowed(self, where: Where) -> list[int]:
         condition, values = compile_filter(where, "metadata")

@@ -7,6 +7,7 @@ in English, stemmed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _WORD = re.compile(r"\w+")
 # Words in nearly every English text: they rank nothing and make the scan long.
@@ -80,9 +81,13 @@ _STOP_WORDS = frozenset(
 )
 
 
-def match_expression(question: str) -> str | None:
-    """Return an FTS5 expression for ``question``, or None when it has no word to look for."""
+def telling_words(question: str) -> list[str]:
+    """Return the words to look for, each once, in order; empty when there is none."""
     # "_" joins words here and separates them there; split as the index does.
     words = [word for part in _WORD.findall(question.lower()) for word in part.split("_") if word]
-    telling = [word for word in dict.fromkeys(words) if word not in _STOP_WORDS] or list(dict.fromkeys(words))
-    return " OR ".join(f'"{word}"' for word in telling) or None
+    return [word for word in dict.fromkeys(words) if word not in _STOP_WORDS] or list(dict.fromkeys(words))
+
+
+def match_expression(words: Iterable[str]) -> str:
+    """Return the FTS5 expression for chunks with any of ``words``."""
+    return " OR ".join(f'"{word}"' for word in words)
