@@ -94,16 +94,10 @@ class LocalBackend:
     async def aclose(self) -> None:
         await asyncio.gather(*(model.engine.aclose() for model in self._distinct))
 
-    def describe(self) -> Sequence[str]:
-        """Return a line per model about what its engine chose for this machine."""
-        return [
-            f"{model.name}: " + ", ".join(f"{key} {value}" for key, value in model.engine.info.settings.items())
-            for model in self._distinct
-        ]
-
-    def engine(self, model: str) -> Engine:
-        """Return the engine that answers for a name; ``ApiError`` 404 for none."""
-        return self._find(model).engine
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """The engine of each model."""
+        return [model.engine for model in self._distinct]
 
     def _find(self, name: str) -> LocalModel:
         model = self._names.get(name)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +12,10 @@ from rich.console import Console
 
 from antiphon import __version__
 from antiphon.cli.progress import download_progress
+from antiphon.engine import Engine
 from antiphon.server.assembly import Assembly, ModelFile, fetch_models
 from antiphon.server.configuration import Configuration, load_configuration
+from antiphon.server.crew import Crew
 from antiphon.server.logs import configure_logs
 from antiphon.server.run import address_of, bind, new_event_loop
 from antiphon.server.run import serve as run_server
@@ -47,7 +50,14 @@ def serve(
         with download_progress(console) as progress:
             files = fetch_models(configuration, progress)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(configuration, files, listener, console))
+            if configuration.server.workers > 1:
+                listener.listen(2048)
+                crew = Crew(configuration, files, listener, config_file=config, options=options)
+                url = address_of(listener)
+                console.print(_loading(files))
+                runner.run(crew.run(lambda engines, is_open: _print_ready(console, url, engines, is_open=is_open)))
+            else:
+                runner.run(_serve(configuration, files, listener, console))
 
 
 async def _serve(
@@ -56,9 +66,10 @@ async def _serve(
     assembly = await Assembly.open(configuration, files)
 
     async def start() -> None:
-        console.print(f"[dim]antiphon {__version__} loads {', '.join(file.entry.id for file in files)}[/dim]")
+        console.print(_loading(files))
         await assembly.start()
-        _print_ready(console, address_of(listener), assembly)
+        engines = assembly.local.engines
+        _print_ready(console, address_of(listener), engines, is_open=assembly.accounts.is_open)
 
     try:
         await run_server(assembly.service, listener, start)
@@ -66,11 +77,16 @@ async def _serve(
         await assembly.aclose()
 
 
-def _print_ready(console: Console, url: str, assembly: Assembly) -> None:
-    for line in assembly.local.describe():
-        console.print(f"[dim]{line}[/dim]")
-    if assembly.accounts.is_open:
+def _loading(files: Sequence[ModelFile]) -> str:
+    return f"[dim]antiphon {__version__} loads {', '.join(file.entry.id for file in files)}[/dim]"
+
+
+def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_open: bool) -> None:
+    for engine in engines:
+        chosen = ", ".join(f"{key} {value}" for key, value in engine.info.settings.items())
+        console.print(f"[dim]{engine.settings.model_path.stem}: {chosen}[/dim]")
+    if is_open:
         console.print("[dim]No key exists yet, so any key is accepted; only this machine can connect.[/dim]")
     console.print(f"[bold green]Ready[/bold green] at {url} - a client needs (Ctrl-C ends, process {os.getpid()}):")
-    key = "local" if assembly.accounts.is_open else "YOUR_KEY"
+    key = "local" if is_open else "YOUR_KEY"
     print(f"  export OPENAI_BASE_URL={url}\n  export OPENAI_API_KEY={key}", flush=True)

@@ -13,6 +13,7 @@ from antiphon.engine.errors import (
     GrammarRejected,
     InvalidPrompt,
 )
+from antiphon.engine.follower import Notice, post
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.statistics import EngineStatistics, Histogram
 
@@ -31,4 +32,6 @@ __all__ = [
     "GrammarRejected",
     "Histogram",
     "InvalidPrompt",
+    "Notice",
+    "post",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from antiphon.engine.client import EngineClient, GenerationAnswer
 from antiphon.engine.errors import EngineCrashed, EngineStopped
+from antiphon.engine.follower import Follower, Notice
 from antiphon.engine.messages import Embedded, Generate, ModelInfo, Prompt, Scored, Tokenized
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.statistics import EngineStatistics
@@ -19,11 +20,12 @@ class Engine:
     """One model, served by a process of its own that is restarted when it dies.
 
     Every call raises ``EngineCrashed`` if the process dies under it; a call made while it restarts waits for it.
+    With ``notice`` the process is another's, who posts there how it is; then nothing is started or ended here.
     """
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, *, notice: Path | None = None) -> None:
         self.settings = settings
-        self._supervisor = Supervisor(settings, self._ready)
+        self._supervisor = Supervisor(settings, self._ready) if notice is None else Follower(notice, self._ready)
         self._path: Path | None = None
         self._info: ModelInfo | None = None
         self._client: EngineClient | None = None
@@ -50,6 +52,10 @@ class Engine:
     def pid(self) -> int | None:
         """The process's id, None while there is none."""
         return self._supervisor.pid
+
+    def notice(self) -> Notice:
+        """Return what engines in other processes that share this one's process must know."""
+        return Notice(self.state, None if self._path is None else str(self._path), self.statistics())
 
     def statistics(self) -> EngineStatistics:
         """Return what the last heartbeat said."""

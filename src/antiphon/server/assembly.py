@@ -1,6 +1,7 @@
 """Puts a server together from its configuration: files, engines, backend, accounts, service."""
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,9 +91,12 @@ class Assembly:
         )
 
     @classmethod
-    async def open(cls, configuration: Configuration, files: list[ModelFile]) -> Self:
-        """Put the parts together; no engine runs yet. ``ConfigError`` for an address that would be open to strangers."""
-        local = LocalBackend(_names(configuration, files))
+    async def open(cls, configuration: Configuration, files: list[ModelFile], notices: Path | None = None) -> Self:
+        """Put the parts together; no engine runs yet. ``ConfigError`` for an address that would be open to strangers.
+
+        ``notices`` is the folder in which the process that owns the engines says how they are; None: they are ours.
+        """
+        local = LocalBackend(_names(configuration, files, notices))
         router = _router(configuration.gateway, local)
         accounts = await Accounts.open(configuration.accounts, configuration.home)
         if accounts.is_open and not configuration.server.is_loopback:
@@ -122,14 +126,25 @@ def _router(settings: GatewaySettings, local: LocalBackend) -> Router:
     return Router(backends, settings.routes, retry=settings.retry, breaker=settings.breaker)
 
 
-def _names(configuration: Configuration, files: list[ModelFile]) -> dict[str, LocalModel]:
+def notice_path(notices: Path, file: ModelFile) -> Path:
+    """Return where it is said how the engine of ``file`` is."""
+    return notices / hashlib.sha256(file.entry.id.encode()).hexdigest()
+
+
+def make_engine(configuration: Configuration, file: ModelFile, notices: Path | None = None) -> Engine:
+    """Return the engine of a file: our own, or with ``notices`` the one that another process owns."""
+    settings = configuration.engine_settings(file.entry.kind, file.path)
+    return Engine(settings, notice=None if notices is None else notice_path(notices, file))
+
+
+def _names(configuration: Configuration, files: list[ModelFile], notices: Path | None) -> dict[str, LocalModel]:
     catalogue, _ = choose_models(configuration.models)
     names: dict[str, LocalModel] = {}
     embedding = None
     # Embedding models first: chat models that were not trained on tools ask one which tool is meant.
     for file in sorted(files, key=lambda file: file.entry.kind, reverse=True):
         entry = file.entry
-        engine = Engine(configuration.engine_settings(entry.kind, file.path))
+        engine = make_engine(configuration, file, notices)
         aliases = {alias.name: alias.pad_to for alias in catalogue.aliases if alias.model == entry.id}
         if entry.kind == "chat":
             model: LocalModel = LocalChat(entry.id, engine, embed=embedding.vectors if embedding else None)

@@ -1,11 +1,16 @@
-"""``GET /metrics`` in Prometheus' text format, built from the parts' immutable statistics."""
+"""``GET /metrics`` in Prometheus' text format, built from the parts' immutable statistics.
 
+With several workers (``PROMETHEUS_MULTIPROC_DIR`` is set for them) whichever is asked answers for all: requests are added
+up, and what each worker has for itself - its connections to upstreams, its part of the ledger - is labelled with it.
+"""
+
+import os
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from antiphon.server.call import Call
@@ -15,6 +20,10 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = b"text/plain; version=1.0.0; charset=utf-8"
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+_IS_WORKER = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+_OWN = {"worker": str(os.getpid())} if _IS_WORKER else {}
 
 
 async def metrics(call: Call) -> None:
@@ -38,6 +47,9 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self._registry,
         )
+        self._in_flight = Gauge(
+            "antiphon_in_flight", "Generation requests in work", multiprocess_mode="livesum", registry=self._registry
+        )
         self._registry.register(_Live(service))
 
     def observe_request(self, path: str, status: int, duration_s: float) -> None:
@@ -47,7 +59,13 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the text form of everything."""
-        return generate_latest(self._registry)
+        self._in_flight.set(self._service.num_in_flight)
+        if not _IS_WORKER:
+            return generate_latest(self._registry)
+        everyone = CollectorRegistry()
+        multiprocess.MultiProcessCollector(everyone)  # pyright: ignore[reportUnknownMemberType] - untyped there
+        everyone.register(_Live(self._service))
+        return generate_latest(everyone)
 
 
 class _Live:
@@ -57,15 +75,15 @@ class _Live:
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("antiphon_in_flight", "Generation requests in work", self._service.num_in_flight)
         families: dict[str, Metric] = {}
         for part in self._service.backend.statistics():
             for name, value in msgspec.structs.asdict(part.values).items():
-                _add(families, f"antiphon_{part.part}_{name}", part.labels, value)
+                labels = part.labels if part.part == "engine" else {**part.labels, **_OWN}
+                _add(families, f"antiphon_{part.part}_{name}", labels, value)
         accounts = self._service.accounts.statistics()
         for part, values in (("limiter", accounts.limiter), ("ledger", accounts.ledger)):
             for name, value in msgspec.structs.asdict(values).items():
-                _add(families, f"antiphon_{part}_{name}", {}, value)
+                _add(families, f"antiphon_{part}_{name}", _OWN, value)
         yield from families.values()
 
 

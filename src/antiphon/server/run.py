@@ -8,6 +8,7 @@ import asyncio
 import errno
 import signal
 import socket
+import threading
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -58,7 +59,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 class HttpServer(uvicorn.Server):
     """Uvicorn, with an end in two steps: ask requests to finish, then fail those that are left."""
 
-    def __init__(self, service: Service, *, takes_signals: bool = True) -> None:
+    def __init__(self, service: Service) -> None:
         grace_s = service.settings.shutdown_grace_s
         super().__init__(
             uvicorn.Config(
@@ -76,12 +77,11 @@ class HttpServer(uvicorn.Server):
         )
         self._service = service
         self._grace_s = grace_s
-        self._takes_signals = takes_signals
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Catch SIGINT and SIGTERM; an end by signal is an orderly end here, so nothing is raised again afterwards."""
-        if not self._takes_signals:
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
         loop = asyncio.get_running_loop()
@@ -112,11 +112,11 @@ async def serve(
     *,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until a signal ends it, or ``stop`` is set, which replaces signals where this is not the main thread.
+    """Serve until a signal ends it, or ``stop`` is set.
 
     ``start`` begins to load the models while the port is already open; its failure ends the server and is raised.
     """
-    server = HttpServer(service, takes_signals=stop is None)
+    server = HttpServer(service)
     http = asyncio.ensure_future(server.serve(sockets=[listener]))
     loading = asyncio.ensure_future(start())
     stopping = asyncio.ensure_future(_stop_on(stop, server))

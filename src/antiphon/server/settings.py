@@ -9,8 +9,8 @@ import msgspec
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section ``[server]``.
 
-    ``host``, ``port``: where to listen; port 0 takes a free one.
-    ``max_body_bytes``: larger bodies get a 413. ``max_requests``: requests in work at once per process, past that 503.
+    ``host``, ``port``: where to listen; port 0 takes a free one. ``workers``: API processes that share one engine per model;
+    more than one need Redis, where limits are counted together. ``max_body_bytes``: larger bodies get a 413. ``max_requests``: requests in work at once per process, past that 503.
     ``shutdown_grace_s``: how long running requests may go on after Ctrl-C. ``allowed_hosts``: values of the Host header
     accepted beside the address itself and loopback names (``*`` accepts all). ``cors_origins``: web origins that may call
     (empty: none; ``*``: all). ``log_format``: ``auto`` is human in a
@@ -19,6 +19,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     host: str = "127.0.0.1"
     port: int = 8787
+    workers: int = 1
     max_body_bytes: int = 32 * 1024 * 1024
     max_requests: int = 4096
     shutdown_grace_s: float = 5.0
@@ -31,6 +32,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports
             raise ValueError(f"port must be from 0 to 65535, not {self.port}")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, not {self.workers}")
         if self.max_body_bytes < 1 or self.max_requests < 1 or self.shutdown_grace_s < 0:
             raise ValueError("max_body_bytes, max_requests and shutdown_grace_s must be positive")
 
