@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -81,7 +82,9 @@ def install() -> None:
 @contextmanager
 def scripted_server() -> Generator[Target]:
     """A server with a key, whose models repeat what they are told."""
-    home = home_with_models(BUILD / "home-scripted")
+    home = BUILD / "home-scripted"
+    shutil.rmtree(home, ignore_errors=True)  # with the key of an earlier run
+    home_with_models(home)
     script = home / "script.toml"
     script.write_text(f"models = {list(CHAT_MODELS)}\nembedding_models = {list(EMBEDDING_MODELS)}\n")
     config = home / "config.toml"
@@ -90,6 +93,8 @@ def scripted_server() -> Generator[Target]:
         sys.executable, "-m", "antiphon", "keys", "create", "--name", "suite", "--admin", cwd=ROOT,
         ANTIPHON_HOME=str(home),
     )  # fmt: skip
+    if created.returncode:
+        raise SystemExit(created.stderr)
     with serving(home, "--config", str(config)) as server:
         yield Target(server.url, created.stdout.strip())
 
