@@ -1,6 +1,7 @@
 """The public face of the package."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import antiphon
 
 ROOT = Path(__file__).parents[2]
+PAGES = "\n".join(page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))))
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
 
 
 def python(code: str) -> str:
@@ -45,3 +48,12 @@ def test_importing_takes_less_than_a_quarter_of_a_second_beyond_the_client() -> 
         "import openai, time; t = time.process_time(); import antiphon; antiphon.Chat; print(time.process_time() - t)"
     )
     assert min(float(python(code)) for _ in range(3)) < 0.25
+
+
+@pytest.mark.parametrize("name", sorted(antiphon._HOME))
+def test_every_public_name_is_in_the_docs(name: str) -> None:
+    """Each is on a page, and each function, or the synchronous twin of it, in an example that runs."""
+    assert re.search(rf"\b{name}\b", PAGES), f"{name} is on no page"
+    if name[0].islower():
+        twins = {name, name.removeprefix("a")} & antiphon._HOME.keys()
+        assert any(twin in example for twin in twins for example in EXAMPLES), f"{name} is in no example"
