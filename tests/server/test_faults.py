@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.processes import serving
 from tests.serving import Running, running
 
 from antiphon.backends.script import Script
@@ -158,3 +159,22 @@ def test_settings_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
     """A wrong setting is refused at the start."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FaultSettings(**wrong)
+
+
+@pytest.mark.slow
+def test_the_banner_says_that_faults_are_on(tmp_path: Path) -> None:
+    """Whoever starts a server that fails on purpose is told so."""
+    script = tmp_path / "script.toml"
+    script.write_text('models = ["scripted"]\n')
+    settings = {
+        "ANTIPHON_MODELS_CHAT": "none",
+        "ANTIPHON_MODELS_EMBEDDING": "none",
+        "ANTIPHON_GATEWAY_SCRIPT": str(script),
+        "ANTIPHON_FAULTS_STATUS": "503",
+    }
+    with serving(tmp_path, **settings) as process:
+        assert "[faults] is set: requests fail on purpose." in process.log.read_text()
+        with pytest.raises(openai.InternalServerError):
+            openai.OpenAI(base_url=process.url, api_key="any", max_retries=0).completions.create(
+                model="scripted", prompt="x"
+            )

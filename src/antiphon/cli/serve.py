@@ -87,6 +87,8 @@ def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_op
         console.print(f"[dim]{engine.settings.model_path.stem}: {chosen}[/dim]")
     if is_open:
         console.print("[dim]No key exists yet, so any key is accepted; only this machine can connect.[/dim]")
+    if assembly.configuration.faults.is_on:
+        console.print("[yellow]\\[faults] is set: requests fail on purpose.[/yellow]")
     console.print(f"[bold green]Ready[/bold green] at {url} - a client needs (Ctrl-C ends, process {os.getpid()}):")
     key = "local" if is_open else "YOUR_KEY"
     print(f"  export OPENAI_BASE_URL={url}\n  export OPENAI_API_KEY={key}", flush=True)
