@@ -45,6 +45,8 @@ def serve(
     configuration = load_configuration(file=config, options=options)
     configure_logs(configuration.server.log_level, configuration.server.log_format)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if configuration.faults.is_on:
+        console.print("[yellow]\\[faults] is set: requests fail on purpose.[/yellow]")
     # The port first: whether it is free is known at once, a download takes minutes.
     with bind(configuration.server) as listener:
         with download_progress(console) as progress:
@@ -87,8 +89,6 @@ def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_op
         console.print(f"[dim]{engine.settings.model_path.stem}: {chosen}[/dim]")
     if is_open:
         console.print("[dim]No key exists yet, so any key is accepted; only this machine can connect.[/dim]")
-    if assembly.configuration.faults.is_on:
-        console.print("[yellow]\\[faults] is set: requests fail on purpose.[/yellow]")
     console.print(f"[bold green]Ready[/bold green] at {url} - a client needs (Ctrl-C ends, process {os.getpid()}):")
     key = "local" if is_open else "YOUR_KEY"
     print(f"  export OPENAI_BASE_URL={url}\n  export OPENAI_API_KEY={key}", flush=True)
