@@ -13,6 +13,7 @@ from benchmarks.contenders import Task
 from benchmarks.texts import sentences, words
 
 _OUT = 64
+_SOAK_PARALLEL = 8
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -141,25 +142,32 @@ async def warm_up(run: Run, task: Task) -> None:
 
 
 async def arrivals(run: Run, seconds: float, rate_per_s: float) -> int:
-    """Send short chats at random for ``seconds``, cancel every third in the middle; return how many were answered."""
+    """Send short chats at random for ``seconds``, at most 8 at once, and leave every third in the middle.
+
+    What still runs at the end is cancelled. Return how many were answered; raises what a request raised.
+    """
     chooser = random.Random(run.nonce)
-    tasks: list[asyncio.Task[ChatResult]] = []
+    tasks: set[asyncio.Task[ChatResult]] = set()
+    answered = number = 0
     until = time.monotonic() + seconds
-    number = 0
     while time.monotonic() < until:
         number += 1
         prompt = [{"role": "user", "content": words(chooser.randint(5, 300), f"{run.nonce}-{number}")}]
         tokens = chooser.randint(4, 64)
         task = asyncio.create_task(run.client.chat(prompt, max_tokens=tokens, end_tokens=run.end_tokens))
-        tasks.append(task)
+        tasks.add(task)
         if number % 3 == 0:
             asyncio.get_running_loop().call_later(chooser.random(), task.cancel)
-        await asyncio.sleep(chooser.expovariate(rate_per_s))
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
-            raise result
-    return sum(isinstance(result, ChatResult) for result in results)
+        pause = min(chooser.expovariate(rate_per_s), max(0.0, until - time.monotonic()))
+        done, tasks = await asyncio.wait(tasks, timeout=pause)
+        while len(tasks) >= _SOAK_PARALLEL and time.monotonic() < until:
+            more, tasks = await asyncio.wait(tasks, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+            done |= more
+        answered += sum(not task.cancelled() and bool(task.result()) for task in done)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return answered
 
 
 _TOKENS = "tokens/s"

@@ -1,0 +1,92 @@
+import asyncio
+import os
+import re
+from pathlib import Path
+
+import pytest
+from benchmarks.client import Client, RequestFailed
+from benchmarks.contenders import contenders
+from benchmarks.texts import sentences, words
+from benchmarks.workloads import Run, arrivals
+from tests.processes import ServerProcess
+
+from benchmarks import machine
+
+pytestmark = pytest.mark.anyio
+
+
+def client_of(server: ServerProcess, model: str = "gpt-4o-mini") -> Client:
+    return Client(int(re.search(r":(\d+)/", server.url)[1]), model)
+
+
+@pytest.mark.model
+@pytest.mark.slow
+async def test_the_bare_client_reads_what_our_server_says(local_process: ServerProcess) -> None:
+    """Text, usage, times and errors arrive; the answer has exactly the length that was asked for."""
+    client = client_of(local_process)
+    result = await client.chat([{"role": "user", "content": "Count."}], max_tokens=12, end_tokens=[0, 2])
+    assert result.completion_tokens == 12
+    assert result.prompt_tokens > 5
+    assert result.text
+    assert 0 < result.ttft_s < result.total_s
+    assert await client_of(local_process, "text-embedding-3-small").embed(["a", "b"]) == 2
+    with pytest.raises(RequestFailed, match="HTTP 404"):
+        await client_of(local_process, "absent").chat([{"role": "user", "content": "x"}], max_tokens=1, end_tokens=[])
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_memory_does_not_grow_under_random_load(local_process: ServerProcess) -> None:
+    """Chats that arrive and leave at random for some seconds leave no more behind than the first ones did."""
+    run = Run(client_of(local_process), "soak-1", [0, 2])
+    await arrivals(run, 6, 4.0)
+    settled = machine.rss_bytes(local_process.pid)
+    answered = await arrivals(Run(run.client, "soak-2", [0, 2]), 10, 4.0)
+    assert answered > 0
+    assert machine.rss_bytes(local_process.pid) < settled * 1.15
+
+
+def test_texts_are_the_same_for_everyone() -> None:
+    """A seed gives the same words on every machine, another seed others."""
+    assert words(5, "a") == words(5, "a") != words(5, "b")
+    assert len(words(600, "x").split()) == 600
+    lengths = [len(s.split()) for s in sentences(1000, "s")]
+    assert min(lengths) >= 4
+    assert max(lengths) <= 30
+    assert 8 < sum(lengths) / 1000 < 13
+
+
+def test_a_peer_that_is_not_there_says_how_to_get_it() -> None:
+    """Whoever lacks a peer is told the package; Antiphon itself is always there."""
+    ours, *peers = contenders("/bin/true", [])
+    assert ours.missing() is None
+    environment = os.environ.get("PATH", "")
+    os.environ["PATH"] = ""
+    try:
+        assert all("pip install" in (peer.missing() or "") for peer in peers)
+    finally:
+        os.environ["PATH"] = environment
+
+
+def test_each_contender_serves_the_model_it_is_given(tmp_path: Path) -> None:
+    """The command names the file and the port."""
+    for contender in contenders("/bin/true", []):
+        if contender.name != "llama-server":
+            launch = contender.launch("chat", tmp_path / "m.gguf", 1234, 2)
+            assert str(tmp_path / "m.gguf") in launch.command
+            assert "1234" in launch.command
+
+
+async def test_a_connection_that_breaks_is_an_error() -> None:
+    """Half an answer is never taken for a whole one."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\ndata:")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        client = Client(server.sockets[0].getsockname()[1], "m")
+        with pytest.raises(asyncio.IncompleteReadError):
+            await client.chat([], max_tokens=1, end_tokens=[])

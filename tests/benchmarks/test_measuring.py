@@ -1,0 +1,85 @@
+import pytest
+from benchmarks.client import Client, RequestFailed
+from benchmarks.machine import Usage
+from benchmarks.measuring import Plan, Sample, measure
+from benchmarks.serving import Server
+from benchmarks.workloads import Measure, Run, Values, Workload
+
+from benchmarks import machine
+
+pytestmark = pytest.mark.anyio
+
+
+def server(name: str) -> Server:
+    return Server(name, Client(1, "m"), 0, 0.0)
+
+
+def workload(values: list[Values | Exception], seen: list[str]) -> Workload:
+    async def run(run: Run) -> Values:
+        seen.append(run.nonce)
+        value = values.pop(0)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    return Workload("w", "a workload", (Measure("x", "s"),), run)
+
+
+@pytest.fixture
+def foreign(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The cores that others are said to have had, one after the other; none when used up."""
+    cores: list[float] = []
+    monkeypatch.setattr(machine, "others_cores", lambda before, after, wall_s: cores.pop(0) if cores else 0.0)
+    return cores
+
+
+async def test_servers_alternate_and_the_first_changes(foreign: list[float]) -> None:
+    """No server is always the one that runs on a cool machine; all get the same prompts."""
+    seen: list[str] = []
+    said: list[Sample] = []
+    samples = await measure(
+        workload([{"x": 1.0}] * 4, seen), [server("a"), server("b")], Plan(2, 0.1, 1, []), said.append
+    )
+    assert [s.contender for s in samples] == ["a", "b", "b", "a"]
+    assert seen == ["w-0-0", "w-0-0", "w-1-0", "w-1-0"]
+    assert said == samples
+
+
+async def test_a_disturbed_run_is_repeated_with_fresh_prompts(foreign: list[float]) -> None:
+    """A run beside others' work does not count if a quiet one can be had."""
+    foreign += [0.9, 0.0]
+    seen: list[str] = []
+    (sample,) = await measure(
+        workload([{"x": 9.0}, {"x": 1.0}], seen), [server("a")], Plan(1, 0.1, 2, []), lambda s: None
+    )
+    assert sample.values == {"x": 1.0}
+    assert not sample.disturbed
+    assert seen == ["w-0-0", "w-0-1"]
+
+
+async def test_a_run_that_stays_disturbed_says_so(foreign: list[float]) -> None:
+    """The least disturbed try is kept, labelled."""
+    foreign += [0.9, 0.4, 0.6]
+    values: list[Values | Exception] = [{"x": 1.0}, {"x": 2.0}, {"x": 3.0}]
+    (sample,) = await measure(workload(values, []), [server("a")], Plan(1, 0.1, 2, []), lambda s: None)
+    assert (sample.values, sample.disturbed, sample.others_cores) == ({"x": 2.0}, True, 0.4)
+
+
+async def test_a_failure_is_a_sample_too(foreign: list[float]) -> None:
+    """A server that refuses is in the results with its reason, not left out."""
+    (sample,) = await measure(
+        workload([RequestFailed("HTTP 500")], []), [server("a")], Plan(1, 0.1, 2, []), lambda s: None
+    )
+    assert sample.values is None
+    assert "HTTP 500" in sample.error
+
+
+def test_what_others_used_excludes_us_and_includes_the_hypervisor() -> None:
+    """Cores that were not ours: foreign processes and stolen time."""
+    before, after = Usage(100.0, 1.0, 50.0), Usage(116.0, 2.0, 62.0)
+    assert machine.others_cores(before, after, 10.0) == pytest.approx(0.5)
+
+
+def test_the_machine_is_described_without_being_named() -> None:
+    """Results may be published: no host name, no path."""
+    assert set(machine.describe()) == {"processor", "cores", "memory_gib", "python"}
