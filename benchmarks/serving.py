@@ -6,14 +6,14 @@ import signal
 import socket
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.client import Client
-from benchmarks.contenders import Contender, Task
+from benchmarks.contenders import Contender, Launch, Task
 from benchmarks.machine import tree
 
 START_TIMEOUT_S = 300
@@ -31,10 +31,20 @@ class Server(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def running(contender: Contender, task: Task, model: Path, threads: int, logs: Path) -> AsyncGenerator[Server]:
-    """Serve ``model`` until the block ends. Raises ``RuntimeError`` with the end of its log if it does not come up."""
+    """Serve ``model`` until the block ends."""
+
+    def launch(port: int) -> Launch:
+        return contender.launch(task, model, port, threads)
+
+    async with running_launch(contender.name, launch, logs / f"{contender.name}-{task}.log") as server:
+        yield server
+
+
+@asynccontextmanager
+async def running_launch(name: str, launched: Callable[[int], Launch], log: Path) -> AsyncGenerator[Server]:
+    """Run a command until the block ends. Raises ``RuntimeError`` with the end of its log if it does not come up."""
     port = _free_port()
-    launch = contender.launch(task, model, port, threads)
-    log = logs / f"{contender.name}-{task}.log"
+    launch = launched(port)
     began = time.monotonic()
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
@@ -45,8 +55,8 @@ async def running(contender: Contender, task: Task, model: Path, threads: int, l
             start_new_session=True,
         )
     try:
-        name = await _ready(process, port, log, began)
-        yield Server(contender.name, Client(port, name), process.pid, time.monotonic() - began)
+        model = await _ready(process, port, log, began)
+        yield Server(name, Client(port, model), process.pid, time.monotonic() - began)
     finally:
         await _end(process)
 
