@@ -84,6 +84,12 @@ class Client:
         answer = json.loads(await self._post("/v1/embeddings", body))
         return len(answer["data"])
 
+    def close(self) -> None:
+        """Close the connections that wait for the next request."""
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
+
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of a GET, over a connection of its own."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=_LIMIT_BYTES)

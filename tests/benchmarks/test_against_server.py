@@ -1,6 +1,7 @@
 import asyncio
 import os
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,23 +16,27 @@ from benchmarks import machine
 pytestmark = pytest.mark.anyio
 
 
-def client_of(server: ServerProcess, model: str = "gpt-4o-mini") -> Client:
-    return Client(int(re.search(r":(\d+)/", server.url)[1]), model)
+def client_of(server: ServerProcess, model: str = "gpt-4o-mini") -> "closing[Client]":
+    return closing(Client(int(re.search(r":(\d+)/", server.url)[1]), model))
 
 
 @pytest.mark.model
 @pytest.mark.slow
 async def test_the_bare_client_reads_what_our_server_says(local_process: ServerProcess) -> None:
     """Text, usage, times and errors arrive; the answer has exactly the length that was asked for."""
-    client = client_of(local_process)
-    result = await client.chat([{"role": "user", "content": "Count."}], max_tokens=12, end_tokens=[0, 2])
+    count = [{"role": "user", "content": "Count."}]
+    with client_of(local_process) as client:
+        result = await client.chat(count, max_tokens=12, end_tokens=[0, 2])
+        again = await client.chat(count, max_tokens=12, end_tokens=[0, 2])
+    assert again.text == result.text
     assert result.completion_tokens == 12
     assert result.prompt_tokens > 5
     assert result.text
     assert 0 < result.ttft_s < result.total_s
-    assert await client_of(local_process, "text-embedding-3-small").embed(["a", "b"]) == 2
-    with pytest.raises(RequestFailed, match="HTTP 404"):
-        await client_of(local_process, "absent").chat([{"role": "user", "content": "x"}], max_tokens=1, end_tokens=[])
+    with client_of(local_process, "text-embedding-3-small") as client:
+        assert await client.embed(["a", "b"]) == 2
+    with client_of(local_process, "absent") as client, pytest.raises(RequestFailed, match="HTTP 404"):
+        await client.chat(count, max_tokens=1, end_tokens=[])
 
 
 @pytest.mark.model
@@ -39,10 +44,10 @@ async def test_the_bare_client_reads_what_our_server_says(local_process: ServerP
 @pytest.mark.timeout(240)
 async def test_memory_does_not_grow_under_random_load(local_process: ServerProcess) -> None:
     """Chats that arrive and leave at random for some seconds leave no more behind than the first ones did."""
-    run = Run(client_of(local_process), "soak-1", [0, 2])
-    await arrivals(run, 6, 4.0)
-    settled = machine.rss_bytes(local_process.pid)
-    answered = await arrivals(Run(run.client, "soak-2", [0, 2]), 10, 4.0)
+    with client_of(local_process) as client:
+        await arrivals(Run(client, "soak-1", [0, 2]), 6, 4.0)
+        settled = machine.rss_bytes(local_process.pid)
+        answered = await arrivals(Run(client, "soak-2", [0, 2]), 10, 4.0)
     assert answered > 0
     assert machine.rss_bytes(local_process.pid) < settled * 1.15
 
