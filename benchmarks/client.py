@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -56,12 +57,13 @@ class Client:
         times: list[float] = []
         pieces: list[str] = []
         usage: dict[str, Any] = {}
-        async for event in self._events("/v1/chat/completions", body):
-            usage = event.get("usage") or usage
-            for choice in event.get("choices", ()):
-                if text := choice["delta"].get("content"):
-                    pieces.append(text)
-                    times.append(time.perf_counter() - began)
+        async with aclosing(self._events("/v1/chat/completions", body)) as events:
+            async for event in events:
+                usage = event.get("usage") or usage
+                for choice in event.get("choices", ()):
+                    if text := choice["delta"].get("content"):
+                        pieces.append(text)
+                        times.append(time.perf_counter() - began)
         total = time.perf_counter() - began
         details: dict[str, int] = usage.get("prompt_tokens_details") or {}
         return ChatResult(
@@ -74,21 +76,16 @@ class Client:
             cached_tokens=details.get("cached_tokens"),
         )
 
-    async def chat_whole(self, messages: list[dict[str, str]]) -> None:
-        """Ask for an answer in one piece, and read it."""
-        await self._post("/v1/chat/completions", {"model": self.model, "messages": messages})
-
     async def embed(self, texts: list[str]) -> int:
         """Embed ``texts`` in one request, as the official client does (base64). Return the number of vectors."""
         body = {"model": self.model, "input": texts, "encoding_format": "base64"}
         answer = json.loads(await self._post("/v1/embeddings", body))
         return len(answer["data"])
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections that wait for the next request."""
-        for _, writer in self._idle:
-            writer.close()
-        self._idle.clear()
+        while self._idle:
+            await _close(self._idle.pop()[1])
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of a GET, over a connection of its own."""
@@ -98,22 +95,24 @@ class Client:
             status, headers = await _head(reader)
             return status, b"".join([part async for part in _body(reader, headers)])
         finally:
-            writer.close()
+            await _close(writer)
 
     async def _post(self, path: str, body: dict[str, Any]) -> bytes:
-        return b"".join([part async for part in self._exchange(path, body)])
+        async with aclosing(self._exchange(path, body)) as parts:
+            return b"".join([part async for part in parts])
 
     async def _events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         pending = b""
-        async for part in self._exchange(path, body):
-            *lines, pending = (pending + part).split(b"\n")
-            for line in lines:
-                payload = line.strip().removeprefix(b"data:").strip()
-                if line.startswith(b"data:") and payload != b"[DONE]":
-                    event = json.loads(payload)
-                    if "error" in event:
-                        raise RequestFailed(str(event["error"]))
-                    yield event
+        async with aclosing(self._exchange(path, body)) as parts:
+            async for part in parts:
+                *lines, pending = (pending + part).split(b"\n")
+                for line in lines:
+                    payload = line.strip().removeprefix(b"data:").strip()
+                    if line.startswith(b"data:") and payload != b"[DONE]":
+                        event = json.loads(payload)
+                        if "error" in event:
+                            raise RequestFailed(str(event["error"]))
+                        yield event
 
     async def _exchange(self, path: str, body: dict[str, Any]) -> AsyncGenerator[bytes]:
         payload = json.dumps(body).encode()
@@ -134,20 +133,30 @@ class Client:
             if complete:
                 self._idle.append(connection)
             else:
-                connection[1].close()
+                await _close(connection[1])
 
     async def _send(self, request: bytes) -> tuple[_Connection, int, dict[str, str]]:
         """Send over an idle connection, or a new one where the server has closed it meanwhile."""
         while self._idle:
-            connection = self._idle.pop()
-            try:
-                connection[1].write(request)
-                return connection, *await _head(connection[0])
-            except (OSError, asyncio.IncompleteReadError):
-                connection[1].close()
-        connection = await asyncio.open_connection("127.0.0.1", self.port, limit=_LIMIT_BYTES)
-        connection[1].write(request)
-        return connection, *await _head(connection[0])
+            with suppress(OSError, asyncio.IncompleteReadError):
+                return await _begun(self._idle.pop(), request)
+        return await _begun(await asyncio.open_connection("127.0.0.1", self.port, limit=_LIMIT_BYTES), request)
+
+
+async def _begun(connection: _Connection, request: bytes) -> tuple[_Connection, int, dict[str, str]]:
+    reader, writer = connection
+    try:
+        writer.write(request)
+        return connection, *await _head(reader)
+    except BaseException:
+        await _close(writer)
+        raise
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 def _can_be_kept(headers: dict[str, str]) -> bool:

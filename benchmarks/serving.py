@@ -7,7 +7,7 @@ import socket
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -56,7 +56,7 @@ async def running_launch(name: str, launched: Callable[[int], Launch], log: Path
         )
     try:
         model = await _ready(process, port, log, began)
-        with closing(Client(port, model)) as client:
+        async with aclosing(Client(port, model)) as client:
             yield Server(name, client, process.pid, time.monotonic() - began)
     finally:
         await _end(process)

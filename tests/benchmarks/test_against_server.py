@@ -1,7 +1,7 @@
 import asyncio
 import os
 import re
-from contextlib import closing
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ from benchmarks import machine
 pytestmark = pytest.mark.anyio
 
 
-def client_of(server: ServerProcess, model: str = "gpt-4o-mini") -> "closing[Client]":
-    return closing(Client(int(re.search(r":(\d+)/", server.url)[1]), model))
+def client_of(server: ServerProcess, model: str = "gpt-4o-mini") -> "aclosing[Client]":
+    return aclosing(Client(int(re.search(r":(\d+)/", server.url)[1]), model))
 
 
 @pytest.mark.model
@@ -25,7 +25,7 @@ def client_of(server: ServerProcess, model: str = "gpt-4o-mini") -> "closing[Cli
 async def test_the_bare_client_reads_what_our_server_says(local_process: ServerProcess) -> None:
     """Text, usage, times and errors arrive; the answer has exactly the length that was asked for."""
     count = [{"role": "user", "content": "Count."}]
-    with client_of(local_process) as client:
+    async with client_of(local_process) as client:
         result = await client.chat(count, max_tokens=12, end_tokens=[0, 2])
         again = await client.chat(count, max_tokens=12, end_tokens=[0, 2])
     assert again.text == result.text
@@ -33,10 +33,11 @@ async def test_the_bare_client_reads_what_our_server_says(local_process: ServerP
     assert result.prompt_tokens > 5
     assert result.text
     assert 0 < result.ttft_s < result.total_s
-    with client_of(local_process, "text-embedding-3-small") as client:
+    async with client_of(local_process, "text-embedding-3-small") as client:
         assert await client.embed(["a", "b"]) == 2
-    with client_of(local_process, "absent") as client, pytest.raises(RequestFailed, match="HTTP 404"):
-        await client.chat(count, max_tokens=1, end_tokens=[])
+    async with client_of(local_process, "absent") as client:
+        with pytest.raises(RequestFailed, match="HTTP 404"):
+            await client.chat(count, max_tokens=1, end_tokens=[])
 
 
 @pytest.mark.model
@@ -44,7 +45,7 @@ async def test_the_bare_client_reads_what_our_server_says(local_process: ServerP
 @pytest.mark.timeout(240)
 async def test_memory_does_not_grow_under_random_load(local_process: ServerProcess) -> None:
     """Chats that arrive and leave at random for some seconds leave no more behind than the first ones did."""
-    with client_of(local_process) as client:
+    async with client_of(local_process) as client:
         await arrivals(Run(client, "soak-1", [0, 2]), 6, 4.0)
         settled = machine.rss_bytes(local_process.pid)
         answered = await arrivals(Run(client, "soak-2", [0, 2]), 10, 4.0)
