@@ -10,7 +10,6 @@ from benchmarks.contenders import Contender
 from benchmarks.serving import running
 from benchmarks.workloads import Run, arrivals, warm_up
 
-_RATE_PER_S = 4.0
 _SLICES = 10
 _GROWTH = 1.05
 """What the last three tenths may use beyond the second to fourth: allocators need a while to find their level."""
@@ -23,9 +22,7 @@ async def soak(contender: Contender, model: Path, options: argparse.Namespace, e
         await warm_up(Run(server.client, "warm-up", end_tokens), "chat")
         for number in range(_SLICES):
             began = time.monotonic()
-            answered = await arrivals(
-                Run(server.client, f"soak-{number}", end_tokens), options.soak / _SLICES, _RATE_PER_S
-            )
+            answered = await arrivals(Run(server.client, f"soak-{number}", end_tokens), seconds=options.soak / _SLICES)
             sizes.append(machine.rss_bytes(server.pid))
             print(
                 f"{time.monotonic() - began:6.1f} s: {answered} answered, {sizes[-1] / 2**20:.0f} MiB resident",

@@ -141,33 +141,34 @@ async def warm_up(run: Run, task: Task) -> None:
         await _together(run, _prompts(run, 2, shared=8, own=8), out=8)
 
 
-async def arrivals(run: Run, seconds: float, rate_per_s: float) -> int:
-    """Send short chats at random for ``seconds``, at most 8 at once, and leave every third in the middle.
+async def arrivals(run: Run, *, seconds: float, count: int | None = None, rate_per_s: float = 4.0) -> int:
+    """Send up to ``count`` short chats at random, at most 8 at once, and leave every third in the middle.
 
-    What still runs at the end is cancelled. Return how many were answered; raises what a request raised.
+    What still runs after ``seconds`` is cancelled. Return how many were answered; raises what a request raised.
     """
     chooser = random.Random(run.nonce)
-    tasks: set[asyncio.Task[ChatResult]] = set()
-    answered = number = 0
+    running: set[asyncio.Task[ChatResult]] = set()
+    finished: set[asyncio.Task[ChatResult]] = set()
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        number += 1
+    while time.monotonic() < until and (count is None or len(running) + len(finished) < count):
+        number = len(running) + len(finished) + 1
         prompt = [{"role": "user", "content": words(chooser.randint(5, 300), f"{run.nonce}-{number}")}]
         tokens = chooser.randint(4, 64)
         task = asyncio.create_task(run.client.chat(prompt, max_tokens=tokens, end_tokens=run.end_tokens))
-        tasks.add(task)
+        running.add(task)
         if number % 3 == 0:
             asyncio.get_running_loop().call_later(chooser.random(), task.cancel)
-        pause = min(chooser.expovariate(rate_per_s), max(0.0, until - time.monotonic()))
-        done, tasks = await asyncio.wait(tasks, timeout=pause)
-        while len(tasks) >= _SOAK_PARALLEL and time.monotonic() < until:
-            more, tasks = await asyncio.wait(tasks, timeout=1, return_when=asyncio.FIRST_COMPLETED)
-            done |= more
-        answered += sum(not task.cancelled() and bool(task.result()) for task in done)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return answered
+        await asyncio.sleep(chooser.expovariate(rate_per_s))
+        while len(running) >= _SOAK_PARALLEL and time.monotonic() < until:
+            done, running = await asyncio.wait(running, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+            finished |= done
+    if running:
+        await asyncio.wait(running, timeout=max(0.0, until - time.monotonic()))
+    cut_off = {task for task in running if not task.done() and task.cancel()}
+    await asyncio.gather(*cut_off, return_exceptions=True)
+    # A request that failed for another reason than being left raises here.
+    answers = [task.result() for task in (finished | running) - cut_off if not task.cancelled()]
+    return len(answers)
 
 
 _TOKENS = "tokens/s"
