@@ -1,8 +1,7 @@
 """A model without tool training keeps to bounds inside arguments where the schema sets none."""
 
 from antiphon.prompting.bounds import MAX_ITEMS, MAX_STRING, bounded
-from antiphon.prompting.schema import bounded_schema
-from antiphon.protocol.chat import Tool
+from antiphon.prompting.schema import within_bounds
 
 TEXT = {"type": "string"}
 
@@ -27,5 +26,10 @@ def test_stated_rules_stay() -> None:
 def test_contradiction() -> None:
     """Where nothing would satisfy the bounds as well, the schema stands as it is."""
     note = {"allOf": [{"minLength": 2000}], "anyOf": [TEXT]}
-    tool = Tool("f", parameters={"type": "object", "properties": {"note": note}, "required": ["note"]})
-    assert bounded_schema(tool)["properties"]["note"] == note
+    schema = {"type": "object", "properties": {"note": note}, "required": ["note"]}
+    assert within_bounds(schema) == schema
+
+
+def test_any_object() -> None:
+    """An object of any kind is bounded throughout."""
+    assert within_bounds({"type": "object"})["$defs"]["value"]["anyOf"][0]["maxLength"] == MAX_STRING

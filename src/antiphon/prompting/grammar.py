@@ -1,7 +1,7 @@
 """The grammar that generated text must follow, for each kind of request."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -10,7 +10,7 @@ from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter
 from antiphon.prompting.pairs import Pairs, is_plain_text, properties_of
 from antiphon.prompting.reasoning import Thinking
 from antiphon.prompting.scanning import common_start, whole_tags
-from antiphon.prompting.schema import arguments_schema, bounded_schema, schema_text
+from antiphon.prompting.schema import arguments_schema, schema_text, within_bounds
 from antiphon.prompting.syntax import ToolSyntax
 from antiphon.protocol.chat import JsonObjectFormat, JsonSchemaFormat, Tool
 
@@ -18,16 +18,12 @@ MAX_CALLS = 128
 
 
 class CallRules(msgspec.Struct, frozen=True, kw_only=True):
-    """What calls are allowed. ``required``: the answer is calls; otherwise it is text, calls, or calls after text.
-
-    With ``bounded``, arguments keep to bounds where their schema sets none.
-    """
+    """What calls are allowed. ``required``: the answer is calls; otherwise it is text, calls, or calls after text."""
 
     syntax: ToolSyntax
     tools: tuple[Tool, ...]
     required: bool
     max_calls: int = MAX_CALLS
-    bounded: bool = False
 
 
 def answer_grammar(
@@ -37,26 +33,28 @@ def answer_grammar(
     form: JsonSchemaFormat | JsonObjectFormat | None,
     thinking: Thinking | None,
     around: tuple[str, str] = ("", ""),
+    is_bounded: bool = False,
 ) -> str | None:
     """Return the grammar for an answer, or None when any text will do.
 
     With a ``form`` the text of the answer is JSON. A model that thinks may do so before whatever is asked of it.
-    ``around`` is the literal text that stands around an answer, if it is not calls.
+    ``around`` is the literal text that stands around an answer, if it is not calls. With ``is_bounded``, JSON keeps to
+    bounds where its schema sets none.
     """
     if form is None and calls is None:
         return None
-    return _Grammar(LarkWriter(control_ids), around).build(calls, form, thinking)
+    return _Grammar(LarkWriter(control_ids), around, is_bounded=is_bounded).build(calls, form, thinking)
 
 
 class _Grammar:
-    def __init__(self, writer: LarkWriter, around: tuple[str, str]) -> None:
+    def __init__(self, writer: LarkWriter, around: tuple[str, str], *, is_bounded: bool) -> None:
+        self._bound: Callable[[dict[str, Any]], dict[str, Any]] = within_bounds if is_bounded else _as_it_is
         self._opening = writer.literal(around[0])
         # Text cannot run into a control token, but would swallow a closing in plain letters.
         self._closing = writer.literal(around[1]) if writer.is_control(around[1]) else ""
         self._literal = writer.literal
         self._is_control = writer.is_control
         self._pairs: Pairs | None = None
-        self._schema = arguments_schema
         self._rules: list[str] = []
         self._parts: list[dict[str, str]] = []
 
@@ -87,7 +85,7 @@ class _Grammar:
     def _answer(self, calls: CallRules | None, form: JsonSchemaFormat | JsonObjectFormat | None) -> None:
         if form is not None:
             schema = form.schema if isinstance(form, JsonSchemaFormat) else {"type": "object"}
-            self._rules.append(f"json: %json {schema_text(schema)}")
+            self._rules.append(f"json: %json {schema_text(self._bound(schema))}")
         if calls is None:
             self._rules.append(f"answer: {self._wrapped('json')}")
             return
@@ -119,7 +117,6 @@ class _Grammar:
     def _calls(self, rules: CallRules) -> None:
         syntax = rules.syntax
         self._pairs = syntax.pairs
-        self._schema = bounded_schema if rules.bounded else arguments_schema
         self._rules.append("call: " + " | ".join(f"call_{n}" for n in range(len(rules.tools))))
         between = syntax.between if rules.max_calls > 1 else None
         # What follows every call, last or not, stands with the call: free text ends where it begins.
@@ -181,7 +178,7 @@ class _Grammar:
             self._pair_rules(self._pairs, tool, number)
             return f"open_{number}_0 {following}"
         if tool.kind == "function":
-            self._rules.append(f"{rule}: %json {schema_text(self._schema(tool))}")
+            self._rules.append(f"{rule}: %json {schema_text(self._bound(arguments_schema(tool)))}")
         elif tool.grammar is None:
             return self._free_text(rule, after)
         elif tool.grammar[0] == "regex":
@@ -200,6 +197,10 @@ class _Grammar:
             return rule
         self._rules.append(f"{rule.upper()}: {SOME_TEXT}")
         return f"{rule.upper()}? {following}"
+
+
+def _as_it_is(schema: dict[str, Any]) -> dict[str, Any]:
+    return schema
 
 
 def _escape(text: str) -> str:

@@ -1,6 +1,6 @@
 """What a model is told in words, where its template has no place for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from antiphon.prompting.schema import shown_parameters
@@ -31,35 +31,14 @@ def tools_in_words(tools: Sequence[Tool]) -> str:
     return f"You call tools. Take the arguments from the user's words.\n\n{described}"
 
 
-def _in_words(tool: Tool) -> str:
-    lines = [f"Tool {tool.name}: {tool.description}" if tool.description else f"Tool {tool.name}"]
-    if tool.kind == "custom":
-        return f"{lines[0]}\nIts input is plain text."
-    parameters = shown_parameters(tool)
-    required = cast("list[str]", parameters.get("required") or [])
-    for name, schema in cast("dict[str, Any]", parameters.get("properties") or {}).items():
-        lines.append(_parameter(name, schema, is_required=name in required))
-    if any(key in parameters for key in ("anyOf", "oneOf", "allOf", "$ref", "$defs", "patternProperties")):
-        lines.append(f"JSON Schema of its arguments: {as_json(parameters)}")
-    return "\n".join(lines)
-
-
-def _parameter(name: str, schema: Any, *, is_required: bool) -> str:
-    known: dict[str, Any] = cast("dict[str, Any]", schema) if isinstance(schema, dict) else {}
-    kind = known.get("type")
-    shown = kind if isinstance(kind, str) and kind not in {"object", "array"} else as_json(schema)
-    if "enum" in known and isinstance(kind, str):
-        shown += ", one of " + ", ".join(as_json(choice) for choice in known["enum"])
-    mark = ", required" if is_required else ""
-    description = known.get("description")
-    return f"- {name} ({shown}{mark}){f': {description}' if description else ''}"
-
-
-def form_in_words(form: JsonSchemaFormat | JsonObjectFormat) -> str:
-    """Tell what JSON to answer with."""
+def form_in_words(form: JsonSchemaFormat | JsonObjectFormat, *, as_list: bool) -> str:
+    """Tell what JSON to answer with: as its schema, or with ``as_list`` as a list of its keys, for small models."""
     if isinstance(form, JsonObjectFormat):
         return "Answer with one JSON object and nothing else."
     description = f" ({form.description})" if form.description else ""
+    if as_list and form.schema.get("properties"):
+        keys = "\n".join(_parameters(form.schema))
+        return f"Answer with JSON for '{form.name}'{description} and nothing else, with these keys:\n{keys}"
     return (
         f"Answer with JSON for '{form.name}'{description} and nothing else. "
         f"It follows this JSON Schema:\n{as_json(form.schema)}"
@@ -75,3 +54,41 @@ def with_instructions(turns: Sequence[Turn], words: Sequence[str]) -> list[Turn]
         head = {**turns[0], "content": f"{turns[0]['content']}\n\n{added}"}
         return [head, *turns[1:]]
     return [{"role": "system", "content": added}, *turns]
+
+
+def _in_words(tool: Tool) -> str:
+    title = f"Tool {tool.name}: {tool.description}" if tool.description else f"Tool {tool.name}"
+    if tool.kind == "custom":
+        return f"{title}\nIts input is plain text."
+    return "\n".join([title, *_parameters(shown_parameters(tool))])
+
+
+def _parameters(schema: Mapping[str, Any]) -> list[str]:
+    required = cast("list[str]", schema.get("required") or [])
+    properties = cast("dict[str, Any]", schema.get("properties") or {})
+    lines = [_parameter(name, value, is_required=name in required) for name, value in properties.items()]
+    if any(key in schema for key in ("anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "patternProperties")):
+        lines.append(f"JSON Schema: {as_json(schema)}")
+    return lines
+
+
+def _parameter(name: str, schema: Any, *, is_required: bool) -> str:
+    known: dict[str, Any] = cast("dict[str, Any]", schema) if isinstance(schema, dict) else {}
+    mark = ", required" if is_required else ""
+    description = known.get("description")
+    return f"- {name} ({_kind(known)}{mark}){f': {description}' if description else ''}"
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """Return a type in a word or two; the schema itself where that would leave something out."""
+    kind = schema.get("type")
+    if "enum" in schema:
+        return "one of " + ", ".join(as_json(choice) for choice in schema["enum"])
+    items = schema.get("items")
+    if (
+        kind == "array"
+        and isinstance(items, dict)
+        and set(cast("dict[str, Any]", items)) <= {"type", "description", "title"}
+    ):
+        return f"list of {cast('dict[str, Any]', items).get('type', 'anything')}"
+    return kind if isinstance(kind, str) and kind not in {"object", "array"} else as_json(schema)

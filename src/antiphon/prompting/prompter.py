@@ -150,16 +150,14 @@ class ChatPrompter:
             # A model without tool training repeats itself when it may call more than once.
             is_parallel = voice.knows_tools and request.parallel_tool_calls and not request.legacy_functions
             max_calls = MAX_CALLS if is_parallel else 1
-            rules = CallRules(
-                syntax=layout.syntax,
-                tools=tools,
-                required=layout.calls_only,
-                max_calls=max_calls,
-                bounded=not voice.knows_tools,
-            )
-        around = (voice.opening, voice.closing)
+            rules = CallRules(syntax=layout.syntax, tools=tools, required=layout.calls_only, max_calls=max_calls)
         grammar = answer_grammar(
-            self._token_ids, calls=rules, form=request.response_format, thinking=layout.thinking, around=around
+            self._token_ids,
+            calls=rules,
+            form=request.response_format,
+            thinking=layout.thinking,
+            around=(voice.opening, voice.closing),
+            is_bounded=not voice.knows_tools,
         )
         texts = (*voice.texts(), *voice.stop)
         special = any(token in text for text in texts for token in self._control_tokens if token)
@@ -168,7 +166,8 @@ class ChatPrompter:
     def _turns(
         self, cover: Cover, voice: Voice, request: ChatRequest, tools: tuple[Tool, ...]
     ) -> tuple[list[Turn], list[dict[str, Any]] | None]:
-        words = [form_in_words(request.response_format)] if request.response_format is not None else []
+        form = request.response_format
+        words = [form_in_words(form, as_list=not voice.knows_tools)] if form is not None else []
         if voice.knows_tools and voice.syntax is not None:
             turns = with_instructions(native_turns(request.messages, voice.syntax), words)
             protected = cover.protect([turns, [tool_value(tool) for tool in tools]])

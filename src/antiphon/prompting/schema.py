@@ -39,9 +39,8 @@ def arguments_schema(tool: Tool) -> dict[str, Any]:
     return {**shown, "additionalProperties": False} if is_open and "properties" in shown else shown
 
 
-def bounded_schema(tool: Tool) -> dict[str, Any]:
-    """Return the same with bounds for a model that may run away, unless nothing would satisfy both."""
-    schema = arguments_schema(tool)
+def within_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with bounds for a model that may run away, unless nothing would satisfy both."""
     within = cast("dict[str, Any]", bounded(schema))
     return schema if _problem_of(schema_text(within)) else within
 
