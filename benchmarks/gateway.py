@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -25,19 +25,37 @@ from benchmarks.gateway_load import Reply, Target, all_at_once, median, one_by_o
 _CHUNKS = 64
 _CONCURRENCY = 32
 _GATEWAY_CORE, _LOAD_CORE = 0, 1
+_OK = 200
 
 
-class Measured(msgspec.Struct):
-    """What was measured of one gateway. Latencies are medians in milliseconds beyond asking the upstream directly."""
+class Sample(msgspec.Struct, frozen=True):
+    """One round of one gateway. Latencies are medians in milliseconds beyond asking the upstream directly.
+
+    ``..._per_cpu_s`` divide by the gateway's own CPU time: what a core that it has to itself could do. Unlike the numbers by
+    the clock they hold on a busy machine, too.
+    """
+
+    added_ms: float
+    added_first_chunk_ms: float
+    requests_per_s: float
+    chunks_per_s: float
+    requests_per_cpu_s: float
+    chunks_per_cpu_s: float
+    failed: float
+    mib: float
+
+
+class Gateway(msgspec.Struct):
+    """A gateway that is up."""
 
     name: str
-    start_s: float = 0.0
-    rss_mib: float = 0.0
-    added_ms: float = 0.0
-    added_first_chunk_ms: float = 0.0
-    requests_per_s: float = 0.0
-    chunks_per_s: float = 0.0
-    failed: int = 0
+    target: Target
+    pid: int
+    start_s: float
+    samples: list[Sample] = []
+
+    def median(self, name: str) -> float:
+        return self.start_s if name == "start_s" else median([getattr(sample, name) for sample in self.samples])
 
 
 def main() -> None:
@@ -47,35 +65,34 @@ def main() -> None:
     if options.streams:
         uvloop.run(_many_streams(options.streams))
         return
-    results = uvloop.run(_compare(options))
+    gateways = uvloop.run(_compare(options))
     print(f"| gateway | {' | '.join(_TITLES.values())} |\n|{'---|' * (len(_TITLES) + 1)}")
-    for result in results:
-        numbers = (f"{getattr(result, name):.4g}" for name in _TITLES)
-        print(f"| {result.name} | {' | '.join(numbers)} |")
-    ours, *others = results
-    for other in (other for other in others if other.name == "litellm"):
-        for result in (ours, *(result for result in others if result.name.startswith("antiphon"))):
-            print(f"{result.name}: {_ratios(result, other)}")
+    for gateway in gateways:
+        print(f"| {gateway.name} | {' | '.join(f'{gateway.median(name):.4g}' for name in _TITLES)} |")
+    for other in (gateway for gateway in gateways if gateway.name == "litellm"):
+        for ours in (gateway for gateway in gateways if gateway is not other):
+            print(f"{ours.name} beside {other.name}: {_ratios(ours, other)}")
 
 
 _TITLES = {
     "requests_per_s": "requests/s",
     "chunks_per_s": "stream chunks/s",
+    "requests_per_cpu_s": "requests per CPU s",
+    "chunks_per_cpu_s": "chunks per CPU s",
     "added_ms": "added ms (p50)",
     "added_first_chunk_ms": "added ms to first chunk (p50)",
     "start_s": "start s",
-    "rss_mib": "MiB",
+    "mib": "MiB",
     "failed": "failed",
 }
 
 
-def _ratios(ours: Measured, other: Measured) -> str:
-    return (
-        f"{ours.requests_per_s / other.requests_per_s:.1f}x the requests/s, "
-        f"{ours.chunks_per_s / other.chunks_per_s:.1f}x the chunks/s, "
-        f"1/{other.added_ms / ours.added_ms:.1f} of the added latency, "
-        f"1/{other.added_first_chunk_ms / ours.added_first_chunk_ms:.1f} of that to the first chunk, than {other.name}"
-    )
+def _ratios(ours: Gateway, other: Gateway) -> str:
+    more = ("requests_per_s", "chunks_per_s", "requests_per_cpu_s", "chunks_per_cpu_s")
+    times = [f"{ours.median(name) / other.median(name):.1f}x the {_TITLES[name]}" for name in more]
+    less = ("added_ms", "added_first_chunk_ms")
+    parts = [f"1/{other.median(name) / ours.median(name):.1f} of the {_TITLES[name]}" for name in less]
+    return ", ".join(times + parts)
 
 
 def _options() -> argparse.Namespace:
@@ -83,49 +100,56 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--litellm", type=Path, metavar="PYTHON", help="interpreter of an environment with litellm[proxy]"
     )
-    parser.add_argument("--seconds", type=float, default=5, help="of each load [default: 5]")
+    parser.add_argument("--seconds", type=float, default=3, help="of each load [default: 3]")
+    parser.add_argument("--rounds", type=int, default=3, help="through all gateways in turn [default: 3]")
     parser.add_argument("--streams", type=int, help="instead: that many concurrent streams, and their memory")
     return parser.parse_args()
 
 
-async def _compare(options: argparse.Namespace) -> list[Measured]:
-    async with _mock() as upstream:
-        contenders = [("antiphon", _antiphon(upstream), "mock"), ("antiphon, scripted", _scripted(), "mock")]
+async def _compare(options: argparse.Namespace) -> list[Gateway]:
+    async with _mock() as upstream, AsyncExitStack() as stack:
+        commands = {"antiphon": _antiphon(upstream), "antiphon, scripted": _scripted()}
         if options.litellm:
-            contenders.append(("litellm", _litellm(options.litellm, upstream), "mock"))
-        direct = Target(upstream, "mock")
-        return [
-            await _measure(name, command, Target(_port(), model), direct, options.seconds)
-            for name, command, model in contenders
-        ]
+            commands["litellm"] = _litellm(options.litellm, upstream)
+        gateways: list[Gateway] = []
+        for name, command in commands.items():
+            target = Target(_port(), "mock")
+            began = time.monotonic()
+            running = _running([*command, "--port", str(target.port)], target.port, _GATEWAY_CORE)
+            process = await stack.enter_async_context(running)
+            gateways.append(Gateway(name, target, process.pid, time.monotonic() - began))
+        for gateway in gateways * (1 + options.rounds):
+            gateway.samples.append(await _sample(gateway, Target(upstream, "mock"), options.seconds))
+        for gateway in gateways:
+            gateway.samples.pop(0)  # the first round warms up
+        return gateways
 
 
-async def _measure(name: str, command: list[str], target: Target, direct: Target, seconds: float) -> Measured:
-    result = Measured(name)
-    began = time.monotonic()
-    async with _running([*command, "--port", str(target.port)], target.port, _GATEWAY_CORE) as process:
-        result.start_s = time.monotonic() - began
-        for stream in (False, True):
-            await together(target, 4, 1, stream=stream)
-        result.added_ms = 1000 * (await _latency(target, stream=False) - await _latency(direct, stream=False))
-        result.added_first_chunk_ms = 1000 * (await _latency(target, stream=True) - await _latency(direct, stream=True))
-        replies, took = await together(target, _CONCURRENCY, seconds, stream=False)
-        result.requests_per_s = len(replies) / took
-        result.failed += _failures(replies)
-        replies, took = await together(target, _CONCURRENCY, seconds, stream=True)
-        result.chunks_per_s = sum(reply.chunks for reply in replies) / took
-        result.failed += _failures(replies)
-        result.rss_mib = _rss_bytes(process.pid) / 2**20
-    return result
+async def _sample(gateway: Gateway, direct: Target, seconds: float) -> Sample:
+    target = gateway.target
+    added_s = await _latency(target, stream=False) - await _latency(direct, stream=False)
+    added_first_s = await _latency(target, stream=True) - await _latency(direct, stream=True)
+    before = _cpu_s(gateway.pid)
+    plain, took_s = await together(target, _CONCURRENCY, seconds, stream=False)
+    between = _cpu_s(gateway.pid)
+    streams, streams_took_s = await together(target, _CONCURRENCY, seconds, stream=True)
+    after = _cpu_s(gateway.pid)
+    num_chunks = sum(reply.chunks for reply in streams)
+    return Sample(
+        added_ms=1000 * added_s,
+        added_first_chunk_ms=1000 * added_first_s,
+        requests_per_s=len(plain) / took_s,
+        chunks_per_s=num_chunks / streams_took_s,
+        requests_per_cpu_s=len(plain) / (between - before),
+        chunks_per_cpu_s=num_chunks / (after - between),
+        failed=sum(reply.status != _OK for reply in (*plain, *streams)),
+        mib=_rss_bytes(gateway.pid) / 2**20,
+    )
 
 
 async def _latency(target: Target, *, stream: bool) -> float:
-    replies = await one_by_one(target, 100, stream=stream)
+    replies = await one_by_one(target, 50, stream=stream)
     return median([reply.first_s if stream else reply.total_s for reply in replies])
-
-
-def _failures(replies: list[Reply]) -> int:
-    return sum(reply.status != 200 for reply in replies)
 
 
 async def _many_streams(num_streams: int) -> None:
@@ -142,7 +166,7 @@ async def _many_streams(num_streams: int) -> None:
                 await asyncio.sleep(0.5)
                 peak = max(peak, _rss_bytes(process.pid))
             replies = streams.result()
-    whole = [r for r in replies if isinstance(r, Reply) and r.status == 200 and r.chunks == _CHUNKS + 2]
+    whole = [r for r in replies if isinstance(r, Reply) and r.status == _OK and r.chunks == _CHUNKS + 2]
     print(
         f"{num_streams} concurrent streams: {num_streams - len(whole)} lost; {median([r.total_s for r in whole]):.1f} s each"
     )
@@ -220,10 +244,16 @@ async def _answers(process: subprocess.Popen[bytes], port: int) -> None:
             connection = await Target(port, "mock").connect()
             reply = await connection.ask(Target(port, "mock").request(stream=False))
             connection.close()
-            if reply.status == 200:
+            if reply.status == _OK:
                 return
         await asyncio.sleep(0.1)
     raise RuntimeError(f"{process.args!r} did not come up")
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has used, of all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _rss_bytes(pid: int) -> int:

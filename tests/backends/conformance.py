@@ -30,6 +30,8 @@ from antiphon.protocol.events import (
 
 Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolCallStarted | ToolCallDelta
 
+LONG = "Write a very long and detailed story about a lighthouse keeper. Do not stop before the end of the story."
+
 
 async def collect(events: AsyncGenerator[Event]) -> list[Event]:
     async with aclosing(events):
@@ -88,6 +90,7 @@ class BackendConformance:
     def completion_request(self, *prompts: str, **changes: object) -> CompletionRequest:
         changes = {"model": self.chat_model, "max_tokens": 8, "sampling": Sampling(temperature=0.0), **changes}
         raw = {"model": changes["model"], "prompt": list(prompts), "temperature": 0, "max_tokens": 8}
+        changes = {"best_of": changes.get("n", 1), **changes}
         raw |= {"n": changes.get("n", 1)}
         return CompletionRequest(prompts=prompts, raw=raw, **changes)  # type: ignore[arg-type]
 
@@ -145,18 +148,18 @@ class BackendConformance:
 
     async def test_closing_the_stream_ends_the_work(self, backend: Backend) -> None:
         """A request whose stream is closed early is worked on no more, and others are still answered."""
-        events = backend.chat(self.chat_request(max_tokens=200))
+        events = backend.chat(self.chat_request(LONG, max_tokens=1000))
         async for event in events:
             if isinstance(event, TextDelta):
                 break
-        assert self.running(backend) == 1
+        await until(lambda: self.running(backend) == 1)
         await events.aclose()
         await until(lambda: self.running(backend) == 0)
         check_order(await collect(backend.chat(self.chat_request())), 1)
 
     async def test_cancelling_the_reader_ends_the_work(self, backend: Backend) -> None:
         """A request whose reading task is cancelled is worked on no more."""
-        reader = asyncio.ensure_future(collect(backend.chat(self.chat_request(max_tokens=200, n=4))))
+        reader = asyncio.ensure_future(collect(backend.chat(self.chat_request(LONG, max_tokens=1000, n=4))))
         await until(lambda: self.running(backend) == 1 or reader.done())
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
@@ -203,10 +206,10 @@ class BackendConformance:
         embedding_model = self.embeds()
         with pytest.raises(ApiError) as refused:
             await collect(backend.chat(self.chat_request(model=embedding_model)))
-        assert refused.value.status == 400
+        assert 400 <= refused.value.status < 500
         with pytest.raises(ApiError) as refused:
             await backend.embed(self.embedding_request("text", model=self.chat_model))
-        assert refused.value.status == 400
+        assert 400 <= refused.value.status < 500
 
     async def test_an_unknown_model_is_refused(self, backend: Backend) -> None:
         """A model that is not served is an error of the request."""

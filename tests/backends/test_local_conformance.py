@@ -1,0 +1,41 @@
+"""The models of this machine keep the contract of a backend."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from tests.backends.conformance import BackendConformance
+
+from antiphon.backends.base import Backend
+from antiphon.backends.local import LocalBackend
+from antiphon.backends.local_chat import LocalChat
+from antiphon.backends.local_embedding import LocalEmbedding
+from antiphon.engine import Engine, EngineSettings
+from antiphon.models import Catalogue, Store
+
+CHAT, EMBEDDING = "smollm2-135m-instruct", "all-minilm-l6-v2"
+
+
+def engine(name: str) -> Engine:
+    entry = next(entry for entry in Catalogue.default().entries if entry.id == name)
+    return Engine(EngineSettings(model_path=Store().ensure(entry), context_size=2048 if name == CHAT else None))
+
+
+@pytest.mark.model
+@pytest.mark.slow
+class TestConformance(BackendConformance):
+    chat_model = CHAT
+    embedding_model = EMBEDDING
+
+    @pytest.fixture
+    async def backend(self) -> AsyncGenerator[LocalBackend]:
+        backend = LocalBackend(
+            {CHAT: LocalChat(CHAT, engine(CHAT)), EMBEDDING: LocalEmbedding(EMBEDDING, engine(EMBEDDING), {})}
+        )
+        await backend.start()
+        yield backend
+        await backend.aclose()
+
+    def running(self, backend: Backend) -> int:
+        numbers: Any = backend.statistics()[0].values
+        return numbers.running
