@@ -21,20 +21,27 @@ def engine(name: str) -> Engine:
     return Engine(EngineSettings(model_path=Store().ensure(entry), context_size=2048 if name == CHAT else None))
 
 
+# Engines take seconds to start: one of each for all tests, the last of which closes them.
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def backend() -> AsyncGenerator[LocalBackend]:
+    backend = LocalBackend(
+        {CHAT: LocalChat(CHAT, engine(CHAT)), EMBEDDING: LocalEmbedding(EMBEDDING, engine(EMBEDDING), {})}
+    )
+    await backend.start()
+    yield backend
+    await backend.aclose()
+
+
 @pytest.mark.model
 @pytest.mark.slow
 class TestConformance(BackendConformance):
     chat_model = CHAT
     embedding_model = EMBEDDING
-
-    @pytest.fixture
-    async def backend(self) -> AsyncGenerator[LocalBackend]:
-        backend = LocalBackend(
-            {CHAT: LocalChat(CHAT, engine(CHAT)), EMBEDDING: LocalEmbedding(EMBEDDING, engine(EMBEDDING), {})}
-        )
-        await backend.start()
-        yield backend
-        await backend.aclose()
 
     def running(self, backend: Backend) -> int:
         numbers: Any = backend.statistics()[0].values
