@@ -23,8 +23,10 @@ from tests.backends.faulty_api import (
 
 from antiphon.backends.base import RelayedAnswer
 from antiphon.backends.upstream import Timeouts, UpstreamBackend, UpstreamSettings
+from antiphon.backends.upstream.tally import UsageTally
 from antiphon.protocol.chat import ChatRequest, Message
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import Usage
 from antiphon.protocol.relay import RelayRequest, parse_relay
 
 pytestmark = pytest.mark.anyio
@@ -234,3 +236,22 @@ async def test_events_of_a_plain_stream() -> None:
         "ChoiceFinished",
         "Completed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("n", "told", "total"),
+    [
+        (1, [(Usage(3, 5), [])], Usage(3, 5)),
+        (2, [(Usage(3, 5), []), (Usage(3, 6), [])], Usage(3, 11)),
+        (2, [(Usage(3, 1), [0]), (Usage(3, 2), [1]), (Usage(4, 3), [2]), (Usage(4, 4), [3])], Usage(7, 10)),
+        (1, [(Usage(3, 1), [0]), (Usage(3, 2), [0])], Usage(3, 2)),
+        (1, [(Usage(3, 1), [0]), (Usage(3, 2), [])], Usage(3, 2)),
+        (1, [], None),
+    ],
+)
+def test_usage_is_added_up_however_it_is_told(n: int, told: list[tuple[Usage, list[int]]], total: Usage | None) -> None:
+    """Once for all, once per choice, or again and again: the prompt counts once, and no token twice."""
+    tally = UsageTally(n)
+    for usage, choices in told:
+        tally.add(usage, choices)
+    assert tally.usage == total

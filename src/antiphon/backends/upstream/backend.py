@@ -111,7 +111,7 @@ class UpstreamBackend:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         self._require(request.model, "chat")
         body = chat_body(request, request.model)
-        async with aclosing(self._events("/chat/completions", body, ChatChunk, request.n)) as events:
+        async with aclosing(self._events("/chat/completions", body, ChatChunk, request.n, request.n)) as events:
             async for event in events:
                 yield event
 
@@ -119,7 +119,7 @@ class UpstreamBackend:
         self._require(request.model, "chat")
         body = completion_body(request, request.model)
         num_choices = request.n * len(request.prompts)
-        async with aclosing(self._events("/completions", body, TextChunk, num_choices)) as events:
+        async with aclosing(self._events("/completions", body, TextChunk, num_choices, request.n)) as events:
             async for event in events:
                 yield event
 
@@ -149,10 +149,10 @@ class UpstreamBackend:
         await self._http.aclose()
 
     async def _events(
-        self, path: str, body: dict[str, Any], kind: type[Chunk], num_choices: int
+        self, path: str, body: dict[str, Any], kind: type[Chunk], num_choices: int, n: int
     ) -> AsyncGenerator[Event]:
         name = self.settings.name
-        reader = EventReader(name, num_choices)
+        reader = EventReader(name, num_choices, n)
         async with await self._http.post(path, msgspec.json.encode(body), body["model"]) as answer:
             expect(name, answer, "text/event-stream")
             async with aclosing(read_chunks(name, answer, kind)) as chunks:

@@ -36,6 +36,7 @@ class UsageBody(msgspec.Struct):
 
 
 class GlanceChoice(msgspec.Struct):
+    index: int = 0
     finish_reason: str | None = None
 
 

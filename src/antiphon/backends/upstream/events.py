@@ -19,6 +19,7 @@ from antiphon.backends.upstream.chunks import (
 from antiphon.backends.upstream.failures import disconnected, error_from_chunk, protocol_error
 from antiphon.backends.upstream.http import Answer
 from antiphon.backends.upstream.sse import DONE, FrameSplitter, MalformedStream, payloads
+from antiphon.backends.upstream.tally import UsageTally
 from antiphon.protocol.events import (
     ChoiceFinished,
     Completed,
@@ -49,7 +50,8 @@ async def read_chunks(upstream: str, answer: Answer, kind: type[Chunk]) -> Async
             for _, payload in payloads(splitter.feed(data)):
                 if payload == DONE:
                     return
-                if payload:
+                # llama-server sends this while it reads several prompts.
+                if payload and payload != b"null":
                     yield _checked(upstream, decoder.decode(payload))
         except (MalformedStream, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise protocol_error(upstream, str(error)) from None
@@ -63,13 +65,13 @@ def _checked(upstream: str, chunk: Chunk) -> Chunk:
 
 
 class EventReader:
-    """Turns the chunks of one answer into events; ``num_choices`` of them have to end."""
+    """Turns the chunks of one answer into events; ``num_choices`` of them have to end, ``n`` for each prompt."""
 
-    def __init__(self, upstream: str, num_choices: int) -> None:
+    def __init__(self, upstream: str, num_choices: int, n: int) -> None:
         self._upstream = upstream
         self._num_choices = num_choices
         self._meter = Meter()
-        self._usage: Usage | None = None
+        self._tally = UsageTally(n)
         self._is_started = False
         self._finished: set[int] = set()
         self._calls: set[tuple[int, int]] = set()
@@ -80,7 +82,8 @@ class EventReader:
             self._is_started = True
             yield Started(chunk.model or model, 0, meter=self._meter, system_fingerprint=chunk.system_fingerprint)
         if chunk.usage is not None:
-            self._charge(chunk.usage.usage())
+            self._tally.add(chunk.usage.usage(), [choice.index for choice in chunk.choices])
+            self._charge(self._tally.usage or Usage())
         for choice in chunk.choices:
             if choice.index in self._finished:
                 continue
@@ -93,12 +96,12 @@ class EventReader:
         """Return the last event; ``UpstreamError`` if a choice never ended or nothing was said of the usage."""
         if len(self._finished) < self._num_choices:
             raise disconnected(self._upstream)
-        if self._usage is None:
+        usage = self._tally.usage
+        if usage is None:
             raise protocol_error(self._upstream, "a stream without usage")
-        return Completed(self._usage)
+        return Completed(usage)
 
     def _charge(self, usage: Usage) -> None:
-        self._usage = usage
         meter = self._meter
         meter.prompt_tokens, meter.completion_tokens = usage.prompt_tokens, usage.completion_tokens
         meter.cached_tokens, meter.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens

@@ -94,7 +94,7 @@ async def relay(upstream: str, http: Http, request: RelayRequest) -> WholeAnswer
     try:
         if request.stream:
             expect(upstream, answer, "text/event-stream")
-            streamed = StreamedAnswer(upstream, answer, StreamTap(hide_usage=asks_usage))
+            streamed = StreamedAnswer(upstream, answer, StreamTap(hide_usage=asks_usage, n=request.n))
             await streamed.receive_first()
             return streamed
         expect(upstream, answer, "application/json")

@@ -11,7 +11,7 @@ import msgspec
 from antiphon.backends.base import RelayOutcome
 from antiphon.backends.upstream.chunks import Glance, GlanceChoice, error_in
 from antiphon.backends.upstream.sse import DONE, FrameSplitter, MalformedStream, payloads
-from antiphon.protocol.events import Usage
+from antiphon.backends.upstream.tally import UsageTally
 
 _glance = msgspec.json.Decoder(Glance)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -38,20 +38,20 @@ def glance(body: bytes) -> Glance:
 
 
 class StreamTap:
-    """Follows one stream. ``hide_usage`` takes out the usage that the client did not ask for."""
+    """Follows one stream of ``n`` choices per prompt. ``hide_usage`` takes out the usage that the client did not ask for."""
 
-    def __init__(self, *, hide_usage: bool) -> None:
+    def __init__(self, *, hide_usage: bool, n: int = 1) -> None:
         self._hide_usage = hide_usage
         self._splitter = FrameSplitter()
         self._model: str | None = None
-        self._usage: Usage | None = None
+        self._tally = UsageTally(n)
         self._finish_reason: str | None = None
         self._num_chunks = 0
         self.is_done = False
 
     @property
     def outcome(self) -> RelayOutcome:
-        return RelayOutcome(self._model, self._usage, self._finish_reason, self._num_chunks)
+        return RelayOutcome(self._model, self._tally.usage, self._finish_reason, self._num_chunks)
 
     @property
     def has_finished(self) -> bool:
@@ -87,7 +87,7 @@ class StreamTap:
         if seen.model is not None:
             self._model = seen.model
         if seen.usage is not None:
-            self._usage = seen.usage.usage()
+            self._tally.add(seen.usage.usage(), [choice.index for choice in seen.choices or ()])
         if seen.choices:
             self._num_chunks += 1
             self._finish_reason = _last_reason(seen.choices) or self._finish_reason
