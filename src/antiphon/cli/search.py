@@ -32,6 +32,7 @@ def search(
     mode: Annotated[Mode, Parameter(help="Rank by meaning, by words, or both.")] = "hybrid",
     where: Annotated[str | None, Parameter(help='Filter, as JSON: \'{"folder": "howto"}\'.')] = None,
     model: Annotated[str, Parameter(help="Model that answers.")] = "gpt-4o-mini",
+    max_tokens: Annotated[int, Parameter(help="Longest answer, in tokens.")] = 400,
     embedding_model: Annotated[str, Parameter(help="Model that embeds.")] = DEFAULT_EMBEDDING_MODEL,
     index: Annotated[
         Path | None, Parameter(help="File of the index; one per folder and model in ANTIPHON_HOME if not given.")
@@ -48,7 +49,10 @@ def search(
             return 0
         asked = " ".join(question)
         if answer:
-            _show_answer(opened.answer(asked, model=model, num_sources=limit, where=_filter(where), mode=mode), json)
+            made = opened.answer(
+                asked, model=model, num_sources=limit, where=_filter(where), mode=mode, max_tokens=max_tokens
+            )
+            _show_answer(made, json)
         else:
             _show_hits(opened.search(asked, limit=limit, where=_filter(where), mode=mode), json)
     return 0
@@ -116,6 +120,8 @@ def _show_answer(made: CitedAnswer, as_json: bool) -> None:
     for number, hit in enumerate(made.sources, 1):
         mark = "*" if any(citation.number == number for citation in made.citations) else " "
         print(f"{mark}[{number}] {hit.document}:{hit.start}-{hit.end}  {hit.title}")
+    if made.finish_reason == "length":
+        print("The answer was cut at the token limit: raise --max-tokens.", file=sys.stderr)
     if not made.citations:
         print("The model cited none of these sources: check the answer against them.", file=sys.stderr)
     if made.saving is not None:

@@ -76,7 +76,7 @@ async def answer(
     prices: PriceTable | None = None,
     **params: Any,
 ) -> CitedAnswer:
-    """Answer ``question`` from the index. ``params`` go to the chat call as they are.
+    """Answer ``question`` from the index. ``params`` go to the chat call as they are; the temperature is 0 unless given.
 
     Raises OutputError when nothing in the index can serve as a source.
     """
@@ -85,7 +85,7 @@ async def answer(
         raise OutputError(
             "Nothing in the index fits the question", hint="look at index.statistics(), or loosen the filter"
         )
-    request: dict[str, Any] = {"model": model, "messages": _messages(question, sources), **params}
+    request: dict[str, Any] = {"model": model, "messages": _messages(question, sources), "temperature": 0, **params}
     if max_tokens is not None:
         request["max_tokens"] = max_tokens
     reply = await index.connection.chat(request)
