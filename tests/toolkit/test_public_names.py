@@ -57,3 +57,12 @@ def test_every_public_name_is_in_the_docs(name: str) -> None:
     if name[0].islower():
         twins = {name, name.removeprefix("a")} & antiphon._HOME.keys()
         assert any(twin in example for twin in twins for example in EXAMPLES), f"{name} is in no example"
+
+
+def test_the_whole_guide_is_one_short_script_of_public_names() -> None:
+    """At most sixty lines, importing the toolkit from ``antiphon`` alone."""
+    page = (ROOT / "docs" / "toolkit" / "README.md").read_text()
+    script = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    imported = {node.module for node in ast.walk(ast.parse(script)) if isinstance(node, ast.ImportFrom)}
+    assert imported == {"antiphon", "pathlib", "pydantic", "typing"}
+    assert len([line for line in script.splitlines() if line.strip()]) <= 60
