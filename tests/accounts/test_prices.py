@@ -27,6 +27,10 @@ def outcome(
     )
 
 
+def cost(book: PriceBook, outcome: Outcome) -> float | None:
+    return book.usd(outcome, "asked")
+
+
 @pytest.mark.parametrize(
     ("model", "usage", "usd"),
     [
@@ -40,41 +44,50 @@ def outcome(
 )
 def test_public_prices(model: str, usage: Usage, usd: float) -> None:
     """OpenAI's models cost what OpenAI says, dated names included."""
-    assert PriceBook({}, "openai").usd(outcome(model, usage)) == pytest.approx(usd)
+    assert cost(PriceBook({}, "openai"), outcome(model, usage)) == pytest.approx(usd)
 
 
 def test_an_unknown_price_is_not_zero() -> None:
     """A model without a price costs None; so does a request that no model answered, and any without a provider."""
     book = PriceBook({}, "openai")
     for _ in range(2):
-        assert book.usd(outcome("smollm2-135m-instruct", Usage(10, 10))) is None
-    assert book.usd(outcome(None, Usage())) is None
-    assert PriceBook({}, None).usd(outcome("gpt-4o", Usage(10, 10))) is None
+        assert cost(book, outcome("smollm2-135m-instruct", Usage(10, 10))) is None
+    assert cost(book, outcome(None, Usage())) is None
+    assert cost(PriceBook({}, None), outcome("gpt-4o", Usage(10, 10))) is None
 
 
 def test_your_own_price_goes_first() -> None:
     """The table of the settings decides, cached tokens at their own rate or at that of the input."""
     book = PriceBook({"gpt-4o": ModelPrice(input=1, output=2), "b": ModelPrice(input=4, cached_input=1)}, "openai")
-    assert book.usd(outcome("gpt-4o", Usage(MILLION, MILLION, cached_tokens=10))) == 3.0
-    assert book.usd(outcome("b", Usage(MILLION, MILLION, cached_tokens=MILLION))) == 1.0
+    assert cost(book, outcome("gpt-4o", Usage(MILLION, MILLION, cached_tokens=10))) == 3.0
+    assert cost(book, outcome("b", Usage(MILLION, MILLION, cached_tokens=MILLION))) == 1.0
 
 
 def test_a_public_price_does_not_hold_for_this_machine() -> None:
     """A model of the same name on one's own engine is not charged what a provider takes for it."""
-    assert PriceBook({}, "openai").usd(outcome("gpt-oss-20b", Usage(10, 10), compute_s=1.0)) is None
+    assert cost(PriceBook({}, "openai"), outcome("gpt-oss-20b", Usage(10, 10), compute_s=1.0)) is None
     priced = PriceBook({"gpt-oss-20b": ModelPrice(input=1)}, "openai")
-    assert priced.usd(outcome("gpt-oss-20b", Usage(MILLION, 0), compute_s=1.0)) == 1.0
+    assert cost(priced, outcome("gpt-oss-20b", Usage(MILLION, 0), compute_s=1.0)) == 1.0
 
 
 def test_an_answer_out_of_the_cache_costs_nothing() -> None:
     """What was not computed again is free; what was stored for the first time is not."""
     book = PriceBook({}, "openai")
-    assert book.usd(outcome("gpt-4o", Usage(10, 10), cache="hit")) == 0.0
-    assert book.usd(outcome("gpt-4o", Usage(10, 10), cache="joined")) == 0.0
-    assert book.usd(outcome("gpt-4o", Usage(MILLION, 0), cache="miss")) == pytest.approx(2.5)
+    assert cost(book, outcome("gpt-4o", Usage(10, 10), cache="hit")) == 0.0
+    assert cost(book, outcome("gpt-4o", Usage(10, 10), cache="joined")) == 0.0
+    assert cost(book, outcome("gpt-4o", Usage(MILLION, 0), cache="miss")) == pytest.approx(2.5)
 
 
 def test_a_negative_price_is_refused() -> None:
     """A price below zero is a mistake."""
     with pytest.raises(ValueError, match="must not be negative"):
         ModelPrice(input=-1)
+
+
+def test_a_local_model_can_cost_what_it_stands_for() -> None:
+    """A price by the name that was asked for holds where the model that answered has none of its own."""
+    book = PriceBook({"gpt-4o": ModelPrice(input=2.5), "special": ModelPrice(input=9)}, "openai")
+    local = outcome("smollm2-135m-instruct", Usage(MILLION, 0), compute_s=1.0)
+    assert book.usd(local, "gpt-4o") == 2.5
+    assert book.usd(local, "gpt-4o-mini") is None
+    assert book.usd(outcome("special", Usage(MILLION, 0)), "gpt-4o") == 9

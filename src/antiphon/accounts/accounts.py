@@ -151,7 +151,7 @@ class Accounts:
 
     def record(self, request: Request, outcome: Outcome) -> None:
         """Price a request that is over and hand its row to the ledger; returns at once."""
-        usd = self._prices.usd(outcome)
+        usd = self._prices.usd(outcome, request.model)
         if usd is not None and request.principal.key_id is not None:
             self._budgets.add(request.principal.key_id, usd)
         self._ledger.append(usage_row(request, outcome, usd))

@@ -18,10 +18,10 @@ class PriceBook:
         self._provider = provider
         self._unpriced: set[str] = set()
 
-    def usd(self, outcome: Outcome) -> float | None:
-        """Return dollars; None when no model answered, or nobody set a price for the one that did.
+    def usd(self, outcome: Outcome, model_asked: str) -> float | None:
+        """Return dollars; None when no model answered, or nobody set a price for it.
 
-        An answer out of the response cache costs 0. Public prices are what a provider charges, so they do not hold for
+        One's own table may also name a model as it is asked for: so a local model costs what ``gpt-4o`` would. An answer out of the response cache costs 0. Public prices are what a provider charges, so they do not hold for
         what an engine of this machine computed (``compute_s`` is known).
         """
         model = outcome.model
@@ -29,7 +29,7 @@ class PriceBook:
             return None
         if outcome.cache in {"hit", "joined"}:
             return 0.0
-        price = self._own.get(model)
+        price = self._own.get(model) or self._own.get(model_asked)
         if price is not None:
             return _own_price(price, outcome.usage)
         if outcome.compute_s is not None or self._provider is None or model in self._unpriced:

@@ -84,7 +84,7 @@ class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Requests in flight of each key."""
 
     prices: dict[str, ModelPrice] = {}
-    """Your own prices, by the name of the model that answers."""
+    """Your own prices, by the name of the model that answers, or else of the one that was asked for."""
 
     price_provider: str | None = "openai"
     """Whose public prices (a provider of the package ``genai-prices``) hold for models that ``prices`` does not name;
