@@ -15,7 +15,7 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 
 from antiphon.prompting import ChatPrompter, Plan
-from antiphon.protocol.chat import ChatRequest, FunctionCall, Message, Tool, ToolCall, ToolChoice
+from antiphon.protocol.chat import ChatRequest, FunctionCall, JsonSchemaFormat, Message, Tool, ToolCall, ToolChoice
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
 
@@ -236,6 +236,27 @@ def test_thinking(name: str, text: str, thought: str, said: str) -> None:
     plan = family(name).plan(ChatRequest(model="m", messages=(Message("user", "Hi"),)))
     for chunks in ([text], list(text)):
         assert read(plan, chunks) == ([], said, thought, "stop")
+
+
+@pytest.mark.parametrize(
+    ("name", "thought"),
+    [("qwen3", "<think>\nHm.\n</think>\n\n"), ("deepseek_r1", "Hm.\n</think>\n"), ("glm45", "<think>Hm.</think>\n")],
+)
+def test_grammar_after_a_thought(name: str, thought: str) -> None:
+    """A model may think before a required call or JSON, and is held to them after it."""
+    called = resolved(family(name).plan(request(mode="required", parallel=False)))
+    syntax = called.layout.syntax
+    assert called.grammar is not None
+    assert syntax is not None
+    call = syntax.write([("get_weather", '{"city": "Rome"}')])
+    assert accepts(called.grammar, thought + call)
+    assert not accepts(called.grammar, thought + "Hello")
+    form = JsonSchemaFormat("x", {"type": "object", "properties": {}, "additionalProperties": False})
+    messages = (Message("user", "Hi"),)
+    told = family(name).plan(ChatRequest(model="m", messages=messages, response_format=form))
+    assert told.grammar is not None
+    assert accepts(told.grammar, thought + "{}")
+    assert read(told, list(thought + "{}")) == ([], "{}", "Hm.", "stop")
 
 
 def test_reasoning_effort() -> None:

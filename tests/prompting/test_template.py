@@ -41,6 +41,12 @@ def test_clock() -> None:
     assert source.render([]) == "02 Jan 2026"
 
 
+def test_no_tools() -> None:
+    """Without tools the variable is None, or left undefined for templates that only ask whether it is defined."""
+    assert render("{{ tools is none }}") == "True"
+    assert render("{% if tools is defined %}{% for t in tools %}{% endfor %}{% endif %}Hello") == "Hello"
+
+
 def test_refusal_keeps_the_templates_words() -> None:
     """``raise_exception`` surfaces as a refusal with the template's own message."""
     with pytest.raises(TemplateRefusedError, match="must alternate"):

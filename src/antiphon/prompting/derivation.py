@@ -181,13 +181,13 @@ def beyond(prompt: str, rendered: str) -> str:
 
 
 def without_thought(text: str, thought: Thought) -> str:
-    """Return the text without the empty thought that some templates put before it."""
+    """Return the text without the empty thought that some templates put before it, and the space after that."""
     if thought is None:
         return text
     opening, closing = (tag.strip() for tag in thought)
     before, found, after = text.partition(closing)
     inside = before.strip().removeprefix(opening).strip()
-    return after if found and inside in {"", "None"} else text
+    return after.lstrip() if found and inside in {"", "None"} else text
 
 
 def until_end(text: str, ends: Sequence[str]) -> str:

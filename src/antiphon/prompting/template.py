@@ -33,6 +33,8 @@ class ChatTemplate:
         self._environment = TemplateEnvironment(now)
         self._lock = threading.Lock()
         self._template = self._compile(source)
+        self._no_tools: dict[str, Any] = {"tools": None}
+        self._no_tools = self._without_tools()
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None, **variables: Any
@@ -42,7 +44,7 @@ class ChatTemplate:
         Raises ``TemplateRefusedError`` with the template's own words, ``TemplateBrokenError`` for any other failure.
         """
         values: dict[str, Any] = {"add_generation_prompt": True, "documents": None, **self._variables, **variables}
-        values |= {"messages": list(messages), "tools": list(tools) if tools else None}
+        values |= {"messages": list(messages)} | ({"tools": list(tools)} if tools else self._no_tools)
         with self._lock:
             self._environment.start(RENDER_LIMIT_S)
             try:
@@ -56,6 +58,19 @@ class ChatTemplate:
             except Exception as error:
                 # What templates do to values (None + str, missing attributes) ends in any of Python's errors.
                 raise TemplateRefusedError(f"{type(error).__name__}: {error}") from error
+
+    def _without_tools(self) -> dict[str, Any]:
+        """Return how to say that there are no tools: None as a rule, but some templates only ask if they are defined."""
+        conversation = [{"role": "user", "content": "Hello"}]
+        try:
+            self.render(conversation)
+        except PromptError:
+            try:
+                self._no_tools = {}
+                self.render(conversation)
+            except PromptError:
+                return {"tools": None}
+        return self._no_tools
 
     def _collect(self, values: dict[str, Any]) -> str:
         parts: list[str] = []
