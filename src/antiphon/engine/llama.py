@@ -266,6 +266,24 @@ _KV_TYPES: Final = {
 }
 
 
+_FILE_TYPES: Final = {"f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}
+
+
+def quantise(source: Path, target: Path, file_type: str, threads: int) -> None:
+    """Write ``source`` with its weights in another type.
+
+    Raises:
+        LlamaError: it could not be read, converted or written.
+    """
+    _log_lines.clear()
+    params = c.llama_model_quantize_default_params()
+    params.ftype = _FILE_TYPES[file_type]
+    params.nthread = threads
+    params.allow_requantize = True
+    if c.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
+        raise LlamaError(last_log() or "llama.cpp gave no reason")
+
+
 def _context_params(settings: ContextSettings) -> Any:
     params = c.llama_context_default_params()
     params.n_ctx = settings.cells

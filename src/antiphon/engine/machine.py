@@ -1,4 +1,4 @@
-"""What the machine has: memory of this process and of the system, read from the system."""
+"""What the machine has: memory of this process and of the system; and the environment for a child process."""
 
 import os
 from pathlib import Path
@@ -21,6 +21,13 @@ def resident_bytes() -> int:
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def child_environment() -> dict[str, str]:
+    """Return this process's environment for a Python child, so that it finds this package wherever it lies."""
+    package_root = str(Path(__file__).parents[2])
+    search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": search_path}
 
 
 def _available() -> int:

@@ -19,11 +19,20 @@ class Scheduler:
     """
 
     def __init__(
-        self, *, cells: int, slots: int, num_sequences: int, batch_size: int, interleaved_size: int, share: bool = True
+        self,
+        *,
+        cells: int,
+        slots: int,
+        num_sequences: int,
+        batch_size: int,
+        interleaved_size: int,
+        most_cached: int | None = None,
+        share: bool = True,
     ) -> None:
         self.cache = PrefixCache(slots, share=share)
         self.num_preempted = 0
         self._cells = cells
+        self._most_cached = cells if most_cached is None else most_cached
         self._num_sequences = num_sequences
         self._batch_size = batch_size
         self._interleaved_size = min(interleaved_size, batch_size)
@@ -57,6 +66,7 @@ class Scheduler:
         else:
             self._running.remove(sequence)
             self.cache.release(sequence)
+            self.cache.evict(self.cache.num_evictable - self._most_cached)
 
     def plan(self) -> Step:
         """Return the next step; without slices, nothing can run."""

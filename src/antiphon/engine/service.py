@@ -1,10 +1,12 @@
 """One model behind the socket: what it says of itself, and how each request is checked and becomes a task."""
 
 import os
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from antiphon.engine import layout
 from antiphon.engine.constraint import Constraint, GrammarCompiler, GrammarError
 from antiphon.engine.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.errors import EngineStartFailed
@@ -42,7 +44,8 @@ class ModelService:
     """
 
     def __init__(self, settings: EngineSettings, emit: Emit) -> None:
-        self._model = load_model(settings)
+        self._layout = layout.prepare(settings)
+        self._model = load_model(self._layout.path, settings.gpu_layers)
         self._settings = settings
         self._grammars = GrammarCompiler(self._model.vocabulary)
         self._sizes = choose(settings, self._model.facts, _machine())
@@ -88,6 +91,7 @@ class ModelService:
             num_sequences=self._sizes.num_sequences,
             batch_size=self._sizes.batch_size,
             interleaved_size=_INTERLEAVED_SIZE,
+            most_cached=self._sizes.cached_tokens,
             share=self._settings.prefix_cache and not (self._model.facts.has_state or self._model.has_sliding_window),
         )
         return StepLoop(self._context, scheduler, emit)
@@ -212,6 +216,8 @@ class ModelService:
         chosen = msgspec.structs.asdict(self._sizes) | {
             "kv_type_k": self._settings.kv_type_k,
             "kv_type_v": self._settings.kv_type_v,
+            "layout": self._layout.type,
+            "layout_reason": self._layout.reason,
             "prefix_cache": self._settings.prefix_cache,
             "notes": "; ".join(self._sizes.notes),
         }
@@ -223,17 +229,16 @@ def _machine() -> Machine:
     return Machine(cores, free_memory())
 
 
-def load_model(settings: EngineSettings) -> Model:
+def load_model(path: Path, gpu_layers: int | None) -> Model:
     """Load the file.
 
     Raises:
         EngineStartFailed: with what llama.cpp said.
     """
-    path = settings.model_path
     if not path.is_file():
         raise EngineStartFailed(f"there is no file {str(path)!r}", hint="Check the path of the model.")
     try:
-        return Model(path, gpu_layers=settings.gpu_layers)
+        return Model(path, gpu_layers=gpu_layers)
     except LlamaError as error:
         raise EngineStartFailed(
             f"{str(path)!r} could not be loaded: {error}", hint="The file is damaged or no GGUF model; fetch it again."

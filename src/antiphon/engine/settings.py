@@ -7,6 +7,7 @@ import msgspec
 
 from antiphon.errors import ConfigError
 
+Layout = Literal["auto", "as-is", "q4_0", "q8_0", "f16", "bf16"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 
@@ -41,12 +42,21 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Type of cached values; a quantised type needs flash attention."""
     flash_attention: bool | None = None
     """None: off on CPU, where the plain path is as fast and independent of batch shapes; on where it is needed."""
+    layout: Layout = "auto"
+    """How weights are laid out in memory. ``auto``: a file whose type has slow kernels is converted once, if that is
+    measured to be faster and as good; ``as-is``: the file as it came; otherwise that type, whatever it costs."""
+    cache_directory: Path | None = None
+    """Where converted copies are kept. None: ``auto`` serves the file as it came."""
+    cached_tokens: int | None = None
+    """Prompt tokens that the prefix cache keeps while nothing runs on them. None: 4096; all cells with flash attention."""
     max_queue: int = 256
     """Requests that may wait; the next one is refused at once."""
     prefix_cache: bool = True
     """Share computed prompt prefixes between requests, where the model's memory allows it."""
     step_timeout_s: float = 120.0
     """A step longer than this means that native code hangs; the process is then replaced."""
+    heartbeat_timeout_s: float = 20.0
+    """A process that says nothing for so long is replaced."""
     start_timeout_s: float = 600.0
     """Longest time a model may take to load."""
 
@@ -60,6 +70,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "threads",
             "batch_threads",
             "max_queue",
+            "cached_tokens",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -68,7 +79,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ConfigError(
                 f"engine setting num_sequences must be at most {MAX_SEQUENCES}, got {self.num_sequences!r}"
             )
-        for name in ("step_timeout_s", "start_timeout_s"):
+        if self.layout not in {"auto", "as-is"} and self.cache_directory is None:
+            raise ConfigError(f"engine setting layout {self.layout!r} needs cache_directory, where the copy is kept")
+        for name in ("step_timeout_s", "heartbeat_timeout_s", "start_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"engine setting {name} must be above 0, got {getattr(self, name)!r}")
 

@@ -11,6 +11,8 @@ _MEMORY_SHARE = 0.6
 _MOST_CONTEXTS = 4
 _LEAST_CONTEXT = 512
 _SPARE_CELLS = 256
+_CACHED_TOKENS = 4096
+"""Without flash attention every row looks at every cell in use, so what is only kept slows down what runs."""
 BATCH_SIZE = 512
 NUM_SEQUENCES = 32
 
@@ -43,6 +45,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     batch_threads: int
     flash_attention: bool
+    cached_tokens: int
     kv_bytes: int
     notes: tuple[str, ...] = ()
 
@@ -66,6 +69,7 @@ def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Siz
             f"cache_size {cells} is smaller than the context of {context} tokens",
             hint="Raise `cache_size`, or set a smaller `context_size`.",
         )
+    flash_attention = _flash_attention(settings)
     micro_batch = batch if model.is_embedding else min(settings.micro_batch_size or batch, batch)
     return Sizes(
         context_size=context,
@@ -75,7 +79,8 @@ def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Siz
         num_sequences=settings.num_sequences or NUM_SEQUENCES,
         threads=settings.threads or machine.cores,
         batch_threads=settings.batch_threads or machine.cores,
-        flash_attention=_flash_attention(settings),
+        flash_attention=flash_attention,
+        cached_tokens=settings.cached_tokens or (cells if flash_attention else min(cells, _CACHED_TOKENS)),
         kv_bytes=int(per_cell * cells),
         notes=tuple(notes),
     )

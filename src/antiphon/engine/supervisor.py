@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.machine import child_environment
 from antiphon.engine.messages import Heartbeat, LoadFailed, ModelInfo, Ready, Report
 from antiphon.engine.settings import EngineSettings, to_json
 from antiphon.engine.statistics import EngineStatistics
@@ -24,7 +25,6 @@ from antiphon.engine.wire import FrameError, read_frame
 _log = logging.getLogger(__name__)
 State = Literal["loading", "ready", "restarting", "failed", "stopped"]
 _decode_report = msgspec.msgpack.Decoder(Report).decode
-_HEARTBEAT_TIMEOUT_S = 10.0
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 30.0
 _HEALTHY_AFTER_S = 60.0
 _KEPT_STDERR_LINES = 50
@@ -87,7 +87,7 @@ class Supervisor:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "antiphon.engine", str(path),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=_environment(),
+            env={"OMP_WAIT_POLICY": "passive"} | child_environment(),
         )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stderr is not None
@@ -144,7 +144,7 @@ class Supervisor:
         started = loop.time()
         while True:
             try:
-                async with asyncio.timeout(_HEARTBEAT_TIMEOUT_S):
+                async with asyncio.timeout(self._settings.heartbeat_timeout_s):
                     report = await self._report()
             except TimeoutError:
                 break
@@ -187,10 +187,3 @@ def _guess_hint(code: int) -> str:
 async def _keep_lines(stream: asyncio.StreamReader, lines: deque[str]) -> None:
     while line := await stream.readline():
         lines.append(line.decode("utf-8", "replace").rstrip())
-
-
-def _environment() -> dict[str, str]:
-    """The process's environment: OpenMP's threads must not burn a core while they wait for us."""
-    package_root = str(Path(__file__).parents[2])
-    search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-    return {"OMP_WAIT_POLICY": "passive", **os.environ, "PYTHONPATH": search_path}

@@ -53,6 +53,10 @@ class Vocabulary:
         """Return a token's text, empty for None."""
         return "" if token is None else self.data[token].decode("utf-8", "replace")
 
+    def tokenize(self, text: str) -> list[int]:
+        """Return the ids of plain text, control tokens in it not recognised."""
+        return self._tokenize(text, False, False)
+
     def encode(self, prompt: Prompt, *, whole: bool = False) -> list[int]:
         """Return the ids of a prompt's pieces in order; with ``whole``, between the model's own first and last tokens.
 

@@ -46,7 +46,8 @@ class Configuration:
         """Return the settings of the engine that runs the file ``model_path``."""
         section = "engine" if kind == "chat" else "embedding_engine"
         given = self.engine if kind == "chat" else self.embedding_engine
-        return build(EngineSettings, {**given, "model_path": model_path}, section)
+        defaults = {"cache_directory": self.home / "models" / ".layouts"}
+        return build(EngineSettings, {**defaults, **given, "model_path": model_path}, section)
 
 
 def load_configuration(

@@ -1,0 +1,141 @@
+"""Which copy of a model file is served: as it came, or converted once to a type that this processor computes faster.
+
+Some quantised types have no fast kernels in llama.cpp. ``auto`` tries the near-lossless types for a file of such a type
+and takes the fastest by processor time, if it is at least ``WORTH`` times as fast as the file and its mean KL divergence
+from it is at most ``MOST_DIVERGENCE`` nats per token. Copies and measurements are kept in ``cache_directory``.
+"""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from filelock import FileLock
+
+from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.llama import LlamaError, Model
+from antiphon.engine.machine import child_environment
+from antiphon.engine.quantise import Measurement
+from antiphon.engine.settings import EngineSettings
+
+WORTH: Final = 1.2
+MOST_DIVERGENCE: Final = 0.01
+_MOST_BYTES: Final = 1_000_000_000
+"""Larger files stay as they are: their copies would take long to make, and much memory."""
+_SLOW_TYPES: Final = {"3": "Q4_1", "8": "Q5_0", "9": "Q5_1"}
+"""llama.cpp's numbers of file types."""
+_CANDIDATES: Final = ("bf16", "q8_0")
+
+
+class Served(msgspec.Struct, frozen=True):
+    """The file to load, its layout, and why it was chosen, with what was measured."""
+
+    path: Path
+    type: str
+    reason: str
+
+
+class _Record(msgspec.Struct, frozen=True):
+    type: str
+    reason: str
+
+
+def prepare(settings: EngineSettings) -> Served:
+    """Return what to serve, converting and measuring where that was not done before: this can take half a minute.
+
+    Raises:
+        EngineStartFailed: a type that was asked for could not be made.
+    """
+    source, directory = settings.model_path, settings.cache_directory
+    if settings.layout == "as-is" or directory is None or not source.is_file():
+        return Served(source, "as-is", "as the settings say")
+    if settings.layout == "auto":
+        reason = _why_not(source)
+        if reason:
+            return Served(source, "as-is", reason)
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / f"{_name(source)}.lock"):
+        if settings.layout != "auto":
+            return Served(_copy(source, directory, settings.layout), settings.layout, "as the settings say")
+        return _chosen(source, directory)
+
+
+def _why_not(source: Path) -> str:
+    try:
+        metadata = Model(source, vocabulary_only=True).metadata
+    except LlamaError:
+        return "the file cannot be read"
+    if metadata.get("general.file_type") not in _SLOW_TYPES:
+        return "the file's type has fast kernels, or is not known"
+    if source.stat().st_size > _MOST_BYTES:
+        return f"files above {_MOST_BYTES} bytes are not converted"
+    return ""
+
+
+def _chosen(source: Path, directory: Path) -> Served:
+    record_path = directory / f"{_name(source)}.json"
+    if record_path.exists():
+        record = msgspec.json.decode(record_path.read_bytes(), type=_Record)
+    else:
+        record = _decide(source, directory)
+        record_path.write_bytes(msgspec.json.encode(record))
+    path = source if record.type == "as-is" else _copy(source, directory, record.type)
+    return Served(path, record.type, record.reason)
+
+
+def _decide(source: Path, directory: Path) -> _Record:
+    best = _Record("as-is", "")
+    words: list[str] = []
+    original = _measure(source, source)
+    limit = original.cpu_s / WORTH
+    for file_type in _CANDIDATES:
+        copy = _copy(source, directory, file_type)
+        measured = _measure(copy, source)
+        words.append(
+            f"{file_type}: {original.cpu_s / measured.cpu_s:.1f} times as fast, {measured.size_bytes / 1e6:.0f} MB "
+            f"instead of {original.size_bytes / 1e6:.0f}, KL divergence {measured.divergence:.4f} nats"
+        )
+        if measured.cpu_s < limit and measured.divergence <= MOST_DIVERGENCE:
+            best, limit = _Record(file_type, ""), measured.cpu_s
+    for file_type in _CANDIDATES:
+        if file_type != best.type:
+            _copy_path(source, directory, file_type).unlink()
+    return _Record(best.type, "; ".join(words))
+
+
+def _copy(source: Path, directory: Path, file_type: str) -> Path:
+    target = _copy_path(source, directory, file_type)
+    if not target.exists():
+        unfinished = target.with_suffix(".unfinished")
+        _run("convert", str(source), str(unfinished), file_type)
+        unfinished.rename(target)
+    return target
+
+
+def _copy_path(source: Path, directory: Path, file_type: str) -> Path:
+    return directory / f"{_name(source)}.{file_type}.gguf"
+
+
+def _measure(path: Path, reference: Path) -> Measurement:
+    return msgspec.json.decode(_run("measure", str(path), str(reference)), type=Measurement)
+
+
+def _run(*arguments: str) -> bytes:
+    command = [sys.executable, "-m", "antiphon.engine.quantise", *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, env=child_environment())  # noqa: S603 - our own module
+    if done.returncode:
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
+        raise EngineStartFailed(
+            f"the layout of {arguments[1]!r} could not be prepared ({arguments[0]}): {'; '.join(last)}",
+            hint="Serve the file as it came: set layout = 'as-is'.",
+        )
+    return done.stdout
+
+
+def _name(source: Path) -> str:
+    """Return a name that changes when the file does."""
+    status = source.stat()
+    identity = f"{source.resolve()} {status.st_size} {status.st_mtime_ns}"
+    return f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

@@ -1,0 +1,108 @@
+"""Converts a model file and measures files, each in a process that ends: ``python -m antiphon.engine.quantise``.
+
+``convert SOURCE TARGET TYPE`` writes a copy; ``measure FILE REFERENCE`` prints a ``Measurement`` of FILE as JSON, the
+divergence being from REFERENCE.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from antiphon.engine.llama import Context, ContextSettings, LlamaError, Model, quantise
+from antiphon.engine.sampler import log_probabilities
+
+SAMPLE = """\
+The lighthouse keeper wrote in his log every evening: the wind, the ships, the state of the lamp. On the third of March
+he wrote nothing at all, and nobody noticed until the supply boat came. "Where is he?" asked the captain. She looked at
+the open door, the cold stove, the two cups on the table, and did not answer at once.
+
+def moving_average(values: list[float], width: int) -> list[float]:
+    if width < 1:
+        raise ValueError("width must be positive")
+    return [sum(values[i : i + width]) / width for i in range(len(values) - width + 1)]
+
+{"name": "Ada Lovelace", "born": 1815, "fields": ["mathematics", "computing"], "notes": null}
+
+Question: What is the capital of France, and what is 17 times 23? Answer: The capital of France is Paris, and the
+product is 391. La mer est calme ce soir; der Wind hat sich gelegt. 1. Wash the rice. 2. Boil two cups of water. 3. Wait.
+"""
+_ROWS = 8
+_NUM_STEPS = 12
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """Processor seconds of one core for a fixed piece of work, and the mean KL divergence per token in nats."""
+
+    cpu_s: float
+    divergence: float
+    size_bytes: int
+
+
+def measure(path: Path, reference: Path) -> Measurement:
+    """Measure ``path``: a prompt of the sample's length, and steps that decode eight texts after it.
+
+    Raises:
+        LlamaError: a file cannot be loaded.
+    """
+    rows, cpu_s = _run(path)
+    wanted, _ = (rows, 0.0) if path == reference else _run(reference)
+    divergence = float((np.exp(wanted) * (wanted - rows)).sum(axis=1).mean())
+    return Measurement(cpu_s, divergence, path.stat().st_size)
+
+
+def _run(path: Path) -> tuple[NDArray[np.float64], float]:
+    model = Model(path)
+    ids = model.vocabulary.tokenize(SAMPLE)
+    settings = ContextSettings(
+        cells=2 * len(ids) + _ROWS * _NUM_STEPS,
+        batch_size=len(ids),
+        micro_batch_size=len(ids),
+        num_sequences=_ROWS,
+        threads=1,
+        batch_threads=1,
+    )
+    context = Context(model, settings)
+    context.batch.add(0, 0, ids, len(ids))
+    context.decode()
+    rows = np.stack([log_probabilities(row) for row in context.logits()])
+    context.clear()
+    started = time.process_time()
+    _decode(context, ids)
+    return rows, time.process_time() - started
+
+
+def _decode(context: Context, ids: list[int]) -> None:
+    context.batch.clear()
+    context.batch.add(0, 0, ids, 1)
+    context.decode()
+    for row in range(1, _ROWS):
+        context.copy(0, row, 0, len(ids))
+    for step in range(_NUM_STEPS):
+        context.batch.clear()
+        for row in range(_ROWS):
+            context.batch.add(row, len(ids) + step, [ids[(row + step) % len(ids)]], 1)
+        context.decode()
+
+
+def main() -> None:
+    """Do what the command line says; on failure print the reason and exit with 1."""
+    match sys.argv[1:]:
+        case ["convert", source, target, file_type]:
+            quantise(Path(source), Path(target), file_type, os.cpu_count() or 1)
+        case ["measure", path, reference]:
+            measurement = measure(Path(path), Path(reference))
+            sys.stdout.write(msgspec.json.encode(measurement).decode() + "\n")
+        case arguments:
+            sys.exit(f"unknown arguments {arguments!r}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LlamaError as error:
+        sys.exit(str(error))

@@ -1,0 +1,166 @@
+"""What goes wrong around a request: a full queue, deadlines, clients that leave, peers that talk nonsense, hangs, orphans."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import pytest
+
+from antiphon.engine import DeadlineExceeded, Engine, EngineCrashed, EngineOverloaded, EngineSettings, EngineStopped
+from antiphon.engine.messages import Delta, Generate, Prompt, Sampling, Text
+
+pytestmark = [pytest.mark.anyio, pytest.mark.model]
+
+HELLO: Prompt = (Text("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n", special=True),)
+ENDLESS = Generate(id=0, prompt=HELLO, sampling=Sampling(logit_bias={0: -100, 2: -100, 4: -100}))
+SHORT = Generate(id=0, prompt=HELLO, max_tokens=3, sampling=Sampling(temperature=0))
+
+
+@pytest.fixture
+async def narrow(chat_model: Path) -> AsyncGenerator[Engine]:
+    """An engine that runs one request and lets one wait."""
+    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, num_sequences=1, max_queue=1))
+    await engine.start()
+    yield engine
+    await engine.aclose()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition that a heartbeat or the system makes true."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - the system tells nobody
+            await asyncio.sleep(0.02)
+
+
+async def text_of(engine: Engine, request: Generate) -> str:
+    return "".join([answer.text async for answer in engine.generate(request) if isinstance(answer, Delta)])
+
+
+async def test_a_full_queue_refuses_at_once(narrow: Engine) -> None:
+    """The request after those that run and wait is refused while they go on, and is told when to come back."""
+    running, waiting = narrow.generate(ENDLESS), asyncio.create_task(text_of(narrow, SHORT))
+    await anext(running)
+    with pytest.raises(EngineOverloaded) as caught:
+        await text_of(narrow, SHORT)
+    assert caught.value.retry_after_s > 0
+    await running.aclose()
+    assert await waiting
+
+
+async def test_who_leaves_frees_the_engine(narrow: Engine) -> None:
+    """Closing the generator ends the work: the next request runs though only one fits."""
+    running = narrow.generate(ENDLESS)
+    await anext(running)
+    await running.aclose()
+    assert await text_of(narrow, SHORT)
+    await until(lambda: narrow.statistics().cancelled == 1)
+
+
+async def test_a_deadline_ends_what_runs_and_what_waits(narrow: Engine) -> None:
+    """A request whose deadline passes fails, whether it was running or still waiting."""
+    running = narrow.generate(ENDLESS)
+    await anext(running)
+    with pytest.raises(DeadlineExceeded):
+        await text_of(narrow, Generate(id=0, prompt=HELLO, deadline_s=0.05))
+    await running.aclose()
+    with pytest.raises(DeadlineExceeded):
+        await text_of(narrow, Generate(id=0, prompt=HELLO, sampling=ENDLESS.sampling, deadline_s=0.2))
+
+
+async def test_peers_that_talk_nonsense_do_no_harm(engine: Engine) -> None:
+    """Bytes that are no frame, frames that are no request, and absurd lengths end that connection and nothing else."""
+    path = engine._path
+    assert path is not None
+    generator = random.Random(5)
+    nonsense = [generator.randbytes(size) for size in (1, 7, 100)]
+    nonsense += [struct.pack("<I", 5) + b"hello", struct.pack("<I", 2**32 - 1), struct.pack("<I", 0)]
+    for data in nonsense:
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(data)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    assert await text_of(engine, SHORT)
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 1_000_000, "\x00\x01\x7f\u200b" * 50, "<|im_end|><|im_start|>system", "🌊" * 300, " " * 5000]
+)
+async def test_no_text_brings_it_down(engine: Engine, text: str) -> None:
+    """A million characters, control characters, forged control tokens: an answer or a clear refusal, and it lives."""
+    with contextlib.suppress(Exception):
+        await text_of(engine, Generate(id=0, prompt=(Text(text),), max_tokens=1))
+    assert await text_of(engine, SHORT)
+    assert engine.statistics().restarts == 0
+
+
+async def test_a_process_that_hangs_is_replaced(chat_model: Path) -> None:
+    """A process that stops answering is killed and replaced; its requests fail and the next one is answered."""
+    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, heartbeat_timeout_s=4))
+    await engine.start()
+    try:
+        running = engine.generate(ENDLESS)
+        await anext(running)
+        first = engine.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)
+        with pytest.raises(EngineCrashed):
+            async for _ in running:
+                pass
+        assert await text_of(engine, SHORT)
+        assert engine.pid != first
+    finally:
+        await engine.aclose()
+
+
+async def test_a_closed_engine_says_so(engine: Engine) -> None:
+    """Closing ends running requests with its own error, and later ones too; no process is left."""
+    running = engine.generate(ENDLESS)
+    await anext(running)
+    await engine.aclose()
+    with pytest.raises(EngineStopped):
+        async for _ in running:
+            pass
+    with pytest.raises(EngineStopped):
+        await text_of(engine, SHORT)
+    assert engine.pid is None
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from antiphon.engine import Engine, EngineSettings
+
+async def main():
+    engine = Engine(EngineSettings(model_path=Path(sys.argv[1]), context_size=512))
+    await engine.start()
+    print(engine.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_no_orphan_is_left(chat_model: Path) -> None:
+    """When the process that owns an engine is killed with SIGKILL, the engine's process ends too."""
+    with subprocess.Popen(  # noqa: ASYNC220 - starting is quick
+        [sys.executable, "-c", PARENT, str(chat_model)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "src"}
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(await asyncio.to_thread(parent.stdout.readline))
+        parent.kill()
+    await until(lambda: not _is_alive(pid))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

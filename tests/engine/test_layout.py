@@ -1,0 +1,76 @@
+"""Which copy of a file is served, on the real model."""
+
+from pathlib import Path
+
+import pytest
+
+from antiphon.engine import EngineSettings, EngineStartFailed
+from antiphon.engine import layout as layouts
+from antiphon.errors import ConfigError
+
+pytestmark = pytest.mark.model
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, by_type: dict[str, tuple[float, float]]) -> None:
+    """Let conversions write small files and measurements say (processor seconds, divergence)."""
+
+    def run(*arguments: str) -> bytes:
+        if arguments[0] == "convert":
+            Path(arguments[2]).write_bytes(b"copy")
+            return b""
+        name = Path(arguments[1]).suffixes[-2] if len(Path(arguments[1]).suffixes) > 1 else ""
+        cpu_s, divergence = by_type.get(name.removeprefix("."), (1.0, 0.0))
+        return b'{"cpu_s": %f, "divergence": %f, "size_bytes": 4}' % (cpu_s, divergence)
+
+    monkeypatch.setattr(layouts, "_run", run)
+
+
+def serve(model: Path, tmp_path: Path, **given: str) -> layouts.Served:
+    return layouts.prepare(EngineSettings(model_path=model, cache_directory=tmp_path, **given))  # pyright: ignore[reportArgumentType]
+
+
+def test_takes_the_fastest_that_is_as_good(chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest copy within the bound of divergence is kept, the other removed, and the choice remembered."""
+    measured(monkeypatch, {"bf16": (0.4, 0.003), "q8_0": (0.3, 0.2)})
+    served = serve(chat_model, tmp_path)
+    assert served.type == "bf16"
+    assert "2.5 times as fast" in served.reason
+    assert [path.name for path in tmp_path.glob("*.gguf")] == [served.path.name]
+    monkeypatch.setattr(layouts, "_decide", None)
+    assert serve(chat_model, tmp_path) == served
+
+
+def test_keeps_the_file_where_nothing_is_worth_it(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gain below the threshold, or a copy that is worse, leaves the file as it came, and says what was measured."""
+    measured(monkeypatch, {"bf16": (0.9, 0.0), "q8_0": (0.2, 0.5)})
+    served = serve(chat_model, tmp_path)
+    assert (served.path, served.type) == (chat_model, "as-is")
+    assert "KL divergence 0.5000" in served.reason
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_as_is_touches_nothing(chat_model: Path, embedding_model: Path, tmp_path: Path) -> None:
+    """With as-is, or for a type with fast kernels, the file itself is served."""
+    assert serve(chat_model, tmp_path, layout="as-is").path == chat_model
+    assert serve(embedding_model, tmp_path).path == embedding_model
+    with pytest.raises(ConfigError, match="cache_directory"):
+        EngineSettings(model_path=chat_model, layout="bf16")
+
+
+def test_converts_for_real(chat_model: Path, tmp_path: Path) -> None:
+    """A type that was asked for is made once, by a process of its own."""
+    served = serve(chat_model, tmp_path, layout="q8_0")
+    assert served.path.stat().st_size > chat_model.stat().st_size
+    assert serve(chat_model, tmp_path, layout="q8_0") == served
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_a_failed_conversion_says_what_to_do(tmp_path: Path) -> None:
+    """A file that cannot be converted fails the start, with the way out."""
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF nonsense")
+    with pytest.raises(EngineStartFailed) as caught:
+        serve(broken, tmp_path / "cache", layout="q8_0")
+    assert "as-is" in caught.value.hint
