@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import gguf
@@ -17,7 +17,7 @@ from benchmarks.measuring import Plan, Sample, measure
 from benchmarks.report import chart, markdown, rows
 from benchmarks.serving import Server, running
 from benchmarks.soak import soak
-from benchmarks.workloads import WORKLOADS, Run, Workload, warm_up
+from benchmarks.workloads import WORKLOADS, Run, warm_up
 
 _END_TEXTS = {"</s>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>"}
 
@@ -45,7 +45,10 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.soak:
         return asyncio.run(soak(present[0], _model("chat", options), options, _end_tokens(_model("chat", options))))
-    samples, footprints = asyncio.run(_run(present, options))
+    samples: list[Sample] = []
+    footprints: list[Footprint] = []
+    with suppress(KeyboardInterrupt):  # Ctrl-C: what was measured until then is written
+        asyncio.run(_run(present, options, samples, footprints))
     _write(samples, footprints, options)
     return 0 if any(sample.values for sample in samples) else 1
 
@@ -65,42 +68,34 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--antiphon-option", action="append", default=[], help="passed to `antiphon serve`")
     parser.add_argument("--tolerance", type=float, default=0.15, help="cores others may use in a run [default: 0.15]")
     parser.add_argument("--retries", type=int, default=2, help="repetitions of a disturbed run [default: 2]")
+    parser.add_argument("--limit", type=float, default=600, help="seconds after which a run has failed [default: 600]")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="instead: random load, watching memory")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for results and logs")
     return parser.parse_args()
 
 
-async def _run(present: list[Contender], options: argparse.Namespace) -> tuple[list[Sample], list[Footprint]]:
-    samples: list[Sample] = []
-    footprints: list[Footprint] = []
+async def _run(
+    present: list[Contender], options: argparse.Namespace, samples: list[Sample], footprints: list[Footprint]
+) -> None:
+    """Fill ``samples`` and ``footprints`` as they come."""
     tasks: tuple[Task, ...] = ("chat", "embedding")
     for task in tasks:
         workloads = [w for w in WORKLOADS if w.task == task and (not options.only or w.name in options.only)]
-        if workloads:
-            able = [contender for contender in present if task in contender.tasks]
-            measured, taken = await _run_task(task, workloads, able, options)
-            samples += measured
-            footprints += taken
-    return samples, footprints
-
-
-async def _run_task(
-    task: Task, workloads: list[Workload], able: list[Contender], options: argparse.Namespace
-) -> tuple[list[Sample], list[Footprint]]:
-    model = _model(task, options)
-    end_tokens = _end_tokens(model) if task == "chat" else []
-    plan = Plan(options.rounds, options.tolerance, options.retries, end_tokens)
-    samples: list[Sample] = []
-    async with AsyncExitStack() as stack:
-        servers: list[Server] = []
-        for contender in able:
-            server = await stack.enter_async_context(running(contender, task, model, options.threads, options.out))
-            print(f"{server.name} is ready after {server.start_s:.1f} s", file=sys.stderr)
-            await warm_up(Run(server.client, "warm-up", end_tokens), task)
-            servers.append(server)
-        for workload in workloads:
-            samples += await measure(workload, servers, plan, _say)
-        return samples, [Footprint(s.name, task, s.start_s, machine.peak_rss_bytes(s.pid)) for s in servers]
+        if not workloads:
+            continue
+        model = _model(task, options)
+        end_tokens = _end_tokens(model) if task == "chat" else []
+        plan = Plan(options.rounds, options.tolerance, options.retries, options.limit, end_tokens)
+        async with AsyncExitStack() as stack:
+            servers: list[Server] = []
+            for contender in (c for c in present if task in c.tasks):
+                server = await stack.enter_async_context(running(contender, task, model, options.threads, options.out))
+                print(f"{server.name} is ready after {server.start_s:.1f} s", file=sys.stderr)
+                await warm_up(Run(server.client, "warm-up", end_tokens), task)
+                servers.append(server)
+            for workload in workloads:
+                await measure(workload, servers, plan, _say, samples)
+            footprints += [Footprint(s.name, task, s.start_s, machine.peak_rss_bytes(s.pid)) for s in servers]
 
 
 def _say(sample: Sample) -> None:

@@ -1,5 +1,6 @@
 """Running workloads: contenders alternate within a round, disturbed runs are repeated, nothing is left out in silence."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -30,21 +31,20 @@ class Plan(msgspec.Struct, frozen=True):
     rounds: int
     tolerance: float
     retries: int
+    limit_s: float
     end_tokens: list[int]
 
 
 async def measure(
-    workload: Workload, servers: Sequence[Server], plan: Plan, say: Callable[[Sample], None]
-) -> list[Sample]:
-    """Return a sample per server and round, the least disturbed of its tries. The order of servers turns each round."""
-    samples: list[Sample] = []
+    workload: Workload, servers: Sequence[Server], plan: Plan, say: Callable[[Sample], None], samples: list[Sample]
+) -> None:
+    """Add a sample per server and round, the least disturbed of its tries. The order of servers turns each round."""
     for number in range(plan.rounds):
         turned = [*servers[number % len(servers) :], *servers[: number % len(servers)]]
         for server in turned:
             sample = await _tries(workload, server, plan, number)
             say(sample)
             samples.append(sample)
-    return samples
 
 
 async def _tries(workload: Workload, server: Server, plan: Plan, number: int) -> Sample:
@@ -66,7 +66,10 @@ async def _once(workload: Workload, server: Server, plan: Plan, number: int, att
     before, began = machine.usage(roots), time.perf_counter()
     error, values = "", None
     try:
-        values = await workload.run(run)
+        async with asyncio.timeout(plan.limit_s):
+            values = await workload.run(run)
+    except TimeoutError:
+        error = f"took longer than {plan.limit_s:g} s"
     except (RequestFailed, RuntimeError, OSError, EOFError) as failure:
         error = f"{type(failure).__name__}: {failure}"
     others = machine.others_cores(before, machine.usage(roots), time.perf_counter() - began)

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 from benchmarks.client import Client, RequestFailed
 from benchmarks.machine import Usage
@@ -8,6 +10,14 @@ from benchmarks.workloads import Measure, Run, Values, Workload
 from benchmarks import machine
 
 pytestmark = pytest.mark.anyio
+
+
+async def only(workload: Workload) -> Sample:
+    """The one sample of one server in one round."""
+    samples: list[Sample] = []
+    await measure(workload, [server("a")], Plan(1, 0.1, 2, 0.05, []), lambda sample: None, samples)
+    (sample,) = samples
+    return sample
 
 
 def server(name: str) -> Server:
@@ -37,9 +47,9 @@ async def test_servers_alternate_and_the_first_changes(foreign: list[float]) -> 
     """No server is always the one that runs on a cool machine; all get the same prompts."""
     seen: list[str] = []
     said: list[Sample] = []
-    samples = await measure(
-        workload([{"x": 1.0}] * 4, seen), [server("a"), server("b")], Plan(2, 0.1, 1, []), said.append
-    )
+    samples: list[Sample] = []
+    both = [server("a"), server("b")]
+    await measure(workload([{"x": 1.0}] * 4, seen), both, Plan(2, 0.1, 1, 9, []), said.append, samples)
     assert [s.contender for s in samples] == ["a", "b", "b", "a"]
     assert seen == ["w-0-0", "w-0-0", "w-1-0", "w-1-0"]
     assert said == samples
@@ -49,9 +59,7 @@ async def test_a_disturbed_run_is_repeated_with_fresh_prompts(foreign: list[floa
     """A run beside others' work does not count if a quiet one can be had."""
     foreign += [0.9, 0.0]
     seen: list[str] = []
-    (sample,) = await measure(
-        workload([{"x": 9.0}, {"x": 1.0}], seen), [server("a")], Plan(1, 0.1, 2, []), lambda s: None
-    )
+    sample = await only(workload([{"x": 9.0}, {"x": 1.0}], seen))
     assert sample.values == {"x": 1.0}
     assert not sample.disturbed
     assert seen == ["w-0-0", "w-0-1"]
@@ -61,17 +69,27 @@ async def test_a_run_that_stays_disturbed_says_so(foreign: list[float]) -> None:
     """The least disturbed try is kept, labelled."""
     foreign += [0.9, 0.4, 0.6]
     values: list[Values | Exception] = [{"x": 1.0}, {"x": 2.0}, {"x": 3.0}]
-    (sample,) = await measure(workload(values, []), [server("a")], Plan(1, 0.1, 2, []), lambda s: None)
+    sample = await only(workload(values, []))
     assert (sample.values, sample.disturbed, sample.others_cores) == ({"x": 2.0}, True, 0.4)
 
 
 async def test_a_failure_is_a_sample_too(foreign: list[float]) -> None:
     """A server that refuses is in the results with its reason, not left out."""
-    (sample,) = await measure(
-        workload([RequestFailed("HTTP 500")], []), [server("a")], Plan(1, 0.1, 2, []), lambda s: None
-    )
+    sample = await only(workload([RequestFailed("HTTP 500")], []))
     assert sample.values is None
     assert "HTTP 500" in sample.error
+
+
+async def test_a_run_that_does_not_end_has_failed(foreign: list[float]) -> None:
+    """A server that hangs does not hang the bench."""
+
+    async def run(run: Run) -> Values:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    sample = await only(Workload("w", "a workload", (Measure("x", "s"),), run))
+    assert sample.values is None
+    assert sample.error == "took longer than 0.05 s"
 
 
 def test_what_others_used_excludes_us_and_includes_the_hypervisor() -> None:
