@@ -399,3 +399,15 @@ async def test_upstreams_are_probed_until_the_router_closes() -> None:
         await until(lambda: len(api.requests) > 2)
         await router.aclose()
         assert set(time.sleeps) == {10.0}
+
+
+async def test_a_machine_without_models_does_not_hide_its_dead_upstreams() -> None:
+    """Ready means that something can be asked for."""
+    nothing = ScriptedBackend(Script(models=(), embedding_models=()))
+    far = UpstreamBackend(UpstreamSettings(name="far", base_url="http://127.0.0.1:1/v1"))
+    router = Router({"local": nothing, "far": far})
+    assert Router({"local": nothing}).health().state == "ready"
+    assert router.health().state == "loading"
+    await far.probe()
+    assert router.health().state == "down"
+    await router.aclose()

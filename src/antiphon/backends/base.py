@@ -64,7 +64,7 @@ class Backend(Protocol):
 
     Every generator stops its work at once when it is closed (``aclose``): that is how a client that left
     is noticed below. Errors are ``ApiError``; anything else is a fault of ours and becomes a 500. A method
-    for which a model is of the wrong kind raises ``ApiError`` 400.
+    for which a model is of the wrong kind raises an ``ApiError`` below 500.
     """
 
     @property

@@ -53,6 +53,11 @@ class Lane:
         self._num_failures = 0
 
     @property
+    def was_used(self) -> bool:
+        """Whether a request ever went this way; those to the only backend of this process go past its lane."""
+        return self._num_requests > 0
+
+    @property
     def is_down(self) -> bool:
         """Whether the backend's own health says that it cannot answer."""
         return self.backend.health().state == "down"

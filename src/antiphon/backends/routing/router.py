@@ -92,7 +92,14 @@ class Router:
 
     def health(self) -> Health:
         """Ready as soon as one backend is; what ails the others stands in ``detail``."""
-        found = {name: backend.health() for name, backend in self._backends.items()}
+        # A backend that is well and serves nothing says nothing: a machine without models of its own, for one.
+        found = {
+            name: health
+            for name, backend in self._backends.items()
+            if (health := backend.health()).state != "ready" or backend.models
+        }
+        if not found:
+            return Health("ready")
         states = [health.state for health in found.values()]
         state = "ready" if "ready" in states else "loading" if "loading" in states else "down"
         ailing = [f"{name}: {h.detail or h.state}" for name, h in found.items() if h.state != "ready"]
@@ -102,6 +109,7 @@ class Router:
         lanes = [
             PartStatistics("router", {"backend": lane.name, "model": model}, lane.statistics())
             for model, lane in self._table.lanes()
+            if lane.was_used
         ]
         return [*lanes, *(part for backend in self._backends.values() for part in backend.statistics())]
 
