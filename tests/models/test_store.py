@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.models.tiny import sha256, tiny_bert, tiny_gguf, wheel
 
 from antiphon.models import (
+    Catalogue,
     CorruptModel,
     ModelEntry,
     ModelError,
@@ -236,6 +238,13 @@ def test_stored_models_can_be_asked_for_by_name(store: Store, encoder: ModelEntr
     """What was pulled once is in the catalogue from then on."""
     store.ensure(encoder)
     assert store.catalogue().resolve("enc").entry == encoder
+
+
+def test_an_older_default_on_disk_does_not_stay_the_default(store: Store, encoder: ModelEntry) -> None:
+    """What this version has as its default wins over a file of that name from before."""
+    older = msgspec.structs.replace(encoder, id="all-minilm-l6-v2")
+    store.ensure(older)
+    assert store.catalogue() == Catalogue.default()
 
 
 def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(store: Store, index: Path) -> None:

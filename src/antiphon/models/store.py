@@ -115,8 +115,11 @@ class Store:
         return tuple(sorted((model for model in found if model), key=lambda model: model.entry.id))
 
     def catalogue(self) -> Catalogue:
-        """Return the default catalogue with the stored models in it, so that they can be asked for by name."""
-        return Catalogue.default().with_models(model.entry for model in self.list())
+        """Return the default catalogue with the other stored models in it, so that they can be asked for by name."""
+        default = Catalogue.default()
+        # The defaults stay as this version has them, also where an older one's file is stored.
+        known = {entry.id for entry in default.entries}
+        return default.with_models(model.entry for model in self.list() if model.entry.id not in known)
 
     def verify(self, id: str, progress: Progress = ignore) -> None:  # noqa: A002
         """Read every file of ``id`` and compare its hash. Raises ``CorruptModel``, ``NotStored``."""

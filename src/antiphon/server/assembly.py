@@ -25,7 +25,7 @@ from antiphon.models import Catalogue, Kind, ModelEntry, Progress, Store
 from antiphon.models.catalogue import suggest_id
 from antiphon.server.configuration import Configuration
 from antiphon.server.service import Service
-from antiphon.server.settings import ExtraModel, ModelSettings
+from antiphon.server.settings import ExtraModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,10 @@ class ModelFile:
     path: Path
 
 
-def choose_models(settings: ModelSettings) -> tuple[Catalogue, tuple[ModelEntry, ...]]:
-    """Return the catalogue with the user's models in it, and what is to be served."""
-    catalogue = Catalogue.default()
+def choose_models(configuration: Configuration) -> tuple[Catalogue, tuple[ModelEntry, ...]]:
+    """Return the catalogue with the user's models in it (those pulled before too), and what is to be served."""
+    settings = configuration.models
+    catalogue = Store(configuration.home).catalogue()
     wanted: list[str] = []
     choices: Mapping[Kind, str] = {"chat": settings.chat, "embedding": settings.embedding}
     for kind, choice in choices.items():
@@ -68,7 +69,7 @@ def _entry(catalogue: Catalogue, extra: ExtraModel) -> ModelEntry:
 def fetch_models(configuration: Configuration, progress: Progress) -> list[ModelFile]:
     """Bring every model to this machine; may take long, and says so through ``progress``."""
     store = Store(configuration.home)
-    _, entries = choose_models(configuration.models)
+    _, entries = choose_models(configuration)
     return [ModelFile(entry, store.ensure(entry, progress)) for entry in entries]
 
 
@@ -138,7 +139,7 @@ def make_engine(configuration: Configuration, file: ModelFile, notices: Path | N
 
 
 def _names(configuration: Configuration, files: list[ModelFile], notices: Path | None) -> dict[str, LocalModel]:
-    catalogue, _ = choose_models(configuration.models)
+    catalogue, _ = choose_models(configuration)
     names: dict[str, LocalModel] = {}
     embedding = None
     # Embedding models first: chat models that were not trained on tools ask one which tool is meant.
