@@ -9,6 +9,7 @@ from typing import Any, cast
 from llguidance import LLMatcher
 
 from antiphon.prompting.bounds import bounded
+from antiphon.prompting.one_of import with_exclusive_alternatives
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
 from antiphon.protocol.errors import ApiError
 
@@ -20,12 +21,13 @@ _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
 """Keywords of older drafts and of OpenAPI that would restrict output and that llguidance passes over."""
 
+_PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
 
 
 def schema_text(schema: Mapping[str, Any]) -> str:
     """Return the schema as text for ``%json`` in a grammar, with the layout of the output pinned."""
-    cleaned = cast("dict[str, Any]", _without_empty_rules(dict(schema)))
+    cleaned = with_exclusive_alternatives(cast("dict[str, Any]", _without_empty_rules(dict(schema))))
     return json.dumps({**cleaned, "x-guidance": _LAYOUT}, ensure_ascii=False)
 
 
@@ -82,21 +84,27 @@ def _problem_of(text: str) -> str | None:
 
 def _translate(error: str) -> str | None:
     """Return llguidance's error in terms of the keyword that is at fault."""
-    one_line = " ".join(error.split())[:500]
+    one_line = _in_one_line(error)
     unimplemented = _UNIMPLEMENTED.search(error)
     problem = one_line or None
     if unimplemented:
         problem = _refusal(*json.loads(unimplemented[1]))
     elif "oneOf constraints" in error:
-        problem = _refusal("oneOf") + " Use 'anyOf', or alternatives that exclude each other by type or by a constant."
+        problem = _refusal("oneOf") + " Its alternatives may overlap; use 'anyOf'."
     elif "min/maxProperties" in error:
         problem = _refusal("minProperties", "maxProperties") + " They are where all declared properties are required."
     elif "Unknown format" in error:
         name = error.partition("Unknown format: ")[2].split()[0]
         problem = _refusal("format") + f" No format '{name}' is known; use 'pattern'."
-    elif "regex" in error:
+    elif "regex parse error" in error:
         problem = f"{_refusal('pattern')} {one_line}"
     return problem
+
+
+def _in_one_line(error: str) -> str:
+    """Return llguidance's words without where they stand in the grammar and without the grammar itself."""
+    words = _PLACE.sub("", error.partition("\n   1 | ")[0])
+    return " ".join(words.split())[:500]
 
 
 def _refusal(*keywords: str) -> str:
@@ -166,5 +174,4 @@ def _check_grammar(tool: Tool, param: str) -> None:
     made = LLMatcher.grammar_from_regex(definition) if syntax == "regex" else LLMatcher.grammar_from_lark(definition)
     problem = LLMatcher.validate_grammar(made)
     if problem:
-        problem = " ".join(problem.split())[:500]
-        raise ApiError(400, f"Invalid grammar for custom tool '{tool.name}': {problem}", param=param)
+        raise ApiError(400, f"Invalid grammar for custom tool '{tool.name}': {_in_one_line(problem)}", param=param)
