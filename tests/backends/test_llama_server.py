@@ -30,11 +30,14 @@ def url() -> Generator[str]:
     entry = next(entry for entry in Catalogue.default().entries if entry.kind == "chat")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    options = ["-m", str(Store().ensure(entry)), "--alias", "small", "--port", str(port), "-c", "8192", "-np", "4"]
+    # One thread: more of them spin at barriers, and on a busy machine stand still.
+    options = ["--alias", "small", "--port", str(port), "-c", "8192", "-np", "4", "-t", "1"]
+    options += ["-m", str(Store().ensure(entry))]
     process = subprocess.Popen([PROGRAM or "", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         root = f"http://127.0.0.1:{port}"
         for _ in range(300):
+            assert process.poll() is None, "llama-server ended before it was ready"
             try:
                 with urllib.request.urlopen(root + "/health", timeout=1):
                     break
