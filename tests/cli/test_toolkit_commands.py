@@ -87,7 +87,9 @@ def test_a_cut_answer_has_its_own_status(antiphon: Command) -> None:
 def test_errors_are_one_line_with_the_fix(antiphon: Command) -> None:
     """No traceback: what happened, and what to do."""
     nobody = antiphon("ask", "--base-url", "http://127.0.0.1:9/v1", "hello")
-    assert (nobody.status, nobody.err) == (1, "antiphon: cannot reach http://127.0.0.1:9/v1 - antiphon doctor\n")
+    assert nobody.status == 1
+    assert nobody.err.startswith("antiphon: cannot reach http://127.0.0.1:9/v1 - ")
+    assert nobody.err.endswith("antiphon doctor\n")
     wrong = antiphon("ask", "--model", "no-such", "hello")
     assert wrong.status == 1
     assert wrong.err.count("\n") == 1

@@ -33,11 +33,13 @@ def lines(out: Path) -> list[str]:
 
 
 async def test_a_journal_cut_at_any_byte_resumes(tmp_path: Path) -> None:
-    """For every length that a kill may leave: whole rows stand, a torn one is made again, the output has each once."""
+    """For lengths that a kill may leave, around every seam: whole rows stand, a torn one is made again, the output has each once."""
     await filled(tmp_path / "whole.jsonl", 4)
     whole = (tmp_path / "whole.jsonl.journal").read_bytes()
     ids = [request(n).custom_id for n in range(4)]
-    for length in range(0, len(whole) + 1, 3):
+    seams = [place for place, byte in enumerate(whole) if byte == ord("\n")]
+    near_seams = {length for seam in seams for length in (seam - 1, seam, seam + 1, seam + 2)}
+    for length in sorted({*range(0, len(whole) + 1, 13), *near_seams, len(whole)}):
         out = tmp_path / f"{length}.jsonl"
         journal_file = tmp_path / f"{length}.jsonl.journal"
         journal_file.write_bytes(whole[:length])

@@ -127,7 +127,7 @@ worlds = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(worlds)
 def test_no_minute_holds_more_than_the_limits(world: dict[str, object]) -> None:
     """Whatever the sizes, latencies and the server's habits, no 60 s window holds more than RPM requests or TPM tokens."""
@@ -136,7 +136,7 @@ def test_no_minute_holds_more_than_the_limits(world: dict[str, object]) -> None:
     assert most_in_a_minute(trace, tokens=True) <= trace.server.tpm
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(worlds)
 def test_a_server_that_tells_its_limits_never_refuses(world: dict[str, object]) -> None:
     """With limits learnt from headers alone, a leaky-bucket server sends no 429, whether it settles or not."""
