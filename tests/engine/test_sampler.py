@@ -94,3 +94,22 @@ def test_log_probabilities_are_exact() -> None:
     rows = np.random.default_rng(0).normal(scale=10, size=50000).astype(np.float32)
     exact = rows.astype(np.longdouble) - np.log(np.exp(rows.astype(np.longdouble)).sum())
     assert np.abs(log_probabilities(rows) - exact.astype(np.float64)).max() < 1e-12
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3000))
+def test_what_has_no_probability_is_never_drawn(seed: int, size: int) -> None:
+    """Of a large vocabulary in which all but a few tokens are forbidden, only those come."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=3000).astype(np.float32)
+    mask = np.zeros(3000, np.bool_)
+    mask[generator.integers(0, 3000, size)] = True
+    sampler = Sampler(Sampling(temperature=2, seed=seed), 0)
+    assert all(mask[sampler.draw(logits, mask)] for _ in range(5))
+
+
+def test_large_vocabularies_are_drawn_from_in_proportion() -> None:
+    """Tokens far apart in the vocabulary come as often as their weights say."""
+    logits = np.full(5000, -20, np.float32)
+    logits[[3, 700, 2600, 4999]] = np.log([0.1, 0.2, 0.3, 0.4])
+    drawn = frequencies(Sampling(seed=2), logits)
+    assert np.abs(drawn[[3, 700, 2600, 4999]] - [0.1, 0.2, 0.3, 0.4]).max() < 0.03

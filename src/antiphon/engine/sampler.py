@@ -6,7 +6,7 @@ unmodified logits.
 """
 
 import secrets
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from antiphon.engine.vocabulary import Vocabulary
 Logits = NDArray[np.float32]
 _FORCED = 100.0
 """OpenAI's logit_bias of 100 means "only this token", and -100 "never"."""
-_FIRST_CANDIDATES = 256
+_CHUNK = 256
+_BOUNDS = (1e-2, 1e-4, 0.0)
 
 
 class BrokenLogits(ArithmeticError):  # noqa: N818 - named after what happened
@@ -85,27 +86,48 @@ class Sampler:
 
     def _draw(self, adjusted: Logits, top: int) -> int:
         weights = np.exp((adjusted - adjusted[top]) / np.float32(self._sampling.temperature))
-        ids, weights = _nucleus(weights, self._sampling.top_p) if self._sampling.top_p < 1 else (None, weights)
-        cumulated: NDArray[np.float64] = np.cumsum(weights, dtype=np.float64)
-        at = min(_position(cumulated, self._random.random() * float(cumulated[-1]), "right"), len(cumulated) - 1)
-        return at if ids is None else int(ids[at])
+        if self._sampling.top_p >= 1:
+            return _pick(weights, self._random.random())
+        ids, weights = _nucleus(weights, self._sampling.top_p)
+        return int(ids[_pick(weights, self._random.random())])
+
+
+def _pick(weights: Logits, uniform: float) -> int:
+    """Return an index with the probability of its weight: first a chunk by the chunks' sums, then within it."""
+    if len(weights) <= _CHUNK:
+        return _position(np.cumsum(weights, dtype=np.float64), uniform)
+    starts = np.arange(0, len(weights), _CHUNK)
+    sums = np.add.reduceat(weights, starts)
+    cumulated: NDArray[np.float64] = np.cumsum(sums, dtype=np.float64)
+    chunk = _position(cumulated, uniform)
+    before = float(cumulated[chunk - 1]) if chunk else 0.0
+    rest = (uniform * float(cumulated[-1]) - before) / (float(cumulated[chunk]) - before)
+    start = chunk * _CHUNK
+    return start + _position(np.cumsum(weights[start : start + _CHUNK], dtype=np.float64), min(max(rest, 0.0), 1.0))
 
 
 def _nucleus(weights: Logits, top_p: float) -> tuple[NDArray[np.intp], Logits]:
-    """Return ids and weights of the fewest most likely tokens that hold ``top_p`` of the weight, likeliest first."""
-    wanted = top_p * weights.sum(dtype=np.float64)
-    count = min(_FIRST_CANDIDATES, len(weights))
-    while True:
-        ids = _likeliest(weights, count)
-        cumulated: NDArray[np.float64] = np.cumsum(weights[ids], dtype=np.float64)
-        if cumulated[-1] >= wanted or count == len(weights):
-            keep = _position(cumulated, wanted, "left") + 1
-            return ids[:keep], weights[ids[:keep]]
-        count = min(8 * count, len(weights))
+    """Return ids and weights of the fewest most likely tokens that hold ``top_p`` of the weight, likeliest first.
+
+    The largest weight is 1. Only weights above a bound are sorted; it falls until they hold enough.
+    """
+    wanted = top_p * float(weights.sum(dtype=np.float64))
+    ids = np.empty(0, np.intp)
+    for bound in _BOUNDS:
+        ids = np.flatnonzero(weights >= bound)
+        if bound == 0 or float(weights[ids].sum(dtype=np.float64)) >= wanted:
+            break
+    ids = ids[_likeliest(weights[ids], len(ids))]
+    cumulated: NDArray[np.float64] = np.cumsum(weights[ids], dtype=np.float64)
+    keep = int(np.count_nonzero(cumulated < wanted)) + 1
+    return ids[:keep], weights[ids[:keep]]
 
 
-def _position(cumulated: NDArray[np.float64], value: float, side: Literal["left", "right"]) -> int:
-    found: Any = cumulated.searchsorted(value, side)
+def _position(cumulated: NDArray[np.float64], share: float) -> int:
+    """Return the first index where more than ``share`` of the total is reached: never one without a weight."""
+    total = float(cumulated[-1])
+    value = min(share * total, np.nextafter(total, 0.0))
+    found: Any = cumulated.searchsorted(value, "right")
     return int(found)
 
 
