@@ -411,3 +411,18 @@ async def test_a_machine_without_models_does_not_hide_its_dead_upstreams() -> No
     await far.probe()
     assert router.health().state == "down"
     await router.aclose()
+
+
+async def test_nothing_is_tried_again_after_the_time_is_up() -> None:
+    """A try that itself took longer than all tries may is the last."""
+    time = Time()
+
+    async def slow(_: float) -> None:
+        time.now += 30
+
+    late = Reply(first_token_s=1, error=ScriptedError(status=500))
+    a, b = (ScriptedBackend(Script(models=("m",), replies=(late,)), sleep=slow) for _ in range(2))
+    router = Router({"a": a, "b": b}, clock=time.clock())
+    with pytest.raises(ApiError):
+        await answer(router)
+    assert a.counts.failed + b.counts.failed == 1

@@ -255,3 +255,19 @@ def test_usage_is_added_up_however_it_is_told(n: int, told: list[tuple[Usage, li
     for usage, choices in told:
         tally.add(usage, choices)
     assert tally.usage == total
+
+
+async def test_the_first_event_of_a_stream_has_the_time_of_the_first_byte() -> None:
+    """A head that is sent before the prompt is read does not start the shorter time between bytes."""
+
+    async def reads_long(api: FaultyApi, writer: asyncio.StreamWriter) -> None:
+        await sends(head())(api, writer)
+        await asyncio.sleep(0.3)
+        await sends(chunk("a"), chunk(None, "stop"), b"data: [DONE]\n\n")(api, writer)
+
+    pieces: list[bytes] = []
+    async with faulty_api(reads_long) as api:
+        backend = before(api, Timeouts(first_byte_s=10, between_bytes_s=0.1))
+        await read(await backend.relay(request(stream=True)), pieces)
+        await backend.aclose()
+    assert b'"a"' in b"".join(pieces)

@@ -102,7 +102,7 @@ class Dispatcher:
             except ApiError as error:
                 verdict = judge(error)
                 target.lane.failed(verdict)
-                if verdict.again == "nowhere":
+                if verdict.again == "nowhere" or not attempts.has_time(0):
                     raise
                 attempts.failed(target, error, verdict)
         raise attempts.error or overloaded(1)

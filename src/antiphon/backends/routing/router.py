@@ -171,7 +171,8 @@ class Router:
             try:
                 return await self._dispatcher.send(current, name, _key(current, request), attempts, start)
             except ApiError as error:
-                if place + 1 == len(routes) or judge(error).again == "nowhere":
+                is_last = place + 1 == len(routes) or not attempts.has_time(0)
+                if is_last or judge(error).again == "nowhere":
                     raise
                 attempts.again()
         raise AssertionError("unreachable: the last route raises")

@@ -22,7 +22,7 @@ from antiphon.backends.upstream.failures import (
     unreachable,
 )
 from antiphon.backends.upstream.secret import Secret
-from antiphon.backends.upstream.settings import UpstreamSettings
+from antiphon.backends.upstream.settings import Timeouts, UpstreamSettings
 from antiphon.protocol.errors import overloaded
 
 _MAX_ERROR_BYTES = 64 * 1024
@@ -39,14 +39,16 @@ class Answer:
         self,
         response: aiohttp.ClientResponse,
         upstream: str,
-        between_bytes_s: float,
+        timeouts: Timeouts,
         on_close: Callable[[], None],
     ) -> None:
         self._on_close = on_close
         self._is_closed = False
         self._response = response
         self._upstream = upstream
-        self._between_bytes_s = between_bytes_s
+        # Many servers send the head of a stream at once and its first event when the prompt is read.
+        self._wait_s = timeouts.first_byte_s
+        self._between_bytes_s = timeouts.between_bytes_s
         self.headers: Mapping[str, str] = response.headers
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -54,12 +56,14 @@ class Answer:
         """Return what has come since the last call, waiting for something; empty at the end."""
         content = self._response.content
         try:
-            async with asyncio.timeout(self._between_bytes_s):
-                return await content.readany()
+            async with asyncio.timeout(self._wait_s):
+                data = await content.readany()
         except TimeoutError:
-            raise timed_out(self._upstream, "within the answer", self._between_bytes_s) from None
+            raise timed_out(self._upstream, "within the answer", self._wait_s) from None
         except (aiohttp.ClientError, OSError):
             raise disconnected(self._upstream) from None
+        self._wait_s = self._between_bytes_s
+        return data
 
     async def read_all(self) -> bytes:
         """Return the rest."""
@@ -138,7 +142,7 @@ class Http:
         self.num_requests += 1
         try:
             response = await self._send(method, url, body)
-            answer = Answer(response, self._settings.name, self._settings.timeouts.between_bytes_s, self._closed_one)
+            answer = Answer(response, self._settings.name, self._settings.timeouts, self._closed_one)
         except BaseException:
             self._closed_one()
             self.num_failed += 1

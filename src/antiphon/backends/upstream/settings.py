@@ -7,7 +7,9 @@ import msgspec
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Seconds per phase of a request: a connection (waiting for a free one included), the first byte, each further one.
+    """Seconds per phase of a request: a connection (waiting for a free one included), the first bytes, each further ones.
+
+    ``first_byte_s`` holds for the head of the answer and again for the first bytes of its body.
 
     Generation may take long as long as something comes, so there is no limit on the whole.
     """
