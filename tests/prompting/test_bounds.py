@@ -15,6 +15,23 @@ def test_open_ends_are_bounded() -> None:
     assert within["b"]["items"]["anyOf"][0]["maxLength"] == MAX_STRING
 
 
+def test_a_value_of_any_type() -> None:
+    """Where anything may stand, a bounded value does."""
+    kinds = [kind["type"] for kind in bounded({"properties": {"a": {"description": "A"}}})["properties"]["a"]["anyOf"]]
+    assert kinds == ["string", "number", ["boolean", "null"], "array", "object"]
+
+
+def test_numbers_are_bounded() -> None:
+    """Numbers have no endless digits, before the point or after it; bounds of the schema stay."""
+    assert bounded({"type": "integer"}) == {"type": "integer", "minimum": -(10**15), "maximum": 10**15}
+    assert bounded({"type": "number", "exclusiveMinimum": 0}) == {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": 10**15,
+        "multipleOf": 1e-06,
+    }
+
+
 def test_stated_rules_stay() -> None:
     """What the schema says itself is not touched, and a greater minimum prevails."""
     for schema in ({**TEXT, "maxLength": 5000}, {**TEXT, "enum": ["a"]}, {**TEXT, "format": "date"}, {"$ref": "#/x"}):
