@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from antiphon.backends.routing import BreakerSettings, RetrySettings, RouteSettings, TargetSettings
 from antiphon.backends.script import read_script
+from antiphon.backends.upstream import Timeouts, UpstreamModel, UpstreamSettings
 from antiphon.server.configuration import load_configuration
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -28,3 +31,14 @@ def test_an_example_is_accepted(kind: str, text: str, tmp_path: Path) -> None:
         assert read_script(path).replies
     else:
         load_configuration(file=path, environ={"ANTIPHON_HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [UpstreamSettings, UpstreamModel, Timeouts, RouteSettings, TargetSettings, RetrySettings, BreakerSettings],
+)
+def test_every_key_of_the_gateway_is_documented(settings: type[msgspec.Struct]) -> None:
+    """The page on routing names each setting."""
+    page = (DOCS / "routing.md").read_text()
+    words = set(re.findall(r"[a-z_]+", page))
+    assert {field.name for field in msgspec.structs.fields(settings)} <= words
