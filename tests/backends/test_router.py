@@ -426,3 +426,25 @@ async def test_nothing_is_tried_again_after_the_time_is_up() -> None:
     with pytest.raises(ApiError):
         await answer(router)
     assert a.counts.failed + b.counts.failed == 1
+
+
+async def test_a_fallback_that_nobody_serves_yet_does_not_stand_in_the_way() -> None:
+    """While the fallback's upstream has not told its models, the route works without it."""
+    router = Router({"a": plays(Reply(text="a"))}, [route("m", "a", fallbacks=("unknown",))], clock=Time().clock())
+    assert await answer(router) == "a"
+    assert not router.relays("m")
+    async with faulty_api(answers()) as api:
+        far = UpstreamBackend(UpstreamSettings(name="far", base_url=api.url, models=(UpstreamModel(id="m"),)))
+        relaying = Router({"far": far}, [route("m", "far", fallbacks=("unknown",))])
+        assert relaying.relays("m")
+        assert b'"ok"' in await relay(relaying, stream=False)
+        await relaying.aclose()
+
+
+async def test_embeddings_of_the_only_backend_are_not_tried_again() -> None:
+    """A full engine in this process says so at once."""
+    backend = plays(error(503, retry_after="1"))
+    time = Time()
+    with pytest.raises(ApiError):
+        await Router({"a": backend}, clock=time.clock()).embed(EmbeddingRequest(model="e", inputs=("x",)))
+    assert (backend.counts.failed, time.sleeps) == (1, [])

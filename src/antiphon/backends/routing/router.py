@@ -88,7 +88,7 @@ class Router:
         if not self._can_relay:
             return False
         route = self._table.find(model)
-        return route is not None and all(each.relays for each in (route, *map(self._route, route.fallbacks)))
+        return route is not None and all(each.relays for _, each in ((model, route), *self._fallbacks(route)))
 
     def health(self) -> Health:
         """Ready as soon as one backend is; what ails the others stands in ``detail``."""
@@ -130,8 +130,12 @@ class Router:
         )
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        route = self._route(request.model)
+        if route.is_direct:
+            target = route.targets[0]
+            return await target.lane.backend.embed(_renamed(request, target.model or request.model))
         result, target = await self._send(
-            self._route(request.model),
+            route,
             request,
             lambda target, model: target.lane.backend.embed(_renamed(request, model)),
         )
@@ -163,10 +167,17 @@ class Router:
             raise model_not_found(model)
         return route
 
+    def _fallbacks(self, route: Route) -> list[tuple[str, Route]]:
+        """Return those that can be asked now: an upstream that never answered has not told its models yet."""
+        found = ((name, self._table.find(name)) for name in route.fallbacks)
+        return [(name, fallback) for name, fallback in found if fallback is not None]
+
     async def _send(self, route: Route, request: AnyRequest, start: Start[T]) -> tuple[T, Target]:
         """Try the route, then its fallbacks, in the time that the settings give to all of them together."""
         attempts = self._dispatcher.attempts()
-        routes = [(request.model, route), *((name, self._route(name)) for name in route.fallbacks)]
+        routes = [(request.model, route), *self._fallbacks(route)]
+        if isinstance(request, RelayRequest):
+            routes = [(name, each) for name, each in routes if each.relays]
         for place, (name, current) in enumerate(routes):
             try:
                 return await self._dispatcher.send(current, name, _key(current, request), attempts, start)
