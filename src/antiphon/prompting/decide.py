@@ -18,7 +18,7 @@ T = TypeVar("T")
 MAX_CHARS = 1000
 """Of the message and of each description, what the embedding model is asked about: it reads no more at once."""
 
-NEAR = 0.47
+NEAR = 0.42
 """From here on a tool is called, where nearness is the mean cosine and what ``_evidence`` adds to it."""
 
 SHARED = 0.35
@@ -30,6 +30,11 @@ _NUMBERS = re.compile(
     r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand)\b", re.IGNORECASE
 )
 _STEM = 5
+_GENERIC = frozenset(
+    "and calculate check compute create current currently data details determine fetch find for from generate get given "
+    "info information list look make retrieve return returns search set show the with".split()
+)
+"""Words of tools' names that tell no tool from another."""
 
 
 class Decision(Generic[T]):
@@ -79,8 +84,9 @@ def in_full(tool: Tool) -> str:
 
 
 def _evidence(said: str, tool: Tool) -> float:
-    """Return what speaks for a call beside nearness: words of its name that were said, numbers that it needs."""
-    return 0.35 * _overlap(said, _in_words(tool.name)) + _lack(said, tool)
+    """Return what speaks for a call beside nearness: telling words of its name that were said, numbers that it needs."""
+    telling = " ".join(word for word in _in_words(tool.name).split() if word.lower() not in _GENERIC)
+    return 0.15 * _overlap(said, telling) + _lack(said, tool)
 
 
 def _shared_words(said: str, tool: Tool) -> float:
