@@ -31,8 +31,10 @@ _NUMBERS = re.compile(
 )
 _STEM = 5
 _GENERIC = frozenset(
-    "and calculate check compute create current currently data details determine fetch find for from generate get given "
-    "info information list look make retrieve return returns search set show the with".split()
+    _WORDS.findall(
+        "and calculate check compute create current currently data details determine fetch find for from generate get "
+        "given info information list look make retrieve return returns search set show the with"
+    )
 )
 """Words of tools' names that tell no tool from another."""
 
