@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,3 +108,34 @@ async def test_embeds(embedding_model: Path) -> None:
             await text_of(engine, Generate(id=0, prompt=HELLO))
     finally:
         await engine.aclose()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"n": 0},
+        {"max_tokens": -1},
+        {"logprobs": -1},
+        {"sampling": Sampling(temperature=float("nan"))},
+        {"sampling": Sampling(temperature=-1)},
+        {"sampling": Sampling(logit_bias={99999: 1.0})},
+    ],
+)
+async def test_refuses_values_that_mean_nothing(engine: Engine, bad: dict[str, Any]) -> None:
+    """Values that the API would not let through are refused here too, and do no harm."""
+    with pytest.raises(InvalidPrompt):
+        await text_of(engine, Generate(id=0, prompt=HELLO, **bad))
+    assert engine.state == "ready"
+
+
+async def test_scores_continuations_and_prompts(engine: Engine) -> None:
+    """A score is the sum of the log-probabilities that an echoed prompt reports for the same tokens."""
+    continuation = Text(" Hello there")
+    scored = await engine.score(HELLO, ((continuation,), (Text(" zebra"),)))
+    echo = Generate(id=0, prompt=(*HELLO, continuation), max_tokens=0, echo_logprobs=True)
+    started, *_ = [answer async for answer in engine.generate(echo)]
+    assert isinstance(started, Started)
+    assert started.prompt_logprobs[0].logprob is None
+    last = [token.logprob or 0.0 for token in started.prompt_logprobs[-scored.num_tokens[0] :]]
+    assert scored.logprobs[0] == pytest.approx(sum(last), abs=1e-2)
+    assert scored.logprobs[0] > scored.logprobs[1]

@@ -77,7 +77,7 @@ class EngineClient:
     async def generate(self, request: Generate) -> AsyncGenerator[GenerationAnswer]:
         """Yield ``Started``, then the choices' ``Delta`` and ``Finished`` as they come; closing it cancels."""
         request = msgspec.structs.replace(request, id=next(self._ids))
-        num_left = request.n
+        num_left = max(1, request.n)  # the refusal of a smaller n is an answer too
         async with self._exchange(request) as answers:
             while num_left:
                 match await self._next(answers):

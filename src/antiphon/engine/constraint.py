@@ -87,10 +87,14 @@ class GrammarCompiler:
             del self._kept[next(iter(self._kept))]
         return constraint.copy()
 
-    def _compile(self, grammar: str) -> Constraint:
+    def warm_up(self) -> None:
+        """Build llguidance's view of the vocabulary, about half a second's work, before the first grammar comes."""
         if self._tokenizer is None:
             ends = sorted(self._vocabulary.end_tokens)
             self._tokenizer = lltokenizer_from_vocab(self._vocabulary.handle, eos_token=ends or None)
+
+    def _compile(self, grammar: str) -> Constraint:
+        self.warm_up()
         matcher = _llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise GrammarError(matcher.get_error())

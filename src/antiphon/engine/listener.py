@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -32,6 +33,9 @@ class Work(Protocol):
         ...
 
 
+_FIRST_INTERVAL_S, _WEIGHT = 1.0, 0.1
+"""Time between ends of texts, a moving average: when the queue is full, about then a place becomes free."""
+
 W = TypeVar("W", bound=Work)
 
 
@@ -45,6 +49,10 @@ class Service(Protocol[W]):
 
     def prepare(self, connection: int, request: Request) -> W | Answer:
         """Check and tokenise one request, on a thread of its own: what is to run, or the answer."""
+        ...
+
+    def warm_up(self) -> None:
+        """Do beforehand what the first request would wait for; on the thread of ``prepare``."""
         ...
 
     def submit(self, work: W) -> None:
@@ -69,9 +77,12 @@ class Listener(Generic[W]):
         self._loop = asyncio.get_running_loop()
         self._next_connection = 0
         self.num_refused = 0
+        self._last_end = time.monotonic()
+        self._interval_s = _FIRST_INTERVAL_S
 
     async def serve(self, path: Path) -> asyncio.Server:
         """Start listening on ``path``."""
+        self._loop.run_in_executor(self._tokenisers, self._service.warm_up)
         return await asyncio.start_unix_server(self._connection, path)
 
     def send(self, answers: list[tuple[int, Answer]]) -> None:
@@ -91,12 +102,16 @@ class Listener(Generic[W]):
     def _count_down(self, connection: int, answer: Answer) -> None:
         key = (connection, answer.id)
         match answer:
-            case Started() | Delta():
+            case Started() | Delta() | Failed(kind="overloaded"):
                 return
             case Finished() if self._open.get(key, 1) > 1:
                 self._open[key] -= 1
             case _:
                 self._open.pop(key, None)
+        now = time.monotonic()
+        if self._open:
+            self._interval_s += _WEIGHT * (now - self._last_end - self._interval_s)
+        self._last_end = now
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection, self._next_connection = self._next_connection, self._next_connection + 1
@@ -125,7 +140,7 @@ class Listener(Generic[W]):
         if num_open + num_choices > self._service.max_requests:
             self.num_refused += 1
             message = f"the queue is full: {num_open} texts are being generated or wait for it"
-            self._send([(connection, Failed(request.id, "overloaded", message, retry_after_s=1.0))])
+            self._send([(connection, Failed(request.id, "overloaded", message, retry_after_s=self._interval_s))])
             return
         self._open[connection, request.id] = num_choices
         task = asyncio.create_task(self._prepare(connection, request))
@@ -133,7 +148,11 @@ class Listener(Generic[W]):
         task.add_done_callback(self._preparing.discard)
 
     async def _prepare(self, connection: int, request: Request) -> None:
-        prepared = await self._loop.run_in_executor(self._tokenisers, self._service.prepare, connection, request)
+        prepared: W | Answer
+        try:
+            prepared = await self._loop.run_in_executor(self._tokenisers, self._service.prepare, connection, request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request must have an answer
+            prepared = Failed(request.id, "internal", f"the request could not be prepared: {error!r}")
         if (connection, request.id) not in self._open:
             return
         if isinstance(prepared, Answer):

@@ -1,5 +1,6 @@
 """One model behind the socket: what it says of itself, and how each request is checked and becomes a task."""
 
+import math
 import os
 from pathlib import Path
 from typing import Literal
@@ -105,6 +106,11 @@ class ModelService:
         except PromptError as error:
             return Failed(request.id, "invalid", str(error))
 
+    def warm_up(self) -> None:
+        """Do beforehand what the first request would wait for; on the thread that prepares requests."""
+        if not self._model.is_embedding:
+            self._grammars.warm_up()
+
     def submit(self, work: Task | EmbeddingTask) -> None:
         """Start what ``prepare`` returned."""
         if isinstance(self.loop, EmbeddingLoop):
@@ -154,6 +160,8 @@ class ModelService:
             raise Refused(
                 "invalid", f"logit_bias names token {bad[0]}, outside the vocabulary of {self._model.vocabulary.size}"
             )
+        if not (0 <= request.sampling.temperature < math.inf and 0 <= request.sampling.top_p <= 1):
+            raise Refused("invalid", f"{request.sampling!r} is no distribution")
         if request.n < 1 or max_tokens < 0:
             raise Refused("invalid", f"n {request.n} and max_tokens {max_tokens} must not be negative, nor n zero")
         if request.logprobs is not None and not 0 <= request.logprobs <= self._model.vocabulary.size:

@@ -27,7 +27,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     num_sequences: int | None = None
     """Requests' choices that run at once. None: 32, fewer where a sequence needs a state of its own."""
     batch_size: int | None = None
-    """Most tokens computed in one step. None: 512."""
+    """Most tokens computed in one step. None: 256."""
     micro_batch_size: int | None = None
     """Most tokens computed in one pass of the graph. None: the batch size."""
     threads: int | None = None

@@ -13,7 +13,8 @@ _LEAST_CONTEXT = 512
 _SPARE_CELLS = 256
 _CACHED_TOKENS = 4096
 """Without flash attention every row looks at every cell in use, so what is only kept slows down what runs."""
-BATCH_SIZE = 512
+BATCH_SIZE = 256
+"""On a CPU larger batches are no faster per token, and a request that arrives waits for the step that runs."""
 NUM_SEQUENCES = 32
 
 
