@@ -107,10 +107,11 @@ def _options() -> argparse.Namespace:
 
 
 async def _compare(options: argparse.Namespace) -> list[Gateway]:
-    async with _mock() as upstream, AsyncExitStack() as stack:
-        commands = {"antiphon": _antiphon(upstream), "antiphon, scripted": _scripted()}
+    async with _mock() as fast, _mock("--chunk-delay-ms", "5") as slow, AsyncExitStack() as stack:
+        upstreams = {"mock": fast, "slow": slow}
+        commands = {"antiphon": _antiphon(upstreams), "antiphon, scripted": _scripted()}
         if options.litellm:
-            commands["litellm"] = _litellm(options.litellm, upstream)
+            commands["litellm"] = _litellm(options.litellm, upstreams)
         gateways: list[Gateway] = []
         for name, command in commands.items():
             target = Target(_port(), "mock")
@@ -119,16 +120,18 @@ async def _compare(options: argparse.Namespace) -> list[Gateway]:
             process = await stack.enter_async_context(running)
             gateways.append(Gateway(name, target, process.pid, time.monotonic() - began))
         for gateway in gateways * (1 + options.rounds):
-            gateway.samples.append(await _sample(gateway, Target(upstream, "mock"), options.seconds))
+            gateway.samples.append(await _sample(gateway, upstreams, options.seconds))
         for gateway in gateways:
             gateway.samples.pop(0)  # the first round warms up
         return gateways
 
 
-async def _sample(gateway: Gateway, direct: Target, seconds: float) -> Sample:
+async def _sample(gateway: Gateway, upstreams: dict[str, int], seconds: float) -> Sample:
     target = gateway.target
-    added_s = await _latency(target, stream=False) - await _latency(direct, stream=False)
-    added_first_s = await _latency(target, stream=True) - await _latency(direct, stream=True)
+    added_s = await _latency(target) - await _latency(Target(upstreams["mock"], "mock"))
+    # From the slow upstream, which is idle after its first chunk: the fast one would keep the core of both busy.
+    slow = Target(target.port, "slow")
+    added_first_s = await _first_chunk(slow) - await _first_chunk(Target(upstreams["slow"], "slow"))
     before = _cpu_s(gateway.pid)
     plain, took_s = await together(target, _CONCURRENCY, seconds, stream=False)
     between = _cpu_s(gateway.pid)
@@ -147,16 +150,19 @@ async def _sample(gateway: Gateway, direct: Target, seconds: float) -> Sample:
     )
 
 
-async def _latency(target: Target, *, stream: bool) -> float:
-    replies = await one_by_one(target, 50, stream=stream)
-    return median([reply.first_s if stream else reply.total_s for reply in replies])
+async def _latency(target: Target) -> float:
+    return median([reply.total_s for reply in await one_by_one(target, 50, stream=False)])
+
+
+async def _first_chunk(target: Target) -> float:
+    return median([reply.first_s for reply in await one_by_one(target, 10, stream=True)])
 
 
 async def _many_streams(num_streams: int) -> None:
     """Hold many slow streams open at once, and print what was lost and what each one costs in memory."""
     async with _mock("--chunk-delay-ms", "400") as upstream:
         target = Target(_port(), "mock")
-        command = [*_antiphon(upstream), "--port", str(target.port)]
+        command = [*_antiphon({"mock": upstream}), "--port", str(target.port)]
         async with _running(command, target.port, _GATEWAY_CORE) as process:
             await together(target, 4, 1, stream=False)
             before = _rss_bytes(process.pid)
@@ -175,9 +181,13 @@ async def _many_streams(num_streams: int) -> None:
     )
 
 
-def _antiphon(upstream: int) -> list[str]:
+def _antiphon(upstreams: dict[str, int]) -> list[str]:
     return _serve(
-        f'[[gateway.upstreams]]\nname = "mock"\nbase_url = "http://127.0.0.1:{upstream}/v1"\nmodels = [{{ id = "mock" }}]\n'
+        "".join(
+            f'[[gateway.upstreams]]\nname = "{name}"\nbase_url = "http://127.0.0.1:{port}/v1"\n'
+            f'models = [{{ id = "{name}" }}]\n'
+            for name, port in upstreams.items()
+        )
     )
 
 
@@ -185,7 +195,7 @@ def _scripted() -> list[str]:
     """The same without an upstream: what the server itself costs."""
     script = Path(tempfile.mkdtemp(prefix="antiphon-bench-")) / "script.toml"
     words = " word" * _CHUNKS
-    script.write_text(f'models = ["mock"]\nembedding_models = []\n[[replies]]\ntext = "{words}"\n')
+    script.write_text(f'models = ["mock", "slow"]\nembedding_models = []\n[[replies]]\ntext = "{words}"\n')
     return _serve(f'[gateway]\nscript = "{script}"\n')
 
 
@@ -197,12 +207,14 @@ def _serve(settings: str) -> list[str]:
     return [sys.executable, "-m", "antiphon", "serve", "--config", str(config), *options]
 
 
-def _litellm(python: Path, upstream: int) -> list[str]:
+def _litellm(python: Path, upstreams: dict[str, int]) -> list[str]:
     config = Path(tempfile.mkdtemp(prefix="litellm-bench-")) / "config.yaml"
-    config.write_text(
-        "model_list:\n  - model_name: mock\n    litellm_params:\n      model: openai/mock\n"
-        f"      api_base: http://127.0.0.1:{upstream}/v1\n      api_key: sk-mock\n"
+    models = "".join(
+        f"  - model_name: {name}\n    litellm_params:\n      model: openai/{name}\n"
+        f"      api_base: http://127.0.0.1:{port}/v1\n      api_key: sk-mock\n"
+        for name, port in upstreams.items()
     )
+    config.write_text("model_list:\n" + models)
     # Antiphon runs without keys here as well.
     os.environ["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "true"
     return [str(python.parent / "litellm"), "--config", str(config), "--num_workers", "1", "--host", "127.0.0.1"]
