@@ -175,6 +175,15 @@ def test_decision_without_asking() -> None:
     assert "sub" not in called.prompt[0].text
 
 
+def test_a_call_that_was_decided_on_is_no_forced_one() -> None:
+    """A call made under ``auto`` finishes with ``tool_calls``, also where one tool alone is allowed."""
+    made = plan(CHATML, tools=(ADD, SUB), tool_choice=ToolChoice("auto", ("add",)))
+    assert made.decide is not None
+    reader = made.decide.resolve([[1.0]] * 3).reader(0)
+    reader.feed(call("add", '{"a": 5}'))
+    assert reader.finish("stop") == [ChoiceFinished(0, "tool_calls")]
+
+
 def test_after_a_result_comes_text() -> None:
     """A model without tool training answers a tool's result in text."""
     from antiphon.protocol.chat import FunctionCall, ToolCall  # noqa: PLC0415 - for this test alone

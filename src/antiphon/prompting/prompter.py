@@ -15,7 +15,7 @@ from antiphon.prompting.reader import Layout, Reader
 from antiphon.prompting.schema import check_request
 from antiphon.prompting.turns import Turn
 from antiphon.prompting.voice import Voice
-from antiphon.protocol.chat import ChatRequest, Message, Tool
+from antiphon.protocol.chat import ChatRequest, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import FinishReason
 
@@ -129,8 +129,8 @@ class ChatPrompter:
 
         def resolve(chosen: tuple[Tool, ...]) -> Plan:
             voice = self._voice_for(request, tools)
-            mode = msgspec.structs.replace(request.tool_choice, mode="required" if chosen else "none")
-            return self._plan(voice, msgspec.structs.replace(request, tool_choice=mode), chosen)
+            choice = request.tool_choice if required else ToolChoice("required" if chosen else "none")
+            return self._plan(voice, msgspec.structs.replace(request, tool_choice=choice), chosen)
 
         message = next((m.content or "" for m in reversed(request.messages) if m.role == "user"), "")
         if not required and last.role in {"tool", "function"}:
