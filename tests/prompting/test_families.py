@@ -32,8 +32,9 @@ ENDS = (
     "<|call|>",
     "<|user|>",
     "<|observation|>",
+    "<seed:eos>",
 )
-TOKEN = re.compile(r"<\|[^|<>\s]+\|>|<｜[^｜\s]+｜>|\[/?[A-Z_]{3,}\]|<(?:start|end)_of_turn>")
+TOKEN = re.compile(r"<\|[^|<>\s]+\|>|<｜[^｜\s]+｜>|\[/?[A-Z_]{3,}\]|<(?:start|end)_of_turn>|<seed:[be]os>")
 
 WEATHER = Tool(
     name="get_weather",
@@ -64,12 +65,14 @@ NATIVE = {
     "hermes": 2,
     "kimi_k2": 2,
     "llama31": 1,
+    "llama4_pythonic": 2,
     "minicpm3": 2,
     "mistral_v11": 2,
     "mistral_v3": 2,
     "phi4_mini": 2,
     "qwen3": 2,
     "qwen3_coder": 2,
+    "seed_oss": 2,
 }
 GENERIC = ("deepseek_r1", "gemma3", "smollm3")
 REFUSED = ("gemma4",)
@@ -301,5 +304,8 @@ def test_originals() -> None:
         assert syntax is not None
         calls = CALLS if syntax.between is not None else CALLS[:1]
         text = syntax.write([(function, json.dumps(arguments)) for function, arguments in calls])
+        thinking = plan.layout.thinking
+        if thinking is not None and thinking.begun:
+            text = thinking.close + text
         assert read(plan, list(text))[0] == calls, path.name
         print(f"{path.name}: {syntax}")  # noqa: T201 - the point of this run
