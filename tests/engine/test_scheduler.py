@@ -248,3 +248,16 @@ def test_nothing_is_shared_where_it_may_not_be(share: bool) -> None:
             scheduler.computed(scheduler.plan())
         scheduler.remove(sequence)
     assert (sequence.num_shared == 64) is share
+
+
+def test_choices_do_not_fork_where_nothing_may_be_shared() -> None:
+    """Without sharing, as for a recurrent model, every choice computes its prompt and no cells are copied."""
+    scheduler = Scheduler(cells=512, slots=4, num_sequences=4, batch_size=256, interleaved_size=64, share=False)
+    first = Sequence([5] * 70, 71)
+    second = Sequence([5] * 70, 71, leader=first)
+    for sequence in (first, second):
+        scheduler.add(sequence)
+    while second.num_left:
+        step = scheduler.plan()
+        assert not any(isinstance(change, Copy) for change in step.changes)
+        scheduler.computed(step)

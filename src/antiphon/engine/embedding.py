@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from antiphon.engine.llama import Aborted, Context
-from antiphon.engine.loop import CancelTask, Emit, Stop
+from antiphon.engine.loop import CancelTask, Emit
 from antiphon.engine.messages import Embed, Embedded
 from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
 from antiphon.engine.tasks import Key
@@ -35,7 +35,7 @@ class EmbeddingLoop:
     """Runs embedding requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
 
     def __init__(self, context: Context, *, max_sequences: int, emit: Emit) -> None:
-        self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask | Stop] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask] = queue.SimpleQueue()
         self.step_started: float | None = None
         self.statistics = EngineStatistics()
         self._rate = RateCollector()
@@ -48,8 +48,9 @@ class EmbeddingLoop:
         self._tasks: dict[Key, EmbeddingTask] = {}
 
     def run(self) -> None:
-        """Work until ``Stop``."""
-        while self._receive():
+        """Work for as long as the process lives."""
+        while True:
+            self._receive()
             packed = self._pack()
             if packed and self._compute(packed):
                 self._deliver(packed)
@@ -59,17 +60,15 @@ class EmbeddingLoop:
         """Cancel from any thread."""
         self.inbox.put(command)
 
-    def _receive(self) -> bool:
+    def _receive(self) -> None:
         wait = not self._inputs
         while True:
             try:
                 command = self.inbox.get(block=wait)
             except queue.Empty:
-                return True
+                return
             wait = False
             match command:
-                case Stop():
-                    return False
                 case CancelTask(connection, request):
                     self._cancel(lambda key, c=connection, r=request: key[0] == c and r in (None, key[1]))
                 case EmbeddingTask():

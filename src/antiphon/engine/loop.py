@@ -27,17 +27,16 @@ class CancelTask(msgspec.Struct, frozen=True):
     request: int | None = None
 
 
-class Stop(msgspec.Struct, frozen=True):
-    """End the loop."""
-
-
-Command = Task | CancelTask | Stop
+Command = Task | CancelTask
 
 
 class StepLoop:
-    """Runs tasks over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
+    """Runs tasks over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any.
 
-    def __init__(self, context: Context, scheduler: Scheduler, emit: Emit) -> None:
+    ``can_roll_back`` says whether the model's memory can drop the last tokens of a sequence: only then is a step aborted.
+    """
+
+    def __init__(self, context: Context, scheduler: Scheduler, emit: Emit, *, can_roll_back: bool = True) -> None:
         self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.step_started: float | None = None
         self._meter = Meter(scheduler, context.cells)
@@ -45,14 +44,16 @@ class StepLoop:
         self._context = context
         self._scheduler = scheduler
         self._emit = emit
+        self._can_roll_back = can_roll_back
         self._tasks: dict[Key, Task] = {}
         self._owners: dict[int, Task] = {}
         self._answers: list[tuple[int, Answer]] = []
         self._in_step: frozenset[Key] = frozenset()
 
     def run(self) -> None:
-        """Work until ``Stop``."""
-        while self._receive():
+        """Work for as long as the process lives."""
+        while True:
+            self._receive()
             self._expire()
             step = self._scheduler.plan()
             self._change(step)
@@ -67,21 +68,23 @@ class StepLoop:
         """Cancel from any thread; a step that computes for nobody else is aborted within milliseconds."""
         self.inbox.put(command)
         in_step = self._in_step
-        if in_step and all(key[0] == command.connection and command.request in (None, key[1]) for key in in_step):
+        if (
+            self._can_roll_back
+            and in_step
+            and all(key[0] == command.connection and command.request in (None, key[1]) for key in in_step)
+        ):
             self._context.abort(True)
 
-    def _receive(self) -> bool:
-        """Take all commands, waiting for one when there is nothing to do. False: the loop is to end."""
+    def _receive(self) -> None:
+        """Take all commands, waiting for one when there is nothing to do."""
         wait = not self._tasks
         while True:
             try:
                 command = self.inbox.get(block=wait)
             except queue.Empty:
-                return True
+                return
             wait = False
             match command:
-                case Stop():
-                    return False
                 case CancelTask(connection, request):
                     self._cancel(connection, request)
                 case Task():

@@ -62,7 +62,7 @@ class PrefixCache:
         self.changes: list[Copy | Remove] = []
         self.num_blocks = 0
         self._num_pinned = 0
-        self._share = share
+        self.shares = share
         self._root = Block(None, ())
         self._free = list(range(slots - 1, -1, -1))
         self._keepers: dict[int, Block] = {}
@@ -85,7 +85,7 @@ class PrefixCache:
 
     def borders(self, sequence: Sequence) -> int:
         """Return how many whole blocks of a sequence's prompt may be shared."""
-        return max(0, sequence.num_prompt - _LEAST_TAIL) // BLOCK if self._share else 0
+        return max(0, sequence.num_prompt - _LEAST_TAIL) // BLOCK if self.shares else 0
 
     def held(self, sequence: Sequence) -> int:
         """Return how many first tokens of a prompt need no cells: what runs holds them, or is about to."""
@@ -153,7 +153,7 @@ class PrefixCache:
     def may_borrow(self, sequence: Sequence) -> bool:
         """Whether a sequence has its whole blocks and nothing else."""
         at_border = len(sequence.path) == self._readable(sequence) == self.borders(sequence)
-        return self._share and sequence.is_fresh and at_border and sequence.num_computed == len(sequence.path) * BLOCK
+        return self.shares and sequence.is_fresh and at_border and sequence.num_computed == len(sequence.path) * BLOCK
 
     def computed(self, sequence: Sequence) -> None:
         """Make the claimed blocks that are computed now available to all."""

@@ -137,7 +137,7 @@ class Scheduler:
 
     def _may_compute(self, sequence: Sequence) -> bool:
         leader = sequence.leader
-        if leader is not None and leader.slot >= 0:
+        if leader is not None and leader.slot >= 0 and self.cache.shares:
             if leader.num_computed < leader.num_prompt:
                 return False
             self.cache.fork(sequence, leader)

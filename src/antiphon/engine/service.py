@@ -95,7 +95,7 @@ class ModelService:
             most_cached=self._sizes.cached_tokens,
             share=self._settings.prefix_cache and not (self._model.facts.has_state or self._model.has_sliding_window),
         )
-        return StepLoop(self._context, scheduler, emit)
+        return StepLoop(self._context, scheduler, emit, can_roll_back=not self._model.facts.has_state)
 
     def prepare(self, connection: int, request: Request) -> Task | EmbeddingTask | Answer:
         """Check and tokenise one request."""
