@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
+import httpx2 as httpx
 from tests.processes import home_with_models, serving
 
 ROOT = Path(__file__).parents[2]

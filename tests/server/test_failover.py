@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
+import httpx2 as httpx
 import msgspec
 import pytest
 from tests.processes import ServerProcess, serving
