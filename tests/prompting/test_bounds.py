@@ -1,6 +1,6 @@
 """A model without tool training keeps to bounds inside arguments where the schema sets none."""
 
-from antiphon.prompting.bounds import MAX_ITEMS, MAX_STRING, bounded
+from antiphon.prompting.bounds import MAX_ITEMS, MAX_STRING, MAX_STRING_IN_LIST, bounded
 from antiphon.prompting.schema import within_bounds
 
 TEXT = {"type": "string"}
@@ -12,13 +12,19 @@ def test_open_ends_are_bounded() -> None:
     within = bounded(schema)["properties"]
     assert within["a"]["maxLength"] == MAX_STRING
     assert within["b"]["maxItems"] == MAX_ITEMS
-    assert within["b"]["items"]["anyOf"][0]["maxLength"] == MAX_STRING
+    assert within["b"]["items"]["anyOf"][0]["maxLength"] == MAX_STRING_IN_LIST
 
 
 def test_a_value_of_any_type() -> None:
     """Where anything may stand, a bounded value does."""
     kinds = [kind["type"] for kind in bounded({"properties": {"a": {"description": "A"}}})["properties"]["a"]["anyOf"]]
     assert kinds == ["string", "number", ["boolean", "null"], "array", "object"]
+
+
+def test_open_lists_and_objects() -> None:
+    """A list or object that says nothing of what is in it holds bounded values."""
+    for kind, limit in (("array", "maxItems"), ("object", "maxProperties")):
+        assert bounded({"properties": {"a": {"type": kind}}})["properties"]["a"][limit] == MAX_ITEMS
 
 
 def test_numbers_are_bounded() -> None:

@@ -8,6 +8,7 @@ as it stands.
 from typing import Any, cast
 
 MAX_STRING = 1000
+MAX_STRING_IN_LIST = 200
 MAX_ITEMS = 32
 MAX_NUMBER = 10**15
 PRECISION = 1e-06
@@ -16,26 +17,34 @@ _FIXED = {"enum", "const", "$ref", "allOf"}
 _FIXED_TEXT = {"pattern", "format", "maxLength"}
 _ONE = ("items", "additionalProperties")
 _MANY = ("properties", "patternProperties", "$defs", "definitions")
-
-
 _WORDS = {"description", "title", "default", "examples"}
-_SCALARS: list[dict[str, Any]] = [
-    {"type": "string", "maxLength": MAX_STRING},
-    {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER, "multipleOf": PRECISION},
-    {"type": ["boolean", "null"]},
-]
-_ANYTHING: list[dict[str, Any]] = [
-    *_SCALARS,
-    {"type": "array", "maxItems": MAX_ITEMS, "items": {"anyOf": _SCALARS}},
-    {"type": "object", "maxProperties": MAX_ITEMS, "additionalProperties": {"anyOf": _SCALARS}},
-]
+
+
+def _scalars(max_string: int) -> list[dict[str, Any]]:
+    return [
+        {"type": "string", "maxLength": max_string},
+        {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER, "multipleOf": PRECISION},
+        {"type": ["boolean", "null"]},
+    ]
+
+
+_LEAF: dict[str, Any] = {"anyOf": _scalars(MAX_STRING_IN_LIST)}
+_INNER: dict[str, Any] = {
+    "anyOf": [
+        *_scalars(MAX_STRING_IN_LIST),
+        {"type": "array", "maxItems": MAX_ITEMS, "items": _LEAF},
+        {"type": "object", "maxProperties": MAX_ITEMS, "additionalProperties": _LEAF},
+    ]
+}
+_OPEN_LIST: dict[str, Any] = {"maxItems": MAX_ITEMS, "items": _INNER}
+_OPEN_OBJECT: dict[str, Any] = {"maxProperties": MAX_ITEMS, "additionalProperties": _INNER}
 _ANY_OBJECT: dict[str, Any] = {
     "$ref": "#/$defs/object",
     "$defs": {
         "object": {"type": "object", "maxProperties": MAX_ITEMS, "additionalProperties": {"$ref": "#/$defs/value"}},
         "value": {
             "anyOf": [
-                *_SCALARS,
+                *_scalars(MAX_STRING),
                 {"type": "array", "maxItems": MAX_ITEMS, "items": {"$ref": "#/$defs/value"}},
                 {"$ref": "#/$defs/object"},
             ]
@@ -46,32 +55,46 @@ _ANY_OBJECT: dict[str, Any] = {
 
 def bounded(schema: Any) -> Any:
     """Return the schema with bounds for strings, lists and numbers where it has no rule of its own in their place."""
-    return _ANY_OBJECT if schema == {"type": "object"} else _bounded(schema)
+    return _ANY_OBJECT if schema == {"type": "object"} else _bounded(schema, MAX_STRING)
 
 
-def _bounded(schema: Any) -> Any:
+def _bounded(schema: Any, max_string: int) -> Any:
     if not isinstance(schema, dict):
         return schema
     known = cast("dict[str, Any]", schema)
-    if set(known) <= _WORDS:
-        return {**known, "anyOf": _ANYTHING}
-    made = dict(known) if _FIXED & set(known) else _with_bounds(known)
+    if set(known) <= _WORDS | {"type"}:
+        return _of_type(known, max_string)
+    made = dict(known) if _FIXED & set(known) else _with_bounds(known, max_string)
     for key in _ONE:
         if key in known:
-            made[key] = _bounded(known[key])
+            made[key] = _bounded(known[key], min(max_string, MAX_STRING_IN_LIST))
     for key in _MANY:
         if isinstance(known.get(key), dict):
-            made[key] = {name: _bounded(value) for name, value in known[key].items()}
+            made[key] = {name: _bounded(value, max_string) for name, value in known[key].items()}
     if isinstance(known.get("anyOf"), list):
-        made["anyOf"] = [_bounded(value) for value in cast("list[Any]", known["anyOf"])]
+        made["anyOf"] = [_bounded(value, max_string) for value in cast("list[Any]", known["anyOf"])]
     return made
 
 
-def _with_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+def _of_type(schema: dict[str, Any], max_string: int) -> dict[str, Any]:
+    """Bound a schema that says no more than a type, or not even that."""
+    match schema.get("type"):
+        case None:
+            lists = [{"type": "array", **_OPEN_LIST}, {"type": "object", **_OPEN_OBJECT}]
+            return {**schema, "anyOf": [*_scalars(max_string), *lists]}
+        case "object":
+            return {**schema, **_OPEN_OBJECT}
+        case "array":
+            return {**schema, **_OPEN_LIST}
+        case _:
+            return _with_bounds(schema, max_string)
+
+
+def _with_bounds(schema: dict[str, Any], max_string: int) -> dict[str, Any]:
     made = dict(schema)
     kinds = _kinds(schema)
     if "string" in kinds and not _FIXED_TEXT & set(schema):
-        made["maxLength"] = max(MAX_STRING, schema.get("minLength", 0))
+        made["maxLength"] = max(max_string, schema.get("minLength", 0))
     if {"integer", "number"} & set(kinds):
         _bound_number(made, has_fraction="number" in kinds)
     if "array" in kinds and "maxItems" not in schema and "prefixItems" not in schema:
