@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -323,3 +324,23 @@ def test_questions_that_cannot_be_answered(used: tuple[Running, str, str], query
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (400, param)
     assert words in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "asked", "status"),
+    [
+        ('{"model": "none", "messages": [{"role": "user", "content": "x"}]}', "none", 404),
+        ('{"model": "gpt-4o-mini", "messages": [], "n": 0}', MODEL, 400),
+        ('{"model": 3}', "", 400),
+        ("{", "", 400),
+    ],
+)
+def test_a_refused_request_leaves_its_row(tmp_path: Path, body: str, asked: str, status: int) -> None:
+    """Also what never got as far as the limits is in the ledger, under the model that it named."""
+    with server(tmp_path) as up:
+        answer = httpx2.post(f"{up.url}/chat/completions", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == status
+        asyncio.run_coroutine_threadsafe(up.service.accounts.flush(), up.loop).result(10)
+        with sqlite3.connect(tmp_path / "antiphon.db") as database:
+            found = database.execute("SELECT request_id, model_asked, status FROM usage").fetchall()
+    assert found == [(answer.headers["x-request-id"], asked, status)]

@@ -114,6 +114,13 @@ class Accounts:
             raise
         return Admission(request, decision, self)
 
+    def refuse(self, principal: Principal, *, model: str, kind: Kind, outcome: Outcome) -> None:
+        """Leave the row of a request that was refused before it could be admitted: a body that is wrong, a model that is none.
+
+        ``model`` is what was asked for, as far as it could be read.
+        """
+        self.record(Request(principal=principal, model=model, kind=kind), outcome)
+
     async def _reserve(self, request: Request, n_tokens: int) -> Decision:
         limits = self.limits_of(request.principal, request.model, request.kind)
         organization = self.settings.organization

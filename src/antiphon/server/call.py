@@ -27,13 +27,14 @@ class Call:
     """A request with its id, and exactly one answer.
 
     ``extra`` are headers for every answer from here on (rate limits); ``note`` is what the log line and the ledger say of
-    the request. ``status`` is None until the answer has begun.
+    the request. ``status`` is None until the answer has begun. ``is_recorded`` says that its usage row is taken care of.
     """
 
     __slots__ = (
         "_receive",
         "_send",
         "extra",
+        "is_recorded",
         "note",
         "request_id",
         "scope",
@@ -52,6 +53,7 @@ class Call:
         self.started = time.perf_counter()
         self.started_at = time.time()
         self.status: int | None = None
+        self.is_recorded = False
         self.extra: dict[str, str] = {}
         self.note: dict[str, Any] = {}
 

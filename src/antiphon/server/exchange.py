@@ -200,6 +200,8 @@ async def _cancel(task: "asyncio.Future[Any]") -> None:
 async def admitted(call: Call, principal: Principal, kind: Kind, model: str, estimated_tokens: int) -> Exchange:
     """Reserve room in the principal's limits; 429 says why there is none. The limits' headers go on every answer."""
     fault = call.service.faults.draw(call.header(FAULT_HEADER))
+    # From here on every end of the request has its row: a refusal by ``admit``, the others by the exchange.
+    call.is_recorded = True
     admission = await call.service.accounts.admit(
         principal, kind=kind, model=model, estimated_tokens=estimated_tokens, request_id=call.request_id
     )

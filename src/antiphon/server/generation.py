@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from antiphon.accounts import Kind, Principal
+from antiphon.accounts import Kind, Outcome, Principal
 from antiphon.backends.base import RelayedAnswer
 from antiphon.protocol import parse_chat, parse_completion, parse_embedding
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Meter
 from antiphon.protocol.relay import Operation, RelayRequest
 from antiphon.protocol.rendering import (
@@ -56,10 +57,37 @@ async def embeddings(call: Call) -> None:
 async def _serve(call: Call, operation: Operation, answer: Answer) -> None:
     principal = await call.service.authenticate(call)
     body = await call.body()
-    relayed = call.service.relayed(operation, body)
-    with call.service.in_flight():
-        work = answer(call, principal, body) if relayed is None else _relay(call, principal, relayed)
-        await until_gone(call, work)
+    try:
+        relayed = call.service.relayed(operation, body)
+        with call.service.in_flight():
+            work = answer(call, principal, body) if relayed is None else _relay(call, principal, relayed)
+            await until_gone(call, work)
+    except ApiError as error:
+        if not call.is_recorded:
+            outcome = Outcome(
+                request_id=call.request_id,
+                started_at=call.started_at,
+                duration_s=call.elapsed_s(),
+                status=error.status,
+                error_code=error.code or error.type,
+            )
+            call.service.accounts.refuse(principal, model=_asked(body), kind=_KINDS[operation], outcome=outcome)
+        raise
+
+
+def _asked(body: bytes) -> str:
+    """Return the model that a body asks for, the empty string where that cannot be read."""
+    try:
+        return _decode_asked(body).model
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    model: str = ""
+
+
+_decode_asked = msgspec.json.Decoder(_Asked).decode
 
 
 async def _chat(call: Call, principal: Principal, body: bytes) -> None:
