@@ -28,14 +28,17 @@ def _scalars(max_string: int) -> list[dict[str, Any]]:
     ]
 
 
-_LEAF: dict[str, Any] = {"anyOf": _scalars(MAX_STRING_IN_LIST)}
-_INNER: dict[str, Any] = {
-    "anyOf": [
-        *_scalars(MAX_STRING_IN_LIST),
-        {"type": "array", "maxItems": MAX_ITEMS, "items": _LEAF},
-        {"type": "object", "maxProperties": MAX_ITEMS, "additionalProperties": _LEAF},
-    ]
-}
+def _value(depth: int) -> dict[str, Any]:
+    """Return a schema for any value of so many levels."""
+    choices = _scalars(MAX_STRING_IN_LIST)
+    if depth:
+        inner = _value(depth - 1)
+        choices.append({"type": "array", "maxItems": MAX_ITEMS, "items": inner})
+        choices.append({"type": "object", "maxProperties": MAX_ITEMS, "additionalProperties": inner})
+    return {"anyOf": choices}
+
+
+_INNER = _value(3)
 _OPEN_LIST: dict[str, Any] = {"maxItems": MAX_ITEMS, "items": _INNER}
 _OPEN_OBJECT: dict[str, Any] = {"maxProperties": MAX_ITEMS, "additionalProperties": _INNER}
 _ANY_OBJECT: dict[str, Any] = {
