@@ -107,7 +107,7 @@ def _options() -> argparse.Namespace:
 
 
 async def _compare(options: argparse.Namespace) -> list[Gateway]:
-    async with _mock() as fast, _mock("--chunk-delay-ms", "5") as slow, AsyncExitStack() as stack:
+    async with _mock() as fast, _mock("--chunks", "4", "--chunk-delay-ms", "5") as slow, AsyncExitStack() as stack:
         upstreams = {"mock": fast, "slow": slow}
         commands = {"antiphon": _antiphon(upstreams), "antiphon, scripted": _scripted()}
         if options.litellm:
