@@ -54,6 +54,7 @@ def test_an_embedding_model_takes_an_input_in_one_batch() -> None:
     facts = ModelFacts(training_context=2048, kv_values_k=0, kv_values_v=0, is_embedding=True, has_state=False)
     sizes = choose(settings(), facts, MACHINE)
     assert sizes.batch_size == sizes.micro_batch_size == 2048
+    assert sizes.flash_attention
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, Histogra
 from antiphon.engine.tasks import Key
 
 _PACKED_TOKENS = 256
-"""Attention looks at all pairs in a batch, also of different inputs: larger batches cost more than they save."""
+"""Where a batch is large enough for the matrix kernels; docs/engine.md has the measurement."""
 
 
 class EmbeddingTask:

@@ -41,7 +41,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     kv_type_v: KvType = "f16"
     """Type of cached values; a quantised type needs flash attention."""
     flash_attention: bool | None = None
-    """None: off on CPU, where the plain path is as fast and independent of batch shapes; on where it is needed."""
+    """None: off for generation, where the plain path is faster on shared prefixes and independent of batch shapes, but
+    for a quantised value cache, which needs it; on for embedding."""
     layout: Layout = "auto"
     """How weights are laid out in memory. ``auto``: a file whose type has slow kernels is converted once, if that is
     measured to be faster and as good; ``as-is``: the file as it came; otherwise that type, whatever it costs."""

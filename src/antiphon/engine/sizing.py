@@ -70,7 +70,7 @@ def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Siz
             f"cache_size {cells} is smaller than the context of {context} tokens",
             hint="Raise `cache_size`, or set a smaller `context_size`.",
         )
-    flash_attention = _flash_attention(settings)
+    flash_attention = _flash_attention(settings, model)
     micro_batch = batch if model.is_embedding else min(settings.micro_batch_size or batch, batch)
     return Sizes(
         context_size=context,
@@ -111,7 +111,8 @@ def _cells(model: ModelFacts, context: int, affordable: int) -> int:
     return max(context, min(_MOST_CONTEXTS * context, 16384, affordable)) + _SPARE_CELLS
 
 
-def _flash_attention(settings: EngineSettings) -> bool:
+def _flash_attention(settings: EngineSettings, model: ModelFacts) -> bool:
     if settings.flash_attention is not None:
         return settings.flash_attention
-    return settings.kv_type_v not in {"f32", "f16", "bf16"}
+    # Packed inputs of an embedding model do not see each other, and flash attention skips what is not seen.
+    return model.is_embedding or settings.kv_type_v not in {"f32", "f16", "bf16"}
