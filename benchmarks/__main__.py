@@ -34,7 +34,7 @@ class Footprint(msgspec.Struct, frozen=True):
 def main() -> int:
     """Run what was asked for; exit with 1 if nothing could be measured."""
     options = _options()
-    known = contenders(options.peers_python, options.antiphon_option)
+    known = contenders(options.peers_python, options.antiphon_option, options.out)
     if unknown := set(options.contenders or ()) - {c.name for c in known}:
         sys.exit(f"There is no contender {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in known)}.")
     wanted = [c for c in known if not options.contenders or c.name in options.contenders]

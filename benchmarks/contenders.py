@@ -44,16 +44,20 @@ class Antiphon:
     name = "antiphon"
     tasks: tuple[Task, ...] = ("chat", "embedding")
 
-    def __init__(self, options: list[str]) -> None:
+    def __init__(self, options: list[str], folder: Path) -> None:
         self._options = options
+        self._folder = folder.absolute()
 
     def missing(self) -> str | None:
         return None
 
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:
-        home = Path(tempfile.mkdtemp(prefix="antiphon-bench-"))
+        home = self._folder / f"antiphon-{task}"
+        shutil.rmtree(home, ignore_errors=True)  # keys and usage of an earlier bench
+        home.mkdir(parents=True)
         settings = home / "bench.toml"
-        settings.write_text(f"[engine]\ncache_size = {_CELLS}\nthreads = {threads}\nbatch_threads = {threads}\n")
+        common = f"threads = {threads}\nbatch_threads = {threads}\ncache_directory = '{self._folder / 'layouts'}'\n"
+        settings.write_text(f"[engine]\ncache_size = {_CELLS}\n{common}[embedding_engine]\n{common}")
         chat, embedding = (model, "none") if task == "chat" else ("none", model)
         command = [sys.executable, "-m", "antiphon", "serve", "--port", str(port), "--config", str(settings)]
         command += ["--model", str(chat), "--embedding-model", str(embedding), *self._options]
@@ -135,10 +139,10 @@ class LlamaCppPython:
         return Launch(command)
 
 
-def contenders(peers_python: str, antiphon_options: list[str]) -> list[Contender]:
-    """Return all, Antiphon first. Peers are looked for in the environment of ``peers_python``."""
+def contenders(peers_python: str, antiphon_options: list[str], folder: Path) -> list[Contender]:
+    """Return all, Antiphon first, with its home below ``folder``. Peers are looked for in ``peers_python``'s environment."""
     peers = (LlamaServer(peers_python), XLlamaCpp(peers_python), LlamaCppPython(peers_python))
-    return [Antiphon(antiphon_options), *peers]
+    return [Antiphon(antiphon_options, folder), *peers]
 
 
 def package_folder(python: str, package: str) -> Path | None:

@@ -63,9 +63,9 @@ def test_texts_are_the_same_for_everyone() -> None:
     assert 8 < sum(lengths) / 1000 < 13
 
 
-def test_a_peer_that_is_not_there_says_how_to_get_it() -> None:
+def test_a_peer_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
     """Whoever lacks a peer is told the package; Antiphon itself is always there."""
-    ours, *peers = contenders("/bin/true", [])
+    ours, *peers = contenders("/bin/true", [], tmp_path)
     assert ours.missing() is None
     environment = os.environ.get("PATH", "")
     os.environ["PATH"] = ""
@@ -77,7 +77,7 @@ def test_a_peer_that_is_not_there_says_how_to_get_it() -> None:
 
 def test_each_contender_serves_the_model_it_is_given(tmp_path: Path) -> None:
     """The command names the file and the port."""
-    for contender in contenders("/bin/true", []):
+    for contender in contenders("/bin/true", [], tmp_path):
         if contender.name != "llama-server":
             launch = contender.launch("chat", tmp_path / "m.gguf", 1234, 2)
             assert str(tmp_path / "m.gguf") in launch.command
