@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from contextlib import AsyncExitStack, suppress
@@ -47,6 +48,7 @@ def main() -> int:
         return asyncio.run(soak(present[0], _model("chat", options), options, _end_tokens(_model("chat", options))))
     samples: list[Sample] = []
     footprints: list[Footprint] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no server may outlive the bench
     with suppress(KeyboardInterrupt):  # Ctrl-C: what was measured until then is written
         asyncio.run(_run(present, options, samples, footprints))
     _write(samples, footprints, options)
