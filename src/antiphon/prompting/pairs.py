@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from antiphon.prompting.scanning import JsonScanner, partial
+from antiphon.prompting.schema import check_schema
 from antiphon.protocol.chat import Tool
 from antiphon.protocol.errors import ApiError
 
@@ -68,6 +69,9 @@ def check_pairs(tool: Tool, model: str, param: str) -> None:
             param=param,
             code="invalid_function_parameters",
         )
+    for value in properties_of(tool).values():
+        # Each value stands alone here, so none may be impossible, not even one that could be left out.
+        check_schema(value, what=f"function '{tool.name}'", param=param, code="invalid_function_parameters")
 
 
 class PairsReader:
