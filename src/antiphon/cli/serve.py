@@ -56,7 +56,7 @@ def serve(
                 listener.listen(2048)
                 crew = Crew(configuration, files, listener, config_file=config, options=options)
                 url = address_of(listener)
-                console.print(_loading(files))
+                console.print(_loading(configuration, files))
                 runner.run(crew.run(lambda engines, is_open: _print_ready(console, url, engines, is_open=is_open)))
             else:
                 runner.run(_serve(configuration, files, listener, console))
@@ -68,7 +68,7 @@ async def _serve(
     assembly = await Assembly.open(configuration, files)
 
     async def start() -> None:
-        console.print(_loading(files))
+        console.print(_loading(configuration, files))
         await assembly.start()
         engines = assembly.local.engines
         _print_ready(console, address_of(listener), engines, is_open=assembly.accounts.is_open)
@@ -79,8 +79,12 @@ async def _serve(
         await assembly.aclose()
 
 
-def _loading(files: Sequence[ModelFile]) -> str:
-    return f"[dim]antiphon {__version__} loads {', '.join(file.entry.id for file in files)}[/dim]"
+def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
+    text = f"antiphon {__version__} loads {', '.join(file.entry.id for file in files)}"
+    layouts = configuration.engine_settings("chat", files[0].path).cache_directory if files else None
+    if layouts is not None and not layouts.exists():
+        text += ", and finds out once which layout of the weights is the fastest here (half a minute)"
+    return f"[dim]{text}[/dim]"
 
 
 def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_open: bool) -> None:
