@@ -78,6 +78,14 @@ def test_admitted(schema: Json) -> None:
                 "Extra required key 'b' supplied."
             ),
         ),
+        (
+            an_object() | {"required": [[]]},
+            (
+                "In context=(), 'required' is required to be supplied and to be an array including every key in properties. "
+                "Extra required key '[]' supplied."
+            ),
+        ),
+        (an_object(a={"type": "string", "format": []}), "In context=('properties', 'a'), [] is not a valid format."),
         (an_object(a={"$ref": "other.json"}), "In context=('properties', 'a'), reference 'other.json' does not point"),
         (
             an_object(a={"$ref": "#/$defs/n"}),

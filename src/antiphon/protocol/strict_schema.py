@@ -147,7 +147,7 @@ class _StrictCheck:
             if name not in required:
                 raise self._error(context, f"{rule} Missing '{name}'.")
         for name in required:
-            if name not in properties:
+            if not isinstance(name, str) or name not in properties:
                 raise self._error(context, f"{rule} Extra required key '{name}' supplied.")
         for name, value in properties.items():
             self._schema(value, (*context, "properties", name), level)
@@ -159,7 +159,7 @@ class _StrictCheck:
         self.name_characters += sum(map(len, texts))
         if "enum" in node and not values:
             raise self._error(context, "'enum' must have at least one value.")
-        if "format" in node and node["format"] not in FORMATS:
+        if "format" in node and not (isinstance(node["format"], str) and node["format"] in FORMATS):
             raise self._error(context, f"{node['format']!r} is not a valid format.")
 
     def _reference(self, node: Json, context: Context) -> None:
