@@ -25,6 +25,8 @@ from antiphon.engine.wire import FrameError, read_frame
 _log = logging.getLogger(__name__)
 State = Literal["loading", "ready", "restarting", "failed", "stopped"]
 _decode_report = msgspec.msgpack.Decoder(Report).decode
+_OPENMP = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "2000"}
+"""Threads wait for each other by spinning for a few microseconds, then sleep: see `docs/engine.md`."""
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 30.0
 _HEALTHY_AFTER_S = 60.0
 _KEPT_STDERR_LINES = 50
@@ -87,7 +89,7 @@ class Supervisor:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "antiphon.engine", str(path),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={"OMP_WAIT_POLICY": "passive"} | child_environment(),
+            env=_OPENMP | child_environment(),
         )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stderr is not None
