@@ -25,7 +25,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cache_size: int | None = None
     """KV cells shared by all requests and the prefix cache. None: several contexts, as memory allows."""
     num_sequences: int | None = None
-    """Requests' choices that run at once. None: 32, fewer where a sequence needs a state of its own."""
+    """Requests' choices that run at once. None: 32."""
     batch_size: int | None = None
     """Most tokens computed in one step. None: 256."""
     micro_batch_size: int | None = None
