@@ -39,6 +39,7 @@ def row(at_s: float, usd: float) -> UsageRow:
         duration_s=1.0,
         compute_s=None,
         usd=usd,
+        saved_usd=None,
     )
 
 

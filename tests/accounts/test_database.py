@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
@@ -11,6 +13,7 @@ from sqlalchemy import Connection, text
 from antiphon.accounts import AccountError, Accounts, AccountSettings
 from antiphon.accounts import migrations as migrations_package
 from antiphon.accounts.database import HEAD, resolve_url
+from antiphon.accounts.reports import UsageQuery
 from antiphon.accounts.schema import metadata
 from antiphon.errors import ConfigError
 
@@ -55,6 +58,33 @@ async def test_the_revisions_make_what_the_schema_says(database_url: str, tmp_pa
     async with accounts.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
     await accounts.aclose()
+
+
+async def test_rows_of_an_older_revision_are_kept(database_url: str, tmp_path: Path) -> None:
+    """A database of the first revision is brought to the newest at the start, with its rows; what they saved is not known."""
+    settings = AccountSettings(database_url=database_url)
+    accounts = await Accounts.open(settings, tmp_path)
+    async with accounts.engine.begin() as connection:
+        await connection.run_sync(_downgrade_to, "0001")
+        await connection.execute(
+            text(
+                "INSERT INTO usage (id, at_ms, request_id, kind, model_asked, status, prompt_tokens, completion_tokens, "
+                "cached_tokens, reasoning_tokens, duration_s, usd) VALUES ('a', 1, 'req_1', 'chat', 'm', 200, 1, 1, 0, 0, 1.0, 2.0)"
+            )
+        )
+    await accounts.aclose()
+    accounts = await Accounts.open(settings, tmp_path)
+    (total,) = await accounts.report(UsageQuery())
+    assert (total.num_requests, total.usd, total.saved_usd) == (1, 2.0, None)
+    await accounts.aclose()
+
+
+def _downgrade_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", "antiphon.accounts:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.downgrade(config, revision)
 
 
 async def test_a_database_of_a_newer_version_is_refused(database_url: str, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def row(at_ms: int = 1_700_000_000_000, *, usd: float | None = None, key_id: str
         duration_s=0.5,
         compute_s=None,
         usd=usd,
+        saved_usd=None,
     )
 
 

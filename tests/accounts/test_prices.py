@@ -4,7 +4,7 @@ import pytest
 
 from antiphon.accounts import ModelPrice, Outcome
 from antiphon.accounts.prices import PriceBook
-from antiphon.protocol.events import CacheStatus, Usage
+from antiphon.protocol.events import CacheStatus, Spared, Usage
 
 MILLION = 1_000_000
 
@@ -15,6 +15,7 @@ def outcome(
     *,
     compute_s: float | None = None,
     cache: CacheStatus | None = None,
+    spared: Spared | None = None,
 ) -> Outcome:
     return Outcome(
         request_id="req_1",
@@ -24,6 +25,7 @@ def outcome(
         usage=usage,
         compute_s=compute_s,
         cache=cache,
+        spared=spared,
     )
 
 
@@ -76,6 +78,21 @@ def test_an_answer_out_of_the_cache_costs_nothing() -> None:
     assert cost(book, outcome("gpt-4o", Usage(10, 10), cache="hit")) == 0.0
     assert cost(book, outcome("gpt-4o", Usage(10, 10), cache="joined")) == 0.0
     assert cost(book, outcome("gpt-4o", Usage(MILLION, 0), cache="miss")) == pytest.approx(2.5)
+
+
+def test_an_answer_out_of_the_cache_saves_what_it_would_have_cost() -> None:
+    """Saved is the price of what was spared, by the same table; nothing spared and no price known are not 0."""
+    book = PriceBook({"mine": ModelPrice(input=1, output=2)}, "openai")
+
+    def saved(model: str, spared: Spared | None) -> float | None:
+        return book.saved_usd(outcome(model, Usage(), cache="hit", spared=spared), "asked")
+
+    tokens = Usage(MILLION, MILLION)
+    assert saved("mine", Spared(tokens, is_local=True)) == 3.0
+    assert saved("gpt-4o", Spared(tokens)) == pytest.approx(12.5)
+    assert saved("gpt-4o", Spared(tokens, is_local=True)) is None
+    assert saved("gpt-4o", None) is None
+    assert book.saved_usd(outcome(None, Usage(), spared=Spared(tokens)), "mine") is None
 
 
 def test_a_negative_price_is_refused() -> None:

@@ -27,6 +27,7 @@ def row(
     kind: Kind = "chat",
     status: int = 200,
     usd: float | None = None,
+    saved_usd: float | None = None,
     ttft_s: float | None = None,
 ) -> UsageRow:
     n_tokens = 10 if status == 200 else 0
@@ -49,6 +50,7 @@ def row(
         duration_s=1.0,
         compute_s=0.5,
         usd=usd,
+        saved_usd=saved_usd,
     )
 
 
@@ -104,6 +106,20 @@ async def test_filters(engine: AsyncEngine) -> None:
     ]:
         (total,) = await totals(engine, query)
         assert total.num_requests == expected
+
+
+async def test_what_the_cache_saved_is_added_up_beside_what_was_spent(engine: AsyncEngine) -> None:
+    """Saved dollars are no spent ones; of rows that saved nothing the sum is unknown, not 0."""
+    await write_rows(
+        engine,
+        [row(8 * DAY_MS, "key_1", usd=0.0, saved_usd=saved) for saved in (0.5, 0.25, None)],
+        is_retry=False,
+    )
+    before, after = (
+        await totals(engine, UsageQuery(end_ms=8 * DAY_MS)),
+        await totals(engine, UsageQuery(start_ms=8 * DAY_MS)),
+    )
+    assert [(total.usd, total.saved_usd) for total in (*before, *after)] == [(7.0, None), (0.0, 0.75)]
 
 
 async def test_key_names_are_shown(engine: AsyncEngine, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from antiphon.protocol.chat import ChatRequest, Message, Sampling
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.events import Event, Started
+from antiphon.protocol.events import Event, Meter, Spared, Started, Usage
 from antiphon.protocol.relay import RelayRequest, parse_relay
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +30,15 @@ USE = CacheUse("key")
 
 def plays(*replies: Reply) -> ScriptedBackend:
     return ScriptedBackend(Script(models=("m",), embedding_models=("e",), replies=replies))
+
+
+class Measured(ScriptedBackend):
+    """A script that counts like an engine in this machine."""
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
+        async for event in super().chat(request):
+            measured = isinstance(event, Started)
+            yield msgspec.structs.replace(event, meter=Meter(5, 7, 1, 0, 2.5)) if measured else event
 
 
 def cached(backend: Backend) -> CachingBackend:
@@ -183,6 +192,29 @@ async def test_embeddings_are_kept_by_content() -> None:
     assert first.vectors[0] == first.vectors[2]
     assert (first.prompt_tokens, second.prompt_tokens, again.prompt_tokens) == (2, 1, 0)
     assert again.model == "e"
+    assert (first.spared, second.spared, again.spared) == (None, Spared(Usage(2)), Spared(Usage(2)))
+
+
+async def test_tokens_that_an_api_told_as_one_sum_are_not_shared_out() -> None:
+    """Nobody knows what one of several inputs would have cost, so nothing is said to be spared."""
+    backend = cached(plays(Reply(usage=Usage(prompt_tokens=9))))
+
+    async def embed(*inputs: str) -> Any:
+        return await backend.embed(EmbeddingRequest(model="e", inputs=inputs, cache=USE))
+
+    await embed("a", "b")
+    assert (await embed("a")).spared is None
+
+
+async def test_a_kept_answer_tells_what_it_spared() -> None:
+    """Who is given an answer again, or joins one in flight, learns what computing it took; who computes it spares nothing."""
+    backend = cached(Measured(Script(models=("m",))))
+    first = await collect(backend.chat(ask()))
+    again = await collect(backend.chat(ask()))
+    assert isinstance(first[0], Started)
+    assert isinstance(again[0], Started)
+    assert (first[0].spared, again[0].meter) == (None, None)
+    assert again[0].spared == first[0].meter == Meter(5, 7, 1, 0, 2.5)
 
 
 def relayed(*, stream: bool = False, use: CacheUse | None = USE, **more: object) -> RelayRequest:

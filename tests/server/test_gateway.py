@@ -1,6 +1,7 @@
 """The server as a gateway: faults of an upstream as a client sees them and as the ledger books them, and the response cache."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,7 +29,8 @@ from tests.backends.faulty_api import (
 )
 from tests.serving import Running, running
 
-from antiphon.accounts import Outcome
+from antiphon.accounts import AccountSettings, ModelPrice, Outcome
+from antiphon.accounts.reports import UsageQuery
 from antiphon.backends.base import RelayingBackend
 from antiphon.backends.caching import CacheSettings, CachingBackend, MemoryStore
 from antiphon.backends.routing import BreakerSettings, RetrySettings, Router
@@ -241,6 +243,40 @@ async def test_hits_are_marked_in_header_and_ledger(caching: Gateway) -> None:
     assert first.json()["usage"] == second.json()["usage"]
     await until(lambda: len(caching.outcomes) == 4)
     assert [outcome.cache for outcome in caching.outcomes] == marks
+
+
+async def test_what_a_hit_saved_is_booked_and_shown(tmp_path: Path) -> None:
+    """Hits of every way cost 0 and save what the price table says: rendered, relayed, embedded; costs show both sums."""
+    prices = {name: ModelPrice(input=1000, output=2000) for name in ("scripted", "scripted-embedding", "m")}
+    async with faulty_api(answers()) as api:
+        router = Router(
+            {"near": ScriptedBackend(Script(replies=(Reply(text="one two"),))), **before(api.url)._backends}
+        )
+        backend = CachingBackend(router, MemoryStore(1_000_000, 60))
+        settings = AccountSettings(prices=prices)
+        async with gateway(backend, tmp_path, cache=CacheSettings(store="memory"), accounts=settings) as (
+            up,
+            client,
+            _,
+        ):
+            client.headers["x-antiphon-cache"] = "on"
+            chat = {**CHAT, "temperature": 0}
+            for _ in range(2):
+                await client.post("/chat/completions", json={**chat, "model": "scripted"})
+                await client.post("/chat/completions", json=chat)
+                await client.post("/embeddings", json={"model": "scripted-embedding", "input": ["a b", "c"]})
+            await client.post("/embeddings", json={"model": "scripted-embedding", "input": ["c", "new"]})
+            report = up.service.accounts.report(UsageQuery(by=("model",)))
+            found = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(report, up.loop))
+            totals = {total.model: total for total in found}
+            query = {"start_time": int(time.time()) - 60, "group_by": "line_item"}
+            costs = (await client.get("/organization/costs", params=query)).json()
+    assert {name: total.saved_usd for name, total in totals.items()} == pytest.approx(
+        {"m": totals["m"].usd, "scripted": totals["scripted"].usd, "scripted-embedding": 0.004}
+    )
+    assert totals["scripted-embedding"].usd == pytest.approx(0.004)
+    saved = {cost["line_item"]: cost["saved_amount"]["value"] for day in costs["data"] for cost in day["results"]}
+    assert saved == {name: total.saved_usd for name, total in totals.items()}
 
 
 async def test_embedding_hits_are_marked(caching: Gateway) -> None:

@@ -161,7 +161,8 @@ class Accounts:
         usd = self._prices.usd(outcome, request.model)
         if usd is not None and request.principal.key_id is not None:
             self._budgets.add(request.principal.key_id, usd)
-        self._ledger.append(usage_row(request, outcome, usd))
+        saved_usd = self._prices.saved_usd(outcome, request.model)
+        self._ledger.append(usage_row(request, outcome, usd, saved_usd))
 
     async def flush(self) -> None:
         """Commit every row that waits, now; whoever reads usage right after a request sees it."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from antiphon.protocol.events import CacheStatus, Usage
+from antiphon.protocol.events import CacheStatus, Spared, Usage
 
 Kind = Literal["chat", "completion", "embedding"]
 
@@ -18,7 +18,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``started_at`` is in Unix seconds, ``first_token_s`` and ``duration_s`` count from it. ``status`` is the HTTP status
     that was, or would have been, answered (499: the client left). ``model`` is the one that really answered, None if none
     did. ``usage`` is what was used until then. ``compute_s``: seconds of an engine on this machine, None when there was
-    none or nobody counted. ``error_code`` is the ``code`` of the error, or its ``type``.
+    none or nobody counted. ``spared`` is what the response cache spared, None if nothing or nobody counted. ``error_code`` is the ``code`` of the error, or its ``type``.
     """
 
     request_id: str
@@ -30,4 +30,5 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     usage: Usage = Usage()
     cache: CacheStatus | None = None
     compute_s: float | None = None
+    spared: Spared | None = None
     error_code: str | None = None

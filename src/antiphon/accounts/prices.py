@@ -21,20 +21,33 @@ class PriceBook:
     def usd(self, outcome: Outcome, model_asked: str) -> float | None:
         """Return dollars; None when no model answered, or nobody set a price for it.
 
-        One's own table may also name a model as it is asked for: so a local model costs what ``gpt-4o`` would. An answer out of the response cache costs 0. Public prices are what a provider charges, so they do not hold for
-        what an engine of this machine computed (``compute_s`` is known).
+        An answer out of the response cache costs 0.
         """
-        model = outcome.model
-        if model is None:
+        if outcome.model is None:
             return None
         if outcome.cache in {"hit", "joined"}:
             return 0.0
+        return self._price(outcome.model, model_asked, outcome.usage, is_local=outcome.compute_s is not None)
+
+    def saved_usd(self, outcome: Outcome, model_asked: str) -> float | None:
+        """Return the dollars that the response cache saved; None where it spared nothing, or nobody set a price for it."""
+        if outcome.model is None or outcome.spared is None:
+            return None
+        spared = outcome.spared
+        return self._price(outcome.model, model_asked, spared.usage, is_local=spared.is_local)
+
+    def _price(self, model: str, model_asked: str, usage: Usage, *, is_local: bool) -> float | None:
+        """Return what ``usage`` costs.
+
+        One's own table may also name a model as it is asked for: so a local model costs what ``gpt-4o`` would. Public prices
+        are what a provider charges, so they do not hold for what an engine of this machine computed.
+        """
         price = self._own.get(model) or self._own.get(model_asked)
         if price is not None:
-            return _own_price(price, outcome.usage)
-        if outcome.compute_s is not None or self._provider is None or model in self._unpriced:
+            return _own_price(price, usage)
+        if is_local or self._provider is None or model in self._unpriced:
             return None
-        public = _public_price(model, outcome.usage, self._provider)
+        public = _public_price(model, usage, self._provider)
         if public is None:
             self._unpriced.add(model)
         return public

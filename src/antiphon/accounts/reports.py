@@ -37,7 +37,8 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
     """One sum. ``bucket_ms`` is where its bucket of time begins; it, ``key_id`` and ``model`` are None where not asked for.
 
     ``key_id`` is also None for requests without a key. ``usd`` adds up the requests that have a price, None if none has;
-    ``num_unpriced`` used tokens without one. ``mean_ttft_s`` is over the requests that saw a first token.
+    ``num_unpriced`` used tokens without one. ``saved_usd`` is what the response cache saved, None where that is not known of
+    any. ``mean_ttft_s`` is over the requests that saw a first token.
     """
 
     bucket_ms: int | None
@@ -52,6 +53,7 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
     compute_s: float | None
     usd: float | None
     num_unpriced: int
+    saved_usd: float | None
     mean_ttft_s: float | None
 
 
@@ -102,6 +104,7 @@ def _sums() -> list[ColumnElement[Any]]:
         func.sum(usage.c.compute_s).label("compute_s"),
         func.sum(usage.c.usd).label("usd"),
         _integer(unpriced).label("num_unpriced"),
+        func.sum(usage.c.saved_usd).label("saved_usd"),
         func.avg(usage.c.ttft_s).label("mean_ttft_s"),
     ]
 

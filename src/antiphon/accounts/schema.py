@@ -65,6 +65,7 @@ usage = Table(
     Column("duration_s", Double, nullable=False),
     Column("compute_s", Double),
     Column("usd", Double),  # NULL: no price is known, which is not 0
+    Column("saved_usd", Double),  # NULL: the response cache spared nothing, or no price is known
     Index("usage_by_time", "at_ms"),
     Index("usage_by_key", "key_id", "at_ms"),
     Index("usage_by_request", "request_id"),

@@ -30,6 +30,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     duration_s: float
     compute_s: float | None
     usd: float | None
+    saved_usd: float | None
 
 
 def new_row_id(at_ms: int) -> str:
@@ -37,7 +38,7 @@ def new_row_id(at_ms: int) -> str:
     return f"{at_ms:012x}{random.getrandbits(64):016x}"
 
 
-def usage_row(request: Request, outcome: Outcome, usd: float | None) -> UsageRow:
+def usage_row(request: Request, outcome: Outcome, usd: float | None, saved_usd: float | None) -> UsageRow:
     """Return the row of a request that is over."""
     at_ms = int(outcome.started_at * 1000)
     usage = outcome.usage
@@ -60,4 +61,5 @@ def usage_row(request: Request, outcome: Outcome, usd: float | None) -> UsageRow
         duration_s=outcome.duration_s,
         compute_s=outcome.compute_s,
         usd=usd,
+        saved_usd=saved_usd,
     )

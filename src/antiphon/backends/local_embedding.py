@@ -57,8 +57,9 @@ class LocalEmbedding:
         return EmbeddingResult(
             model=self.name,
             vectors=vectors,
-            prompt_tokens=embedded.num_tokens,
+            prompt_tokens=sum(embedded.lengths),
             compute_s=time.perf_counter() - began,
+            input_tokens=embedded.lengths,
         )
 
     async def vectors(self, texts: Sequence[str]) -> Sequence[Sequence[float]] | None:

@@ -119,10 +119,12 @@ class ScriptedBackend:
         reply = self._prompter.reply(request.model, _as_text(request.inputs[0]))
         async for _ in self._perform(request.model, reply, (), 0):
             pass
+        counts = tuple(map(_count, request.inputs))
         return EmbeddingResult(
             model=request.model,
             vectors=tuple(_vector(_as_text(text), size, request.dimensions or size) for text in request.inputs),
-            prompt_tokens=reply.usage.prompt_tokens if reply.usage else sum(map(_count, request.inputs)),
+            prompt_tokens=reply.usage.prompt_tokens if reply.usage else sum(counts),
+            input_tokens=None if reply.usage else counts,
         )
 
     def _check(self, model: str, kind: str) -> None:

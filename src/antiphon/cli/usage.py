@@ -43,7 +43,8 @@ def usage(
 ) -> None:
     """Print requests, tokens, seconds of compute and dollars by day, key or model.
 
-    Dollars are of requests whose model has a price; how many had none is shown beside them. A running server's rows are
+    Dollars are of requests whose model has a price; how many had none is shown beside them. Saved is what answers out of the
+    response cache would have cost. A running server's rows are
     there within a second.
     """
     query = UsageQuery(
@@ -109,7 +110,17 @@ def _print_csv(found: list[UsageTotal], by: tuple[By, ...]) -> None:
 
 def _print_table(found: list[UsageTotal], by: tuple[By, ...]) -> None:
     table = Table(*by)
-    for heading in ("requests", "failed", "input", "cached", "output", "compute s", "first token s", "dollars"):
+    for heading in (
+        "requests",
+        "failed",
+        "input",
+        "cached",
+        "output",
+        "compute s",
+        "first token s",
+        "dollars",
+        "saved",
+    ):
         table.add_column(heading, justify="right")
     for total in found:
         record = _record(total, by)
@@ -127,6 +138,7 @@ def _cells(total: UsageTotal) -> list[str]:
         "-" if total.compute_s is None else f"{total.compute_s:,.1f}",
         "-" if total.mean_ttft_s is None else f"{total.mean_ttft_s:.3f}",
         _dollars(total),
+        "-" if total.saved_usd is None else f"{total.saved_usd:,.6f}",
     ]
 
 

@@ -28,7 +28,7 @@ class EmbeddingTask:
 
     def answer(self) -> Embedded:
         """Return the complete answer."""
-        return Embedded(self.request.id, tuple(self.vectors), sum(map(len, self.prompts)))
+        return Embedded(self.request.id, tuple(self.vectors), tuple(map(len, self.prompts)))
 
 
 class EmbeddingLoop:

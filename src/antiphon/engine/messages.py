@@ -201,11 +201,11 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
-    """One little-endian float32 buffer of unit length per prompt, and the tokens of all of them."""
+    """One little-endian float32 buffer of unit length per prompt, and how many tokens each prompt has."""
 
     id: int
     vectors: tuple[bytes, ...]
-    num_tokens: int
+    lengths: tuple[int, ...]
 
 
 class Tokenized(msgspec.Struct, frozen=True, tag="tokenized"):

@@ -216,11 +216,13 @@ usage_of_embeddings = _page_of(
         model=_text_or_null,
     )
 )
+_amount = _all_of(value=Number(minimum=0), currency=Choice(("usd",)))
 costs = _page_of(
     _all_of(
+        {"saved_amount": _amount},
         **_who,
         object=Choice(("organization.costs.result",)),
-        amount=_all_of(value=Number(minimum=0), currency=Choice(("usd",))),
+        amount=_amount,
         line_item=_text_or_null,
     )
 )

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from antiphon.protocol.caching import CacheUse
+from antiphon.protocol.events import Spared
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +24,8 @@ class EmbeddingResult(msgspec.Struct, frozen=True):
     """``vectors`` holds one little-endian float32 buffer per input, in order, each of unit length.
 
     ``cached_inputs`` of them came from the response cache, None where it was not asked; ``prompt_tokens`` counts what was
-    computed.
+    computed, ``input_tokens`` the tokens of each input by itself, None where an API told only their sum. ``spared`` is what the
+    cached inputs would have added, None if there are none or nobody counted.
     """
 
     model: str
@@ -31,3 +33,5 @@ class EmbeddingResult(msgspec.Struct, frozen=True):
     prompt_tokens: int
     compute_s: float | None = None
     cached_inputs: int | None = None
+    input_tokens: tuple[int, ...] | None = None
+    spared: Spared | None = None

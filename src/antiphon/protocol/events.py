@@ -66,10 +66,21 @@ class Meter(msgspec.Struct):
         return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens)
 
 
+class Spared(msgspec.Struct, frozen=True):
+    """What the response cache spared a request: tokens that it would else have been charged.
+
+    ``is_local``: an engine in this machine had computed them.
+    """
+
+    usage: Usage
+    is_local: bool = False
+
+
 class Started(msgspec.Struct, frozen=True):
     """The backend has begun; ``model`` names what really answers, ``meter`` follows what it costs from here on.
 
-    ``cache`` is None where no response cache was asked. ``system_fingerprint`` changes when the weights or the settings
+    ``cache`` is None where no response cache was asked; ``spared`` is the meter of the answer that it gives again, which still
+    runs if it is in flight, and None if nobody measured it. ``system_fingerprint`` changes when the weights or the settings
     that they run with do.
     """
 
@@ -79,6 +90,7 @@ class Started(msgspec.Struct, frozen=True):
     cache: CacheStatus | None = None
     meter: Meter | None = None
     system_fingerprint: str | None = None
+    spared: Meter | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True):

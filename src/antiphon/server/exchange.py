@@ -13,7 +13,7 @@ from antiphon.accounts import CLIENT_CLOSED_REQUEST, Admission, Kind, Outcome, P
 from antiphon.backends.base import RelayOutcome, StreamCut
 from antiphon.backends.caching import HEADER
 from antiphon.protocol.errors import ApiError, server_fault
-from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Started, Usage
+from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Spared, Started, Usage
 from antiphon.protocol.rendering import error_frame
 from antiphon.server.call import Call
 from antiphon.server.faults import HEADER as FAULT
@@ -48,6 +48,8 @@ class Exchange:
         self.model: str | None = None
         self.meter = Meter()
         self.cache: CacheStatus | None = None
+        self.spared: Spared | None = None
+        self._spared_meter: Meter | None = None
         self.first_token_s: float | None = None
         self.status = 200
         self.error_code: str | None = None
@@ -81,6 +83,7 @@ class Exchange:
                 usage=self.meter.usage(),
                 cache=self.cache,
                 compute_s=self.meter.compute_s,
+                spared=self.spared or self._spared_answer(),
                 error_code=self.error_code,
             )
         )
@@ -99,6 +102,13 @@ class Exchange:
         self.cache = status
         if status is not None:
             self._call.extra[HEADER] = status
+
+    def _spared_answer(self) -> Spared | None:
+        """Return what a kept answer would have cost: the row's own tokens. A cut relayed one did not tell its tokens."""
+        if self.cache not in {"hit", "joined"}:
+            return None
+        usage, meter = self.meter.usage(), self._spared_meter
+        return Spared(usage, is_local=meter is not None and meter.compute_s is not None) if usage.total_tokens else None
 
     def learn(self, outcome: RelayOutcome) -> None:
         """Take over what a relayed answer told of itself."""
@@ -143,6 +153,7 @@ class Exchange:
                 if isinstance(event, Started):
                     self.model = event.model
                     self.tell_cache(event.cache)
+                    self._spared_meter = event.spared
                     self.meter = event.meter or Meter(event.prompt_tokens, 0, event.cached_tokens)
                 elif isinstance(event, Completed):
                     self._charge(event.usage)

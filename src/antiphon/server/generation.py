@@ -127,6 +127,7 @@ async def _embedding(call: Call, principal: Principal, body: bytes) -> None:
         if request.cache is not None:
             exchange.tell_cache("hit" if result.cached_inputs == len(request.inputs) else "miss")
         exchange.meter = Meter(prompt_tokens=result.prompt_tokens, compute_s=result.compute_s)
+        exchange.spared = result.spared
         await call.respond(render_embeddings(request, result))
 
 

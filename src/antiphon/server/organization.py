@@ -51,7 +51,10 @@ async def usage_embeddings(call: Call) -> None:
 
 
 async def costs(call: Call) -> None:
-    """Dollars of requests whose model has a price; what has none is not shown as 0."""
+    """Dollars of requests whose model has a price; what has none is not shown as 0.
+
+    ``saved_amount``, a field of ours, is what answers out of the response cache would have cost; absent where there were none.
+    """
     await _require_admin(call)
     question = _parse(call, _COMMON | {"line_items"}, _COST_WIDTHS, _COST_GROUPS, None)
     found = await call.service.accounts.report(question.query)
@@ -212,9 +215,11 @@ def _embeddings_result(total: UsageTotal) -> dict[str, Any]:
 
 
 def _cost_result(total: UsageTotal) -> dict[str, Any]:
+    saved = {} if total.saved_usd is None else {"saved_amount": {"value": total.saved_usd, "currency": "usd"}}
     return {
         "object": "organization.costs.result",
         "amount": {"value": total.usd, "currency": "usd"},
+        **saved,
         "line_item": total.model,
         "project_id": None,
         "user_id": None,

@@ -23,7 +23,7 @@ from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
-from antiphon.protocol.events import CacheStatus, Event, Started
+from antiphon.protocol.events import CacheStatus, Event, Spared, Started, Usage
 from antiphon.protocol.relay import RelayRequest
 
 T = TypeVar("T")
@@ -105,6 +105,7 @@ class CachingBackend:
                 if (stored := await self._read(key, _vector.decode)) is not None:
                     found[key] = stored
         num_cached = sum(key in found for key in keys)
+        spared = _spared([found[key] for key in keys if key in found])
         self._counts["hit"] += num_cached
         self._counts["miss"] += len(keys) - num_cached
         missing = {key: text for key, text in zip(keys, request.inputs, strict=True) if key not in found}
@@ -115,6 +116,7 @@ class CachingBackend:
             prompt_tokens=computed.prompt_tokens if computed else 0,
             compute_s=computed.compute_s if computed else None,
             cached_inputs=num_cached,
+            spared=spared,
         )
 
     async def count_tokens(self, request: Countable) -> int:
@@ -193,8 +195,9 @@ class CachingBackend:
         inputs = tuple(missing.values())
         raw = {**request.raw, "input": list(inputs)} if request.raw else request.raw
         result = await self._backend.embed(msgspec.structs.replace(request, inputs=inputs, raw=raw))
+        lengths = dict(zip(missing, result.input_tokens or [None] * len(missing), strict=True))
         for key, data in zip(missing, result.vectors, strict=True):
-            found[key] = _Vector(result.model, data)
+            found[key] = _Vector(result.model, data, lengths[key], is_local=result.compute_s is not None)
             await self._store.put(key, msgspec.msgpack.encode(found[key]))
         return result
 
@@ -219,10 +222,12 @@ class CachingBackend:
 
 
 class _Vector(msgspec.Struct, frozen=True, array_like=True):
-    """A kept vector, and the model that made it."""
+    """A kept vector, the model that made it, and where. ``num_tokens`` of its input; None: nobody counted."""
 
     model: str
     data: bytes
+    num_tokens: int | None
+    is_local: bool
 
 
 _vector = msgspec.msgpack.Decoder(_Vector)
@@ -267,7 +272,16 @@ class _FlyingAnswer:
 
 
 def _marked(event: Event, status: CacheStatus) -> Event:
-    """Say what the cache did; whoever did not compute has no part in the meter."""
+    """Say what the cache did; to whoever did not compute, the meter tells what was spared."""
     if not isinstance(event, Started):
         return event
-    return msgspec.structs.replace(event, cache=status, meter=event.meter if status == "miss" else None)
+    if status == "miss":
+        return msgspec.structs.replace(event, cache=status)
+    return msgspec.structs.replace(event, cache=status, meter=None, spared=event.meter)
+
+
+def _spared(vectors: Sequence[_Vector]) -> Spared | None:
+    counts = [vector.num_tokens for vector in vectors if vector.num_tokens is not None]
+    if not vectors or len(counts) < len(vectors):
+        return None
+    return Spared(Usage(sum(counts)), is_local=any(vector.is_local for vector in vectors))

@@ -37,13 +37,10 @@ _record = msgspec.msgpack.Decoder(RelayRecord)
 
 
 def pack_events(answer: Sequence[Event]) -> bytes:
-    """Write a whole answer. Its meter stays behind: nothing is measured when it is given again."""
+    """Write a whole answer, with what its meter says at its end: that is what is spared when it is given again."""
     return _pack.encode(
         [
-            (
-                _PLACES[type(event)],
-                msgspec.structs.replace(event, meter=None, cache=None) if isinstance(event, Started) else event,
-            )
+            (_PLACES[type(event)], msgspec.structs.replace(event, cache=None) if isinstance(event, Started) else event)
             for event in answer
         ]
     )

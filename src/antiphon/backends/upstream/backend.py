@@ -134,7 +134,13 @@ class UpstreamBackend:
             raise protocol_error(self.settings.name, f"{len(vectors)} vectors for {len(request.inputs)} inputs")
         if got.usage is None:
             raise protocol_error(self.settings.name, "embeddings without usage")
-        return EmbeddingResult(got.model or request.model, tuple(vectors), got.usage.usage().prompt_tokens)
+        num_tokens = got.usage.usage().prompt_tokens
+        return EmbeddingResult(
+            model=got.model or request.model,
+            vectors=tuple(vectors),
+            prompt_tokens=num_tokens,
+            input_tokens=(num_tokens,) if len(request.inputs) == 1 else None,
+        )
 
     async def count_tokens(self, request: Countable) -> int:
         path = self.settings.tokenize_path
