@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import uvloop
@@ -26,23 +27,11 @@ _CHUNKS = 64
 _CONCURRENCY = 32
 _GATEWAY_CORE, _LOAD_CORE = 0, 1
 _OK = 200
+T = TypeVar("T")
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """One round of one gateway. Latencies are medians in milliseconds beyond asking the upstream directly.
-
-    ``..._per_cpu_s`` divide by the gateway's own CPU time: what a core that it has to itself could do. Unlike the numbers by
-    the clock they hold on a busy machine, too.
-    """
-
-    added_ms: float
-    added_first_chunk_ms: float
-    requests_per_s: float
-    chunks_per_s: float
-    requests_per_cpu_s: float
-    chunks_per_cpu_s: float
-    failed: float
-    mib: float
+Sample = dict[str, float]
+"""What one round of one gateway measured, by the names in ``_TITLES``."""
 
 
 class Gateway(msgspec.Struct):
@@ -55,7 +44,7 @@ class Gateway(msgspec.Struct):
     samples: list[Sample] = []
 
     def median(self, name: str) -> float:
-        return self.start_s if name == "start_s" else median([getattr(sample, name) for sample in self.samples])
+        return self.start_s if name == "start_s" else median([sample[name] for sample in self.samples])
 
 
 def main() -> None:
@@ -63,15 +52,23 @@ def main() -> None:
     options = _options()
     os.sched_setaffinity(0, {_LOAD_CORE})
     if options.streams:
-        uvloop.run(_many_streams(options.streams))
+        uvloop.run(_ended_in_order(_many_streams(options.streams)))
         return
-    gateways = uvloop.run(_compare(options))
-    print(f"| gateway | {' | '.join(_TITLES.values())} |\n|{'---|' * (len(_TITLES) + 1)}")
+    gateways = uvloop.run(_ended_in_order(_compare(options)))
+    names = [name for name in _TITLES if name == "start_s" or name in gateways[0].samples[0]]
+    print(f"| gateway | {' | '.join(_TITLES[name] for name in names)} |\n|{'---|' * (len(names) + 1)}")
     for gateway in gateways:
-        print(f"| {gateway.name} | {' | '.join(f'{gateway.median(name):.4g}' for name in _TITLES)} |")
+        print(f"| {gateway.name} | {' | '.join(f'{gateway.median(name):.4g}' for name in names)} |")
     for other in (gateway for gateway in gateways if gateway.name == "litellm"):
         for ours in (gateway for gateway in gateways if gateway is not other):
-            print(f"{ours.name} beside {other.name}: {_ratios(ours, other)}")
+            print(f"{ours.name} beside {other.name}: {_ratios(ours, other, names)}")
+
+
+async def _ended_in_order(work: Coroutine[Any, Any, T]) -> T:
+    """Do ``work``; SIGTERM ends it as Ctrl-C does, and with it the servers that it started."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 _TITLES = {
@@ -87,10 +84,10 @@ _TITLES = {
 }
 
 
-def _ratios(ours: Gateway, other: Gateway) -> str:
-    more = ("requests_per_s", "chunks_per_s", "requests_per_cpu_s", "chunks_per_cpu_s")
+def _ratios(ours: Gateway, other: Gateway, names: Sequence[str]) -> str:
+    more = [name for name in names if "_per_" in name]
     times = [f"{ours.median(name) / other.median(name):.1f}x the {_TITLES[name]}" for name in more]
-    less = ("added_ms", "added_first_chunk_ms")
+    less = [name for name in names if name.startswith("added_")]
     parts = [f"1/{other.median(name) / ours.median(name):.1f} of the {_TITLES[name]}" for name in less]
     return ", ".join(times + parts)
 
@@ -102,6 +99,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=3, help="of each load [default: 3]")
     parser.add_argument("--rounds", type=int, default=3, help="through all gateways in turn [default: 3]")
+    parser.add_argument("--only", choices=("latency", "load"), help="measure one of the two [default: both]")
     parser.add_argument("--streams", type=int, help="instead: that many concurrent streams, and their memory")
     return parser.parse_args()
 
@@ -120,42 +118,58 @@ async def _compare(options: argparse.Namespace) -> list[Gateway]:
             process = await stack.enter_async_context(running)
             gateways.append(Gateway(name, target, process.pid, time.monotonic() - began))
         for gateway in gateways * (1 + options.rounds):
-            gateway.samples.append(await _sample(gateway, upstreams, options.seconds))
+            gateway.samples.append(await _sample(gateway, upstreams, options))
         for gateway in gateways:
             gateway.samples.pop(0)  # the first round warms up
         return gateways
 
 
-async def _sample(gateway: Gateway, upstreams: dict[str, int], seconds: float) -> Sample:
-    target = gateway.target
+async def _sample(gateway: Gateway, upstreams: dict[str, int], options: argparse.Namespace) -> Sample:
+    sample: Sample = {}
+    if options.only != "load":
+        sample |= await _added(gateway.target, upstreams)
+    if options.only != "latency":
+        sample |= await _loaded(gateway, options.seconds)
+    return sample | {"mib": _rss_bytes(gateway.pid) / 2**20}
+
+
+async def _added(target: Target, upstreams: dict[str, int]) -> Sample:
+    """Measure latency with nothing else going on: medians in milliseconds beyond asking the upstream directly."""
     added_s = await _latency(target) - await _latency(Target(upstreams["mock"], "mock"))
     # From the slow upstream, which is idle after its first chunk: the fast one would keep the core of both busy.
     slow = Target(target.port, "slow")
     added_first_s = await _first_chunk(slow) - await _first_chunk(Target(upstreams["slow"], "slow"))
+    return {"added_ms": 1000 * added_s, "added_first_chunk_ms": 1000 * added_first_s}
+
+
+async def _loaded(gateway: Gateway, seconds: float) -> Sample:
+    """Keep requests in flight, whole ones and streams.
+
+    ``..._per_cpu_s`` divide by the gateway's own CPU time: what a core that it has to itself could do. Unlike the numbers by
+    the clock they hold on a busy machine, too.
+    """
+    target = gateway.target
     before = _cpu_s(gateway.pid)
     plain, took_s = await together(target, _CONCURRENCY, seconds, stream=False)
     between = _cpu_s(gateway.pid)
     streams, streams_took_s = await together(target, _CONCURRENCY, seconds, stream=True)
     after = _cpu_s(gateway.pid)
     num_chunks = sum(reply.chunks for reply in streams)
-    return Sample(
-        added_ms=1000 * added_s,
-        added_first_chunk_ms=1000 * added_first_s,
-        requests_per_s=len(plain) / took_s,
-        chunks_per_s=num_chunks / streams_took_s,
-        requests_per_cpu_s=len(plain) / (between - before),
-        chunks_per_cpu_s=num_chunks / (after - between),
-        failed=sum(reply.status != _OK for reply in (*plain, *streams)),
-        mib=_rss_bytes(gateway.pid) / 2**20,
-    )
+    return {
+        "requests_per_s": len(plain) / took_s,
+        "chunks_per_s": num_chunks / streams_took_s,
+        "requests_per_cpu_s": len(plain) / (between - before),
+        "chunks_per_cpu_s": num_chunks / (after - between),
+        "failed": sum(reply.status != _OK for reply in (*plain, *streams)),
+    }
 
 
 async def _latency(target: Target) -> float:
-    return median([reply.total_s for reply in await one_by_one(target, 50, stream=False)])
+    return median([reply.total_s for reply in await one_by_one(target, 100, stream=False)])
 
 
 async def _first_chunk(target: Target) -> float:
-    return median([reply.first_s for reply in await one_by_one(target, 10, stream=True)])
+    return median([reply.first_s for reply in await one_by_one(target, 50, stream=True)])
 
 
 async def _many_streams(num_streams: int) -> None:
@@ -233,7 +247,11 @@ async def _running(command: list[str], port: int, core: int) -> AsyncGenerator[s
     """Run a server on one core from when it answers until the block ends."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: ASYNC220 - before anything is measured
-            ["taskset", "-c", str(core), *command], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            # A bench that is killed takes its servers with it, too.
+            ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             await _answers(process, port)
