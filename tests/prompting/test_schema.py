@@ -74,6 +74,7 @@ def test_impossible_schema(schema: dict[str, Any], reason: str) -> None:
     "schema",
     [
         {"type": "array", "uniqueItems": False},
+        {"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": {"propertyNames": True}},
         {"type": "object", "properties": {"nullable": {"type": "string"}, "not": {"type": "integer"}}},
         {"const": {"uniqueItems": False, "nullable": True}},
         {"type": "object", "properties": {"a": {"type": "string", "title": "A", "default": "x", "examples": [1]}}},

@@ -125,6 +125,24 @@ async def test_fifty_requests_at_once_are_all_answered(local_server: str) -> Non
     assert all(answers)
 
 
+def test_the_engine_tells_its_times(local_process: ServerProcess) -> None:
+    """Histograms of steps, first tokens and grammar masks grow with an answer that a schema holds."""
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": ["red", "green", "grey"]}}}
+    histograms = [f"antiphon_engine_{name}_count" for name in ("step_s", "ttft_s", "mask_s")]
+    before = [metric(local_process, name) for name in histograms]
+    with openai.OpenAI(base_url=local_process.url, api_key="any") as client:
+        client.chat.completions.create(
+            model="gpt-4o-mini",
+            messages=[{"role": "user", "content": "A colour?"}],
+            response_format=form,  # pyright: ignore[reportArgumentType]
+        )
+    pause = threading.Event()
+    until = time.monotonic() + 5  # engines report several times a second
+    while not all(metric(local_process, name) > count for name, count in zip(histograms, before, strict=True)):
+        assert time.monotonic() < until
+        pause.wait(0.05)
+
+
 def test_a_client_that_leaves_frees_the_engine(local_process: ServerProcess) -> None:
     """Closing a stream in the middle of 2,000 tokens ends the work within a second."""
     with openai.OpenAI(base_url=local_process.url, api_key="any") as client:

@@ -1,5 +1,6 @@
 """Texts that must follow a grammar, by llguidance: which tokens are allowed next, and which follow by themselves."""
 
+import time
 from typing import Any
 
 import llguidance
@@ -7,6 +8,7 @@ import numpy as np
 from llguidance.llamacpp import lltokenizer_from_vocab
 from numpy.typing import NDArray
 
+from antiphon.engine.statistics import MASK_BOUNDS_S, HistogramCollector
 from antiphon.engine.vocabulary import Vocabulary
 
 _llguidance: Any = llguidance
@@ -18,17 +20,18 @@ class GrammarError(ValueError):
 
 
 class Constraint:
-    """The state of one text in a grammar. Not thread-safe."""
+    """The state of one text in a grammar. Not thread-safe. ``mask_s`` observes how long masks take."""
 
-    __slots__ = ("_matcher", "_size")
+    __slots__ = ("_mask_s", "_matcher", "_size")
 
-    def __init__(self, matcher: Any, vocabulary_size: int) -> None:
+    def __init__(self, matcher: Any, vocabulary_size: int, mask_s: HistogramCollector) -> None:
         self._matcher = matcher
         self._size = vocabulary_size
+        self._mask_s = mask_s
 
     def copy(self) -> "Constraint":
         """Return an independent copy."""
-        return Constraint(self._matcher.deep_copy(), self._size)
+        return Constraint(self._matcher.deep_copy(), self._size, self._mask_s)
 
     def mask(self) -> NDArray[np.bool_]:
         """Return which tokens may come next, end tokens among them where the text may end here.
@@ -36,9 +39,12 @@ class Constraint:
         Raises:
             GrammarError: the grammar became too complex to follow.
         """
+        began = time.perf_counter()
         allowed = self._matcher.compute_logit_bias()
         self._check()
-        return np.frombuffer(allowed, np.uint8)[: self._size].astype(np.bool_)
+        mask = np.frombuffer(allowed, np.uint8)[: self._size].astype(np.bool_)
+        self._mask_s.observe(time.perf_counter() - began)
+        return mask
 
     def accept(self, token: int) -> None:
         """Go on by one token, which ``mask`` allowed.
@@ -68,12 +74,16 @@ class Constraint:
 
 
 class GrammarCompiler:
-    """Compiles grammars for one vocabulary and keeps the latest. Belongs to one thread, and never to the step loop's."""
+    """Compiles grammars for one vocabulary and keeps the latest. Belongs to one thread, and never to the step loop's.
+
+    ``mask_s`` belongs to the step loop's thread, on which the constraints are used.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._tokenizer: Any = None
         self._kept: dict[str, Constraint] = {}
+        self.mask_s = HistogramCollector(MASK_BOUNDS_S)
 
     def compile(self, grammar: str) -> Constraint:
         """Return a constraint at its beginning.
@@ -98,4 +108,4 @@ class GrammarCompiler:
         matcher = _llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise GrammarError(matcher.get_error())
-        return Constraint(matcher, self._vocabulary.size)
+        return Constraint(matcher, self._vocabulary.size, self.mask_s)

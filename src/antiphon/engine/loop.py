@@ -14,6 +14,7 @@ from antiphon.engine.meter import Meter
 from antiphon.engine.sampler import BrokenLogits, Logits
 from antiphon.engine.scheduler import Scheduler
 from antiphon.engine.sequence import Copy, Sequence, Slice, Step
+from antiphon.engine.statistics import HistogramCollector
 from antiphon.engine.tasks import Key, Task
 
 Emit = Callable[[list[tuple[int, Answer]]], None]
@@ -33,13 +34,22 @@ Command = Task | CancelTask
 class StepLoop:
     """Runs tasks over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any.
 
-    ``can_roll_back`` says whether the model's memory can drop the last tokens of a sequence: only then is a step aborted.
+    ``mask_s`` collects how long its constraints' masks take. ``can_roll_back`` says whether the model's memory can drop the
+    last tokens of a sequence: only then is a step aborted.
     """
 
-    def __init__(self, context: Context, scheduler: Scheduler, emit: Emit, *, can_roll_back: bool = True) -> None:
+    def __init__(
+        self,
+        context: Context,
+        scheduler: Scheduler,
+        emit: Emit,
+        *,
+        mask_s: HistogramCollector,
+        can_roll_back: bool = True,
+    ) -> None:
         self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.step_started: float | None = None
-        self._meter = Meter(scheduler, context.cells)
+        self._meter = Meter(scheduler, context.cells, mask_s)
         self.statistics = self._meter.snapshot()
         self._context = context
         self._scheduler = scheduler

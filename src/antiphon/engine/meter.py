@@ -16,9 +16,9 @@ from antiphon.engine.statistics import (
 
 
 class Meter:
-    """Belongs to the step loop's thread; ``snapshot`` is what others read."""
+    """Belongs to the step loop's thread; ``snapshot`` is what others read. Constraints observe ``mask_s`` themselves."""
 
-    def __init__(self, scheduler: Scheduler, cells: int) -> None:
+    def __init__(self, scheduler: Scheduler, cells: int, mask_s: HistogramCollector) -> None:
         self.num_requests = 0
         self.num_cancelled = 0
         self._scheduler = scheduler
@@ -33,6 +33,7 @@ class Meter:
         self._step_s = HistogramCollector(STEP_BOUNDS_S)
         self._ttft_s = HistogramCollector(TTFT_BOUNDS_S)
         self._inter_token_s = HistogramCollector(TOKEN_BOUNDS_S)
+        self._mask_s = mask_s
         self._last_token: dict[tuple[int, int, int], float] = {}
 
     def step(self, step: Step, num_decoded: int, seconds: float) -> None:
@@ -89,4 +90,5 @@ class Meter:
             step_s=self._step_s.snapshot(),
             ttft_s=self._ttft_s.snapshot(),
             inter_token_s=self._inter_token_s.snapshot(),
+            mask_s=self._mask_s.snapshot(),
         )

@@ -95,7 +95,8 @@ class ModelService:
             most_cached=self._sizes.cached_tokens,
             share=self._settings.prefix_cache and not (self._model.facts.has_state or self._model.has_sliding_window),
         )
-        return StepLoop(self._context, scheduler, emit, can_roll_back=not self._model.facts.has_state)
+        can_roll_back = not self._model.facts.has_state
+        return StepLoop(self._context, scheduler, emit, mask_s=self._grammars.mask_s, can_roll_back=can_roll_back)
 
     def prepare(self, connection: int, request: Request) -> Task | EmbeddingTask | Answer:
         """Check and tokenise one request."""

@@ -8,6 +8,7 @@ import msgspec
 STEP_BOUNDS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 TTFT_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 TOKEN_BOUNDS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+MASK_BOUNDS_S = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1)
 
 
 class Histogram(msgspec.Struct, frozen=True):
@@ -27,7 +28,8 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     ``cells_used`` counts KV cells held by running requests and by the prefix cache, ``cached_tokens`` those that the
     prefix cache could give back at once. ``prompt_tokens`` were asked for, of which ``prompt_tokens_shared`` came from
-    the cache: their ratio is the hit rate. Rates are of the time that steps took, over the last seconds.
+    the cache: their ratio is the hit rate. Rates are of the time that steps took, over the last seconds. ``mask_s`` is
+    what it took to find the tokens that a grammar allows next, once for each that was drawn under one.
     """
 
     running: int = 0
@@ -49,6 +51,7 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     step_s: Histogram = _empty(STEP_BOUNDS_S)
     ttft_s: Histogram = _empty(TTFT_BOUNDS_S)
     inter_token_s: Histogram = _empty(TOKEN_BOUNDS_S)
+    mask_s: Histogram = _empty(MASK_BOUNDS_S)
     resident_bytes: int = 0
     restarts: int = 0
 

@@ -7,38 +7,24 @@ constants, by what a required key must be, or by a key that one requires and ano
 import itertools
 from typing import Any, cast
 
-_DEPTH = 8
-_NAMED = ("properties", "patternProperties", "$defs", "definitions")
-_DATA = ("const", "enum", "default", "examples", "example")
+from antiphon.prompting.walk import Schema, rewritten
 
-Schema = dict[str, Any]
+_DEPTH = 8
 
 
 def with_exclusive_alternatives(root: Schema) -> Schema:
     """Return the schema with ``anyOf`` for every ``oneOf`` whose alternatives exclude each other."""
-    return cast("Schema", _Rewriter(root).rewrite(root))
+    return cast("Schema", rewritten(root, _Alternatives(root).as_any_of))
 
 
-class _Rewriter:
+class _Alternatives:
     def __init__(self, root: Schema) -> None:
         self._root = root
 
-    def rewrite(self, schema: Any) -> Any:
-        if isinstance(schema, list):
-            return [self.rewrite(item) for item in cast("list[Any]", schema)]
-        if not isinstance(schema, dict):
+    def as_any_of(self, schema: Schema) -> Schema:
+        if "anyOf" in schema or not self._are_exclusive(schema.get("oneOf")):
             return schema
-        made: Schema = {}
-        for key, value in cast("Schema", schema).items():
-            if key in _DATA:
-                made[key] = value
-            elif key in _NAMED and isinstance(value, dict):
-                made[key] = {name: self.rewrite(item) for name, item in cast("Schema", value).items()}
-            elif key == "oneOf" and "anyOf" not in schema and self._are_exclusive(value):
-                made["anyOf"] = self.rewrite(value)
-            else:
-                made[key] = self.rewrite(value)
-        return made
+        return {"anyOf" if key == "oneOf" else key: value for key, value in schema.items()}
 
     def _are_exclusive(self, alternatives: Any) -> bool:
         if not isinstance(alternatives, list):

@@ -9,7 +9,9 @@ from typing import Any, cast
 from llguidance import LLMatcher
 
 from antiphon.prompting.bounds import bounded
+from antiphon.prompting.drafts import in_latest_terms
 from antiphon.prompting.one_of import with_exclusive_alternatives
+from antiphon.prompting.walk import DATA, NAMED_SCHEMAS, rewritten
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
 from antiphon.protocol.errors import ApiError
 
@@ -27,7 +29,8 @@ _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
 
 def schema_text(schema: Mapping[str, Any]) -> str:
     """Return the schema as text for ``%json`` in a grammar, with the layout of the output pinned."""
-    cleaned = with_exclusive_alternatives(cast("dict[str, Any]", _without_empty_rules(dict(schema))))
+    plain = cast("dict[str, Any]", rewritten(in_latest_terms(dict(schema)), _without_empty_rules))
+    cleaned = with_exclusive_alternatives(plain)
     return json.dumps({**cleaned, "x-guidance": _LAYOUT}, ensure_ascii=False)
 
 
@@ -112,26 +115,18 @@ def _refusal(*keywords: str) -> str:
     return f"{names} cannot be enforced here{', so it is' if len(keywords) == 1 else ', so they are'} not permitted."
 
 
-_HOLD_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
-_HOLD_DATA = ("const", "enum", "default", "examples", "example", "x-guidance")
-_EMPTY_RULES = [("uniqueItems", False), ("nullable", False)]
+_EMPTY_RULES: tuple[tuple[str, Any], ...] = (
+    ("uniqueItems", False),
+    ("nullable", False),
+    ("propertyNames", True),
+    ("propertyNames", {}),
+    ("propertyNames", {"type": "string"}),
+)
 
 
-def _without_empty_rules(schema: Any) -> Any:
-    """Drop keywords set to the value that asks for nothing, which llguidance would refuse by their name alone."""
-    if isinstance(schema, list):
-        return [_without_empty_rules(item) for item in cast("list[Any]", schema)]
-    if not isinstance(schema, dict):
-        return schema
-    kept: dict[str, Any] = {}
-    for key, value in cast("dict[str, Any]", schema).items():
-        if key in _HOLD_DATA:
-            kept[key] = value
-        elif key in _HOLD_SCHEMAS and isinstance(value, dict):
-            kept[key] = {name: _without_empty_rules(item) for name, item in cast("dict[str, Any]", value).items()}
-        elif (key, value) not in _EMPTY_RULES:
-            kept[key] = _without_empty_rules(value)
-    return kept
+def _without_empty_rules(schema: dict[str, Any]) -> dict[str, Any]:
+    """Drop keywords set to a value that asks for nothing, which llguidance would refuse by their name alone."""
+    return {key: value for key, value in schema.items() if (key, value) not in _EMPTY_RULES}
 
 
 def _unenforced(schema: Any) -> str | None:
@@ -143,9 +138,9 @@ def _unenforced(schema: Any) -> str | None:
     for key, value in cast("dict[str, Any]", schema).items():
         if key in _UNENFORCED or (key == "required" and isinstance(value, bool)):
             return key
-        if key in _HOLD_DATA:
+        if key in DATA:
             continue
-        named = key in _HOLD_SCHEMAS and isinstance(value, dict)
+        named = key in NAMED_SCHEMAS and isinstance(value, dict)
         found = _unenforced(list(cast("dict[str, Any]", value).values()) if named else value)
         if found:
             return found

@@ -98,7 +98,7 @@ def _add(families: dict[str, Metric], name: str, labels: dict[str, str], value: 
             cast("GaugeMetricFamily", gauge).add_metric(texts, float(value))
     elif isinstance(value, HistogramValue):
         family = families.setdefault(name, HistogramMetricFamily(name, name, labels=names))
-        cast("HistogramMetricFamily", family).add_metric(texts, _cumulative(value), value.sum)
+        cast("HistogramMetricFamily", family).add_metric(texts, _cumulative(value), value.total)
 
 
 def _cumulative(value: "HistogramValue") -> list[tuple[str, float]]:
@@ -108,11 +108,11 @@ def _cumulative(value: "HistogramValue") -> list[tuple[str, float]]:
 
 @runtime_checkable
 class HistogramValue(Protocol):
-    """A histogram in a part's statistics: ``counts[i]`` values up to ``bounds[i]``, the last one beyond all."""
+    """A histogram in a part's statistics: ``counts[i]`` values up to ``bounds[i]``, the last one beyond all; ``total`` is their sum."""
 
     @property
     def bounds(self) -> Sequence[float]: ...
     @property
     def counts(self) -> Sequence[int]: ...
     @property
-    def sum(self) -> float: ...
+    def total(self) -> float: ...

@@ -1,0 +1,28 @@
+"""Going through a JSON Schema: what in it is a schema again, and what is data that only looks like one."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+Schema = dict[str, Any]
+
+NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+"""Keywords whose value maps names to schemas: its keys are no keywords."""
+
+DATA = frozenset({"const", "enum", "default", "examples", "example", "x-guidance"})
+
+
+def rewritten(schema: Any, rule: Callable[[Schema], Schema]) -> Any:
+    """Return the schema with ``rule`` applied to every schema in it, the outer ones first; it is not changed itself."""
+    if isinstance(schema, list):
+        return [rewritten(item, rule) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _inner(key, value, rule) for key, value in rule(cast("Schema", schema)).items()}
+
+
+def _inner(key: str, value: Any, rule: Callable[[Schema], Schema]) -> Any:
+    if key in DATA:
+        return value
+    if key in NAMED_SCHEMAS and isinstance(value, dict):
+        return {name: rewritten(item, rule) for name, item in cast("Schema", value).items()}
+    return rewritten(value, rule)
