@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from antiphon.models import Catalogue, Store
+
 Task = Literal["chat", "embedding"]
 
 _PARALLEL = 16
@@ -52,15 +54,24 @@ class Antiphon:
         return None
 
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:
-        home = self._folder / f"antiphon-{task}"
+        chat, embedding = (str(model), "none") if task == "chat" else ("none", str(model))
+        return self._launch(task, chat, embedding, port, threads)
+
+    def launch_defaults(self, port: int, threads: int) -> Launch:
+        """Return how to serve the default models, both of them."""
+        store, catalogue = Store(), Catalogue.default()
+        chat, embedding = (str(store.ensure(catalogue.default_of(task))) for task in self.tasks)
+        return self._launch("both", chat, embedding, port, threads)
+
+    def _launch(self, name: str, chat: str, embedding: str, port: int, threads: int) -> Launch:
+        home = self._folder / f"antiphon-{name}"
         shutil.rmtree(home, ignore_errors=True)  # keys and usage of an earlier bench
         home.mkdir(parents=True)
         settings = home / "bench.toml"
         common = f"threads = {threads}\nbatch_threads = {threads}\ncache_directory = '{self._folder / 'layouts'}'\n"
         settings.write_text(f"[engine]\ncache_size = {_CELLS}\n{common}[embedding_engine]\n{common}")
-        chat, embedding = (model, "none") if task == "chat" else ("none", model)
         command = [sys.executable, "-m", "antiphon", "serve", "--port", str(port), "--config", str(settings)]
-        command += ["--model", str(chat), "--embedding-model", str(embedding), *self._options]
+        command += ["--model", chat, "--embedding-model", embedding, *self._options]
         return Launch(command, {"ANTIPHON_HOME": str(home)})
 
 

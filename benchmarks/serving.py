@@ -11,9 +11,10 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
+from openai import AsyncOpenAI
 
 from benchmarks.client import Client
-from benchmarks.contenders import Contender, Launch, Task
+from benchmarks.contenders import Antiphon, Contender, Launch, Task
 from benchmarks.machine import tree
 
 START_TIMEOUT_S = 300
@@ -38,6 +39,20 @@ async def running(contender: Contender, task: Task, model: Path, threads: int, l
 
     async with running_launch(contender.name, launch, logs / f"{contender.name}-{task}.log") as server:
         yield server
+
+
+@asynccontextmanager
+async def asking_defaults(threads: int, folder: Path) -> AsyncGenerator[tuple[AsyncOpenAI, Server]]:
+    """Serve Antiphon's default models until the block ends, with a home below ``folder``; yield a client that never retries."""
+    contender = Antiphon([], folder)
+
+    def launch(port: int) -> Launch:
+        return contender.launch_defaults(port, threads)
+
+    async with running_launch(contender.name, launch, folder / "antiphon.log") as server:
+        url = f"http://127.0.0.1:{server.client.port}/v1"
+        async with AsyncOpenAI(base_url=url, api_key="bench", timeout=900, max_retries=0) as client:
+            yield client, server
 
 
 @asynccontextmanager

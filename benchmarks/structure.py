@@ -11,8 +11,9 @@ import asyncio
 import json
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,14 +22,13 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 from openai import AsyncOpenAI, BadRequestError
 
-from antiphon.models import Catalogue, Store
 from benchmarks import machine
-from benchmarks.contenders import contenders
-from benchmarks.serving import running
+from benchmarks.serving import asking_defaults
 
 _PARALLEL = 16
 _WORDS = "Write an example of such a JSON value, short and with sensible content."
 _NO_ROOM = "context_length_exceeded"
+_MASK_BUCKET = re.compile(r'^antiphon_engine_mask_s_bucket\{le="([^"]+)".*\} (\S+)$', re.MULTILINE)
 _QUOTED = re.compile(r"'([^']+)'")
 
 
@@ -80,9 +80,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=1024, help="where an answer is cut [default: 1024]")
     parser.add_argument("--longer", type=int, default=4096, help="asked again with, where it was cut [default: 4096]")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--minutes", type=float, default=60, help="after which a run ends, to go on later [default: 60]"
-    )
+    parser.add_argument("--minutes", type=float, default=60, help="after which nothing new is asked [default: 60]")
     parser.add_argument("--threads", type=int, default=machine.describe()["cores"], help="[default: the cores]")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/structure"), help="folder for answers")
     return parser.parse_args()
@@ -92,18 +90,13 @@ async def _ask_all(cases: Sequence[Case], journal: Path, options: argparse.Names
     questions = list(_open_questions(cases, _read(journal), options))
     if not questions:
         return
-    contender = contenders(sys.executable, [], options.out)[0]
-    model = Store().ensure(Catalogue.default().default_of("chat"))
-    async with running(contender, "chat", model, options.threads, options.out) as server:
-        url = f"http://127.0.0.1:{server.client.port}/v1"
-        async with AsyncOpenAI(base_url=url, api_key="bench", timeout=900, max_retries=0) as client:
-            with journal.open("ab", buffering=0) as book:
-                inquiry = _Inquiry(client, server.client.model, options, book)
-                try:
-                    async with asyncio.timeout(options.minutes * 60):
-                        await inquiry.run(questions)
-                except TimeoutError:
-                    print("The time is up: run it again to go on.", file=sys.stderr)
+    async with asking_defaults(options.threads, options.out) as (client, server):
+        with journal.open("ab", buffering=0) as book:
+            left = await _Inquiry(client, options, book).run(questions)
+        _, metrics = await server.client.get("/metrics")
+    print(mask_times(metrics.decode()), file=sys.stderr)
+    if left:
+        print(f"The time is up, {left} questions are left: run it again to go on.", file=sys.stderr)
 
 
 def _open_questions(
@@ -116,31 +109,37 @@ def _open_questions(
         for case in cases:
             if (case.name, temperature, options.max_tokens) not in done:
                 yield Question(case, temperature, options.max_tokens)
-            elif (case.name, temperature) in cut and (case.name, temperature, options.longer) not in done:
+    for temperature in options.temperature or [1.0, 0.0]:
+        for case in cases:
+            if (case.name, temperature) in cut and (case.name, temperature, options.longer) not in done:
                 yield Question(case, temperature, options.longer)
 
 
 class _Inquiry:
     """Asks, judges, and writes each outcome to ``book`` as soon as it is there."""
 
-    def __init__(self, client: AsyncOpenAI, model: str, options: argparse.Namespace, book: BinaryIO) -> None:
+    def __init__(self, client: AsyncOpenAI, options: argparse.Namespace, book: BinaryIO) -> None:
         self._client = client
-        self._model = model
         self._options = options
         self._book = book
-        self._room = asyncio.Semaphore(_PARALLEL)
+        self._until = time.monotonic() + options.minutes * 60
 
-    async def run(self, questions: Iterable[Question]) -> None:
+    async def run(self, questions: Sequence[Question]) -> int:
+        """Return how many questions were left when the time was up; what has begun is finished."""
+        waiting = deque(questions)
+
+        async def ask_on() -> None:
+            while waiting and time.monotonic() < self._until:
+                question = waiting.popleft()
+                outcome = await self._ask(question)
+                self._book.write(msgspec.json.encode(outcome) + b"\n")
+                if outcome.reason == "length" and question.max_tokens < self._options.longer:
+                    waiting.append(msgspec.structs.replace(question, max_tokens=self._options.longer))
+
         async with asyncio.TaskGroup() as group:
-            for question in questions:
-                group.create_task(self._settle(question))
-
-    async def _settle(self, question: Question) -> None:
-        async with self._room:
-            outcome = await self._ask(question)
-        self._book.write(msgspec.json.encode(outcome) + b"\n")
-        if outcome.reason == "length" and question.max_tokens < self._options.longer:
-            await self._settle(msgspec.structs.replace(question, max_tokens=self._options.longer))
+            for _ in range(_PARALLEL):
+                group.create_task(ask_on())
+        return len(waiting)
 
     async def _ask(self, question: Question) -> Outcome:
         case = question.case
@@ -148,7 +147,7 @@ class _Inquiry:
         outcome = Outcome(case.name, question.temperature, question.max_tokens)
         try:
             answer = await self._client.chat.completions.create(
-                model=self._model,
+                model="gpt-4o-mini",
                 messages=[{"role": "user", "content": _WORDS}],
                 response_format=form,
                 temperature=question.temperature,
@@ -184,7 +183,8 @@ def keyword_of(message: str) -> str:
 
 def is_defect(outcome: Outcome) -> bool:
     """Whether a complete answer does not validate, or a refused schema's keyword or reason is not told."""
-    return outcome.problem is not None or (outcome.refused is not None and not keyword_of(outcome.refused))
+    is_refused = outcome.refused is not None and outcome.code != _NO_ROOM
+    return outcome.problem is not None or (is_refused and not keyword_of(outcome.refused or ""))
 
 
 def report(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> str:
@@ -213,6 +213,18 @@ def _figures(outcomes: Sequence[Outcome], num_cases: int) -> list[str]:
         *(f"  still cut: {o.name}" for o in latest.values() if o.reason == "length"),
         *(f"  NOT VALID {o.name}: {o.problem}" for o in invalid),
     ]
+
+
+def mask_times(metrics: str) -> str:
+    """Return in words what the engine says of the time for a mask, from the text of ``/metrics``."""
+    buckets: dict[float, float] = {}
+    for bound, count in _MASK_BUCKET.findall(metrics):
+        buckets[float(bound)] = buckets.get(float(bound), 0.0) + float(count)
+    total = max(buckets.values(), default=0.0)
+    if not total:
+        return "no mask was needed"
+    within = [min(bound for bound, count in buckets.items() if count >= share * total) for share in (0.5, 0.99)]
+    return f"masks: {total:.0f}, half of them within {within[0] * 1e6:g} us, 99 % within {within[1] * 1e6:g} us"
 
 
 def _read(journal: Path) -> list[Outcome]:

@@ -5,14 +5,17 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
 from benchmarks.client import ChatResult, Client
 from benchmarks.contenders import Task
-from benchmarks.texts import sentences, words
+from benchmarks.texts import PERSON, sentences, words
 
 _OUT = 64
+_SCHEMA_OUT = 96
+"""Fewer than any JSON under the schema has, so that nothing ends before, with a schema or without."""
 _SOAK_PARALLEL = 8
 
 
@@ -48,10 +51,10 @@ class Workload(msgspec.Struct, frozen=True):
 
 
 async def _together(
-    run: Run, conversations: list[list[dict[str, str]]], out: int = _OUT
+    run: Run, conversations: list[list[dict[str, str]]], out: int = _OUT, **extra: Any
 ) -> tuple[float, list[ChatResult]]:
     began = time.perf_counter()
-    asked = (run.client.chat(c, max_tokens=out, end_tokens=run.end_tokens) for c in conversations)
+    asked = (run.client.chat(c, max_tokens=out, end_tokens=run.end_tokens, **extra) for c in conversations)
     results = await asyncio.gather(*asked)
     wall = time.perf_counter() - began
     short = [r.completion_tokens for r in results if r.completion_tokens != out]
@@ -108,6 +111,13 @@ async def _behind_a_long_prompt(run: Run) -> Values:
     quick = await run.client.chat(short, max_tokens=16, end_tokens=run.end_tokens)
     long_result = await slow
     return {"ttft": quick.ttft_s, "long_ttft": long_result.ttft_s}
+
+
+async def _under_a_schema(run: Run) -> Values:
+    free = msgspec.structs.replace(run, nonce=f"{run.nonce}-free")
+    free_s, _ = await _together(free, _prompts(free, 16, shared=8, own=20), _SCHEMA_OUT)
+    held_s, _ = await _together(run, _prompts(run, 16, shared=8, own=20), _SCHEMA_OUT, response_format=PERSON)
+    return {"throughput": 16 * _SCHEMA_OUT / held_s, "of_free": free_s / held_s}
 
 
 async def _embed(run: Run) -> Values:
@@ -210,6 +220,12 @@ WORKLOADS = (
             Measure("long_ttft", "s", higher_is_better=False),
         ),
         _behind_a_long_prompt,
+    ),
+    Workload(
+        "schema",
+        "16 at once under a schema of 10 fields, 96 out",
+        (Measure("throughput", _TOKENS, must=2, aim=3), Measure("of_free", "times the speed without a schema")),
+        _under_a_schema,
     ),
     Workload(
         "embeddings",
