@@ -78,6 +78,7 @@ _TITLES = {
     "chunks_per_cpu_s": "chunks per CPU s",
     "added_ms": "added ms (p50)",
     "added_first_chunk_ms": "added ms to first chunk (p50)",
+    "added_slept_ms": "the same after 20 ms of sleep",
     "start_s": "start s",
     "mib": "MiB",
     "failed": "failed",
@@ -105,8 +106,9 @@ def _options() -> argparse.Namespace:
 
 
 async def _compare(options: argparse.Namespace) -> list[Gateway]:
-    async with _mock() as fast, _mock("--chunks", "4", "--chunk-delay-ms", "5") as slow, AsyncExitStack() as stack:
-        upstreams = {"mock": fast, "slow": slow}
+    async with AsyncExitStack() as stack:
+        mocks = {"mock": (), "short": ("--chunks", "1"), "slow": ("--chunks", "4", "--chunk-delay-ms", "5")}
+        upstreams = {name: await stack.enter_async_context(_mock(*given)) for name, given in mocks.items()}
         commands = {"antiphon": _antiphon(upstreams), "antiphon, scripted": _scripted()}
         if options.litellm:
             commands["litellm"] = _litellm(options.litellm, upstreams)
@@ -134,12 +136,18 @@ async def _sample(gateway: Gateway, upstreams: dict[str, int], options: argparse
 
 
 async def _added(target: Target, upstreams: dict[str, int]) -> Sample:
-    """Measure latency with nothing else going on: medians in milliseconds beyond asking the upstream directly."""
+    """Measure latency with nothing else going on: medians in milliseconds beyond asking the upstream directly.
+
+    Streams of many chunks would keep the mock upstream, which shares its core with us, from letting us see the first one. So
+    they are of one chunk, one after another as whole requests are; or of a few slow ones, between which the machine sleeps, so
+    that every program's code has to come back into the processor's caches.
+    """
     added_s = await _latency(target) - await _latency(Target(upstreams["mock"], "mock"))
-    # From the slow upstream, which is idle after its first chunk: the fast one would keep the core of both busy.
-    slow = Target(target.port, "slow")
-    added_first_s = await _first_chunk(slow) - await _first_chunk(Target(upstreams["slow"], "slow"))
-    return {"added_ms": 1000 * added_s, "added_first_chunk_ms": 1000 * added_first_s}
+    first_s, slept_s = [
+        await _first_chunk(Target(target.port, name)) - await _first_chunk(Target(upstreams[name], name))
+        for name in ("short", "slow")
+    ]
+    return {"added_ms": 1000 * added_s, "added_first_chunk_ms": 1000 * first_s, "added_slept_ms": 1000 * slept_s}
 
 
 async def _loaded(gateway: Gateway, seconds: float) -> Sample:
@@ -209,7 +217,7 @@ def _scripted() -> list[str]:
     """The same without an upstream: what the server itself costs."""
     script = Path(tempfile.mkdtemp(prefix="antiphon-bench-")) / "script.toml"
     words = " word" * _CHUNKS
-    script.write_text(f'models = ["mock", "slow"]\nembedding_models = []\n[[replies]]\ntext = "{words}"\n')
+    script.write_text(f'models = ["mock", "short", "slow"]\nembedding_models = []\n[[replies]]\ntext = "{words}"\n')
     return _serve(f'[gateway]\nscript = "{script}"\n')
 
 

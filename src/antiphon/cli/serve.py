@@ -17,7 +17,7 @@ from antiphon.server.assembly import Assembly, ModelFile, fetch_models
 from antiphon.server.configuration import Configuration, load_configuration
 from antiphon.server.crew import Crew
 from antiphon.server.logs import configure_logs
-from antiphon.server.run import address_of, bind, new_event_loop
+from antiphon.server.run import address_of, bind, collect_seldom, new_event_loop
 from antiphon.server.run import serve as run_server
 
 
@@ -70,8 +70,8 @@ async def _serve(
     async def start() -> None:
         console.print(_loading(configuration, files))
         await assembly.start()
-        engines = assembly.local.engines
-        _print_ready(console, address_of(listener), engines, is_open=assembly.accounts.is_open)
+        collect_seldom()
+        _print_ready(console, address_of(listener), assembly.engines, is_open=assembly.accounts.is_open)
 
     try:
         await run_server(assembly.service, listener, start)

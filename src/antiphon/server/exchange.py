@@ -190,22 +190,44 @@ async def _frames(first: Event, rest: AsyncIterator[Event], renderer: StreamRend
 
 async def until_gone(call: Call, work: Coroutine[Any, Any, None]) -> None:
     """Do ``work`` unless the client leaves first; then cancel it and raise ``ClientGone``."""
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(call.wait_disconnect())
+    departure = _Departure(call)
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
+        await work
+    except asyncio.CancelledError:
+        if departure.was_noticed():
+            raise ClientGone from None
+        raise
     finally:
-        await _cancel(task)
-        await _cancel(watcher)
+        await departure.aclose()
 
 
-async def _cancel(task: "asyncio.Future[Any]") -> None:
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task})
+class _Departure:
+    """Cancels the current task when the client leaves. The work needs no task of its own, which would begin a turn later."""
+
+    def __init__(self, call: Call) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._is_over = self._is_gone = False
+        self._watcher = asyncio.ensure_future(call.wait_disconnect())
+        self._watcher.add_done_callback(self._leave)
+
+    def was_noticed(self) -> bool:
+        """Whether the cancellation was ours, and nobody else wants the task to end."""
+        return self._is_gone and self._task.cancelling() == 1
+
+    async def aclose(self) -> None:
+        self._is_over = True
+        if self._is_gone:
+            self._task.uncancel()
+        if not self._watcher.done():
+            self._watcher.cancel()
+            await asyncio.wait({self._watcher})
+
+    def _leave(self, watcher: "asyncio.Future[None]") -> None:
+        if not self._is_over and not watcher.cancelled():
+            self._is_gone = True
+            self._task.cancel()
 
 
 async def admitted(call: Call, principal: Principal, kind: Kind, model: str, estimated_tokens: int) -> Exchange:

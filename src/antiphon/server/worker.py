@@ -17,7 +17,7 @@ from antiphon.models.progress import ignore
 from antiphon.server.assembly import Assembly, fetch_models
 from antiphon.server.configuration import load_configuration
 from antiphon.server.logs import configure_logs
-from antiphon.server.run import new_event_loop, serve
+from antiphon.server.run import collect_seldom, new_event_loop, serve
 
 
 def main() -> int:
@@ -41,6 +41,7 @@ async def _work(order: dict[str, Any]) -> None:
 
     async def start() -> None:
         await assembly.start()
+        collect_seldom()
         sys.stdout.write(json.dumps({"open": assembly.accounts.is_open}) + "\n")
         sys.stdout.flush()
 

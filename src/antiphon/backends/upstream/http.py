@@ -56,8 +56,11 @@ class Answer:
         """Return what has come since the last call, waiting for something; empty at the end."""
         content = self._response.content
         try:
-            async with asyncio.timeout(self._wait_s):
-                data = await content.readany()
+            # The first event commonly comes with the head: what is here already needs no clock.
+            data = content.read_nowait()
+            if not data:
+                async with asyncio.timeout(self._wait_s):
+                    data = await content.readany()
         except TimeoutError:
             raise timed_out(self._upstream, "within the answer", self._wait_s) from None
         except (aiohttp.ClientError, OSError):
