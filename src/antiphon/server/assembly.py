@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -76,9 +76,9 @@ def fetch_models(configuration: Configuration, progress: Progress) -> list[Model
 class Assembly:
     """A server's parts, owned together. Made by ``open``, ended by ``aclose``."""
 
-    def __init__(self, configuration: Configuration, local: LocalBackend, router: Router, accounts: Accounts) -> None:
+    def __init__(self, configuration: Configuration, local: Backend, router: Router, accounts: Accounts) -> None:
         self.configuration = configuration
-        self.local = local
+        self._local = local
         self.router = router
         self.accounts = accounts
         store = make_store(configuration.cache, configuration.home)
@@ -97,7 +97,11 @@ class Assembly:
 
         ``notices`` is the folder in which the process that owns the engines says how they are; None: they are ours.
         """
-        local = LocalBackend(_names(configuration, files, notices))
+        return await cls.over(configuration, make_local(configuration, files, notices))
+
+    @classmethod
+    async def over(cls, configuration: Configuration, local: Backend) -> Self:
+        """The same around a backend that stands for the models of this machine."""
         router = _router(configuration.gateway, local)
         accounts = await Accounts.open(configuration.accounts, configuration.home)
         if accounts.is_open and not configuration.server.is_loopback:
@@ -108,9 +112,15 @@ class Assembly:
             )
         return cls(configuration, local, router, accounts)
 
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """The engines that this process follows or owns."""
+        return self._local.engines if isinstance(self._local, LocalBackend) else ()
+
     async def start(self) -> None:
         """Load the models and ask the upstreams how they are; returns when all models are ready."""
-        await asyncio.gather(self.local.start(), self.router.start())
+        loading = [self._local.start()] if isinstance(self._local, LocalBackend) else []
+        await asyncio.gather(*loading, self.router.start())
 
     async def aclose(self) -> None:
         """End engines, then write what the ledger still holds."""
@@ -118,7 +128,7 @@ class Assembly:
         await self.accounts.aclose()
 
 
-def _router(settings: GatewaySettings, local: LocalBackend) -> Router:
+def _router(settings: GatewaySettings, local: Backend) -> Router:
     """Put the models of this machine, the upstreams and a script behind one front; the first that serves a name is asked."""
     backends: dict[str, Backend] = {"local": local}
     backends |= upstream_backends(settings)
@@ -136,6 +146,18 @@ def make_engine(configuration: Configuration, file: ModelFile, notices: Path | N
     """Return the engine of a file: our own, or with ``notices`` the one that another process owns."""
     settings = configuration.engine_settings(file.entry.kind, file.path)
     return Engine(settings, notice=None if notices is None else notice_path(notices, file))
+
+
+def make_local(configuration: Configuration, files: list[ModelFile], notices: Path | None = None) -> LocalBackend:
+    """Return the models of this machine; no engine runs yet. ``notices`` as for ``make_engine``."""
+    return LocalBackend(_names(configuration, files, notices))
+
+
+def served_names(configuration: Configuration) -> frozenset[str]:
+    """Return every name that the models to be served answer to, without their files."""
+    catalogue, entries = choose_models(configuration)
+    ids = {entry.id for entry in entries}
+    return frozenset(ids | {alias.name for alias in catalogue.aliases if alias.model in ids})
 
 
 def _names(configuration: Configuration, files: list[ModelFile], notices: Path | None) -> dict[str, LocalModel]:

@@ -49,7 +49,8 @@ class Call:
         self.scope = scope
         self._receive = receive
         self._send = send
-        self.request_id = "req_" + secrets.token_hex(16)
+        # Named by whoever stands before us where that is who answers with the id (``server/ray_serve.py``).
+        self.request_id: str = scope.get("antiphon.request_id") or "req_" + secrets.token_hex(16)
         self.started = time.perf_counter()
         self.started_at = time.time()
         self.status: int | None = None

@@ -1,0 +1,31 @@
+"""The contract of what carries requests to replicas."""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from antiphon.backends.base import Countable
+from antiphon.backends.replicated.messages import Batch, Description, Refusal
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+
+
+class ReplicaLost(Exception):  # noqa: N818 - what happened
+    """The replica that did the work is gone, or cannot be reached. Another one may be asked."""
+
+
+class Caller(Protocol):
+    """Asks one replica per call, which it chooses. Each method raises ``ReplicaLost`` when that replica goes away."""
+
+    def stream(self, key: bytes, request: ChatRequest | CompletionRequest) -> AsyncGenerator[Batch | Refusal]:
+        """Yield what ``ReplicaService.stream`` yields; requests with one ``key`` go where its prefix is cached.
+
+        Closing it stops the replica's work.
+        """
+        ...
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult | Refusal: ...
+
+    async def count_tokens(self, request: Countable) -> int | Refusal: ...
+
+    async def describe(self) -> Description: ...
