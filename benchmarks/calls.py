@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-from jsonschema import Draft202012Validator, ValidationError
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletion
 
 from benchmarks import machine
 from benchmarks.serving import asking_defaults
+from benchmarks.structure import problem_of
 
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": None}
 _MODEL = "gpt-4o-mini"
@@ -120,7 +120,7 @@ async def _compare(client: AsyncOpenAI, case: Case, choice: Any, max_tokens: int
         return ["refused"]
     calls, reason = whole
     found = ["asked", *(["cut"] if reason == "length" else [])]
-    problem = None if reason == "length" else problem_of(case, calls)
+    problem = None if reason == "length" else problem_of_calls(case, calls)
     if problem:
         print(f"{case.id} is not valid: {problem}", file=sys.stderr)
         found.append("invalid")
@@ -130,7 +130,7 @@ async def _compare(client: AsyncOpenAI, case: Case, choice: Any, max_tokens: int
     return found
 
 
-def problem_of(case: Case, calls: Sequence[tuple[str, str]]) -> str | None:
+def problem_of_calls(case: Case, calls: Sequence[tuple[str, str]]) -> str | None:
     """Return what is wrong with calls, None if each parses, names one of the tools and follows its schema."""
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in case.tools}
     if not calls:
@@ -138,12 +138,9 @@ def problem_of(case: Case, calls: Sequence[tuple[str, str]]) -> str | None:
     for name, arguments in calls:
         if name not in schemas:
             return f"there is no function {name!r}"
-        try:
-            Draft202012Validator(schemas[name]).validate(json.loads(arguments))
-        except ValueError as failure:
-            return f"no JSON: {failure}"
-        except ValidationError as failure:
-            return f"{failure.json_path}: {failure.message[:300]}"
+        problem = problem_of(schemas[name], arguments)
+        if problem:
+            return problem
     return None
 
 

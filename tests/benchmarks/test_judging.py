@@ -4,8 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from benchmarks.calls import problem_of as problem_of_calls
-from benchmarks.calls import read_case
+from benchmarks.calls import problem_of_calls, read_case
 from benchmarks.calls import report as report_calls
 from benchmarks.structure import Case, Outcome, is_defect, keyword_of, mask_times, problem_of, report
 
