@@ -1,6 +1,10 @@
 """A model without tool training keeps to bounds inside arguments where the schema sets none."""
 
-from antiphon.prompting.bounds import MAX_ITEMS, MAX_STRING, MAX_STRING_IN_LIST, bounded
+from typing import Any
+
+import pytest
+
+from antiphon.prompting.bounds import KEY, MAX_ITEMS, MAX_ITEMS_IN_LIST, MAX_STRING, MAX_STRING_IN_LIST, bounded
 from antiphon.prompting.schema import within_bounds
 
 TEXT = {"type": "string"}
@@ -19,6 +23,66 @@ def test_a_value_of_any_type() -> None:
     """Where anything may stand, a bounded value does."""
     kinds = [kind["type"] for kind in bounded({"properties": {"a": {"description": "A"}}})["properties"]["a"]["anyOf"]]
     assert kinds == ["string", "number", ["boolean", "null"], "array", "object"]
+
+
+def test_lists_within_lists_are_short() -> None:
+    """Bounds multiply with each level, so that inner lists and maps hold fewer entries."""
+    inner = bounded({"type": "array", "items": {"type": "array", "items": TEXT}})["items"]
+    assert inner["maxItems"] == MAX_ITEMS_IN_LIST
+    assert bounded({"type": "array", "items": {"type": "object"}})["items"]["maxProperties"] == MAX_ITEMS_IN_LIST
+
+
+def test_texts_in_a_form() -> None:
+    """Addresses and names are shorter than prose, unless the pattern is too intricate to be combined with a length."""
+    for form in ({"format": "email"}, {"pattern": "^a+$"}):
+        assert bounded({**TEXT, **form})["maxLength"] == MAX_STRING_IN_LIST
+    assert "maxLength" not in bounded({**TEXT, "pattern": "^a+$"}, with_patterns=False)
+    intricate = {**TEXT, "pattern": r"^[_a-z0-9-]+(\.[_a-z0-9-]+)*@[_a-z0-9-]+(\.[_a-z0-9-]+)*(\.[a-z]{2,3})$"}
+    schema = {"type": "object", "properties": {"a": intricate, "b": TEXT}}
+    assert within_bounds(schema)["properties"] == {"a": intricate, "b": {**TEXT, "maxLength": MAX_STRING}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "closed"),
+    [
+        ({"properties": {"a": TEXT}, "required": ["a"]}, True),
+        ({"properties": {"a": TEXT}, "required": ["b"]}, False),
+        ({"properties": {"a": TEXT}, "anyOf": [{"required": ["b"]}]}, False),
+        ({"properties": {"a": TEXT}, "minProperties": 2}, False),
+        ({"properties": {"a": TEXT}, "patternProperties": {"^x": TEXT}}, False),
+        ({"properties": {"a": TEXT}, "const": {"b": 1}}, False),
+    ],
+)
+def test_no_keys_are_invented(schema: dict[str, Any], closed: bool) -> None:
+    """Where keys are declared and nothing is said of others, there are no others, unless others are needed."""
+    assert ("additionalProperties" in bounded({"type": "object", **schema})) is closed
+
+
+def test_further_keys_that_a_schema_asks_for() -> None:
+    """An object that says what its further keys hold may have them, with bounded values."""
+    open_ended = bounded({"type": "object", "properties": {"a": TEXT}, "additionalProperties": True})
+    assert next(choice.get("maxLength") for choice in open_ended["additionalProperties"]["anyOf"]) == MAX_STRING_IN_LIST
+    numbers = bounded({"type": "object", "additionalProperties": {"type": "integer"}})
+    assert numbers["patternProperties"][KEY]["maximum"] == 10**15
+    assert (numbers["maxProperties"], numbers["additionalProperties"]) == (MAX_ITEMS, False)
+
+
+def test_parts_of_one_object_are_not_closed() -> None:
+    """Where several schemas speak of the same object, none knows all its keys: each is left open, and so are definitions."""
+    base = {"type": "object", "properties": {"a": TEXT}}
+    schema = {"allOf": [{"$ref": "#/$defs/base"}], "properties": {"b": base}, "$defs": {"base": base}}
+    within = bounded(schema)
+    assert not any(
+        "additionalProperties" in part for part in (within, within["$defs"]["base"], within["properties"]["b"])
+    )
+    alone = {"type": "object", "properties": {"b": {"$ref": "#/$defs/base"}}, "$defs": {"base": base}}
+    assert bounded(alone)["$defs"]["base"]["additionalProperties"] is False
+
+
+def test_alternatives_are_bounded() -> None:
+    """Alternatives that exclude each other are bounded like any other schema."""
+    within = within_bounds({"type": "object", "properties": {"a": {"oneOf": [TEXT, {"type": "null"}]}}})
+    assert within["properties"]["a"] == {"anyOf": [{**TEXT, "maxLength": MAX_STRING}, {"type": "null"}]}
 
 
 def test_open_lists_and_objects() -> None:
@@ -40,7 +104,7 @@ def test_numbers_are_bounded() -> None:
 
 def test_stated_rules_stay() -> None:
     """What the schema says itself is not touched, and a greater minimum prevails."""
-    for schema in ({**TEXT, "maxLength": 5000}, {**TEXT, "enum": ["a"]}, {**TEXT, "format": "date"}, {"$ref": "#/x"}):
+    for schema in ({**TEXT, "maxLength": 5000}, {**TEXT, "enum": ["a"]}, {"$ref": "#/x"}):
         assert bounded(schema) == schema
     assert bounded({**TEXT, "minLength": 2000})["maxLength"] == 2000
     assert bounded({"type": "array", "minItems": 50})["maxItems"] == 50

@@ -1,26 +1,134 @@
 """Bounds for models that do not know when to stop.
 
-A small model may go on inside a string, list or number until the context is full, and what is cut off there is no JSON. Where
-a schema sets no bound, a model without tool training generates within these; all that is generated satisfies the schema
-as it stands.
+A small model may go on inside a string, list, number or with ever new keys until the context is full, and what is cut off there is
+no JSON. Where a schema sets no bound, a model without tool training generates within these; all that is generated
+satisfies the schema as it stands.
 """
 
 from typing import Any, cast
 
+import msgspec
+
+from antiphon.prompting.walk import Schema, rewritten
+
 MAX_STRING = 1000
 MAX_STRING_IN_LIST = 200
 MAX_ITEMS = 32
+MAX_ITEMS_IN_LIST = 8
 MAX_NUMBER = 10**15
 PRECISION = 1e-06
+KEY = r"^[\p{L}\p{N}_$@][\p{L}\p{N}_$@ .:/-]{0,39}$"
+"""What the keys of a map look like whose schema says nothing of them."""
 
-_FIXED = {"enum", "const", "$ref", "allOf"}
-_FIXED_TEXT = {"pattern", "format", "maxLength"}
-_ONE = ("items", "additionalProperties")
-_MANY = ("properties", "patternProperties", "$defs", "definitions")
-_WORDS = {"description", "title", "default", "examples"}
+_COMPOSE = frozenset({"allOf", "anyOf", "oneOf", "$ref"})
+_VALUES = frozenset({"enum", "const"})
+_SAY_WHICH_KEYS = _COMPOSE | _VALUES | {"properties", "patternProperties", "required"}
+_WORDS = frozenset({"description", "title", "default", "examples"})
 
 
-def _scalars(max_string: int) -> list[dict[str, Any]]:
+class _Place(msgspec.Struct, frozen=True):
+    """Where a schema stands. ``is_whole``: no other schema speaks of the same value, so that no key of it is missing here."""
+
+    is_in_list: bool = False
+    is_whole: bool = True
+
+    @property
+    def max_string(self) -> int:
+        return MAX_STRING_IN_LIST if self.is_in_list else MAX_STRING
+
+    @property
+    def max_items(self) -> int:
+        return MAX_ITEMS_IN_LIST if self.is_in_list else MAX_ITEMS
+
+
+def bounded(schema: Any, *, with_patterns: bool = True) -> Any:
+    """Return the schema with bounds for strings, lists, maps and numbers where it has no rule of its own in their place.
+
+    Not ``with_patterns``: strings with a pattern stay as they are, since both together may be too much to compile.
+    """
+    if schema == {"type": "object"}:
+        return _ANY_OBJECT
+    return _Bounds(are_whole=not _is_composed(schema), with_patterns=with_patterns).bound(schema, _Place())
+
+
+class _Bounds:
+    def __init__(self, *, are_whole: bool, with_patterns: bool) -> None:
+        self._definitions = _Place(is_whole=are_whole)
+        self._as_it_is = _VALUES | {"$ref", "allOf"} | (set[str]() if with_patterns else {"pattern"})
+
+    def bound(self, schema: Any, place: _Place) -> Any:
+        if not isinstance(schema, dict):
+            return schema
+        known = cast("Schema", schema)
+        if set(known) <= _WORDS | {"type"}:
+            return _of_type(known, place)
+        made = dict(known) if self._as_it_is & set(known) else _with_bounds(known, place)
+        made |= self._parts(known, place)
+        if place.is_whole and _leaves_keys_open(known):
+            made["additionalProperties"] = False
+        return _as_map(made, place) if _is_map(known) else made
+
+    def _parts(self, known: Schema, place: _Place) -> Schema:
+        """Return the schemas inside, bounded."""
+        is_whole = place.is_whole and not _is_shared(known)
+        inner = _Place(place.is_in_list, is_whole)
+        made: Schema = {}
+        for key in ("properties", "patternProperties"):
+            if isinstance(known.get(key), dict):
+                made[key] = {name: self.bound(value, inner) for name, value in known[key].items()}
+        for key in ("$defs", "definitions"):
+            if isinstance(known.get(key), dict):
+                made[key] = {name: self.bound(value, self._definitions) for name, value in known[key].items()}
+        if isinstance(known.get("anyOf"), list):
+            made["anyOf"] = [self.bound(value, inner) for value in cast("list[Any]", known["anyOf"])]
+        for key in ("items", "additionalProperties"):
+            if key in known:
+                value: Any = {} if known[key] is True else known[key]
+                made[key] = self.bound(value, _Place(is_in_list=True, is_whole=is_whole))
+        return made
+
+
+def _is_shared(schema: Schema) -> bool:
+    """Whether several parts of the schema speak of the same object or of the same key in it."""
+    has_keys = "properties" in schema
+    return "allOf" in schema or (has_keys and bool((_COMPOSE | {"patternProperties"}) & set(schema)))
+
+
+def _is_composed(root: Any) -> bool:
+    """Whether a definition may be one of several schemas for the same value."""
+    found: list[bool] = []
+
+    def note(schema: Schema) -> Schema:
+        found.append(_is_shared(schema))
+        return schema
+
+    rewritten(root, note)
+    return any(found)
+
+
+def _leaves_keys_open(schema: Schema) -> bool:
+    """Whether an object's keys are declared and it is not said whether there may be others: a model only invents them."""
+    declared: Any = schema.get("properties")
+    if not isinstance(declared, dict) or {"additionalProperties", "patternProperties", "minProperties"} & set(schema):
+        return False
+    required: Any = schema.get("required") or []
+    return not (_COMPOSE | _VALUES) & set(schema) and set(required) <= set(cast("Schema", declared))
+
+
+def _is_map(schema: Schema) -> bool:
+    return "object" in _kinds(schema) and not _SAY_WHICH_KEYS & set(schema)
+
+
+def _as_map(schema: Schema, place: _Place) -> Schema:
+    """Give an object whose keys are not declared keys of a bounded length, and not too many."""
+    value = schema.get("additionalProperties", _INNER)
+    if value is False:
+        return schema
+    most = schema.get("maxProperties", max(place.max_items, schema.get("minProperties", 0)))
+    return {**schema, "maxProperties": most, "patternProperties": {KEY: value}, "additionalProperties": False}
+
+
+def _scalars(max_string: int) -> list[Schema]:
     return [
         {"type": "string", "maxLength": max_string},
         {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER, "multipleOf": PRECISION},
@@ -28,27 +136,32 @@ def _scalars(max_string: int) -> list[dict[str, Any]]:
     ]
 
 
-def _value(depth: int) -> dict[str, Any]:
+def _list(most: int, item: Schema) -> Schema:
+    return {"type": "array", "maxItems": most, "items": item}
+
+
+def _map(most: int, value: Schema) -> Schema:
+    return {"type": "object", "maxProperties": most, "patternProperties": {KEY: value}, "additionalProperties": False}
+
+
+def _value(depth: int) -> Schema:
     """Return a schema for any value of so many levels."""
     choices = _scalars(MAX_STRING_IN_LIST)
     if depth:
         inner = _value(depth - 1)
-        choices.append({"type": "array", "maxItems": MAX_ITEMS, "items": inner})
-        choices.append({"type": "object", "maxProperties": MAX_ITEMS, "additionalProperties": inner})
+        choices += [_list(MAX_ITEMS_IN_LIST, inner), _map(MAX_ITEMS_IN_LIST, inner)]
     return {"anyOf": choices}
 
 
 _INNER = _value(3)
-_OPEN_LIST: dict[str, Any] = {"maxItems": MAX_ITEMS, "items": _INNER}
-_OPEN_OBJECT: dict[str, Any] = {"maxProperties": MAX_ITEMS, "additionalProperties": _INNER}
-_ANY_OBJECT: dict[str, Any] = {
+_ANY_OBJECT: Schema = {
     "$ref": "#/$defs/object",
     "$defs": {
-        "object": {"type": "object", "maxProperties": MAX_ITEMS, "additionalProperties": {"$ref": "#/$defs/value"}},
+        "object": _map(MAX_ITEMS, {"$ref": "#/$defs/value"}),
         "value": {
             "anyOf": [
                 *_scalars(MAX_STRING),
-                {"type": "array", "maxItems": MAX_ITEMS, "items": {"$ref": "#/$defs/value"}},
+                _list(MAX_ITEMS, {"$ref": "#/$defs/value"}),
                 {"$ref": "#/$defs/object"},
             ]
         },
@@ -56,56 +169,38 @@ _ANY_OBJECT: dict[str, Any] = {
 }
 
 
-def bounded(schema: Any) -> Any:
-    """Return the schema with bounds for strings, lists and numbers where it has no rule of its own in their place."""
-    return _ANY_OBJECT if schema == {"type": "object"} else _bounded(schema, MAX_STRING)
-
-
-def _bounded(schema: Any, max_string: int) -> Any:
-    if not isinstance(schema, dict):
-        return schema
-    known = cast("dict[str, Any]", schema)
-    if set(known) <= _WORDS | {"type"}:
-        return _of_type(known, max_string)
-    made = dict(known) if _FIXED & set(known) else _with_bounds(known, max_string)
-    for key in _ONE:
-        if key in known:
-            made[key] = _bounded(known[key], min(max_string, MAX_STRING_IN_LIST))
-    for key in _MANY:
-        if isinstance(known.get(key), dict):
-            made[key] = {name: _bounded(value, max_string) for name, value in known[key].items()}
-    if isinstance(known.get("anyOf"), list):
-        made["anyOf"] = [_bounded(value, max_string) for value in cast("list[Any]", known["anyOf"])]
-    return made
-
-
-def _of_type(schema: dict[str, Any], max_string: int) -> dict[str, Any]:
+def _of_type(schema: Schema, place: _Place) -> Schema:
     """Bound a schema that says no more than a type, or not even that."""
+    of_list, of_map = _list(place.max_items, _INNER), _map(place.max_items, _INNER)
     match schema.get("type"):
         case None:
-            lists = [{"type": "array", **_OPEN_LIST}, {"type": "object", **_OPEN_OBJECT}]
-            return {**schema, "anyOf": [*_scalars(max_string), *lists]}
+            return {**schema, "anyOf": [*_scalars(place.max_string), of_list, of_map]}
         case "object":
-            return {**schema, **_OPEN_OBJECT}
+            return {**schema, **of_map}
         case "array":
-            return {**schema, **_OPEN_LIST}
+            return {**schema, **of_list}
         case _:
-            return _with_bounds(schema, max_string)
+            return _with_bounds(schema, place)
 
 
-def _with_bounds(schema: dict[str, Any], max_string: int) -> dict[str, Any]:
+def _with_bounds(schema: Schema, place: _Place) -> Schema:
     made = dict(schema)
     kinds = _kinds(schema)
-    if "string" in kinds and not _FIXED_TEXT & set(schema):
-        made["maxLength"] = max(max_string, schema.get("minLength", 0))
+    if "string" in kinds and "maxLength" not in schema:
+        made["maxLength"] = max(_max_length(schema, place), schema.get("minLength", 0))
     if {"integer", "number"} & set(kinds):
         _bound_number(made, has_fraction="number" in kinds)
     if "array" in kinds and "maxItems" not in schema and "prefixItems" not in schema:
-        made["maxItems"] = max(MAX_ITEMS, schema.get("minItems", 0))
+        made["maxItems"] = max(place.max_items, schema.get("minItems", 0))
     return made
 
 
-def _bound_number(schema: dict[str, Any], *, has_fraction: bool) -> None:
+def _max_length(schema: Schema, place: _Place) -> int:
+    """A text in a form of its own (an address, a name) is shorter than prose."""
+    return MAX_STRING_IN_LIST if {"pattern", "format"} & set(schema) else place.max_string
+
+
+def _bound_number(schema: Schema, *, has_fraction: bool) -> None:
     if not {"minimum", "exclusiveMinimum"} & set(schema):
         schema["minimum"] = -MAX_NUMBER
     if not {"maximum", "exclusiveMaximum"} & set(schema):
@@ -114,6 +209,6 @@ def _bound_number(schema: dict[str, Any], *, has_fraction: bool) -> None:
         schema["multipleOf"] = PRECISION
 
 
-def _kinds(schema: dict[str, Any]) -> list[str]:
+def _kinds(schema: Schema) -> list[str]:
     kind = schema.get("type")
     return cast("list[str]", kind) if isinstance(kind, list) else [kind] if isinstance(kind, str) else []

@@ -29,9 +29,13 @@ _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
 
 def schema_text(schema: Mapping[str, Any]) -> str:
     """Return the schema as text for ``%json`` in a grammar, with the layout of the output pinned."""
-    plain = cast("dict[str, Any]", rewritten(in_latest_terms(dict(schema)), _without_empty_rules))
-    cleaned = with_exclusive_alternatives(plain)
-    return json.dumps({**cleaned, "x-guidance": _LAYOUT}, ensure_ascii=False)
+    return json.dumps({**_plain(schema), "x-guidance": _LAYOUT}, ensure_ascii=False)
+
+
+def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Say the same in words that llguidance takes."""
+    without = cast("dict[str, Any]", rewritten(in_latest_terms(dict(schema)), _without_empty_rules))
+    return with_exclusive_alternatives(without)
 
 
 def arguments_schema(tool: Tool) -> dict[str, Any]:
@@ -46,8 +50,12 @@ def arguments_schema(tool: Tool) -> dict[str, Any]:
 
 def within_bounds(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema with bounds for a model that may run away, unless nothing would satisfy both."""
-    within = cast("dict[str, Any]", bounded(schema))
-    return schema if _problem_of(schema_text(within)) else within
+    plain = _plain(schema)
+    for with_patterns in (True, False):
+        within = cast("dict[str, Any]", bounded(plain, with_patterns=with_patterns))
+        if not _problem_of(schema_text(within)):
+            return within
+    return schema
 
 
 _LEAVE_OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "minProperties")
