@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from antiphon.prompting.walk import Schema, rewritten
+from antiphon.prompting.walk import Schema, schemas_in
 
 MAX_STRING = 1000
 MAX_STRING_IN_LIST = 200
@@ -96,14 +96,7 @@ def _is_shared(schema: Schema) -> bool:
 
 def _is_composed(root: Any) -> bool:
     """Whether a definition may be one of several schemas for the same value."""
-    found: list[bool] = []
-
-    def note(schema: Schema) -> Schema:
-        found.append(_is_shared(schema))
-        return schema
-
-    rewritten(root, note)
-    return any(found)
+    return any(map(_is_shared, schemas_in(root)))
 
 
 def _leaves_keys_open(schema: Schema) -> bool:

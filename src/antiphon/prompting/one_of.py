@@ -7,7 +7,7 @@ constants, by what a required key must be, or by a key that one requires and ano
 import itertools
 from typing import Any, cast
 
-from antiphon.prompting.walk import Schema, rewritten
+from antiphon.prompting.walk import Schema, resolved, rewritten
 
 _DEPTH = 8
 
@@ -63,15 +63,8 @@ class _Alternatives:
             reference = known.get("$ref")
             if not isinstance(reference, str):
                 return known
-            schema = self._at(reference)
+            schema = resolved(self._root, reference)
         return None
-
-    def _at(self, reference: str) -> Any:
-        place: Any = self._root if reference.startswith("#") else None
-        for part in reference.removeprefix("#").split("/")[1:]:
-            name = part.replace("~1", "/").replace("~0", "~")
-            place = cast("Schema", place).get(name) if isinstance(place, dict) else None
-        return place
 
 
 def _kinds(schema: Schema) -> set[str] | None:

@@ -10,6 +10,8 @@ from llguidance import LLMatcher
 
 from antiphon.prompting.bounds import bounded
 from antiphon.prompting.drafts import in_latest_terms
+from antiphon.prompting.endless import has_endless
+from antiphon.prompting.hostile import MOST_INTEGER, hostile_grammar, hostile_part
 from antiphon.prompting.one_of import with_exclusive_alternatives
 from antiphon.prompting.walk import DATA, NAMED_SCHEMAS, rewritten
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
@@ -34,7 +36,9 @@ def schema_text(schema: Mapping[str, Any]) -> str:
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Say the same in words that llguidance takes."""
-    without = cast("dict[str, Any]", rewritten(in_latest_terms(dict(schema)), _without_empty_rules))
+    without = cast(
+        "dict[str, Any]", rewritten(in_latest_terms(dict(schema)), lambda part: _in_64_bits(_without_empty_rules(part)))
+    )
     return with_exclusive_alternatives(without)
 
 
@@ -87,9 +91,17 @@ def check_schema(schema: Mapping[str, Any], *, what: str, param: str, code: str 
 def _problem_of(text: str) -> str | None:
     if len(text) > MAX_SCHEMA_CHARS:
         return f"it has {len(text)} characters, which exceeds the limit of {MAX_SCHEMA_CHARS}."
-    keyword = _unenforced(json.loads(text))
+    schema = json.loads(text)
+    keyword = _unenforced(schema)
     if keyword:
         return _refusal(keyword)
+    hostile = hostile_part(schema)
+    if hostile:
+        return hostile
+    if has_endless(schema):
+        return (
+            "only an endless value would satisfy it, or a part of it: a '$ref' leads back to itself without a way out."
+        )
     return _translate(LLMatcher.validate_grammar(f"start: %json {text}"))
 
 
@@ -137,6 +149,23 @@ def _without_empty_rules(schema: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if (key, value) not in _EMPTY_RULES}
 
 
+def _in_64_bits(schema: dict[str, Any]) -> dict[str, Any]:
+    """Write integers as such, also 5.2e16, and begin ranges where the compiler can: its own least integer is too low for it."""
+    made = {key: _as_integers(value) if key in {"const", "enum"} else value for key, value in schema.items()}
+    least = made.get("minimum")
+    if isinstance(least, int | float) and least < -MOST_INTEGER:
+        made["minimum"] = -MOST_INTEGER
+    return made
+
+
+def _as_integers(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_integers(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {key: _as_integers(item) for key, item in cast("dict[str, Any]", value).items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _unenforced(schema: Any) -> str | None:
     """Return a keyword that restricts and that llguidance passes over."""
     if isinstance(schema, list):
@@ -174,6 +203,9 @@ def check_request(request: ChatRequest) -> None:
 def _check_grammar(tool: Tool, param: str) -> None:
     assert tool.grammar is not None
     syntax, definition = tool.grammar
+    hostile = hostile_grammar(definition)
+    if hostile:
+        raise ApiError(400, f"Invalid grammar for custom tool '{tool.name}': {hostile}", param=param)
     made = LLMatcher.grammar_from_regex(definition) if syntax == "regex" else LLMatcher.grammar_from_lark(definition)
     problem = LLMatcher.validate_grammar(made)
     if problem:

@@ -26,3 +26,24 @@ def _inner(key: str, value: Any, rule: Callable[[Schema], Schema]) -> Any:
     if key in NAMED_SCHEMAS and isinstance(value, dict):
         return {name: rewritten(item, rule) for name, item in cast("Schema", value).items()}
     return rewritten(value, rule)
+
+
+def schemas_in(root: Any) -> list[Schema]:
+    """Return every schema in ``root``, itself first, those that are only true or false left out."""
+    found: list[Schema] = []
+
+    def note(schema: Schema) -> Schema:
+        found.append(schema)
+        return schema
+
+    rewritten(root, note)
+    return found
+
+
+def resolved(root: Any, reference: str) -> Any:
+    """Return what a reference into ``root`` points to, None if that is nothing or lies elsewhere."""
+    place: Any = root if reference.startswith("#") else None
+    for part in reference.removeprefix("#").split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        place = cast("Schema", place).get(name) if isinstance(place, dict) else None
+    return place

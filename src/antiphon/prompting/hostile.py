@@ -1,0 +1,109 @@
+"""Schemas and grammars that would bring the compiler down instead of being refused by it.
+
+It runs inside this process, in native code: what it does not survive, the server does not survive either. Found by compiling schemas
+of chance and malice: integers at the lower end of 64 bits, and references that lead on and on until the stack is full.
+"""
+
+from decimal import Decimal
+from typing import Any, cast
+
+from antiphon.prompting.walk import Schema, resolved, schemas_in
+
+MOST_INTEGER = 2**63 - 4096
+"""The compiler counts in 64 bits, and does not survive a range at their lower end."""
+_EXACT_DIGITS, _EXACT_EXPONENT = 15, 22
+"""Decimal fractions within these are read exactly by every parser (Clinger 1990); the compiler's reads others almost so."""
+MAX_GRAMMAR_CHARS = 50_000
+MAX_LEVELS = 500
+"""Of objects in each other, from the root through references: half of what fills a usual stack."""
+
+
+def hostile_part(root: Schema) -> str | None:
+    """Say what must not be given to the compiler, None if all may be."""
+    for schema in schemas_in(root):
+        for keyword in ("const", "enum"):
+            if _is_inexact(schema.get(keyword)):
+                return f"'{keyword}' holds a number of too many digits to be enforced, which is not permitted."
+        for keyword in ("maximum", "exclusiveMaximum"):
+            if _is_number(schema.get(keyword)) and schema[keyword] < -MOST_INTEGER:
+                return f"'{keyword}' is lower than an integer of 64 bits can be, which is not permitted."
+    levels = _Levels(root).most()
+    if levels > MAX_LEVELS:
+        return f"its references nest up to {levels} levels, which exceeds the limit of {MAX_LEVELS}."
+    return None
+
+
+def hostile_grammar(definition: str) -> str | None:
+    """Say the same of a user's own grammar, in Lark or as a regular expression."""
+    if len(definition) > MAX_GRAMMAR_CHARS:
+        return f"it has {len(definition)} characters, which exceeds the limit of {MAX_GRAMMAR_CHARS}."
+    rules = sum(":" in line for line in definition.splitlines())
+    if rules > MAX_LEVELS:
+        return f"it has {rules} rules, which exceeds the limit of {MAX_LEVELS}."
+    return "'%json' is not permitted; use a function with a schema." if "%json" in definition else None
+
+
+def _is_inexact(value: Any) -> bool:
+    """Whether data hold a number that the compiler would take for another one."""
+    if isinstance(value, list):
+        return any(map(_is_inexact, cast("list[Any]", value)))
+    if isinstance(value, dict):
+        return any(map(_is_inexact, cast("Schema", value).values()))
+    if isinstance(value, float) and not value.is_integer():
+        digits = Decimal(repr(value)).as_tuple()
+        return len(digits.digits) > _EXACT_DIGITS or abs(cast("int", digits.exponent)) > _EXACT_EXPONENT
+    return _is_number(value) and abs(value) > MOST_INTEGER
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class _Levels:
+    """The longest way down, entering each definition once: definitions that lead to each other count all together.
+
+    Strongly connected definitions are found after Tarjan (1972).
+    """
+
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._order: dict[int, int] = {}
+        self._lowest: dict[int, int] = {}
+        self._open: list[Schema] = []
+        self._below: dict[int, int] = {}
+        """Levels from a definition on, once all that it leads to is known."""
+
+    def most(self) -> int:
+        self._visit(self._root)
+        return self._below[id(self._root)]
+
+    def _visit(self, definition: Schema) -> None:
+        key = id(definition)
+        self._order[key] = self._lowest[key] = len(self._order)
+        self._open.append(definition)
+        for target in self._targets(definition):
+            if id(target) not in self._order:
+                self._visit(target)
+            if id(target) not in self._below:
+                self._lowest[key] = min(self._lowest[key], self._lowest[id(target)])
+        if self._lowest[key] == self._order[key]:
+            self._close(definition)
+
+    def _close(self, first: Schema) -> None:
+        """Add up the definitions that lead to each other, of which ``first`` was entered first."""
+        start = next(place for place, open_one in enumerate(self._open) if open_one is first)
+        group, self._open[start:] = self._open[start:], []
+        beyond = [self._below.get(id(target), 0) for one in group for target in self._targets(one)]
+        levels = sum(map(_depth, group)) + max(beyond, default=0)
+        self._below.update((id(one), levels) for one in group)
+
+    def _targets(self, definition: Schema) -> list[Schema]:
+        references = {schema["$ref"] for schema in schemas_in(definition) if isinstance(schema.get("$ref"), str)}
+        targets = [resolved(self._root, reference) for reference in sorted(references)]
+        return [cast("Schema", target) for target in targets if isinstance(target, dict)]
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, list):
+        return max(map(_depth, cast("list[Any]", value)), default=0)
+    return 1 + max(map(_depth, cast("Schema", value).values()), default=0) if isinstance(value, dict) else 0

@@ -1,0 +1,123 @@
+"""What the native compiler would not survive is refused before it sees it."""
+
+from typing import Any
+
+import pytest
+
+from antiphon.prompting.hostile import MAX_GRAMMAR_CHARS, MAX_LEVELS, hostile_part
+from antiphon.prompting.schema import check_request, check_schema
+from antiphon.protocol.chat import ChatRequest, Message, Tool, ToolChoice
+from antiphon.protocol.errors import ApiError
+
+LOW = -(10**24)
+
+
+def refusal(schema: dict[str, Any]) -> str:
+    with pytest.raises(ApiError) as caught:
+        check_schema(schema, what="x", param="x")
+    assert caught.value.status == 400
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "minimum": LOW, "maximum": LOW},
+        {"allOf": [{"type": "integer", "minimum": LOW}, {"exclusiveMaximum": -(2**63) + 1}]},
+    ],
+)
+def test_ranges_below_64_bits(schema: dict[str, Any]) -> None:
+    """A range at or below the least integer of 64 bits is refused by its keyword."""
+    assert "aximum' is lower than an integer of 64 bits can be" in refusal(schema)
+
+
+@pytest.mark.parametrize("value", [-(2**63), 2**64, -1e300, {"a": [1, 1e30]}, 0.1 + 0.2, 1e-30])
+def test_constants_of_many_digits(value: Any) -> None:
+    """A constant that the compiler might take for another number is refused, wherever in the data it stands."""
+    assert "'const' holds a number of too many digits" in refusal({"const": value})
+    assert "'enum' holds a number of too many digits" in refusal({"enum": [None, value]})
+
+
+def test_usual_constants() -> None:
+    """Numbers as people write them, and integers written as fractions, are no obstacle."""
+    check_schema({"enum": [0, -1, 0.5, 19.99, 1.5e-7, 5.25e16, 2**53, True, None]}, what="x", param="x")
+
+
+@pytest.mark.parametrize(("least", "most"), [(-(2**63), 2**63 - 1), (0, 2**64 - 1), (-(2**31), 2**31 - 1)])
+def test_usual_ranges(least: int, most: int) -> None:
+    """The ranges of programming languages' integers are no obstacle."""
+    check_schema({"type": "integer", "minimum": least, "maximum": most}, what="x", param="x")
+
+
+def chain(length: int) -> dict[str, Any]:
+    """Definitions that each need the next."""
+    links = {f"a{n}": {"type": "array", "items": {"$ref": f"#/$defs/a{n + 1}"}} for n in range(length)}
+    return {"$ref": "#/$defs/a0", "$defs": {**links, f"a{length}": {"type": "string"}}}
+
+
+@pytest.mark.parametrize("length", [MAX_LEVELS, 3000])
+def test_references_that_lead_on_and_on(length: int) -> None:
+    """A chain of definitions that would fill the stack is refused."""
+    assert "nest" in refusal(chain(length))
+
+
+def test_references_in_a_ring() -> None:
+    """Definitions that lead to each other count all together, as the compiler may enter one after the other."""
+    ring = {f"a{n}": {"properties": {"x": {"$ref": f"#/$defs/a{(n + 1) % 200}"}}} for n in range(200)}
+    assert "exceeds the limit" in (hostile_part({"$ref": "#/$defs/a7", "$defs": ring}) or "")
+
+
+def test_references_as_people_write_them() -> None:
+    """Many definitions side by side, a few levels deep and recursive, are taken."""
+    leaves = {f"leaf{n}": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}} for n in range(60)}
+    node = {"anyOf": [{"$ref": f"#/$defs/leaf{n}"} for n in range(60)]}
+    check_schema({"$ref": "#/$defs/node", "$defs": {**leaves, "node": node}}, what="x", param="x")
+    check_schema(chain(50), what="x", param="x")
+
+
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        ("start: r0\n" + "".join(f"r{n}: r{n + 1}\n" for n in range(600)), "rules, which exceeds the limit of 500"),
+        ("start: " + "|".join(['"a"'] * MAX_GRAMMAR_CHARS), "characters, which exceeds the limit of 50000"),
+        (f'start: %json {{"type": "integer", "const": {LOW}}}', "'%json' is not permitted"),
+    ],
+)
+def test_grammars_of_custom_tools(definition: str, reason: str) -> None:
+    """A user's own grammar is bounded in size, and cannot bring a schema past its checks."""
+    tool = Tool("f", kind="custom", grammar=("lark", definition))
+    request = ChatRequest(model="m", messages=(Message("user", "Hi"),), tools=(tool,), tool_choice=ToolChoice("auto"))
+    with pytest.raises(ApiError, match=reason):
+        check_request(request)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+        {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+        {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+        {"type": "array", "prefixItems": [{"$ref": "#"}], "minItems": 1},
+        {"anyOf": [{"allOf": [{"$ref": "#"}]}, {"$ref": "#"}]},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/a"}}},
+    ],
+)
+def test_endless_values(schema: dict[str, Any]) -> None:
+    """A schema that only an endless value would satisfy is refused: no model could ever finish it."""
+    assert "leads back to itself without a way out" in refusal(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"next": {"$ref": "#"}}},
+        {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}, "required": ["next"]},
+        {"type": "array", "items": {"$ref": "#"}},
+        {"type": ["object", "null"], "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+        {"enum": [1], "$ref": "#/$defs/number", "$defs": {"number": {"type": "integer"}}},
+    ],
+)
+def test_recursion_with_an_end(schema: dict[str, Any]) -> None:
+    """Recursion that can end is no obstacle."""
+    check_schema(schema, what="x", param="x")
