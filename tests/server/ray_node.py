@@ -26,8 +26,7 @@ def main() -> None:
     )
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])}, proxy_location="HeadOnly")
-        app = application(order["arguments"])
-        serve.run(app, name="antiphon", route_prefix="/", blocking=False)
+        serve.run(application(order["arguments"]), name="antiphon", blocking=False)
         print("ready", flush=True)  # noqa: T201 - said to the test
         sys.stdin.read()
     finally:

@@ -215,12 +215,10 @@ def _assigned_processors() -> int:
 
 
 def _settings(arguments: Mapping[str, Any]) -> Settings:
-    unknown = set(arguments) - {"config", "settings"}
+    known = ("config", "settings", "engines", "front")
+    unknown = sorted(set(arguments) - set(known))
     if unknown:
-        raise ConfigError(
-            f"unknown argument {min(unknown)!r} of the application",
-            hint="it takes `config`, a TOML file, and `settings`",
-        )
+        raise ConfigError(f"unknown argument {unknown[0]!r} of the application", hint=f"it takes {', '.join(known)}")
     file = arguments.get("config")
     return read_layers(SECTIONS, file=None if file is None else Path(file), options=arguments.get("settings"))
 
@@ -229,9 +227,9 @@ def application(arguments: dict[str, Any]) -> serve.Application:
     """Return the application for ``serve run``, ``serve build`` and a Serve configuration's ``import_path``.
 
     ``arguments``: ``config``, a TOML file on the machine where this is called; ``settings``, the same sections as tables,
-    which win over it. Settings in the environment count there, too, and nowhere else. How many replicas there are, and with how
-    many processors, is for Serve's own configuration to say (``deployments`` named ``Engines`` and ``Front``).
-    Raises ``ConfigError`` for what cannot be meant.
+    which win over it; settings in the environment count there, too, and nowhere else. ``engines``, ``front``: options of Ray
+    Serve for the two deployments (``autoscaling_config``, ``ray_actor_options``, ...), as its own configuration may give them
+    under ``deployments``. Raises ``ConfigError`` for what cannot be meant.
     """
     settings = _settings(arguments)
     configuration = _front_configuration(settings)
@@ -239,14 +237,11 @@ def application(arguments: dict[str, Any]) -> serve.Application:
     def build() -> FrontApp:
         return FrontApp(settings)
 
-    engines = serve.deployment(
-        Engines,
-        name=ENGINES,
-        max_ongoing_requests=64,
-        autoscaling_config={"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 16},
-        request_router_config=RequestRouterConfig(request_router_class=PrefixRouter),
-    )
-    front = serve.deployment(
-        serve.ingress(build)(), name=FRONT, max_ongoing_requests=configuration.server.max_requests, num_replicas=1
-    )
-    return front.bind(engines.bind(settings))
+    engines: dict[str, Any] = {
+        "max_ongoing_requests": 64,
+        "autoscaling_config": {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 16},
+        "request_router_config": RequestRouterConfig(request_router_class=PrefixRouter),
+    }
+    front: dict[str, Any] = {"max_ongoing_requests": configuration.server.max_requests}
+    bound = serve.deployment(Engines, name=ENGINES, **engines | arguments.get("engines", {})).bind(settings)
+    return serve.deployment(serve.ingress(build)(), name=FRONT, **front | arguments.get("front", {})).bind(bound)
