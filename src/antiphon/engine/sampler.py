@@ -59,14 +59,15 @@ class Sampler:
         Raises:
             BrokenLogits: a logit is not a number, or none is left.
         """
-        if self.is_plain_greedy and mask is None:
-            return int(logits.argmax())
+        if self.is_plain_greedy:
+            return _most_likely(logits, mask)
         adjusted = self._adjust(logits)
         if mask is not None:
-            adjusted[~mask] = -np.inf
-            if adjusted.max() == -np.inf:
-                adjusted = np.where(mask, logits, np.float32(-np.inf))
+            np.putmask(adjusted, ~mask, -np.inf)
         top = int(adjusted.argmax())
+        if mask is not None and adjusted[top] == -np.inf:
+            adjusted = np.where(mask, logits, np.float32(-np.inf))
+            top = int(adjusted.argmax())
         if not np.isfinite(adjusted[top]):
             raise BrokenLogits(f"the most likely of {len(logits)} tokens has the logit {adjusted[top]!r}")
         return top if self._sampling.temperature == 0 else self._draw(adjusted, top)
@@ -90,6 +91,19 @@ class Sampler:
             return _pick(weights, self._random.random())
         ids, weights = _nucleus(weights, self._sampling.top_p)
         return int(ids[_pick(weights, self._random.random())])
+
+
+def _most_likely(logits: Logits, mask: NDArray[np.bool_] | None) -> int:
+    """Return the likeliest token that ``mask`` allows, mostly by one look: a model often wants what is allowed."""
+    top = int(logits.argmax())
+    if mask is None:
+        return top
+    if not mask[top]:
+        allowed = np.flatnonzero(mask)
+        top = int(allowed[logits[allowed].argmax()]) if len(allowed) else top
+    if not (mask[top] and np.isfinite(logits[top])):
+        raise BrokenLogits(f"the most likely of {len(logits)} tokens has the logit {logits[top]!r}")
+    return top
 
 
 def _pick(weights: Logits, uniform: float) -> int:
