@@ -9,7 +9,7 @@ from typing import NamedTuple
 import httpx2 as httpx
 import msgspec
 import pytest
-from tests.processes import ServerProcess, serving
+from tests.processes import ServerProcess, home_with_models, serving
 from tests.serving import running
 
 from antiphon.backends.routing import Router
@@ -37,6 +37,24 @@ class Seen(NamedTuple):
     had_error: bool
 
 
+SMALL = "smollm2-135m-instruct"
+REAL = """
+[models]
+embedding = "none"
+[engine]
+context_size = 1024
+threads = 1
+batch_threads = 1
+layout = "as-is"
+"""
+
+
+def real_engine(home: Path, name: str) -> tuple[Path, tuple[str, ...]]:
+    folder = home_with_models(home / name)
+    (folder / "antiphon.toml").write_text(REAL)
+    return folder, ("--config", str(folder / "antiphon.toml"))
+
+
 def engine(home: Path, name: str) -> tuple[Path, tuple[str, ...]]:
     folder = home / name
     folder.mkdir()
@@ -46,8 +64,8 @@ def engine(home: Path, name: str) -> tuple[Path, tuple[str, ...]]:
     return folder, ("--model", "none", "--embedding-model", "none", "--config", config)
 
 
-async def ask(client: httpx.AsyncClient) -> Seen:
-    body = {"model": "m", "messages": [{"role": "user", "content": "count"}], "stream": True}
+async def ask(client: httpx.AsyncClient, model: str = "m", text: str = "count", **more: object) -> Seen:
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "stream": True, **more}
     async with client.stream("POST", "/chat/completions", json=body) as response:
         lines = [line async for line in response.aiter_lines()]
     payloads = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
@@ -56,10 +74,10 @@ async def ask(client: httpx.AsyncClient) -> Seen:
     return Seen(response.status_code, text, "[DONE]" in payloads, any("error" in chunk for chunk in chunks))
 
 
-def before(engines: list[ServerProcess]) -> Router:
+def before(engines: list[ServerProcess], model: str = "m") -> Router:
     upstreams = {
         f"engine-{number}": UpstreamBackend(
-            UpstreamSettings(name=f"engine-{number}", base_url=each.url, models=(UpstreamModel(id="m"),))
+            UpstreamSettings(name=f"engine-{number}", base_url=each.url, models=(UpstreamModel(id=model),))
         )
         for number, each in enumerate(engines)
     }
@@ -87,3 +105,27 @@ async def test_no_request_is_lost_that_had_not_begun_to_stream(tmp_path: Path) -
     for each in broken:
         assert each.had_error
         assert TEXT.startswith(each.text)
+
+
+@pytest.mark.model
+@pytest.mark.timeout(240)
+async def test_the_same_with_real_engines(tmp_path: Path) -> None:
+    """Of two servers with a model each, one is killed in the middle of its work: only the streams that it had begun break."""
+    num_asked, num_at_once = 24, 8
+    first, second = (real_engine(tmp_path, name) for name in ("a", "b"))
+    with serving(first[0], *first[1]) as one, serving(second[0], *second[1]) as two:
+        with running(before([one, two], SMALL), tmp_path) as front:
+            limits = httpx.Limits(max_connections=num_at_once)
+            async with httpx.AsyncClient(base_url=front.url, timeout=120, limits=limits) as client:
+                texts = [f"Count upwards from {number}." for number in range(num_asked)]
+                tasks = [asyncio.ensure_future(ask(client, SMALL, text, max_tokens=24)) for text in texts]
+                while sum(task.done() for task in tasks) < num_at_once:  # noqa: ASYNC110 - counted, not awaited
+                    await asyncio.sleep(0.01)
+                os.kill(two.pid, signal.SIGKILL)
+                seen = await asyncio.gather(*tasks)
+        two.process.wait()
+    broken = [each for each in seen if not each.is_whole]
+    assert {each.status for each in seen} == {200}
+    assert all(each.text and not each.had_error for each in seen if each.is_whole)
+    assert len(broken) <= num_at_once
+    assert all(each.had_error for each in broken)
