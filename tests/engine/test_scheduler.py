@@ -1,14 +1,17 @@
 """The scheduler and the prefix cache, against a naive model of the KV cache."""
 
 import itertools
+import random
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.engine.prefix_cache import BLOCK
 from antiphon.engine.scheduler import Scheduler
-from antiphon.engine.sequence import Copy, Sequence, Step
+from antiphon.engine.sequence import Copy, Remove, Sequence, Slice, Step
+from antiphon.engine.shapes import Shapes, plain, tiled
 
 NO_TOKEN = -1
 
@@ -26,6 +29,12 @@ class NaiveCache:
     def used(self) -> int:
         return len({cell for positions in self.slots.values() for cell in positions.values()})
 
+    def used_after(self, changes: list[Copy | Remove]) -> int:
+        other = NaiveCache(self.cells)
+        other.slots = {slot: dict(positions) for slot, positions in self.slots.items()}
+        other.apply(Step(tuple(changes), ()))
+        return other.used
+
     def apply(self, step: Step) -> None:
         for change in step.changes:
             if isinstance(change, Copy):
@@ -35,27 +44,50 @@ class NaiveCache:
                     assert position not in target
                     target[position] = source[position]
             else:
-                positions = self.slots.get(change.slot, {})
-                self.slots[change.slot] = {p: cell for p, cell in positions.items() if p < change.start}
+                self.remove(change)
         for piece in step.slices:
             positions = self.slots.setdefault(piece.sequence.slot, {})
             assert sorted(positions) == list(range(piece.start)), "a slice starts where the slot's cells end"
-            for position in range(piece.start, piece.start + piece.count):
+            tokens = [*piece.sequence.tokens[: piece.end], *piece.draft, *[NO_TOKEN] * piece.padding]
+            for position in range(piece.start, piece.start + piece.num_rows):
                 positions[position] = next(self.ids)
-                self.tokens[positions[position]] = piece.sequence.tokens[position]
-            held = [self.tokens[positions[position]] for position in range(piece.start + piece.count)]
-            assert held == piece.sequence.tokens[: piece.start + piece.count], "cells hold the sequence's own tokens"
+                self.tokens[positions[position]] = tokens[position]
+            held = [self.tokens[positions[position]] for position in range(piece.end)]
+            assert held == piece.sequence.tokens[: piece.end], "cells hold the sequence's own tokens"
         assert self.used <= self.cells
+
+    def remove(self, change: Remove) -> None:
+        positions = self.slots.get(change.slot, {})
+        self.slots[change.slot] = {p: cell for p, cell in positions.items() if p < change.start}
 
 
 class Runner:
     """A scheduler driven as the step loop drives it, with every invariant checked at every step."""
 
-    def __init__(self, *, cells: int = 512, slots: int = 16, num_sequences: int = 6, batch_size: int = 64) -> None:
+    def __init__(
+        self,
+        *,
+        cells: int = 512,
+        slots: int = 16,
+        num_sequences: int = 6,
+        batch_size: int = 64,
+        interleaved_size: int = 48,
+        shapes: Shapes | None = None,
+        odds: float = 0.0,
+    ) -> None:
+        self.shapes = plain(batch_size) if shapes is None else shapes
         self.scheduler = Scheduler(
-            cells=cells, slots=slots, num_sequences=num_sequences, batch_size=batch_size, interleaved_size=48
+            cells=cells,
+            slots=slots,
+            num_sequences=num_sequences,
+            batch_size=batch_size,
+            interleaved_size=interleaved_size,
+            shapes=self.shapes,
         )
         self.batch_size = batch_size
+        self.odds = odds
+        self.random = random.Random(7)
+        self.num_accepted = 0
         self.cache = NaiveCache(cells)
         self.alive: list[Sequence] = []
         self.started: list[Sequence] = []
@@ -78,22 +110,49 @@ class Runner:
         assert step.num_tokens <= self.batch_size
         assert bool(step.slices) == bool(self.alive), "there is always something to compute"
         self.cache.apply(step)
+        self._check_shape(step)
         self.scheduler.computed(step)
-        assert self.cache.used <= self.scheduler.cells_used
         for piece in step.slices:
             self.num_computed[piece.sequence] += piece.count
             if piece.sequence not in self.started:
                 self.started.append(piece.sequence)
-            self._extend(piece.sequence)
+            self._extend(piece)
+            right, removal = self.scheduler.settle(piece)
+            self.num_accepted += right
+            if removal is not None:
+                self.cache.remove(removal)
+        assert self.cache.used_after(self.scheduler.cache.changes) <= self.scheduler.cells_used
         return step
 
-    def _extend(self, sequence: Sequence) -> None:
-        if sequence.num_left:
+    def _check_shape(self, step: Step) -> None:
+        """A prompt that is computed from a block border on is never in a batch of the other kind."""
+        if self.shapes.tile < BLOCK:
             return
-        if len(sequence.tokens) == sequence.max_length:
-            self.cancel(sequence)
-        else:
-            sequence.tokens.append(1000 + len(sequence.tokens))
+        is_wide = step.num_tokens >= self.shapes.tile
+        for piece in step.slices:
+            at_border = piece.start % BLOCK == 0 and piece.start < piece.sequence.num_prompt
+            if is_wide:
+                assert piece.start < piece.sequence.num_prompt, "single tokens are computed in narrow steps"
+            elif at_border and not piece.sequence.is_decoding and piece.count >= self.shapes.least_tiled:
+                assert piece.start % BLOCK, "a prompt's blocks are computed in wide steps"
+            assert not piece.draft or not is_wide
+
+    def _extend(self, piece: Slice) -> None:
+        """Take the text as far as its model says: token ``1000 + position``, and guesses that are right or not by chance."""
+        sequence = piece.sequence
+        for _ in range(1 + len(piece.draft)):
+            at = len(sequence.tokens)
+            if at != piece.end and (at - piece.end > len(piece.draft) or piece.draft[at - piece.end - 1] != 999 + at):
+                break
+            if at < piece.end or piece.end < sequence.num_prompt:
+                break
+            if at == sequence.max_length:
+                self.cancel(sequence)
+                return
+            sequence.tokens.append(1000 + at)
+        at = len(sequence.tokens)
+        sequence.draft = [1000 + at + ahead if self.random.random() < self.odds else -2 for ahead in range(4)]
+        sequence.draft_odds = self.odds
 
     def run(self) -> int:
         for count in itertools.count():
@@ -122,10 +181,19 @@ actions = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(actions, st.integers(0, 1))
-def test_any_history_keeps_every_invariant(history: list[tuple[str, object]], small: int) -> None:
-    """Whatever arrives, runs and is cancelled, cells suffice, tokens are in place, and everything comes to its end."""
-    runner = Runner(cells=352 if small else 2048, slots=10 if small else 32)
+@given(actions, st.integers(0, 1), st.booleans(), st.sampled_from([0.0, 0.6, 1.0]))
+def test_any_history_keeps_every_invariant(
+    history: list[tuple[str, object]], small: int, in_tiles: bool, odds: float
+) -> None:
+    """Whatever arrives, runs, is guessed and is cancelled: cells suffice, tokens are in place, and everything ends."""
+    runner = Runner(
+        cells=352 if small else 2048,
+        slots=10 if small else 32,
+        batch_size=128 if in_tiles else 64,
+        interleaved_size=64 if in_tiles else 48,
+        shapes=tiled(128, attention_weight=2.0) if in_tiles else None,
+        odds=odds,
+    )
     for kind, argument in history:
         match kind, argument:
             case "add", (prompt, num_new, outputs_from, n):
@@ -138,6 +206,8 @@ def test_any_history_keeps_every_invariant(history: list[tuple[str, object]], sm
                 runner.cancel(runner.alive[index])
             case _:
                 pass
+    runner.run()
+    runner.add([6, 6, 6], 1)  # alone, it takes nothing from what rests
     runner.run()
     assert runner.scheduler.num_running == runner.scheduler.num_waiting == 0
     if runner.scheduler.cache.changes:
@@ -205,16 +275,73 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     assert counts[long] == 44
 
 
-def test_running_streams_are_in_every_step() -> None:
-    """While a long prompt is computed, every step also decodes what runs."""
+def test_running_streams_are_in_every_other_step() -> None:
+    """While a long prompt is computed, its slices and the tokens of what runs take turns."""
     runner = Runner(cells=4096, batch_size=64)
     (stream,) = runner.add([9] * 20, 500)
     runner.step()
     (long,) = runner.add(list(range(2000)), 4)
-    while long.num_left > 1:
-        counts = {piece.sequence: piece.count for piece in runner.step().slices}
-        assert counts[stream] == 1
-        assert counts[long] <= 48
+    steps = [runner.step() for _ in range(20)]
+    for one, other in itertools.pairwise(steps):
+        assert {piece.sequence for piece in one.slices + other.slices} == {stream, long}
+    assert all(step.num_tokens <= 48 for step in steps)
+
+
+def test_guesses_that_are_right_save_steps() -> None:
+    """A text whose guesses are right takes several tokens a step, and gives the same tokens."""
+    guessing, plainly = Runner(odds=1.0), Runner()
+    (quick,), (slow,) = guessing.add([5] * 30, 60), plainly.add([5] * 30, 60)
+    assert guessing.run() < plainly.run() / 3
+    assert quick.tokens == slow.tokens
+    assert guessing.num_accepted > 40
+
+
+def test_a_text_alone_is_never_one_row() -> None:
+    """A row alone is computed by other kernels than two, so a text alone has a guess beside it, whatever its odds."""
+    runner = Runner()
+    runner.add([5] * 30, 20)
+    runner.step()
+    while runner.alive:
+        assert runner.step().num_tokens == 2
+
+
+def test_the_end_of_a_prompt_has_its_own_shape() -> None:
+    """Cold or cached, the last tokens behind a block's border are computed in the same kind of step."""
+    for length, kind in ((64 * 3 + 40, "wide"), (64 * 3 + 5, "narrow")):
+        runner = Runner(cells=4096, batch_size=256, interleaved_size=128, shapes=tiled(256, attention_weight=2.0))
+        for _ in range(2):
+            (sequence,) = runner.add([3] * length, 2)
+            last = Step((), ())
+            while sequence.num_computed < length:
+                last = runner.step()
+            assert ("wide" if last.num_tokens >= 64 else "narrow") == kind
+            runner.run()
+
+
+def test_beside_others_a_conversation_goes_on_from_its_last_answer() -> None:
+    """Under load the whole of a finished text is shared with the next turn; alone, only whole blocks of its prompt are."""
+    for beside_others, expected in ((True, 106), (False, 64)):
+        runner = Runner(cells=4096, num_sequences=4)
+        (turn,) = runner.add([5] * 100, 6)
+        if beside_others:
+            runner.add([8] * 20, 400)
+        while turn in runner.alive:
+            runner.step()
+        (following,) = runner.add([*turn.tokens[:106], *[4] * 30], 3)
+        while following in runner.alive:
+            runner.step()
+        assert following.num_shared == expected
+
+
+def test_what_was_computed_beside_others_is_not_used_alone() -> None:
+    """When nothing runs any more, the next request takes no generated tokens from those that rest."""
+    runner = Runner(cells=4096)
+    (turn,), _ = runner.add([5] * 100, 6), runner.add([8] * 20, 40)
+    runner.run()
+    assert runner.scheduler.cells_used > 64, "the text rests"
+    (following,) = runner.add([*turn.tokens[:106], *[4] * 30], 3)
+    runner.run()
+    assert following.num_shared == 64
 
 
 def test_the_least_recently_used_prefix_goes_first() -> None:

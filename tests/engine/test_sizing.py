@@ -23,7 +23,7 @@ def test_a_small_model_gets_its_whole_context() -> None:
     sizes = choose(settings(), SMALL, MACHINE)
     assert sizes.context_size == 8192
     assert sizes.cells > 8192
-    assert (sizes.threads, sizes.flash_attention, sizes.notes) == (4, False, ())
+    assert (sizes.threads, sizes.flash_attention, sizes.notes) == (4, True, ())
 
 
 def test_a_context_that_does_not_fit_is_smaller_and_said() -> None:
@@ -44,9 +44,9 @@ def test_what_the_user_set_is_never_made_smaller() -> None:
 
 
 def test_quantised_values_need_flash_attention() -> None:
-    """A quantised value cache turns flash attention on, and a user's own word prevails."""
+    """Flash attention is on, also for a quantised value cache, but a user's own word prevails."""
     assert choose(settings(kv_type_v="q8_0"), SMALL, MACHINE).flash_attention
-    assert choose(settings(flash_attention=True), SMALL, MACHINE).flash_attention
+    assert not choose(settings(flash_attention=False), SMALL, MACHINE).flash_attention
 
 
 def test_an_embedding_model_takes_an_input_in_one_batch() -> None:

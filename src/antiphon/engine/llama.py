@@ -49,6 +49,11 @@ c.llama_log_set(_keep_log, ctypes.c_void_p(0))
 c.llama_backend_init()
 
 
+def has_gpu() -> bool:
+    """Whether llama.cpp was built with a backend that layers can be put on."""
+    return bool(c.llama_supports_gpu_offload())
+
+
 def last_log() -> str:
     """Return llama.cpp's last warnings and errors, newest last."""
     return "\n".join(line for line in _log_lines if line)
@@ -105,6 +110,7 @@ class Model:
             kv_values_v=per_layer * self._number("attention.value_length", width),
             is_embedding=self.is_embedding,
             has_state=c.llama_model_is_recurrent(self.handle) or c.llama_model_is_hybrid(self.handle),
+            attention_weight=c.llama_model_n_head(self.handle) * self.num_layers * 1e6 / max(self.num_parameters, 1),
         )
 
     def _number(self, key: str, default: int = 0) -> int:
@@ -222,14 +228,19 @@ class Batch:
         """Forget all tokens."""
         self.size = 0
 
-    def add(self, sequence: int, start: int, tokens: list[int], num_outputs: int) -> None:
-        """Append ``tokens`` of ``sequence`` at positions from ``start``; the last ``num_outputs`` of them get an output row."""
-        first, last = self.size, self.size + len(tokens)
-        self._tokens[first:last] = tokens
-        self._positions[first:last] = np.arange(start, start + len(tokens))
+    def add(self, sequence: int, start: int, tokens: list[int], num_outputs: int, padding: int = 0) -> None:
+        """Append ``tokens`` of ``sequence`` at positions from ``start``; the last ``num_outputs`` of them get an output row.
+
+        After them come ``padding`` repetitions of the last one, without an output.
+        """
+        first, end = self.size, self.size + len(tokens)
+        last = end + padding
+        self._tokens[first:end] = tokens
+        self._tokens[end:last] = tokens[-1]
+        self._positions[first:last] = np.arange(start, start + last - first)
         self._sequences[first:last] = sequence
         self._outputs[first:last] = 0
-        self._outputs[last - num_outputs : last] = 1
+        self._outputs[end - num_outputs : end] = 1
         self.size = last
 
     @property

@@ -146,9 +146,8 @@ class StepLoop:
         batch = self._context.batch
         batch.clear()
         for piece in step.slices:
-            tokens = piece.sequence.tokens[piece.start : piece.start + piece.count]
-            batch.add(piece.sequence.slot, piece.start, tokens, piece.num_outputs)
-        num_decoding = sum(piece.count for piece in step.slices if piece.start >= piece.sequence.num_prompt)
+            tokens = [*piece.sequence.tokens[piece.start : piece.end], *piece.draft]
+            batch.add(piece.sequence.slot, piece.start, tokens, piece.num_outputs, piece.padding)
         started = self.step_started = time.monotonic()
         self._in_step = frozenset(self._owners[id(piece.sequence)].key for piece in step.slices)
         try:
@@ -160,30 +159,36 @@ class StepLoop:
             self.step_started = None
             self._in_step = frozenset()
             self._context.abort(False)
-        self._meter.step(step, num_decoding, time.monotonic() - started)
-        self._use(step)
+        seconds = time.monotonic() - started
+        self._meter.step(step, seconds, self._use(step))
 
     def _roll_back(self, step: Step) -> None:
         for piece in step.slices:
             self._context.remove(piece.sequence.slot, piece.start)
 
-    def _use(self, step: Step) -> None:
+    def _use(self, step: Step) -> int:
+        """Give each task its rows of logits. Return how many guessed tokens were right."""
         self._scheduler.computed(step)
+        num_right = 0
         logits = self._context.logits() if self._context.batch.num_outputs else None
         row = 0
         for piece in step.slices:
             if piece.num_outputs and logits is not None:
                 self._hand_over(piece, logits[row : row + piece.num_outputs])
                 row += piece.num_outputs
+            right, removal = self._scheduler.settle(piece)
+            num_right += right
+            if removal is not None:
+                self._context.remove(removal.slot, removal.start)
+        return num_right
 
     def _hand_over(self, piece: Slice, rows: Logits) -> None:
         task = self._owners.get(id(piece.sequence))
         if task is None:  # another choice of the same request has just failed
             return
         before = list(task.sequences)
-        first = piece.start + piece.count - piece.num_outputs
         try:
-            for answer in task.take(piece.sequence, first, rows):
+            for answer in task.take(piece, rows):
                 self._answers.append((task.key[0], answer))
                 self._meter.answer(task.key[0], answer, task.arrived)
         except BrokenLogits as error:

@@ -27,6 +27,8 @@ class Meter:
         self._shared_tokens = 0
         self._prefill_tokens = 0
         self._decode_tokens = 0
+        self._drafted_tokens = 0
+        self._accepted_tokens = 0
         self._num_steps = 0
         self._prefill_rate = RateCollector()
         self._decode_rate = RateCollector()
@@ -36,17 +38,21 @@ class Meter:
         self._mask_s = mask_s
         self._last_token: dict[tuple[int, int, int], float] = {}
 
-    def step(self, step: Step, num_decoded: int, seconds: float) -> None:
-        """Count a decode of ``seconds``, ``num_decoded`` of whose tokens continued a text."""
-        num_prefilled = step.num_tokens - num_decoded
+    def step(self, step: Step, seconds: float, num_right: int) -> None:
+        """Count a decode of ``seconds`` in which ``num_right`` guessed tokens were right."""
+        num_decoded = sum(piece.count for piece in step.slices if piece.start >= piece.sequence.num_prompt)
+        num_drafted = sum(len(piece.draft) for piece in step.slices)
+        num_prefilled = sum(piece.count for piece in step.slices) - num_decoded
         self._num_steps += 1
         self._step_s.observe(seconds)
         self._prefill_tokens += num_prefilled
-        self._decode_tokens += num_decoded
+        self._decode_tokens += num_decoded + num_right
+        self._drafted_tokens += num_drafted
+        self._accepted_tokens += num_right
         # A step that does both is one matrix product: its time is divided by tokens.
-        share = num_decoded / step.num_tokens
+        share = (num_decoded + num_drafted) / (num_decoded + num_drafted + num_prefilled)
         self._prefill_rate.observe(num_prefilled, seconds * (1 - share))
-        self._decode_rate.observe(num_decoded, seconds * share)
+        self._decode_rate.observe(num_decoded + num_right, seconds * share)
 
     def answer(self, connection: int, answer: Answer, arrived: float) -> None:
         """Count what an answer tells: shared tokens, the time to the first token, the time between tokens."""
@@ -81,6 +87,8 @@ class Meter:
             prompt_tokens_shared=self._shared_tokens,
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
             prefill_tokens_per_s=self._prefill_rate.snapshot(),
             decode_tokens_per_s=self._decode_rate.snapshot(),
             requests=self.num_requests,

@@ -11,13 +11,14 @@ a prompt the same whether its prefix was cached or not: docs/engine.md says why.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from antiphon.engine.sequence import Copy, Remove, Sequence
 
 BLOCK = 64
 """The period of llama.cpp's widest dot product over cells: a prefix of whole blocks leaves what follows in its lanes."""
-_LEAST_TAIL = 2
+LEAST_TAIL = 2
+"""Tokens of a prompt that are always computed."""
 _LEAST_BORROWED = 8
 Key = tuple[int, ...]
 
@@ -85,7 +86,7 @@ class PrefixCache:
 
     def borders(self, sequence: Sequence) -> int:
         """Return how many whole blocks of a sequence's prompt may be shared."""
-        return max(0, sequence.num_prompt - _LEAST_TAIL) // BLOCK if self.shares else 0
+        return max(0, sequence.num_prompt - LEAST_TAIL) // BLOCK if self.shares else 0
 
     def held(self, sequence: Sequence) -> int:
         """Return how many first tokens of a prompt need no cells: what runs holds them, or is about to."""
@@ -107,10 +108,11 @@ class PrefixCache:
             self._drop_keeper(min(self._keepers, key=lambda slot: self._keepers[slot].last_used))
         return self._free.pop()
 
-    def advance(self, sequence: Sequence) -> bool:
+    def advance(self, sequence: Sequence, resting: Collection[Sequence] = ()) -> bool:
         """Let a sequence share what is computed beyond its path, and claim what nobody computes.
 
-        Returns whether it may compute; otherwise it waits for another's claim.
+        What no block holds it may go on with from one of the ``resting`` sequences. Returns whether it may compute;
+        otherwise it waits for another's claim.
         """
         if sequence.claimed or len(sequence.path) * BLOCK != sequence.num_computed:
             return True
@@ -118,7 +120,8 @@ class PrefixCache:
         for key in self._keys(sequence, len(sequence.path), self.borders(sequence)):
             child = block.children.get(key)
             if child is None:
-                self._claim(sequence, block)
+                if not self._resume(sequence, resting):
+                    self._claim(sequence, block)
                 return True
             if len(sequence.path) >= self._readable(sequence):
                 return True
@@ -126,6 +129,7 @@ class PrefixCache:
                 return False
             self._attach(sequence, child)
             block = child
+        self._resume(sequence, resting)
         return True
 
     def fork(self, sequence: Sequence, leader: Sequence) -> None:
@@ -141,13 +145,27 @@ class PrefixCache:
         For the last tokens of a prompt, that are no whole block: what is borrowed is not cached for others.
         """
         start = sequence.num_computed
-        end = start + _common(sequence.tokens, donor.tokens, start, sequence.num_prompt - _LEAST_TAIL)
+        end = start + _common(sequence.tokens, donor.tokens, start, sequence.num_prompt - LEAST_TAIL)
         if end - start < _LEAST_BORROWED:
             return True
         if donor.num_computed < end:
             return False
         self.changes.append(Copy(donor.slot, sequence.slot, start, end))
         sequence.num_computed = sequence.num_shared = end
+        return True
+
+    def _resume(self, sequence: Sequence, resting: Collection[Sequence]) -> bool:
+        """Share what a sequence that rests has beyond the same tokens, generated ones among them, down to the token."""
+        start, best, most = sequence.num_computed, None, _LEAST_BORROWED - 1
+        last = min(sequence.num_prompt - LEAST_TAIL, sequence.outputs_from)
+        for donor in resting if sequence.is_fresh else ():
+            if donor.tokens[:start] == sequence.tokens[:start]:
+                common = _common(sequence.tokens, donor.tokens, start, min(last, donor.num_computed))
+                best, most = (donor, common) if common > most else (best, most)
+        if best is None:
+            return False
+        self.changes.append(Copy(best.slot, sequence.slot, start, start + most))
+        sequence.num_computed = sequence.num_shared = start + most
         return True
 
     def may_borrow(self, sequence: Sequence) -> bool:
@@ -163,13 +181,17 @@ class PrefixCache:
             self._use(sequence, block)
             self.num_blocks += 1
 
-    def release(self, sequence: Sequence) -> None:
-        """Take the slot from a sequence that ends; its path stays cached."""
+    def unclaim(self, sequence: Sequence) -> None:
+        """Let others compute what a sequence that ends was to compute for all."""
         if sequence.claimed:
             first = sequence.claimed[0]
             assert first.parent is not None
             del first.parent.children[first.key]
             sequence.claimed = []
+
+    def release(self, sequence: Sequence) -> None:
+        """Take the slot from a sequence that ends; its path stays cached."""
+        self.unclaim(sequence)
         slot, sequence.slot = sequence.slot, -1
         now = next(self._clock)
         for block in sequence.path:

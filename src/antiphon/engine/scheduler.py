@@ -1,14 +1,19 @@
 """What the next step computes. Pure: no clock, no I/O, no C; its plans are carried out by the step loop.
 
-Every step decodes one token of every running sequence and spends the rest of its budget on prompts: half of it on the
-one that came first, half on the one with the least left, so that neither starves. While anything decodes, the
-budget for prompts is small, so that a long prompt does not stall running streams.
+There are two kinds of steps, that take turns while there is work for both (``shapes`` says why). A narrow one computes
+a token of every running text, and guesses after it where they are worth their cost. A wide one computes prompts: half
+of its budget goes to the prompt that came first, half to the one with the least left, so that neither starves. While
+anything decodes, the budget for prompts is small, so that a long prompt does not stall running streams.
 """
 
 from collections import deque
+from collections.abc import Iterable
 
-from antiphon.engine.prefix_cache import BLOCK, PrefixCache
-from antiphon.engine.sequence import Sequence, Slice, Step
+import msgspec
+
+from antiphon.engine.prefix_cache import BLOCK, LEAST_TAIL, PrefixCache
+from antiphon.engine.sequence import Remove, Sequence, Slice, Step
+from antiphon.engine.shapes import Shapes, plain
 
 
 class Scheduler:
@@ -28,15 +33,21 @@ class Scheduler:
         interleaved_size: int,
         most_cached: int | None = None,
         share: bool = True,
+        shapes: Shapes | None = None,
     ) -> None:
         self.cache = PrefixCache(slots, share=share)
         self.num_preempted = 0
+        self._shapes = plain(batch_size) if shapes is None else shapes
+        self._num_steps = 0
+        self._was_wide = False
         self._cells = cells
         self._most_cached = cells if most_cached is None else most_cached
         self._num_sequences = num_sequences
         self._batch_size = batch_size
         self._interleaved_size = min(interleaved_size, batch_size)
+        self._most_resting = slots // 4
         self._waiting: deque[Sequence] = deque()
+        self._resting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 
     @property
@@ -51,22 +62,30 @@ class Scheduler:
 
     @property
     def cells_used(self) -> int:
-        """Cells of running sequences and of the prefix cache."""
-        own = sum(sequence.num_computed - BLOCK * len(sequence.path) for sequence in self._running)
-        return self.cache.num_tokens + own
+        """Cells of running and resting sequences and of the prefix cache."""
+        return self.cache.num_tokens + _own(self._running) + _own(self._resting)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
         self._waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence, finished or cancelled; its prompt stays cached."""
+        """Forget a sequence, finished or cancelled; its prompt stays cached.
+
+        Beside others it rests instead, with all its tokens: a conversation that goes on while there is load need not
+        compute its last answer again.
+        """
         if sequence.slot < 0:
             self._waiting.remove(sequence)
+            return
+        self._running.remove(sequence)
+        if self._running and self.cache.shares:
+            self._rest(sequence)
         else:
-            self._running.remove(sequence)
             self.cache.release(sequence)
-            self.cache.evict(self.cache.num_evictable - self._most_cached)
+        while self._resting and (len(self._resting) > self._most_resting or _own(self._resting) > self._most_cached):
+            self.cache.release(self._resting.popleft())
+        self.cache.evict(self.cache.num_evictable + _own(self._resting) - self._most_cached)
 
     def plan(self) -> Step:
         """Return the next step; without slices, nothing can run."""
@@ -78,15 +97,32 @@ class Scheduler:
             self._preempt()
         changes = tuple(self.cache.changes)
         self.cache.changes.clear()
+        self._num_steps += 1
+        for piece in slices:
+            piece.sequence.last_step = self._num_steps
         return Step(changes, tuple(slices))
 
     def computed(self, step: Step) -> None:
         """Note that ``step`` has been decoded."""
         for piece in step.slices:
-            piece.sequence.num_computed = piece.start + piece.count
+            piece.sequence.num_computed = piece.end
             self.cache.computed(piece.sequence)
 
+    def settle(self, piece: Slice) -> tuple[int, Remove | None]:
+        """After the outputs of ``piece`` were used: return how many guesses were right, and what is to be dropped at once."""
+        sequence = piece.sequence
+        going_on = sequence.tokens[piece.end : piece.end + len(piece.draft)]
+        num_right = _common(piece.draft, going_on)
+        if sequence.slot < 0:
+            return num_right, None
+        sequence.num_computed = piece.end + num_right
+        wasted = piece.num_rows - piece.count - num_right
+        return num_right, Remove(sequence.slot, sequence.num_computed) if wasted else None
+
     def _admit(self) -> None:
+        if self._waiting and not self._running:
+            # What was computed under load may differ in its last bits from what is computed alone.
+            self._wake(len(self._resting))
         while self._waiting and len(self._running) < self._num_sequences:
             sequence = self._waiting[0]
             promised = sum(other.num_left + BLOCK for other in self._running)
@@ -97,9 +133,28 @@ class Scheduler:
             sequence.slot = self.cache.take_slot()
             self._running.append(sequence)
 
+    def _rest(self, sequence: Sequence) -> None:
+        """Keep a sequence's cells, and none of those that only hold a beginning of it."""
+        self.cache.unclaim(sequence)
+        for other in list(self._resting):
+            if sequence.tokens[: other.num_computed] == other.tokens[: other.num_computed]:
+                self._resting.remove(other)
+                self.cache.release(other)
+        self._resting.append(sequence)
+
+    def _wake(self, number: int) -> None:
+        """Release resting sequences, the oldest first."""
+        for _ in range(number):
+            self.cache.release(self._resting.popleft())
+
     def _fits(self, tokens: int) -> bool:
-        free = self._cells - self.cells_used
-        return tokens <= free or tokens <= free + self.cache.num_evictable
+        while True:
+            free = self._cells - self.cells_used
+            if tokens <= free or tokens <= free + self.cache.num_evictable:
+                return True
+            if not self._resting:
+                return False
+            self._wake(1)
 
     def _at_most(self, tokens: int) -> int:
         """Return how many of ``tokens`` there are cells for."""
@@ -107,33 +162,96 @@ class Scheduler:
 
     def _slices(self) -> list[Slice]:
         ready = [sequence for sequence in self._running if self._may_compute(sequence) and sequence.num_left]
-        decoding = [sequence for sequence in ready if sequence.is_decoding]
-        prompts = [sequence for sequence in ready if not sequence.is_decoding]
-        counts: dict[Sequence, int] = {}
-        room = self._batch_size
-        for sequence in decoding:
-            counts[sequence] = min(sequence.num_left, room)
-            room -= counts[sequence]
-        num_decoding = sum(counts.values())
+        narrow = [sequence for sequence in ready if not self._num_wide(sequence)]
+        wide = [sequence for sequence in ready if self._num_wide(sequence)]
+        num_decoding = sum(sequence.num_left for sequence in narrow if sequence.is_decoding)
+        num_decoding = min(num_decoding, self._shapes.most_rows)
         if not self._fits(num_decoding):
             return []
-        room = min(room, self._interleaved_size) if decoding else room
-        self._share_out(prompts, self._at_most(num_decoding + room) - num_decoding, counts)
-        self.cache.evict(sum(counts.values()) - (self._cells - self.cells_used))
-        return [_slice(sequence, count) for sequence, count in counts.items() if count]
+        first = bool(wide and not (narrow and self._was_wide))
+        for is_wide in (first, not first):
+            slices = self._wide(wide, num_decoding) if is_wide else self._narrow(narrow, num_decoding)
+            if slices:
+                self._was_wide = is_wide
+                self.cache.evict(sum(piece.num_rows for piece in slices) - (self._cells - self.cells_used))
+                return slices
+        return []
 
-    def _share_out(self, prompts: list[Sequence], room: int, counts: dict[Sequence, int]) -> None:
-        """Give the oldest prompt half of ``room``, the shortest the other half, and what is left in order of arrival."""
+    def _num_wide(self, sequence: Sequence) -> int:
+        """Return how many tokens of a prompt are still to be computed in wide steps.
+
+        A prompt's end behind its last whole block always goes the same way, whether the blocks came from the cache or not.
+        """
+        left = sequence.num_prompt - sequence.num_computed
+        if sequence.is_decoding:
+            return 0
+        if left < BLOCK:
+            at_border = sequence.num_computed % BLOCK == 0
+            return left if at_border and left >= self._shapes.least_tiled else 0
+        tail = (sequence.num_prompt - LEAST_TAIL) % BLOCK + LEAST_TAIL
+        return left if tail >= self._shapes.least_tiled else left - tail
+
+    def _narrow(self, sequences: list[Sequence], num_decoding: int) -> list[Slice]:
+        """Cut a step of single tokens; those that were not in the last ones come first."""
+        room = self._shapes.most_rows
+        counts: dict[Sequence, int] = {}
+        needed = num_decoding
+        for sequence in sorted(sequences, key=lambda sequence: sequence.last_step):
+            count = min(sequence.num_left, room)
+            needed += 0 if sequence.is_decoding else count
+            if count and (sequence.is_decoding or self._fits(needed)):
+                counts[sequence] = count
+                room -= count
+        rows = sum(counts.values())
+        slices: list[Slice] = []
+        free = self._at_most(rows + room) - rows
+        for sequence, count in counts.items():
+            draft = self._draft(sequence, count, rows)[:free]
+            free -= len(draft)
+            outputs = _num_outputs(sequence, sequence.num_computed, sequence.num_computed + count)
+            slices.append(Slice(sequence, sequence.num_computed, count, outputs + len(draft), draft))
+        return slices
+
+    def _draft(self, sequence: Sequence, count: int, rows: int) -> tuple[int, ...]:
+        """Return the guesses that are worth their rows; at least one where a row would otherwise be alone."""
+        if count < sequence.num_left:
+            return ()
+        least = int(self._shapes.fills_up and rows == 1)
+        most = min(len(sequence.draft), max(least, sequence.max_length - len(sequence.tokens) - 1))
+        number, odds = 0, sequence.draft_odds
+        while number < most and (number < least or self._shapes.is_worth(odds, rows)):
+            number, odds = number + 1, odds * sequence.draft_odds
+        return tuple(sequence.draft[:number])
+
+    def _wide(self, prompts: list[Sequence], num_decoding: int) -> list[Slice]:
+        """Cut a step of prompts: the shortest gets half of the room, the others what is left in order of arrival."""
         if not prompts:
-            return
-        shortest = min(prompts, key=lambda sequence: sequence.num_left)
+            return []
+        room = self._interleaved_size if num_decoding else self._batch_size
+        room = self._at_most(num_decoding + room) - num_decoding
+        counts: dict[Sequence, int] = {}
+        shortest = min(prompts, key=self._num_wide)
         if shortest is not prompts[0]:
-            counts[shortest] = _whole(shortest, 0, room // 2)
+            counts[shortest] = self._cut(shortest, 0, room // 2)
             room -= counts[shortest]
         for sequence in prompts:
-            more = _whole(sequence, counts.get(sequence, 0), room)
+            more = self._cut(sequence, counts.get(sequence, 0), room)
             counts[sequence] = counts.get(sequence, 0) + more
             room -= more
+        slices = [_slice(sequence, count) for sequence, count in counts.items() if count]
+        missing = self._shapes.tile - sum(counts.values())
+        if slices and missing > 0 and self._shapes.fills_up:
+            padding = min(missing, room)
+            slices[-1] = msgspec.structs.replace(slices[-1], padding=max(0, padding))
+        return slices
+
+    def _cut(self, sequence: Sequence, given: int, room: int) -> int:
+        """Return how many more tokens to compute: whole tiles, and never so few left that they would fill none."""
+        left, tile = self._num_wide(sequence) - given, self._shapes.tile
+        if left <= room:
+            return left
+        count = room // tile * tile
+        return count - tile if left - count < tile < count else count
 
     def _may_compute(self, sequence: Sequence) -> bool:
         leader = sequence.leader
@@ -142,7 +260,7 @@ class Scheduler:
                 return False
             self.cache.fork(sequence, leader)
         sequence.leader = None
-        return self.cache.advance(sequence) and self._may_go_on(sequence)
+        return self.cache.advance(sequence, self._resting) and self._may_go_on(sequence)
 
     def _may_go_on(self, sequence: Sequence) -> bool:
         """Borrow the rest of a prompt from an older sequence. False: that one is still to compute it."""
@@ -164,18 +282,19 @@ class Scheduler:
         self.num_preempted += 1
 
 
+def _own(sequences: Iterable[Sequence]) -> int:
+    """Return the cells that sequences hold beside the blocks of the prefix cache."""
+    return sum(sequence.num_computed - BLOCK * len(sequence.path) for sequence in sequences)
+
+
 def _slice(sequence: Sequence, count: int) -> Slice:
     start = sequence.num_computed
     return Slice(sequence, start, count, _num_outputs(sequence, start, start + count))
 
 
-def _whole(sequence: Sequence, given: int, room: int) -> int:
-    """Return how many more tokens to compute: never so that a single token would be, or would be left, for one step."""
-    left = sequence.num_left - given
-    count = min(left, room)
-    if left - count == 1:
-        count -= 1
-    return 0 if count < 2 and left > 1 and not given else count  # noqa: PLR2004 - see above
+def _common(first: tuple[int, ...], second: list[int]) -> int:
+    differing = (at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    return next(differing, min(len(first), len(second)))
 
 
 def _num_outputs(sequence: Sequence, start: int, end: int) -> int:

@@ -16,12 +16,13 @@ class Sequence:
     The scheduler sets ``slot`` (the sequence id in the KV cache, -1 without one) and ``num_computed``; the task that
     owns the sequence appends to ``tokens`` after each output. Logits are wanted of the last token, and of all prompt
     tokens from ``outputs_from`` on. ``num_shared`` prompt tokens came from the cache when the sequence first ran.
-    ``leader`` is a sequence with the same prompt whose computation this one waits for.
+    ``leader`` is a sequence with the same prompt whose computation this one waits for. ``draft`` is the task's guess at
+    what follows ``tokens``; each token of it is right with probability ``draft_odds`` if those before it are.
     """
 
     __slots__ = (
-        "claimed", "is_fresh", "leader", "max_length", "num_computed", "num_prompt", "num_shared", "outputs_from", "path",
-        "slot", "tokens",
+        "claimed", "draft", "draft_odds", "is_fresh", "last_step", "leader", "max_length", "num_computed", "num_prompt",
+        "num_shared", "outputs_from", "path", "slot", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -36,6 +37,9 @@ class Sequence:
         self.num_shared = 0
         self.is_fresh = True
         self.slot = -1
+        self.draft: list[int] = []
+        self.draft_odds = 0.0
+        self.last_step = 0
         self.path: list[Block] = []
         """Blocks of the prefix cache that hold the first tokens, from the root on."""
         self.claimed: list[Block] = []
@@ -69,12 +73,27 @@ class Remove(msgspec.Struct, frozen=True, gc=False):
 
 
 class Slice(msgspec.Struct, frozen=True, gc=False):
-    """Compute ``count`` tokens of ``sequence`` from position ``start``; the last ``num_outputs`` yield logits."""
+    """Compute ``count`` tokens of ``sequence`` from position ``start``, and after them the guessed tokens of ``draft``.
+
+    The last ``num_outputs`` of both yield logits. ``padding`` more tokens, of no meaning, only widen the batch.
+    """
 
     sequence: Sequence
     start: int
     count: int
     num_outputs: int
+    draft: tuple[int, ...] = ()
+    padding: int = 0
+
+    @property
+    def end(self) -> int:
+        """The position after the sequence's own tokens."""
+        return self.start + self.count
+
+    @property
+    def num_rows(self) -> int:
+        """Tokens in the batch, of any kind."""
+        return self.count + len(self.draft) + self.padding
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -86,4 +105,4 @@ class Step(msgspec.Struct, frozen=True):
     @property
     def num_tokens(self) -> int:
         """Tokens in the batch."""
-        return sum(piece.count for piece in self.slices)
+        return sum(piece.num_rows for piece in self.slices)

@@ -7,16 +7,17 @@ from typing import Literal
 
 import msgspec
 
-from antiphon.engine import layout
+from antiphon.engine import layout, shapes
 from antiphon.engine.constraint import Constraint, GrammarCompiler, GrammarError
 from antiphon.engine.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.errors import EngineStartFailed
-from antiphon.engine.llama import MAX_SEQUENCE_IDS, Context, ContextSettings, LlamaError, Model
+from antiphon.engine.llama import MAX_SEQUENCE_IDS, Context, ContextSettings, LlamaError, Model, has_gpu
 from antiphon.engine.loop import CancelTask, Emit, StepLoop
 from antiphon.engine.machine import free_memory
 from antiphon.engine.messages import Answer, Embed, Failed, Generate, ModelInfo, Request, Score, Tokenize, Tokenized
 from antiphon.engine.scheduler import Scheduler
 from antiphon.engine.settings import EngineSettings
+from antiphon.engine.shapes import Shapes
 from antiphon.engine.sizing import Machine, choose
 from antiphon.engine.tasks import Generation, Scoring, Task
 from antiphon.engine.vocabulary import PromptError
@@ -93,10 +94,27 @@ class ModelService:
             batch_size=self._sizes.batch_size,
             interleaved_size=_INTERLEAVED_SIZE,
             most_cached=self._sizes.cached_tokens,
-            share=self._settings.prefix_cache and not (self._model.facts.has_state or self._model.has_sliding_window),
+            share=self._settings.prefix_cache and self._may_drop_tokens,
+            shapes=self._shapes(),
         )
         can_roll_back = not self._model.facts.has_state
         return StepLoop(self._context, scheduler, emit, mask_s=self._grammars.mask_s, can_roll_back=can_roll_back)
+
+    @property
+    def _may_drop_tokens(self) -> bool:
+        """Whether the end of a sequence can be taken out of the memory again: sharing and guessing need it."""
+        return not (self._model.facts.has_state or self._model.has_sliding_window)
+
+    def _shapes(self) -> Shapes:
+        sizes, settings = self._sizes, self._settings
+        if not self._may_drop_tokens:
+            return shapes.free(sizes.batch_size)
+        # The kernels that shapes.tiled is about: flash attention on a CPU over keys and values of one plain type.
+        types = {settings.kv_type_k, settings.kv_type_v}
+        on_gpu = settings.gpu_layers != 0 and has_gpu()
+        if sizes.flash_attention and not on_gpu and types in ({"f16"}, {"f32"}):
+            return shapes.tiled(sizes.batch_size, attention_weight=self._model.facts.attention_weight)
+        return shapes.plain(sizes.batch_size)
 
     def prepare(self, connection: int, request: Request) -> Task | EmbeddingTask | Answer:
         """Check and tokenise one request."""
@@ -168,7 +186,16 @@ class ModelService:
         if request.logprobs is not None and not 0 <= request.logprobs <= self._model.vocabulary.size:
             raise Refused("invalid", f"logprobs {request.logprobs} is not a number of alternatives")
         constraint = None if request.grammar is None else self._compile(request.grammar)
-        return Generation(key, request, prompt, max_tokens, self._model.vocabulary, constraint=constraint)
+        draft_tokens = self._settings.draft_tokens if self._may_drop_tokens else 0
+        return Generation(
+            key,
+            request,
+            prompt,
+            max_tokens,
+            self._model.vocabulary,
+            constraint=constraint,
+            draft_tokens=draft_tokens,
+        )
 
     def _compile(self, grammar: str) -> Constraint:
         try:

@@ -41,15 +41,16 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     kv_type_v: KvType = "f16"
     """Type of cached values; a quantised type needs flash attention."""
     flash_attention: bool | None = None
-    """None: off for generation, where the plain path is faster on shared prefixes and independent of batch shapes, but
-    for a quantised value cache, which needs it; on for embedding."""
+    """None: on. Off is up to a sixth faster where many texts share one long prefix and little else is in the cache."""
     layout: Layout = "auto"
     """How weights are laid out in memory. ``auto``: a file whose type has slow kernels is converted once, if that is
     measured to be faster and as good; ``as-is``: the file as it came; otherwise that type, whatever it costs."""
     cache_directory: Path | None = None
     """Where converted copies are kept. None: ``auto`` serves the file as it came."""
     cached_tokens: int | None = None
-    """Prompt tokens that the prefix cache keeps while nothing runs on them. None: 4096; all cells with flash attention."""
+    """Prompt tokens that the prefix cache keeps while nothing runs on them. None: as many as slow a step by a fifth or so."""
+    draft_tokens: int = 8
+    """Most tokens guessed ahead of a text from what it and its prompt said before, to be checked in one step. 0: none."""
     max_queue: int = 256
     """Requests that may wait; the next one is refused at once."""
     prefix_cache: bool = True
@@ -80,6 +81,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ConfigError(
                 f"engine setting num_sequences must be at most {MAX_SEQUENCES}, got {self.num_sequences!r}"
             )
+        if not 0 <= self.draft_tokens <= MAX_DRAFT:
+            raise ConfigError(f"engine setting draft_tokens must be from 0 to {MAX_DRAFT}, got {self.draft_tokens!r}")
         if self.layout not in {"auto", "as-is"} and self.cache_directory is None:
             raise ConfigError(f"engine setting layout {self.layout!r} needs cache_directory, where the copy is kept")
         for name in ("step_timeout_s", "heartbeat_timeout_s", "start_timeout_s"):
@@ -87,6 +90,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 raise ConfigError(f"engine setting {name} must be above 0, got {getattr(self, name)!r}")
 
 
+MAX_DRAFT = 32
 MAX_SEQUENCES = 128
 """Half of the sequence ids of a llama.cpp context; the other half hold the prefix cache."""
 

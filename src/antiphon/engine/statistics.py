@@ -28,8 +28,9 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     ``cells_used`` counts KV cells held by running requests and by the prefix cache, ``cached_tokens`` those that the
     prefix cache could give back at once. ``prompt_tokens`` were asked for, of which ``prompt_tokens_shared`` came from
-    the cache: their ratio is the hit rate. Rates are of the time that steps took, over the last seconds. ``mask_s`` is
-    what it took to find the tokens that a grammar allows next, once for each that was drawn under one.
+    the cache: their ratio is the hit rate. ``drafted_tokens`` were guessed, of which ``accepted_tokens`` were right. Rates
+    are of the time that steps took, over the last seconds. ``mask_s`` is what it took to find the tokens that a grammar
+    allows next, once for each that was drawn under one.
     """
 
     running: int = 0
@@ -41,6 +42,8 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens_shared: int = 0
     prefill_tokens: int = 0
     decode_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     prefill_tokens_per_s: float = 0.0
     decode_tokens_per_s: float = 0.0
     requests: int = 0

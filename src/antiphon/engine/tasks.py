@@ -7,9 +7,10 @@ from typing import Literal
 
 from antiphon.engine.constraint import Constraint
 from antiphon.engine.detokeniser import Detokeniser
+from antiphon.engine.drafter import Drafter
 from antiphon.engine.messages import Answer, Delta, Finished, Generate, Score, Scored, Started, Token
 from antiphon.engine.sampler import Logits, Sampler, describe, log_probabilities
-from antiphon.engine.sequence import Sequence
+from antiphon.engine.sequence import Sequence, Slice
 from antiphon.engine.vocabulary import Vocabulary
 
 Key = tuple[int, int]
@@ -26,8 +27,8 @@ class Task(ABC):
         self.sequences: list[Sequence] = []
 
     @abstractmethod
-    def take(self, sequence: Sequence, start: int, rows: Logits) -> Iterator[Answer]:
-        """Use the logits of positions from ``start`` on, extend the sequence or drop it from ``sequences``."""
+    def take(self, piece: Slice, rows: Logits) -> Iterator[Answer]:
+        """Use the logits of the last positions of ``piece``, extend its sequence or drop it from ``sequences``."""
 
 
 class Choice:
@@ -42,6 +43,7 @@ class Choice:
         vocabulary: Vocabulary,
         *,
         constraint: Constraint | None,
+        draft_tokens: int,
     ) -> None:
         self.sequence = Sequence(list(prompt), len(prompt) + max_tokens, 0 if request.echo_logprobs else None)
         self._request = request
@@ -56,9 +58,32 @@ class Choice:
         self._num_tokens = 0
         self._is_finished = False
         self._pending: list[Token] = []
+        self._drafter = Drafter(self.sequence.tokens, draft_tokens) if draft_tokens else None
+        if self._drafter is not None:
+            self.sequence.draft, self.sequence.draft_odds = self._drafter.propose()
 
-    def advance(self, logits: Logits) -> Iterator[Delta | Finished]:
-        """Draw the next token."""
+    def advance(self, draft: tuple[int, ...], rows: Logits) -> Iterator[Delta | Finished]:
+        """Draw the next token from the first of ``rows``, and go on with those of guessed tokens that the text took."""
+        tokens = self.sequence.tokens
+        first = len(tokens) - 1
+        num_right = 0
+        for position, row in enumerate(rows, first):
+            num_right = position - first
+            if num_right and (position >= len(tokens) or tokens[position] != draft[num_right - 1]):
+                num_right -= 1
+                break
+            if position == len(tokens) - 1:
+                yield from self._draw(row)
+                if self._is_finished:
+                    return
+        self._guess(len(draft), num_right)
+
+    def _guess(self, num_tried: int, num_right: int) -> None:
+        if self._drafter is not None:
+            self._drafter.learn(num_tried, num_right)
+            self.sequence.draft, self.sequence.draft_odds = self._drafter.propose()
+
+    def _draw(self, logits: Logits) -> Iterator[Delta | Finished]:
         if self._max_tokens == 0:
             yield from self._end("length")
             return
@@ -128,12 +153,21 @@ class Generation(Task):
         vocabulary: Vocabulary,
         *,
         constraint: Constraint | None,
+        draft_tokens: int = 0,
     ) -> None:
         super().__init__(key, request.deadline_s)
         self._request = request
         self._vocabulary = vocabulary
         choices = [
-            Choice(request, index, prompt, max_tokens, vocabulary, constraint=constraint and constraint.copy())
+            Choice(
+                request,
+                index,
+                prompt,
+                max_tokens,
+                vocabulary,
+                constraint=constraint and constraint.copy(),
+                draft_tokens=draft_tokens,
+            )
             for index in range(request.n)
         ]
         self._choices = {id(choice.sequence): choice for choice in choices}
@@ -143,19 +177,19 @@ class Generation(Task):
         self._echo = [Token(prompt[0], vocabulary.data[prompt[0]])] if request.echo_logprobs else []
         self._is_started = False
 
-    def take(self, sequence: Sequence, start: int, rows: Logits) -> Iterator[Answer]:
-        """Collect the prompt's log-probabilities if asked for, then draw from the last row."""
-        choice = self._choices[id(sequence)]
+    def take(self, piece: Slice, rows: Logits) -> Iterator[Answer]:
+        """Collect the prompt's log-probabilities if asked for, then draw from the last rows."""
+        sequence, num_drawn = piece.sequence, 1 + len(piece.draft)
         if not self._is_started:
             if self._request.echo_logprobs and sequence is self.sequences[0]:
-                self._collect(sequence, start, rows)
-            if start + len(rows) < sequence.num_prompt:
+                self._collect(sequence, piece.end - len(rows) + len(piece.draft), rows)
+            if piece.end < sequence.num_prompt:
                 return
             self._is_started = True
             yield Started(self._request.id, sequence.num_prompt, sequence.num_shared, tuple(self._echo))
-        if start + len(rows) < sequence.num_prompt:
+        if piece.end < sequence.num_prompt:
             return
-        for answer in choice.advance(rows[-1]):
+        for answer in self._choices[id(sequence)].advance(piece.draft, rows[-num_drawn:]):
             yield answer
             if isinstance(answer, Finished):
                 self.sequences.remove(sequence)
@@ -182,13 +216,14 @@ class Scoring(Task):
             self._order[id(sequence)] = index
             self.sequences.append(sequence)
 
-    def take(self, sequence: Sequence, start: int, rows: Logits) -> Iterator[Answer]:
+    def take(self, piece: Slice, rows: Logits) -> Iterator[Answer]:
         """Add the log-probabilities of the tokens that follow each row's position."""
+        sequence = piece.sequence
         index = self._order[id(sequence)]
-        for position, row in enumerate(rows, start + 1):
+        for position, row in enumerate(rows, piece.end - len(rows) + 1):
             if position < len(sequence.tokens):
                 self._sums[index] += float(log_probabilities(row)[sequence.tokens[position]])
-        if start + len(rows) == len(sequence.tokens):
+        if piece.end == len(sequence.tokens):
             self.sequences.remove(sequence)
         if not self.sequences:
             yield Scored(self._id, tuple(self._sums), self._lengths)

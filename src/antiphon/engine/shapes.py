@@ -1,0 +1,59 @@
+"""How tokens are grouped into batches, so that what is computed for one does not depend on what else runs.
+
+llama.cpp chooses its CPU kernels by the shape of a batch, and each kernel rounds in its own way. Within one kernel a
+row's result is the same whatever the other rows are. So prompts are always computed by one kernel and single tokens by
+another: docs/engine.md has the measurements.
+"""
+
+import msgspec
+
+TILE = 64
+"""Rows from which llama.cpp's CPU flash attention goes over keys in tiles instead of one by one."""
+_FIXED_COST = 7.0
+_ATTENTION_COST = 1.95
+"""What attention to 1,000 tokens costs, in products with all weights, for a model with one head per million parameters."""
+
+
+class Shapes(msgspec.Struct, frozen=True, kw_only=True):
+    """The two kinds of steps.
+
+    A *wide* step computes prompts and has at least ``tile`` rows, filled up with padding if it must. A *narrow* one
+    computes single tokens of running texts and has at most ``most_rows``, and two if ``fills_up``. What is left of a prompt
+    behind its last whole block is computed widely from ``least_tiled`` tokens on, otherwise narrowly.
+    """
+
+    tile: int
+    least_tiled: int
+    most_rows: int
+    fills_up: bool
+
+    def is_worth(self, odds: float, rows: int) -> bool:
+        """Whether a guess that is right with probability ``odds`` pays for its row, beside ``rows`` other ones.
+
+        A step costs about as much as ``rows`` and seven more: weights are read once, whatever the batch.
+        """
+        return odds >= rows / (rows + _FIXED_COST)
+
+
+def tiled(batch_size: int, *, attention_weight: float) -> Shapes:
+    """Return shapes for flash attention on a CPU.
+
+    Args:
+        batch_size: most tokens of a step.
+        attention_weight: heads of all layers, per million parameters. Where attention is cheap beside the weights,
+            short ends of prompts are not worth the padding.
+    """
+    if batch_size < TILE:
+        return plain(batch_size)
+    share = 1 / (1 + attention_weight * _ATTENTION_COST)
+    return Shapes(tile=TILE, least_tiled=max(2, round(TILE * share)), most_rows=TILE - 1, fills_up=True)
+
+
+def plain(batch_size: int) -> Shapes:
+    """Return shapes for kernels that only tell one row from several."""
+    return Shapes(tile=2, least_tiled=2, most_rows=batch_size, fills_up=True)
+
+
+def free(batch_size: int) -> Shapes:
+    """Return shapes without any rule: for a memory that cannot drop tokens again, as of recurrent models."""
+    return Shapes(tile=1, least_tiled=1, most_rows=batch_size, fills_up=False)
