@@ -51,10 +51,17 @@ def test_keeps_the_file_where_nothing_is_worth_it(
     assert not list(tmp_path.glob("*.gguf"))
 
 
+def test_an_embedding_model_in_a_plain_type_is_measured_too(embedding_model: Path, tmp_path: Path) -> None:
+    """A copy of an f16 file is served only if it was measured to be faster, with vectors of nearly the same direction."""
+    served = serve(embedding_model, tmp_path)
+    assert "1 - cosine 0.000" in served.reason
+    assert (served.path == embedding_model) is (served.type == "as-is")
+
+
 def test_as_is_touches_nothing(chat_model: Path, embedding_model: Path, tmp_path: Path) -> None:
-    """With as-is, or for a type with fast kernels, the file itself is served."""
+    """With as-is, or without a folder for copies, the file itself is served."""
     assert serve(chat_model, tmp_path, layout="as-is").path == chat_model
-    assert serve(embedding_model, tmp_path).path == embedding_model
+    assert layouts.prepare(EngineSettings(model_path=embedding_model)).path == embedding_model
     with pytest.raises(ConfigError, match="cache_directory"):
         EngineSettings(model_path=chat_model, layout="bf16")
 

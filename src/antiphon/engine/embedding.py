@@ -128,10 +128,11 @@ class EmbeddingLoop:
 
     def _deliver(self, packed: list[tuple[EmbeddingTask, int]]) -> None:
         done: list[EmbeddingTask] = []
-        for sequence, (task, index) in enumerate(packed):
-            vector = self._context.embedding(sequence)
-            unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
-            task.vectors[index] = unit.astype("<f4").tobytes()
+        vectors = self._context.embeddings(len(packed))
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+        units = (vectors / np.maximum(lengths, 1e-12)[:, None]).astype("<f4")
+        for unit, (task, index) in zip(units, packed, strict=True):
+            task.vectors[index] = unit.tobytes()
             task.num_missing -= 1
             if not task.num_missing:
                 done.append(task)

@@ -1,8 +1,10 @@
 """Which copy of a model file is served: as it came, or converted once to a type that this processor computes faster.
 
-Some quantised types have no fast kernels in llama.cpp. ``auto`` tries the near-lossless types for a file of such a type
-and takes the fastest by processor time, if it is at least ``WORTH`` times as fast as the file and its mean KL divergence
-from it is at most ``MOST_DIVERGENCE`` nats per token. Copies and measurements are kept in ``cache_directory``.
+Some quantised types have no fast kernels in llama.cpp, and many processors multiply bf16 faster than f16. ``auto`` tries
+the near-lossless types for a file of such a type and takes the fastest by processor time, if it is at least ``WORTH``
+times as fast as the file (``WORTH_EMBEDDING`` for an embedding model) and close enough to it: a mean KL divergence of at
+most ``MOST_DIVERGENCE`` nats per token, or vectors at most ``MOST_DISTANCE`` away. Copies and measurements are kept in
+``cache_directory``.
 """
 
 import hashlib
@@ -21,11 +23,16 @@ from antiphon.engine.quantise import Measurement
 from antiphon.engine.settings import EngineSettings
 
 WORTH: Final = 1.2
+WORTH_EMBEDDING: Final = 1.1
+"""Less, as the copy of a plain type is no larger."""
 MOST_DIVERGENCE: Final = 0.01
+MOST_DISTANCE: Final = 0.001
+"""1 - cosine, of an embedding model's vectors."""
 _MOST_BYTES: Final = 1_000_000_000
 """Larger files stay as they are: their copies would take long to make, and much memory."""
 _SLOW_TYPES: Final = {"3": "Q4_1", "8": "Q5_0", "9": "Q5_1"}
 """llama.cpp's numbers of file types."""
+_PLAIN_TYPES: Final = {"0": "F32", "1": "F16"}
 _CANDIDATES: Final = ("bf16", "q8_0")
 
 
@@ -64,10 +71,12 @@ def prepare(settings: EngineSettings) -> Served:
 
 def _why_not(source: Path) -> str:
     try:
-        metadata = Model(source, vocabulary_only=True).metadata
+        model = Model(source, vocabulary_only=True)
     except LlamaError:
         return "the file cannot be read"
-    if metadata.get("general.file_type") not in _SLOW_TYPES:
+    # A plain type is only worth a second look where all the time goes into products of large batches.
+    slow_types = _SLOW_TYPES | (_PLAIN_TYPES if model.is_embedding else {})
+    if model.metadata.get("general.file_type") not in slow_types:
         return "the file's type has fast kernels, or is not known"
     if source.stat().st_size > _MOST_BYTES:
         return f"files above {_MOST_BYTES} bytes are not converted"
@@ -89,15 +98,17 @@ def _decide(source: Path, directory: Path) -> _Record:
     best = _Record("as-is", "")
     words: list[str] = []
     original = _measure(source, source)
-    limit = original.cpu_s / WORTH
+    limit = original.cpu_s / (WORTH_EMBEDDING if original.is_embedding else WORTH)
     for file_type in _CANDIDATES:
         copy = _copy(source, directory, file_type)
         measured = _measure(copy, source)
+        loss = "1 - cosine {:.5f}" if measured.is_embedding else "KL divergence {:.4f} nats"
         words.append(
             f"{file_type}: {original.cpu_s / measured.cpu_s:.1f} times as fast, {measured.size_bytes / 1e6:.0f} MB "
-            f"instead of {original.size_bytes / 1e6:.0f}, KL divergence {measured.divergence:.4f} nats"
+            f"instead of {original.size_bytes / 1e6:.0f}, {loss.format(measured.divergence)}"
         )
-        if measured.cpu_s < limit and measured.divergence <= MOST_DIVERGENCE:
+        most = MOST_DISTANCE if measured.is_embedding else MOST_DIVERGENCE
+        if measured.cpu_s < limit and measured.divergence <= most:
             best, limit = _Record(file_type, ""), measured.cpu_s
     for file_type in _CANDIDATES:
         if file_type != best.type:

@@ -184,9 +184,12 @@ class Context:
         """Return a view of shape (outputs, vocabulary); it changes with the next decode."""
         return _array(c.llama_get_logits(self._handle), (self._rows, self._model.vocabulary.size))
 
-    def embedding(self, sequence: int) -> NDArray[np.float32]:
-        """Return the pooled vector of ``sequence`` in the last batch, not normalised, as a view."""
-        return _array(c.llama_get_embeddings_seq(self._handle, sequence), (self._model.embedding_size,))
+    def embeddings(self, count: int) -> NDArray[np.float32]:
+        """Return the pooled vectors of sequences 0 to ``count`` - 1 in the last batch, not normalised, as rows of a copy."""
+        rows = np.empty((count, self._model.embedding_size), np.float32)
+        for sequence, address in enumerate(range(rows.ctypes.data, rows.ctypes.data + rows.nbytes, rows.strides[0])):
+            ctypes.memmove(address, c.llama_get_embeddings_seq(self._handle, sequence), rows.strides[0])
+        return rows
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
         """Let ``target`` share the cells of ``source`` at positions ``start <= p < end``."""

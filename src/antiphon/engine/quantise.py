@@ -1,7 +1,7 @@
 """Converts a model file and measures files, each in a process that ends: ``python -m antiphon.engine.quantise``.
 
-``convert SOURCE TARGET TYPE`` writes a copy; ``measure FILE REFERENCE`` prints a ``Measurement`` of FILE as JSON, the
-divergence being from REFERENCE.
+``convert SOURCE TARGET TYPE`` writes a copy; ``measure FILE REFERENCE`` prints a ``Measurement`` of FILE as JSON, beside
+REFERENCE.
 """
 
 import os
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.engine.llama import Context, ContextSettings, LlamaError, Model, quantise
+from antiphon.engine.messages import Text
 from antiphon.engine.sampler import log_probabilities
 
 SAMPLE = """\
@@ -36,27 +37,65 @@ _NUM_STEPS = 12
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """Processor seconds of one core for a fixed piece of work, and the mean KL divergence per token in nats."""
+    """Processor seconds of one core for a fixed piece of work, and how far the outputs are from the reference's.
+
+    ``divergence`` is the mean KL divergence per token in nats; of an embedding model, the largest 1 - cosine.
+    """
 
     cpu_s: float
     divergence: float
     size_bytes: int
+    is_embedding: bool = False
 
 
 def measure(path: Path, reference: Path) -> Measurement:
     """Measure ``path``: a prompt of the sample's length, and steps that decode eight texts after it.
 
+    Of an embedding model: the sample's lines, packed into one batch.
+
     Raises:
         LlamaError: a file cannot be loaded.
     """
-    rows, cpu_s = _run(path)
-    wanted, _ = (rows, 0.0) if path == reference else _run(reference)
-    divergence = float((np.exp(wanted) * (wanted - rows)).sum(axis=1).mean())
-    return Measurement(cpu_s, divergence, path.stat().st_size)
-
-
-def _run(path: Path) -> tuple[NDArray[np.float64], float]:
     model = Model(path)
+    run = _embed if model.is_embedding else _generate
+    rows, cpu_s = run(model)
+    wanted, _ = (rows, 0.0) if path == reference else run(Model(reference))
+    if model.is_embedding:
+        divergence = 1 - float((wanted * rows).sum(axis=1).min())
+    else:
+        divergence = float((np.exp(wanted) * (wanted - rows)).sum(axis=1).mean())
+    return Measurement(cpu_s, divergence, path.stat().st_size, model.is_embedding)
+
+
+def _embed(model: Model) -> tuple[NDArray[np.float64], float]:
+    """Return the unit vectors of the sample's lines, and the processor seconds for computing them several times."""
+    lines = [model.vocabulary.encode((Text(line),), whole=True) for line in SAMPLE.splitlines() if line]
+    # llama.cpp wants a batch that can be divided among the sequences.
+    size = -(-sum(map(len, lines)) // len(lines)) * len(lines)
+    settings = ContextSettings(
+        cells=size,
+        batch_size=size,
+        micro_batch_size=size,
+        num_sequences=len(lines),
+        threads=1,
+        batch_threads=1,
+        flash_attention=True,
+        embeddings=True,
+    )
+    context = Context(model, settings)
+    for row, ids in enumerate(lines):
+        context.batch.add(row, 0, ids, len(ids))
+    context.decode()
+    started = time.process_time()
+    for _ in range(_NUM_STEPS):
+        context.clear()
+        context.decode()
+    cpu_s = time.process_time() - started
+    rows = context.embeddings(len(lines)).astype(np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), cpu_s
+
+
+def _generate(model: Model) -> tuple[NDArray[np.float64], float]:
     ids = model.vocabulary.tokenize(SAMPLE)
     settings = ContextSettings(
         cells=2 * len(ids) + _ROWS * _NUM_STEPS,
@@ -65,6 +104,7 @@ def _run(path: Path) -> tuple[NDArray[np.float64], float]:
         num_sequences=_ROWS,
         threads=1,
         batch_threads=1,
+        flash_attention=True,
     )
     context = Context(model, settings)
     context.batch.add(0, 0, ids, len(ids))

@@ -49,7 +49,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Where converted copies are kept. None: ``auto`` serves the file as it came."""
     cached_tokens: int | None = None
     """Prompt tokens that the prefix cache keeps while nothing runs on them. None: as many as slow a step by a fifth or so."""
-    draft_tokens: int = 8
+    draft_tokens: int = 12
     """Most tokens guessed ahead of a text from what it and its prompt said before, to be checked in one step. 0: none."""
     max_queue: int = 256
     """Requests that may wait; the next one is refused at once."""
