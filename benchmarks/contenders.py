@@ -68,7 +68,9 @@ class Antiphon:
         shutil.rmtree(home, ignore_errors=True)  # keys and usage of an earlier bench
         home.mkdir(parents=True)
         settings = home / "bench.toml"
-        common = f"threads = {threads}\nbatch_threads = {threads}\ncache_directory = '{self._folder / 'layouts'}'\n"
+        common = f"cache_directory = '{self._folder / 'layouts'}'\n"
+        if threads != os.cpu_count():  # left out, it is the same number and gives way to busy neighbours
+            common += f"threads = {threads}\nbatch_threads = {threads}\n"
         settings.write_text(f"[engine]\ncache_size = {_CELLS}\n{common}[embedding_engine]\n{common}")
         command = [sys.executable, "-m", "antiphon", "serve", "--port", str(port), "--config", str(settings)]
         command += ["--model", chat, "--embedding-model", embedding, *self._options]

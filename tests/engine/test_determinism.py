@@ -56,3 +56,17 @@ async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_mo
         assert (await run(alone, longer))[1:] == shared[1:]
     finally:
         await alone.aclose()
+
+
+async def test_guesses_change_nothing_but_the_time(engine: Engine, chat_model: Path) -> None:
+    """With up to twelve guesses a step or with one, tokens and log-probabilities are the same, bit by bit."""
+    carefully = Engine(EngineSettings(model_path=chat_model, context_size=2048, draft_tokens=1))
+    await carefully.start()
+    try:
+        for sampling in (Sampling(temperature=0), Sampling(temperature=0.8, seed=7)):
+            request = Generate(id=0, prompt=prompt_of(STORY * 6), max_tokens=60, logprobs=0, sampling=sampling)
+            assert (await run(carefully, request))[1:] == (await run(engine, request))[1:]
+    finally:
+        await carefully.aclose()
+    statistics = engine.statistics()
+    assert statistics.drafted_tokens >= statistics.accepted_tokens

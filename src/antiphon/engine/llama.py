@@ -176,6 +176,10 @@ class Context:
             raise Aborted
         raise LlamaError(f"llama_decode returned {code}: {last_log()}")
 
+    def set_threads(self, threads: int) -> None:
+        """Compute with so many threads from the next decode on."""
+        c.llama_set_n_threads(self._handle, threads, threads)
+
     def abort(self, requested: bool) -> None:
         """Make the running decode stop at its next graph node, or allow decodes again. Safe from any thread."""
         self._abort_flag[0] = b"\1" if requested else b"\0"

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from antiphon.engine.constraint import GrammarError
+from antiphon.engine.crowding import Crowding
 from antiphon.engine.llama import Aborted, Context
 from antiphon.engine.messages import Answer, Failed
 from antiphon.engine.meter import Meter
@@ -46,6 +47,7 @@ class StepLoop:
         *,
         mask_s: HistogramCollector,
         can_roll_back: bool = True,
+        crowding: Crowding | None = None,
     ) -> None:
         self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.step_started: float | None = None
@@ -55,6 +57,7 @@ class StepLoop:
         self._scheduler = scheduler
         self._emit = emit
         self._can_roll_back = can_roll_back
+        self._crowding = crowding
         self._tasks: dict[Key, Task] = {}
         self._owners: dict[int, Task] = {}
         self._answers: list[tuple[int, Answer]] = []
@@ -149,6 +152,7 @@ class StepLoop:
             tokens = [*piece.sequence.tokens[piece.start : piece.end], *piece.draft]
             batch.add(piece.sequence.slot, piece.start, tokens, piece.num_outputs, piece.padding)
         started = self.step_started = time.monotonic()
+        started_cpu = time.process_time()
         self._in_step = frozenset(self._owners[id(piece.sequence)].key for piece in step.slices)
         try:
             self._context.decode()
@@ -160,7 +164,14 @@ class StepLoop:
             self._in_step = frozenset()
             self._context.abort(False)
         seconds = time.monotonic() - started
+        self._make_way(seconds, time.process_time() - started_cpu)
         self._meter.step(step, seconds, self._use(step))
+
+    def _make_way(self, wall_s: float, cpu_s: float) -> None:
+        if self._crowding is not None:
+            before = self._crowding.threads
+            if (threads := self._crowding.observe(wall_s, cpu_s)) != before:
+                self._context.set_threads(threads)
 
     def _roll_back(self, step: Step) -> None:
         for piece in step.slices:

@@ -9,6 +9,7 @@ import msgspec
 
 from antiphon.engine import layout, shapes
 from antiphon.engine.constraint import Constraint, GrammarCompiler, GrammarError
+from antiphon.engine.crowding import Crowding
 from antiphon.engine.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.llama import MAX_SEQUENCE_IDS, Context, ContextSettings, LlamaError, Model, has_gpu
@@ -98,7 +99,16 @@ class ModelService:
             shapes=self._shapes(),
         )
         can_roll_back = not self._model.facts.has_state
-        return StepLoop(self._context, scheduler, emit, mask_s=self._grammars.mask_s, can_roll_back=can_roll_back)
+        # Who sets a number of threads gets it.
+        is_free = self._settings.threads is None and self._settings.batch_threads is None
+        return StepLoop(
+            self._context,
+            scheduler,
+            emit,
+            mask_s=self._grammars.mask_s,
+            can_roll_back=can_roll_back,
+            crowding=Crowding(self._sizes.threads) if is_free else None,
+        )
 
     @property
     def _may_drop_tokens(self) -> bool:

@@ -31,9 +31,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     micro_batch_size: int | None = None
     """Most tokens computed in one pass of the graph. None: the batch size."""
     threads: int | None = None
-    """Threads of a step that only decodes. None: the usable cores."""
+    """Threads of a step that only decodes. None: the usable cores, one fewer while another process keeps one busy."""
     batch_threads: int | None = None
-    """Threads of a step with prompt tokens in it. None: the usable cores."""
+    """Threads of a step with prompt tokens in it. None: as ``threads``."""
     gpu_layers: int | None = None
     """Layers to put on a GPU. None: all, where llama.cpp was built with one."""
     kv_type_k: KvType = "f16"
@@ -48,7 +48,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cache_directory: Path | None = None
     """Where converted copies are kept. None: ``auto`` serves the file as it came."""
     cached_tokens: int | None = None
-    """Prompt tokens that the prefix cache keeps while nothing runs on them. None: as many as slow a step by a fifth or so."""
+    """Prompt tokens that the prefix cache keeps while nothing runs on them. None: as many as slow a step by a tenth or so."""
     draft_tokens: int = 12
     """Most tokens guessed ahead of a text from what it and its prompt said before, to be checked in one step. 0: none."""
     max_queue: int = 256

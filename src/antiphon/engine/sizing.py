@@ -11,9 +11,9 @@ _MEMORY_SHARE = 0.6
 _MOST_CONTEXTS = 4
 _LEAST_CONTEXT = 512
 _SPARE_CELLS = 256
-_CACHED_TOKENS = 8192
+_CACHED_TOKENS = 4096
 """For a model with one head per million parameters: every row looks whether it sees each cell in use, so that what is
-only kept slows down what runs, by about a fifth with so many."""
+only kept slows down what runs, by about a tenth with so many."""
 BATCH_SIZE = 256
 """On a CPU larger batches are no faster per token, and a request that arrives waits for the step that runs."""
 NUM_SEQUENCES = 32

@@ -1,0 +1,48 @@
+"""How many threads compute, by whether they get the processor. Pure: times are given.
+
+ggml's threads wait for each other at the end of every operation. Where another process keeps a core busy, one of as many
+threads as cores is always late, and all wait for it: one thread fewer is then faster.
+"""
+
+from typing import Final
+
+_CROWDED_BELOW: Final = 0.72
+"""Share of their wall time that the threads were running."""
+_MEMORY: Final = 0.8
+_PROBE_STEPS: Final = 6
+_FIRST_HOLD_S: Final = 1.0
+_LAST_HOLD_S: Final = 4.0
+
+
+class Crowding:
+    """Chooses between ``threads`` and one fewer. Goes down when the threads are kept waiting, and tries again later.
+
+    The pause before each new try doubles from one second to four while the machine stays busy.
+    """
+
+    __slots__ = ("_held_s", "_hold_s", "_num_steps", "_share", "_threads", "threads")
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self.threads = threads
+        self._share = 1.0
+        self._num_steps = 0
+        self._hold_s = _FIRST_HOLD_S
+        self._held_s = 0.0
+
+    def observe(self, wall_s: float, cpu_s: float) -> int:
+        """Take the wall and processor seconds of a step; return the threads of the next one."""
+        if self._threads == 1:
+            return 1
+        if self.threads < self._threads:
+            self._held_s += wall_s
+            if self._held_s >= self._hold_s:
+                self.threads, self._share, self._num_steps = self._threads, 1.0, 0
+            return self.threads
+        self._share = _MEMORY * self._share + (1 - _MEMORY) * min(1.0, cpu_s / (wall_s * self._threads))
+        self._num_steps += 1
+        if self._share < _CROWDED_BELOW:
+            soon = self._num_steps <= 2 * _PROBE_STEPS
+            self._hold_s = min(2 * self._hold_s, _LAST_HOLD_S) if soon else _FIRST_HOLD_S
+            self.threads, self._held_s = self._threads - 1, 0.0
+        return self.threads
