@@ -9,7 +9,7 @@ import msgspec
 
 TILE = 64
 """Rows from which llama.cpp's CPU flash attention goes over keys in tiles instead of one by one."""
-_FIXED_COST = 12.0
+_FIXED_COST = 18.0
 """What a step costs beside its rows, in rows: weights are read once, and the loop goes round once."""
 _ATTENTION_COST = 1.95
 """What attention to 1,000 tokens costs, in products with all weights, for a model with one head per million parameters."""
@@ -31,7 +31,7 @@ class Shapes(msgspec.Struct, frozen=True, kw_only=True):
     def is_worth(self, odds: float, rows: int) -> bool:
         """Whether a guess that is right with probability ``odds`` pays for its row, beside ``rows`` other ones.
 
-        A step costs about as much as ``rows`` and a dozen more, so that the guess has to be right as often as its share of that.
+        A step costs about as much as ``rows`` and eighteen more, so that the guess has to be right as often as its share of that.
         """
         return odds >= rows / (rows + _FIXED_COST)
 
