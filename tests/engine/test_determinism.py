@@ -68,5 +68,3 @@ async def test_guesses_change_nothing_but_the_time(engine: Engine, chat_model: P
             assert (await run(carefully, request))[1:] == (await run(engine, request))[1:]
     finally:
         await carefully.aclose()
-    statistics = engine.statistics()
-    assert statistics.drafted_tokens >= statistics.accepted_tokens

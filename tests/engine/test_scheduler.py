@@ -333,6 +333,22 @@ def test_beside_others_a_conversation_goes_on_from_its_last_answer() -> None:
         assert following.num_shared == expected
 
 
+def test_a_turn_that_was_left_early_does_not_cost_the_text_before_it() -> None:
+    """A next turn that is cancelled before it was computed further leaves the longer text that it went on from."""
+    runner = Runner(cells=4096, num_sequences=4)
+    (turn,), _ = runner.add([5] * 100, 6), runner.add([8] * 20, 400)
+    while turn in runner.alive:
+        runner.step()
+    (left,) = runner.add([*turn.tokens[:106], *[4] * 30], 3, outputs_from=20)
+    while not left.num_computed:
+        runner.step()
+    runner.cancel(left)
+    (again,) = runner.add([*turn.tokens[:106], *[4] * 30], 3)
+    while again in runner.alive:
+        runner.step()
+    assert again.num_shared == 106
+
+
 def test_what_was_computed_beside_others_is_not_used_alone() -> None:
     """When nothing runs any more, the next request takes no generated tokens from those that rest."""
     runner = Runner(cells=4096)

@@ -137,7 +137,8 @@ class Scheduler:
         """Keep a sequence's cells, and none of those that only hold a beginning of it."""
         self.cache.unclaim(sequence)
         for other in list(self._resting):
-            if sequence.tokens[: other.num_computed] == other.tokens[: other.num_computed]:
+            held = other.num_computed
+            if held <= sequence.num_computed and sequence.tokens[:held] == other.tokens[:held]:
                 self._resting.remove(other)
                 self.cache.release(other)
         self._resting.append(sequence)
