@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from antiphon.sqlite_file import open_sqlite
+
 Vector = NDArray[np.float32]
-_BUSY_TIMEOUT_S = 30.0
 _KEYS_PER_QUERY = 500
 
 
@@ -58,10 +58,8 @@ class EmbeddingCache:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_cache_path()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db = open_sqlite(self.path)
         # A row that a power cut takes is only embedded again.
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 from openai.types.chat import ChatCompletion
 
+from antiphon.sqlite_file import open_sqlite
 from antiphon.toolkit.clients import Endpoint
 
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, completion TEXT NOT NULL, kept_at REAL NOT NULL)"
@@ -38,11 +38,9 @@ class ResponseCache:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._num_hits = self._num_misses = self._num_passed_over = 0
-        self._database = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
-        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database = open_sqlite(self.path)
         self._database.execute(_TABLE)
 
     def get(self, endpoint: Endpoint, request: Mapping[str, Any]) -> ChatCompletion | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from antiphon.backends.caching.base import StoreStatistics
+from antiphon.sqlite_file import open_sqlite
 
 T = TypeVar("T")
 
@@ -16,6 +17,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answer (key BLOB PRIMARY KEY, value BLOB NOT NULL, stored_at REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS answer_by_age ON answer (stored_at);
 """
+_BUSY_TIMEOUT_S = 5.0
 _TRIM_EVERY = 64
 """Puts between two looks at the file's size."""
 
@@ -64,9 +66,7 @@ class DiskStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self._path, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection = open_sqlite(self._path, busy_timeout_s=_BUSY_TIMEOUT_S)
             # What a crash loses here is computed again.
             self._connection.execute("PRAGMA synchronous = OFF")
             self._connection.executescript(_SCHEMA)

@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from antiphon.sqlite_file import open_sqlite
 from antiphon.toolkit.chunking import Chunk
 from antiphon.toolkit.errors import IndexingError
 from antiphon.toolkit.index.documents import Document
@@ -25,7 +26,6 @@ from antiphon.toolkit.index.filters import Where, compile_filter
 from antiphon.toolkit.index.terms import match_expression, telling_words
 
 FORMAT = 1
-_BUSY_TIMEOUT_S = 30.0
 # Scoring a chunk takes microseconds, and a common word stands in every tenth.
 MAX_SCORED = 20_000
 _SCHEMA = """
@@ -95,10 +95,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db = open_sqlite(path)
             self._db.execute("PRAGMA foreign_keys = ON")
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:

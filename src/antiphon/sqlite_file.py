@@ -1,0 +1,39 @@
+"""Opening a SQLite file that several processes write: write-ahead log, and no race between two that open it first."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+_RETRY_S = 0.01
+
+
+def open_sqlite(path: Path, *, busy_timeout_s: float = 30.0) -> sqlite3.Connection:
+    """Return an autocommitting connection in WAL mode, for use under the caller's own lock by any thread.
+
+    The folder is made. A write waits up to ``busy_timeout_s`` for other writers, and so does opening.
+
+    Raises:
+        sqlite3.OperationalError: the file is locked for longer, or cannot be opened.
+        sqlite3.DatabaseError: the file is no database.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=busy_timeout_s, check_same_thread=False, isolation_level=None)
+    try:
+        _write_ahead(connection, time.monotonic() + busy_timeout_s)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
+    # SQLite does not call its busy handler when two connections switch a new file at once: one of them fails at once.
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
