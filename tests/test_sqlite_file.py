@@ -1,5 +1,6 @@
 """A file that several open at once, for the first time."""
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -53,10 +54,13 @@ def _index(path: Path) -> None:
 
 
 def _server_cache(path: Path) -> None:
-    store = DiskStore(path, 1_000, 60.0)
-    store._open()
-    store._close()
-    store._thread.shutdown()
+    async def read() -> None:
+        store = DiskStore(path, 1_000, 60.0)
+        await store.get(b"key")
+        await store.aclose()
+        assert store.statistics().num_errors == 0
+
+    asyncio.run(read())
 
 
 @pytest.mark.parametrize("open_and_close", [_plain, _embeddings, _answers, _index, _server_cache])
