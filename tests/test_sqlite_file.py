@@ -58,7 +58,7 @@ def _server_cache(path: Path) -> None:
         store = DiskStore(path, 1_000, 60.0)
         await store.get(b"key")
         await store.aclose()
-        assert store.statistics().num_errors == 0
+        assert store.statistics().errors_total == 0
 
     asyncio.run(read())
 
