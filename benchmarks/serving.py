@@ -51,7 +51,7 @@ async def asking_defaults(threads: int, folder: Path) -> AsyncGenerator[tuple[As
 
     async with running_launch(contender.name, launch, folder / "antiphon.log") as server:
         url = f"http://127.0.0.1:{server.client.port}/v1"
-        async with AsyncOpenAI(base_url=url, api_key="bench", timeout=900, max_retries=0) as client:
+        async with AsyncOpenAI(base_url=url, api_key="bench", timeout=3600, max_retries=0) as client:
             yield client, server
 
 

@@ -64,6 +64,16 @@ class CallReader:
         steps = {"literal": self._literal, "slot": self._slot, "closing": self._closing, "over": lambda: False}
         while steps[self._state]():
             pass
+        return self._taken()
+
+    def finish(self) -> list[Event]:
+        """Return what was held back as the beginning of a closing that never came: the end of a custom tool's input."""
+        if self._state == "slot" and self._tool is not None and self._tool.kind == "custom":
+            self._emit(self._buffer)
+            self._buffer = ""
+        return self._taken()
+
+    def _taken(self) -> list[Event]:
         events, self._events = self._events, []
         return events
 

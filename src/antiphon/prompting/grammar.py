@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import msgspec
 
-from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter
+from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter, regex_literal
 from antiphon.prompting.pairs import Pairs, is_plain_text, properties_of
 from antiphon.prompting.reasoning import Thinking
 from antiphon.prompting.scanning import common_start, whole_tags
@@ -57,6 +57,8 @@ class _Grammar:
         self._pairs: Pairs | None = None
         self._rules: list[str] = []
         self._parts: list[dict[str, str]] = []
+        self._unclosed: list[str] = []
+        """Calls whose input nothing but the answer's end ends."""
 
     def build(
         self, calls: CallRules | None, form: JsonSchemaFormat | JsonObjectFormat | None, thinking: Thinking | None
@@ -123,11 +125,15 @@ class _Grammar:
         shared = syntax.tail if between is None else whole_tags(common_start(between, syntax.tail))
         for number, tool in enumerate(rules.tools):
             self._call(syntax, tool, number, shared)
-        more = ""
+        more = earlier = ""
         if between is not None:
-            more = f" ({self._literal(between[len(shared) :])} call){{0,{rules.max_calls - 1}}}"
+            separator = self._literal(between[len(shared) :])
+            more = f" ({separator} call){{0,{rules.max_calls - 1}}}"
+            earlier = f"(call {separator}){{0,{rules.max_calls - 1}}} "
         lead = self._literal(syntax.lead[len(syntax.trigger) :])
         self._rules.append(f"calls: {lead} call{more} {self._literal(syntax.tail[len(shared) :])}")
+        if self._unclosed:
+            self._rules[-1] += f" | {lead} {earlier}({' | '.join(self._unclosed)})"
 
     def _call(self, syntax: ToolSyntax, tool: Tool, number: int, shared: str) -> None:
         parts: list[str] = []
@@ -145,6 +151,8 @@ class _Grammar:
                     value = f"/[a-zA-Z0-9]{{9}}/ {self._literal(after)}"
                 case "number":
                     value = f"/[0-9]{{1,3}}/ {self._literal(after)}"
+            if slot.kind == "arguments" and tool.kind == "custom" and self._may_stay_open(syntax, after):
+                self._unclosed.append(" ".join([*parts, self._literal(pending), self._input(tool, number)]))
             parts += [self._literal(pending), value]
             pending = ""
         self._rules.append(f"call_{number}: {' '.join([*parts, self._literal(pending)])}")
@@ -179,15 +187,30 @@ class _Grammar:
             return f"open_{number}_0 {following}"
         if tool.kind == "function":
             self._rules.append(f"{rule}: %json {schema_text(self._bound(arguments_schema(tool)))}")
-        elif tool.grammar is None:
+            return f"{rule} {following}"
+        if tool.grammar is None:
             return self._free_text(rule, after)
-        elif tool.grammar[0] == "regex":
-            pattern = tool.grammar[1].replace("/", "\\/")
-            self._rules.append(f"{rule}: /{pattern}/")
-        else:
+        if tool.grammar[0] == "lark":
             self._parts.append({"name": rule, "lark_grammar": tool.grammar[1]})
-            rule = f"@{rule}"
-        return f"{rule} {following}"
+        elif after and not self._is_control(after):
+            # Up to what follows, though the pattern might match that too and go on for ever.
+            self._rules.append(f"{rule}[lazy]: {regex_literal(tool.grammar[1])} {following}")
+            return rule
+        return f"{self._input(tool, number)} {following}"
+
+    def _may_stay_open(self, syntax: ToolSyntax, after: str) -> bool:
+        """Whether the end of the answer may end a call's input: where plain letters close it, which it could swallow."""
+        return syntax.names_first and bool(after) and not self._is_control(after)
+
+    def _input(self, tool: Tool, number: int) -> str:
+        """Return what matches a custom tool's input, and all of it that there is."""
+        match tool.grammar:
+            case None:
+                return ANY_TEXT
+            case "regex", pattern:
+                return regex_literal(pattern)
+            case _:
+                return f"@arguments_{number}"
 
     def _free_text(self, rule: str, after: str) -> str:
         """Return what matches any text up to and with ``after``."""

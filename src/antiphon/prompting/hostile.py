@@ -1,4 +1,4 @@
-"""Schemas and grammars that would bring the compiler down instead of being refused by it.
+"""Schemas that would bring the compiler down instead of being refused by it.
 
 It runs inside this process, in native code: what it does not survive, the server does not survive either. Found by compiling schemas
 of chance and malice: integers at the lower end of 64 bits, and references that lead on and on until the stack is full.
@@ -13,7 +13,6 @@ MOST_INTEGER = 2**63 - 4096
 """The compiler counts in 64 bits, and does not survive a range at their lower end."""
 _EXACT_DIGITS, _EXACT_EXPONENT = 15, 22
 """Decimal fractions within these are read exactly by every parser (Clinger 1990); the compiler's reads others almost so."""
-MAX_GRAMMAR_CHARS = 50_000
 MAX_LEVELS = 500
 """Of objects in each other, from the root through references: half of what fills a usual stack."""
 
@@ -31,16 +30,6 @@ def hostile_part(root: Schema) -> str | None:
     if levels > MAX_LEVELS:
         return f"its references nest up to {levels} levels, which exceeds the limit of {MAX_LEVELS}."
     return None
-
-
-def hostile_grammar(definition: str) -> str | None:
-    """Say the same of a user's own grammar, in Lark or as a regular expression."""
-    if len(definition) > MAX_GRAMMAR_CHARS:
-        return f"it has {len(definition)} characters, which exceeds the limit of {MAX_GRAMMAR_CHARS}."
-    rules = sum(":" in line for line in definition.splitlines())
-    if rules > MAX_LEVELS:
-        return f"it has {rules} rules, which exceeds the limit of {MAX_LEVELS}."
-    return "'%json' is not permitted; use a function with a schema." if "%json" in definition else None
 
 
 def _is_inexact(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Writes grammars in llguidance's dialect of Lark."""
+"""Writes grammars in llguidance's variant of Lark, and reads what its compiler says of them."""
 
 import json
 import re
@@ -6,6 +6,19 @@ from collections.abc import Mapping
 
 ANY_TEXT = "/(?s:.*)/"
 SOME_TEXT = "/(?s:.+)/"
+
+_SLASH = re.compile(r"(\\.)|/", re.DOTALL)
+
+
+def regex_literal(pattern: str) -> str:
+    """Return a regular expression as a literal. A slash that is escaped already stays as it is; ``//`` would be a comment."""
+    inner = _SLASH.sub(lambda found: found[1] or r"\/", pattern)
+    return f"/{inner}/" if pattern else '""'
+
+
+def in_one_line(error: str) -> str:
+    """Return the compiler's words without the grammar, which it appends."""
+    return " ".join(error.partition("\n   1 | ")[0].split())[:500]
 
 
 class LarkWriter:

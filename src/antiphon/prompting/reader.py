@@ -68,8 +68,10 @@ class Reader:
         """End the choice; the last event is ``ChoiceFinished``. Nothing may be fed afterwards."""
         if self._state == "thought":
             self._think(self._buffer.strip())
-        if self._state == "calls" and self._calls is not None and not self._calls.num_calls:
-            self._leave_calls(self._calls)
+        if self._state == "calls" and self._calls is not None:
+            self._events += self._calls.finish()
+            if not self._calls.num_calls:
+                self._leave_calls(self._calls)
         if self._state in {"start", "text"} and not (self._state == "start" and self._layout.calls_only):
             self._say(self._buffer)
             rest = self._logprobs.rest()

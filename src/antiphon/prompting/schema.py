@@ -9,9 +9,11 @@ from typing import Any, cast
 from llguidance import LLMatcher
 
 from antiphon.prompting.bounds import bounded
+from antiphon.prompting.custom_grammar import problem_of_grammar
 from antiphon.prompting.drafts import in_latest_terms
 from antiphon.prompting.endless import has_endless
-from antiphon.prompting.hostile import MOST_INTEGER, hostile_grammar, hostile_part
+from antiphon.prompting.hostile import MOST_INTEGER, hostile_part
+from antiphon.prompting.lark import in_one_line
 from antiphon.prompting.one_of import with_exclusive_alternatives
 from antiphon.prompting.walk import DATA, NAMED_SCHEMAS, rewritten
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
@@ -107,7 +109,7 @@ def _problem_of(text: str) -> str | None:
 
 def _translate(error: str) -> str | None:
     """Return llguidance's error in terms of the keyword that is at fault."""
-    one_line = _in_one_line(error)
+    one_line = _PLACE.sub("", in_one_line(error))
     unimplemented = _UNIMPLEMENTED.search(error)
     problem = one_line or None
     if unimplemented:
@@ -122,12 +124,6 @@ def _translate(error: str) -> str | None:
     elif "regex parse error" in error:
         problem = f"{_refusal('pattern')} {one_line}"
     return problem
-
-
-def _in_one_line(error: str) -> str:
-    """Return llguidance's words without where they stand in the grammar and without the grammar itself."""
-    words = _PLACE.sub("", error.partition("\n   1 | ")[0])
-    return " ".join(words.split())[:500]
 
 
 def _refusal(*keywords: str) -> str:
@@ -202,11 +198,6 @@ def check_request(request: ChatRequest) -> None:
 
 def _check_grammar(tool: Tool, param: str) -> None:
     assert tool.grammar is not None
-    syntax, definition = tool.grammar
-    hostile = hostile_grammar(definition)
-    if hostile:
-        raise ApiError(400, f"Invalid grammar for custom tool '{tool.name}': {hostile}", param=param)
-    made = LLMatcher.grammar_from_regex(definition) if syntax == "regex" else LLMatcher.grammar_from_lark(definition)
-    problem = LLMatcher.validate_grammar(made)
+    problem = problem_of_grammar(*tool.grammar)
     if problem:
-        raise ApiError(400, f"Invalid grammar for custom tool '{tool.name}': {_in_one_line(problem)}", param=param)
+        raise ApiError(400, f"Invalid grammar for custom tool '{tool.name}': {problem}", param=param)

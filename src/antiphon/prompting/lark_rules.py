@@ -1,0 +1,229 @@
+"""The rules of a grammar in Lark, as far as it must be known which lead where: for grammars that the compiler has accepted.
+
+The syntax is llguidance's variant of Lark (its ``docs/syntax.md``). Rules have lower-case names; terminals have names in capitals, or are
+strings and regular expressions, and are the compiler's business.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+_TOKEN = re.compile(
+    r"""(?P<blank>[ \t\r]+|(?:\#|//)[^\n]*)
+    |(?P<line>\n)
+    |(?P<value>%(?:regex|llguidance))
+    |(?P<statement>%[a-z]+)
+    |(?P<text>"(?:\\.|[^"\\])*"i?)
+    |(?P<regex>/(?:\\.|[^/\\])+/[imslux]*)
+    |(?P<special><[^<>\s]+>)
+    |(?P<terminal>_?[A-Z][A-Z0-9_-]*)
+    |(?P<rule>!?[_?]?[a-z][a-z0-9_-]*)
+    |(?P<number>[0-9]+)
+    |(?P<mark>->|\.\.|::|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_BLANKS = re.compile(r"\s*")
+_HARMLESS = frozenset({"lazy", "suffix", "capture"})
+_CLOSING = {"(": ")", "[": "]"}
+
+
+class UncheckedLarkError(ValueError):
+    """The grammar uses what could not be honoured or followed here; the message names it."""
+
+
+class _Token(msgspec.Struct, frozen=True):
+    kind: str
+    text: str
+
+
+class _Rule(msgspec.Struct):
+    """Ways to write a rule, each as the rules that it cannot do without; ``leads_to`` also those that it can."""
+
+    name: str
+    ways: list[set[str]]
+    leads_to: set[str]
+
+
+class LarkRules:
+    """What can be reached from ``start``. Raises ``UncheckedLarkError`` for templates, special tokens and the like."""
+
+    def __init__(self, definition: str) -> None:
+        self._rules: dict[str, _Rule] = {}
+        self._definitions: list[str] = []
+        self._terminals: dict[str, set[str]] = {}
+        for line in _lines(definition):
+            self._read(line)
+        self._reached = self._from_start()
+
+    @property
+    def terminals(self) -> list[str]:
+        """The terminals that rules use, by name or as they are written."""
+        used = {terminal: None for name in self._reached for terminal in sorted(self._terminals.get(name, ()))}
+        return list(used)
+
+    def alone(self, terminal: str) -> str:
+        """Return a grammar that is one terminal."""
+        return "\n".join([*self._definitions, f"start: {terminal}", ""])
+
+    def endless(self) -> str | None:
+        """Return the name of a reachable rule that leads back to itself in every way it can be written, None if there is none."""
+        left = dict.fromkeys(self._reached)
+        ended: set[str] = set()
+        while found := [name for name in left if any(way <= ended for way in self._rules[name].ways)]:
+            ended.update(found)
+            for name in found:
+                del left[name]
+        name = next(iter(left), None)
+        passed: set[str] = set()
+        while name is not None and name not in passed:
+            passed.add(name)
+            name = next(needed for needed in sorted(self._rules[name].ways[0]) if needed in left)
+        return None if name is None else self._rules[name].name
+
+    def _from_start(self) -> list[str]:
+        reached = {"start": None}
+        waiting = ["start"]
+        while waiting:
+            known = self._rules.get(waiting.pop())
+            new = [] if known is None else sorted(name for name in known.leads_to if name not in reached)
+            reached.update(dict.fromkeys(new))
+            waiting += new
+        return [name for name in reached if name in self._rules]
+
+    def _read(self, line: list[_Token]) -> None:
+        """Read a definition or a statement."""
+        first = line[0]
+        if first.kind == "rule":
+            self._rule(first.text.lstrip("!?"), line[1:])
+        elif first.kind == "terminal" or first.text == "%import":
+            self._definitions.append(" ".join(token.text for token in line))
+        elif first.text not in {"%ignore", "%llguidance {}"}:
+            raise _unchecked(first.text)
+
+    def _rule(self, name: str, rest: list[_Token]) -> None:
+        at = _after_attributes(rest)
+        if at >= len(rest) or rest[at].text != ":":
+            raise _unchecked(f"the form of the rule '{name}'")
+        _Expansion(self._rules, self._terminals, name).read(rest[at + 1 :])
+
+
+class _Expansion:
+    """Reads what follows a rule's colon. What stands in brackets becomes a rule of its own."""
+
+    def __init__(self, rules: dict[str, _Rule], terminals: dict[str, set[str]], name: str) -> None:
+        self._rules = rules
+        self._terminals = terminals
+        self._name = name
+        self._open: list[tuple[str, str]] = [(name, "")]
+        """Rules that are being read, and what closes them."""
+        rules[name] = _Rule(name, [set()], set())
+
+    def read(self, tokens: list[_Token]) -> None:
+        at = 0
+        while at < len(tokens):
+            at = self._token(tokens, at)
+
+    def _token(self, tokens: list[_Token], at: int) -> int:
+        """Read one token, and how often it may come; return the place after both."""
+        token = tokens[at]
+        key, closing = self._open[-1]
+        if token.text in _CLOSING:
+            inner = f"{self._name} ({len(self._rules)})"
+            self._rules[inner] = _Rule(self._name, [set()], set())
+            self._open.append((inner, _CLOSING[token.text]))
+            return at + 1
+        if token.text == "|":
+            self._rules[key].ways.append(set())
+            return at + 1
+        if token.text == "->":
+            return at + 2
+        is_needed, after = _repetition(tokens, at + 1)
+        if token.text == closing:
+            self._open.pop()
+            self._lead_to(key, is_needed=is_needed and closing == ")")
+        elif token.kind == "rule":
+            self._lead_to(token.text.lstrip("!?"), is_needed=is_needed)
+        elif token.kind in {"terminal", "text", "regex", "value"}:
+            self._terminals.setdefault(key, set()).add(token.text)
+        elif token.text == "..":
+            return self._range(tokens, at)
+        else:
+            raise _unchecked(f"'{token.text}'")
+        return after
+
+    def _range(self, tokens: list[_Token], at: int) -> int:
+        """Take both ends of ``"a".."z"`` as texts of their own, which can be written if the range can."""
+        return at + 1 if at + 1 < len(tokens) and tokens[at + 1].kind == "text" else len(tokens)
+
+    def _lead_to(self, name: str, *, is_needed: bool) -> None:
+        rule = self._rules[self._open[-1][0]]
+        rule.leads_to.add(name)
+        if is_needed:
+            rule.ways[-1].add(name)
+
+
+def _repetition(tokens: list[_Token], at: int) -> tuple[bool, int]:
+    """Return whether what stands before must come at least once, and the place after the sign that says so."""
+    sign = tokens[at].text if at < len(tokens) else ""
+    if sign in {"*", "?", "+"}:
+        return sign == "+", at + 1
+    if sign == "~":
+        is_range = at + 2 < len(tokens) and tokens[at + 2].text == ".."
+        return int(tokens[at + 1].text) > 0, at + (4 if is_range else 2)
+    if sign == "{":
+        end = next(place for place in range(at, len(tokens)) if tokens[place].text == "}")
+        least = tokens[at + 1]
+        if least.kind != "number" and least.text != ",":
+            raise _unchecked("templates")
+        return least.kind == "number" and int(least.text) > 0, end + 1
+    return True, at
+
+
+def _after_attributes(rest: list[_Token]) -> int:
+    """Return the place of the colon after a rule's name; refuse attributes that would not be honoured."""
+    if not rest or rest[0].text != "[":
+        return 0
+    end = next(place for place, token in enumerate(rest) if token.text == "]")
+    for before, token in itertools.pairwise(rest[:end]):
+        if before.text in {"[", ","} and token.text not in _HARMLESS:
+            raise _unchecked(f"the attribute '{token.text}'")
+    return end + 1
+
+
+def _lines(definition: str) -> Iterator[list[_Token]]:
+    """Yield the tokens of each definition; one goes on where the next line begins with ``|``."""
+    line: list[_Token] = []
+    ends = False
+    for token in _tokens(definition):
+        if token.kind == "line":
+            ends = True
+            continue
+        if ends and token.text != "|" and line:
+            yield line
+            line = []
+        ends = False
+        line.append(token)
+    if line:
+        yield line
+
+
+def _tokens(definition: str) -> Iterator[_Token]:
+    at = 0
+    while at < len(definition):
+        found = _TOKEN.match(definition, at)
+        assert found is not None
+        assert found.lastgroup is not None
+        text, at = found[0], found.end()
+        if found.lastgroup == "value":
+            start = _BLANKS.match(definition, at).end()  # pyright: ignore[reportOptionalMemberAccess] - matches anything
+            _, at = json.JSONDecoder().raw_decode(definition, start)
+            text = f"{text} {definition[start:at]}"
+        if found.lastgroup != "blank":
+            yield _Token(found.lastgroup, text)
+
+
+def _unchecked(what: str) -> UncheckedLarkError:
+    return UncheckedLarkError(f"{what} cannot be enforced here, so it is not permitted.")

@@ -1,0 +1,135 @@
+"""Grammars of custom tools: refused where no text ends them, and followed to an end where one does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+
+from antiphon.prompting import ChatPrompter, Plan
+from antiphon.prompting.custom_grammar import MAX_CHARS, problem_of_grammar
+from antiphon.prompting.lark_rules import LarkRules
+from antiphon.prompting.schema import check_request
+from antiphon.protocol.chat import ChatRequest, Message, Tool, ToolChoice
+from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import ToolCallDelta
+
+TEMPLATES = Path(__file__).parent / "templates"
+TOKENIZER = LLTokenizer("byte")
+EMPTY = "matches no text at all"
+
+
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        ("start: start", "the rule 'start' never comes to an end"),
+        ('start: "a" start', "the rule 'start' never comes to an end"),
+        ('start: "x" a\n?a: b "y"\n!b: a | a', "the rule 'a' never comes to an end"),
+        ('start: "x" | a\na: "y" a', "the rule 'a' never comes to an end"),
+        ('start: "x" a?\na: ("y" a)+', "the rule 'a' never comes to an end"),
+        ('start: "x" [a]\na: "y" a{2,}', "the rule 'a' never comes to an end"),
+        ('start: a\na: "x" a ~ 1..3', "the rule 'a' never comes to an end"),
+        ("start: A\nA: /a/ & /b/", f"the terminal A {EMPTY}"),
+        ('start: "x" (A | /[^\\s\\S]/)\nA: /a/', f"the terminal /[^\\s\\S]/ {EMPTY}"),
+        ('start: A\nA: "a"{1000000}', "the terminal A asks for more than"),
+        ("start: <|im_end|>", "'<|im_end|>' cannot be enforced here"),
+        ("start: a\na[max_tokens=5]: /.*/", "the attribute 'max_tokens' cannot be enforced here"),
+        ('%llguidance {"allow_invalid_utf8": true}\nstart: "a"', "cannot be enforced here"),
+        ('start: %json {"type": "integer"}', "'%json' is not permitted"),
+        ("start: missing", 'at 1(8): unknown name: "missing"'),
+        ("start: /(?=a)/", "look-around"),
+        ("start: " + "(" * 5000 + '"a"' + ")" * 5000, "too deeply nested"),
+        ("start: r0\n" + "".join(f"r{n}: r{n + 1}\n" for n in range(600)), "rules, which exceeds the limit of 500"),
+        ("start: " + "|".join(['"a"'] * MAX_CHARS), "characters, which exceeds the limit of 50000"),
+    ],
+)
+def test_refused(definition: str, reason: str) -> None:
+    """A grammar that could not be followed to an end is refused with a 400 that names the rule and the reason."""
+    tool = Tool("f", kind="custom", grammar=("lark", definition))
+    request = ChatRequest(model="m", messages=(Message("user", "Hi"),), tools=(tool,), tool_choice=ToolChoice("auto"))
+    with pytest.raises(ApiError) as caught:
+        check_request(request)
+    assert caught.value.status == 400
+    assert caught.value.param == "tools[0].custom.format.grammar.definition"
+    assert reason in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [("(", "unclosed group"), ("[^\\s\\S]", f"it {EMPTY}"), ("(a{1000}){1000}", "it asks for more than")],
+)
+def test_refused_patterns(pattern: str, reason: str) -> None:
+    """So is a regular expression."""
+    assert reason in (problem_of_grammar("regex", pattern) or "")
+    assert problem_of_grammar("regex", "") is None
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        'start: ""',
+        'start: e\n?e: e "+" e -> add\n  | "(" e ")"\n  | /[0-9]+/  // a number',
+        'start: s\n# pairs of brackets\ns: ("(" s ")")*',
+        "start: list\nlist[lazy]: /[a-z]+;/",
+        '%import common (INT, WS)\n%ignore WS\nstart: INT ("," INT)~0..5',
+        'start: "é" L+ "日本語" "a".."z"\nL: /\\p{L}/ & ~/[a-z]/',
+        'start: %regex {"substring_words": "to be or not"}\n%llguidance {}',
+        'start: a | "x"\na: "y" start | b{0,3} "z"\nb: "//"i /[^\\/"]/',
+        'start: "a"\nunused: unused',
+    ],
+)
+def test_taken(definition: str) -> None:
+    """Grammars as people write them are taken: recursion with a way out, comments, imports, ranges, any script."""
+    assert problem_of_grammar("lark", definition) is None
+
+
+def test_terminals_are_those_in_use() -> None:
+    """Terminals are found where rules use them, under whatever repetition."""
+    rules = LarkRules('start: A* ("b" | c)\nc: /d/?\nA: B\nB: "x"\nE: "y"\n')
+    assert set(rules.terminals) == {"A", '"b"', "/d/"}
+
+
+INPUTS = (
+    ("regex", ".*", "a } b"),
+    ("regex", "[^x]+", 'SELECT "y" }'),
+    ("regex", r"a\/b/c", "a/b/c"),
+    ("regex", "(|ab)", "ab"),
+    ("lark", 'start: "x" A\nA: /.+/', "x } y"),
+    ("lark", "start: A+\nA: /[a-z}]+/", "abc}"),
+    (None, "", "anything\n}"),
+)
+
+
+@pytest.mark.parametrize("family", ["hermes", "mistral_v3", "phi4_mini", "llama31", "gemma3"])
+@pytest.mark.parametrize(("syntax", "definition", "text"), INPUTS)
+def test_input_may_end_the_answer(family: str, syntax: Any, definition: str, text: str) -> None:
+    """An input that could go on and swallow what closes it ends with the answer, and is read back whole."""
+    tool = Tool("f", kind="custom", grammar=(syntax, definition) if syntax else None)
+    made = plan(family, tool)
+    assert made.layout.syntax is not None
+    whole = made.layout.syntax.write([("f", text)])
+    cut = whole[: whole.index(text) + len(text)]
+    assert follows(made, cut)
+    assert inputs(made, cut) == [text]
+    assert inputs(made, whole) == [text]
+
+
+def plan(family: str, tool: Tool) -> Plan:
+    prompter = ChatPrompter(template=(TEMPLATES / f"{family}.jinja").read_text())
+    choice = ToolChoice("required")
+    return prompter.plan(ChatRequest(model="m", messages=(Message("user", "Hi"),), tools=(tool,), tool_choice=choice))
+
+
+def follows(made: Plan, text: str) -> bool:
+    assert made.grammar is not None
+    matcher = LLMatcher(TOKENIZER, made.grammar, log_level=0)
+    data = list(text.encode())
+    return matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()
+
+
+def inputs(made: Plan, text: str) -> list[str]:
+    """Return the inputs of the calls in a text that comes in letters."""
+    reader = made.reader(0)
+    events = [event for letter in text for event in reader.feed(letter)] + reader.finish("stop")
+    deltas = [event for event in events if isinstance(event, ToolCallDelta)]
+    return ["".join(event.arguments for event in deltas)]
