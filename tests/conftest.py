@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -34,3 +35,10 @@ def local_process(model_home: Path) -> Generator[ServerProcess]:
 def local_server(local_process: ServerProcess) -> str:
     """The base URL of that server."""
     return local_process.url
+
+
+def pytest_unconfigure() -> None:
+    """Close what llama-cpp-python opens when it is imported, and never closes."""
+    if opened := sys.modules.get("llama_cpp._utils"):
+        opened.outnull_file.close()
+        opened.errnull_file.close()

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.waiting import PATIENCE_S
+
 from antiphon.config import home_directory
 
-START_TIMEOUT_S = 240
+START_TIMEOUT_S = 600
 
 
 class ServerProcess(NamedTuple):
@@ -33,6 +35,27 @@ def home_with_models(home: Path) -> Path:
     if not (home / "models").exists():
         (home / "models").symlink_to(models, target_is_directory=True)
     return home
+
+
+def children(server: ServerProcess, module: bytes) -> list[int]:
+    """The child processes of a server that run ``module``, oldest first; those that are just ending are left out."""
+    listed = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return sorted(int(pid) for pid in listed if module in _command_line(int(pid)))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 @contextmanager
@@ -56,7 +79,7 @@ def serving(home: Path, *options: str, **environ: str) -> Generator[ServerProces
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         try:
-            process.wait(30)
+            process.wait(PATIENCE_S)
         finally:
             process.kill()
             process.wait()

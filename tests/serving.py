@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvloop
+from tests.waiting import PATIENCE_S
 
 from antiphon.accounts import Accounts, AccountSettings
 from antiphon.backends.base import Backend
@@ -76,7 +77,7 @@ def running(
 
     thread = threading.Thread(target=run, name="server under test")
     thread.start()
-    started.wait(30)
+    assert started.wait(PATIENCE_S), "the server did not start"
     try:
         if "error" in box:
             raise box["error"]
@@ -84,7 +85,7 @@ def running(
     finally:
         if "running" in box:
             box["running"].loop.call_soon_threadsafe(box["running"].stop.set)
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive(), "the server did not end"
     if "error" in box:
         raise box["error"]

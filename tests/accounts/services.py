@@ -1,13 +1,12 @@
 """Private instances of Redis and PostgreSQL on Unix sockets, for as long as the tests run."""
 
-import asyncio
 import os
 import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,13 +23,6 @@ def binary(name: str, *folders: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until ``condition`` holds, ten seconds at most."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event that a test could see
-            await asyncio.sleep(0.002)
 
 
 @contextmanager

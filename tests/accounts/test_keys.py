@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from tests.accounts.services import until
+from tests.waiting import until
 
 from antiphon.accounts import AccountError, Accounts, AccountSettings, Budget, Limits, Principal
 from antiphon.accounts.keys import KeyStore

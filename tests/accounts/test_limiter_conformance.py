@@ -1,6 +1,7 @@
 """What every limiter does: in memory and through a real Redis."""
 
 import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -23,6 +24,11 @@ class Bench:
     def __init__(self, limiter: Limiter, advance: Callable[[float], Awaitable[None]]) -> None:
         self.limiter = limiter
         self.advance = advance
+        self._begun = time.monotonic()
+
+    def slack_s(self) -> float:
+        """How much time may have passed for the limiter beside what ``advance`` let pass: Redis' clock runs on."""
+        return 1e-3 + (time.monotonic() - self._begun if isinstance(self.limiter, RedisLimiter) else 0.0)
 
     async def ask(self, n_tokens: int = 1, *, key: str = "key_1", model: str = "m", **limits: int) -> Decision:
         return await self.limiter.reserve(key, model, Limits(**limits), n_tokens)
@@ -72,7 +78,7 @@ async def test_requests_up_to_the_limit_then_a_wait_that_is_true(bench: Bench) -
     refused = await bench.ask(rpm=3)
     assert refused.reservation is None
     assert refused.refused_by == refused.readings[0]
-    assert refused.wait_s == pytest.approx(20, abs=5)
+    assert refused.wait_s == pytest.approx(20, abs=bench.slack_s())
     await bench.advance(refused.wait_s - 10)
     assert (await bench.ask(rpm=3)).reservation is None
     await bench.advance(10)
@@ -84,7 +90,7 @@ async def test_tokens_up_to_the_limit(bench: Bench) -> None:
     assert (await bench.ask(700, tpm=1000)).reservation is not None
     refused = await bench.ask(400, tpm=1000)
     assert refused.refused_by is refused.readings[0]
-    assert refused.wait_s == pytest.approx(6, abs=2)
+    assert refused.wait_s == pytest.approx(6, abs=bench.slack_s())
     await bench.advance(6.01)
     assert (await bench.ask(400, tpm=1000)).reservation is not None
 
@@ -95,7 +101,7 @@ async def test_requests_per_day(bench: Bench) -> None:
         assert (await bench.ask(rpd=200)).reservation is not None
     refused = await bench.ask(rpd=200)
     assert refused.readings[0].scope is Scope.REQUESTS_PER_DAY
-    assert refused.wait_s == pytest.approx(432, abs=1)
+    assert refused.wait_s == pytest.approx(432, abs=bench.slack_s())
     await bench.advance(432)
     assert (await bench.ask(rpd=200)).reservation is not None
 
@@ -106,7 +112,7 @@ async def test_a_request_refused_for_tokens_counts_as_a_request(bench: Bench) ->
     refused = await bench.ask(10, rpm=2, tpm=100)
     assert refused.refused_by is refused.readings[1]
     assert refused.readings[0].remaining == 0
-    assert refused.wait_s == pytest.approx(30, abs=5)
+    assert refused.wait_s == pytest.approx(30, abs=bench.slack_s())
 
 
 async def test_a_request_refused_for_requests_is_not_charged(bench: Bench) -> None:
@@ -124,7 +130,7 @@ async def test_the_unused_part_of_a_reservation_comes_back(bench: Bench) -> None
     await bench.settle(decision, 100)
     after = await bench.ask(900, tpm=1000)
     assert after.reservation is not None
-    assert after.readings[0].remaining == pytest.approx(0, abs=99)
+    assert after.readings[0].remaining == pytest.approx(0, abs=1000 / 60 * bench.slack_s())
 
 
 async def test_more_than_was_reserved_is_charged(bench: Bench) -> None:
@@ -134,7 +140,7 @@ async def test_more_than_was_reserved_is_charged(bench: Bench) -> None:
     refused = await bench.ask(1, tpm=600)
     assert refused.reservation is None
     assert refused.readings[0].remaining == 0
-    assert refused.wait_s == pytest.approx(10.1, abs=3)
+    assert refused.wait_s == pytest.approx(10.1, abs=bench.slack_s())
 
 
 async def test_a_late_refund_takes_nothing_from_others(bench: Bench) -> None:
@@ -172,7 +178,7 @@ async def test_a_new_limit_holds_from_now_on(bench: Bench) -> None:
         await bench.ask(rpm=10)
     await bench.advance(30)
     decision = await bench.ask(rpm=20)
-    assert decision.readings[0].used == pytest.approx(6, abs=1)
+    assert decision.readings[0].used == pytest.approx(6, abs=bench.slack_s())
 
 
 async def test_without_limits_all_pass(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,10 +64,13 @@ async def compare(redis_url: str, sequence: list[Asked]) -> None:
     prefix = f"servers{next(_prefixes)}"
     pair = [RedisLimiter(redis_url, "refuse", prefix=prefix) for _ in range(2)]
     alone = MemoryLimiter(lambda: 0.0)
-    limits = Limits(rpd=20, tpm=10)  # they leak less than one unit while the test runs
+    limits = Limits(rpd=20, tpm=10)
+    one_unit_leaks = time.monotonic() + 60 / 10
     for asked in sequence:
         shared = await pair[asked.server].reserve("key_1", "m", limits, asked.n_tokens)
         single = await alone.reserve("key_1", "m", limits, asked.n_tokens)
+        if time.monotonic() > one_unit_leaks - 1:
+            break  # a machine that slow cannot compare a clock that runs with one that stands still
         assert (shared.reservation is None) == (single.reservation is None)
         if asked.used is not None and shared.reservation is not None and single.reservation is not None:
             shared.reservation.settle(asked.used)

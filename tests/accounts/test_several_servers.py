@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.accounts.services import until
+from tests.waiting import until
 
 from antiphon.accounts import Accounts, AccountSettings, Outcome, Principal
 from antiphon.accounts.keys import KeyStore

@@ -5,11 +5,12 @@ working on, so that an abandoned one can be seen to end.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import numpy as np
 import pytest
+from tests.waiting import until
 
 from antiphon.backends.base import Backend
 from antiphon.protocol.chat import ChatRequest, Message, Sampling
@@ -36,13 +37,6 @@ LONG = "Write a very long and detailed story about a lighthouse keeper. Do not s
 async def collect(events: AsyncGenerator[Event]) -> list[Event]:
     async with aclosing(events):
         return [event async for event in events]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let other tasks run until the condition holds; fails after ten seconds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
-            await asyncio.sleep(0.001)
 
 
 def text_of(events: list[Event], index: int = 0) -> str:

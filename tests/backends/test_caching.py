@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.backends.conformance import BackendConformance, collect, text_of, until
+from tests.backends.conformance import BackendConformance, collect, text_of
 from tests.backends.faulty_api import answers, faulty_api, sends_then_is_silent, streams
+from tests.waiting import until
 
 from antiphon.backends.base import Backend
 from antiphon.backends.caching import CacheSettings, CachingBackend, MemoryStore, cache_use
@@ -275,8 +276,7 @@ async def test_leaving_a_relayed_flight_ends_it() -> None:
         await until(lambda: len(api.requests) == 1)
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
-        async with asyncio.timeout(5):
-            await api.left.wait()
+        await until(api.left.is_set)
         await backend.aclose()
 
 

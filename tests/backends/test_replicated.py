@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from tests.backends.conformance import BackendConformance, collect, until
+from tests.backends.conformance import BackendConformance, collect
+from tests.waiting import until
 
 from antiphon.backends.base import Backend, Countable
 from antiphon.backends.local import LocalBackend

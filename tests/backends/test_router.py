@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-from tests.backends.conformance import BackendConformance, collect, text_of, until
+from tests.backends.conformance import BackendConformance, collect, text_of
 from tests.backends.faulty_api import (
     FaultyApi,
     answers,
@@ -21,6 +21,7 @@ from tests.backends.faulty_api import (
 from tests.backends.faulty_api import (
     Script as ApiScript,
 )
+from tests.waiting import until
 
 from antiphon.backends.base import Backend
 from antiphon.backends.routing import BreakerSettings, Clock, RetrySettings, Router, RouteSettings, TargetSettings

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.backends.conformance import BackendConformance, collect, text_of, until
+from tests.backends.conformance import BackendConformance, collect, text_of
+from tests.waiting import until
 
 from antiphon.backends.base import Backend, StreamCut
 from antiphon.backends.script import Pattern, Reply, Script, ScriptedCall, ScriptedError, read_script, tokens

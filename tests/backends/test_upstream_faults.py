@@ -20,6 +20,7 @@ from tests.backends.faulty_api import (
     silence,
     streams,
 )
+from tests.waiting import until
 
 from antiphon.backends.base import RelayedAnswer
 from antiphon.backends.upstream import Timeouts, UpstreamBackend, UpstreamSettings
@@ -31,10 +32,12 @@ from antiphon.protocol.relay import RelayRequest, parse_relay
 
 pytestmark = pytest.mark.anyio
 
-QUICK = Timeouts(connect_s=1, first_byte_s=0.1, between_bytes_s=0.1)
+PATIENT = Timeouts()
+# For upstreams that fall silent: what is waited for never comes, however long.
+SILENT_BEFORE, SILENT_WITHIN = Timeouts(connect_s=2, first_byte_s=0.1), Timeouts(between_bytes_s=0.1)
 
 
-def before(api: FaultyApi, timeouts: Timeouts = QUICK) -> UpstreamBackend:
+def before(api: FaultyApi, timeouts: Timeouts = PATIENT) -> UpstreamBackend:
     settings = UpstreamSettings(name="far", base_url=api.url, api_key_env="K", timeouts=timeouts)
     return UpstreamBackend(settings, environ={"K": "sk-upstream"})
 
@@ -52,10 +55,10 @@ async def read(answer: RelayedAnswer, pieces: list[bytes]) -> None:
         await answer.aclose()
 
 
-async def failure(script: Script, *, stream: bool) -> tuple[ApiError, bytes]:
+async def failure(script: Script, *, stream: bool, timeouts: Timeouts = PATIENT) -> tuple[ApiError, bytes]:
     """Return the error that a relayed request ends with, and what was passed on before it."""
     async with faulty_api(script) as api:
-        backend = before(api)
+        backend = before(api, timeouts)
         pieces: list[bytes] = []
         with pytest.raises(ApiError) as raised:
             await read(await backend.relay(request(stream=stream)), pieces)
@@ -83,7 +86,7 @@ async def failure(script: Script, *, stream: bool) -> tuple[ApiError, bytes]:
 )
 async def test_failures_before_the_answer(script: Script, status: int, code: str | None, stream: bool) -> None:
     """Before the first piece every failure is one ApiError, and nothing was passed on."""
-    error, passed = await failure(script, stream=stream)
+    error, passed = await failure(script, stream=stream, timeouts=SILENT_BEFORE if script is silence else PATIENT)
     assert (error.status, error.code) == (status, code)
     assert passed == b""
     assert "sk-upstream" not in error.message
@@ -102,7 +105,8 @@ async def test_failures_before_the_answer(script: Script, status: int, code: str
 )
 async def test_failures_within_a_stream(script: Script, status: int, code: str) -> None:
     """What came before the failure is passed on, or lost with it in one piece; then there is an ApiError."""
-    error, passed = await failure(script, stream=True)
+    timeouts = SILENT_WITHIN if code == "upstream_timeout" else PATIENT
+    error, passed = await failure(script, stream=True, timeouts=timeouts)
     assert (error.status, error.code) == (status, code)
     assert passed in {chunk("a"), b""}
 
@@ -144,7 +148,7 @@ async def test_a_stream_in_any_pieces_is_the_same_stream() -> None:
     text = b": ping\r\n\r\n" + (chunk("\u00fc") + chunk(None, "stop") + b"data: [DONE]\n\n").replace(b"\n", b"\r\n")
     pieces: list[bytes] = []
     async with faulty_api(sends(head(), *(text[i : i + 1] for i in range(len(text))))) as api:
-        backend = before(api, Timeouts())
+        backend = before(api)
         await read(await backend.relay(request(stream=True, stream_options={"include_usage": True})), pieces)
         await backend.aclose()
     assert b"".join(pieces) == text.replace(b"\r\n", b"\n")
@@ -176,24 +180,21 @@ async def test_null_usage_is_taken_out_of_every_chunk() -> None:
 async def test_leaving_a_stream_closes_the_upstream_connection() -> None:
     """When the client goes, the upstream sees its connection close and can stop."""
     async with faulty_api(sends_then_is_silent(head(), chunk("a"))) as api:
-        backend = before(api, Timeouts())
+        backend = before(api)
         answer = await backend.relay(request(stream=True))
         await answer.aclose()
-        async with asyncio.timeout(5):
-            await api.left.wait()
+        await until(api.left.is_set)
         await backend.aclose()
 
 
 async def test_cancelling_before_the_answer_closes_the_upstream_connection() -> None:
     """A client that goes while the upstream still thinks frees the upstream too."""
     async with faulty_api(silence) as api:
-        backend = before(api, Timeouts())
+        backend = before(api)
         waiting = asyncio.ensure_future(backend.relay(request()))
-        while not api.requests:  # noqa: ASYNC110 - the request's arrival has no event
-            await asyncio.sleep(0.001)
+        await until(lambda: bool(api.requests))
         waiting.cancel()
-        async with asyncio.timeout(5):
-            await api.left.wait()
+        await until(api.left.is_set)
         await backend.aclose()
 
 
@@ -263,11 +264,11 @@ async def test_the_first_event_of_a_stream_has_the_time_of_the_first_byte() -> N
     async def reads_long(api: FaultyApi, writer: asyncio.StreamWriter) -> None:
         await sends(head())(api, writer)
         await asyncio.sleep(0.3)
-        await sends(chunk("a"), chunk(None, "stop"), b"data: [DONE]\n\n")(api, writer)
+        await sends(chunk("a") + chunk(None, "stop") + b"data: [DONE]\n\n")(api, writer)
 
     pieces: list[bytes] = []
     async with faulty_api(reads_long) as api:
-        backend = before(api, Timeouts(first_byte_s=10, between_bytes_s=0.1))
+        backend = before(api, SILENT_WITHIN)
         await read(await backend.relay(request(stream=True)), pieces)
         await backend.aclose()
     assert b'"a"' in b"".join(pieces)

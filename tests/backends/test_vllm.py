@@ -34,7 +34,6 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.slow,
     pytest.mark.model,
-    pytest.mark.timeout(420),
     pytest.mark.skipif(PYTHON is None, reason="no interpreter with vLLM is named by VLLM_PYTHON"),
 ]
 

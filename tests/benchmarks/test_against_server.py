@@ -42,7 +42,6 @@ async def test_the_bare_client_reads_what_our_server_says(local_process: ServerP
 
 @pytest.mark.model
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_memory_does_not_grow_under_random_load(local_process: ServerProcess) -> None:
     """Chats that arrive and leave at random leave no more behind than the first ones did."""
     async with client_of(local_process) as client:

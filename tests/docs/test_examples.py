@@ -46,7 +46,6 @@ def matches(expected: str, printed: str) -> bool:
 
 @pytest.mark.model
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 # The default model may not know when to stop; a reader sees a warning then, not an error.
 @pytest.mark.filterwarnings("default::antiphon.toolkit.reply.TruncatedAnswerWarning")
 @pytest.mark.parametrize("page", [p for p in PAGES if any(examples(p.read_text()))], ids=lambda p: p.stem)

@@ -8,16 +8,20 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from tests.processes import is_alive
+from tests.waiting import until
 
+import antiphon
 from antiphon.engine import DeadlineExceeded, Engine, EngineCrashed, EngineOverloaded, EngineSettings, EngineStopped
 from antiphon.engine.messages import Delta, Generate, Prompt, Sampling, Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
+SOURCE = str(Path(antiphon.__file__).parents[1])
 HELLO: Prompt = (Text("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n", special=True),)
 ENDLESS = Generate(id=0, prompt=HELLO, sampling=Sampling(logit_bias={0: -100, 2: -100, 4: -100}))
 SHORT = Generate(id=0, prompt=HELLO, max_tokens=3, sampling=Sampling(temperature=0))
@@ -30,13 +34,6 @@ async def narrow(chat_model: Path) -> AsyncGenerator[Engine]:
     await engine.start()
     yield engine
     await engine.aclose()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that a heartbeat or the system makes true."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - the system tells nobody
-            await asyncio.sleep(0.02)
 
 
 async def text_of(engine: Engine, request: Generate) -> str:
@@ -103,7 +100,7 @@ async def test_no_text_brings_it_down(engine: Engine, text: str) -> None:
 
 async def test_a_process_that_hangs_is_replaced(chat_model: Path) -> None:
     """A process that stops answering is killed and replaced; its requests fail and the next one is answered."""
-    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, heartbeat_timeout_s=4))
+    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, heartbeat_timeout_s=8))
     await engine.start()
     try:
         running = engine.generate(ENDLESS)
@@ -151,16 +148,11 @@ asyncio.run(main())
 async def test_no_orphan_is_left(chat_model: Path) -> None:
     """When the process that owns an engine is killed with SIGKILL, the engine's process ends too."""
     with subprocess.Popen(  # noqa: ASYNC220 - starting is quick
-        [sys.executable, "-c", PARENT, str(chat_model)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "src"}
+        [sys.executable, "-c", PARENT, str(chat_model)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": SOURCE},
     ) as parent:
         assert parent.stdout is not None
         pid = int(await asyncio.to_thread(parent.stdout.readline))
         parent.kill()
-    await until(lambda: not _is_alive(pid))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    await until(lambda: not is_alive(pid))

@@ -1,5 +1,6 @@
 """A GGUF encoder over llama.cpp's C API, bare: what the file does, apart from our engine."""
 
+import ctypes
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
+
+# Kept for ever: llama.cpp calls it for every later model, too.
+_quiet = lib.llama_log_callback(lambda level, text, data: None)
 
 
 class Encoder:
@@ -36,8 +40,9 @@ class Encoder:
 @contextmanager
 def open_encoder(path: Path) -> Generator[Encoder]:
     """Load ``path`` as the file says itself: pooling included."""
-    quiet = lib.llama_log_callback(lambda level, text, data: None)
-    lib.llama_log_set(quiet, None)
+    before, data = lib.llama_log_callback(), ctypes.c_void_p()
+    lib.llama_log_get(ctypes.byref(before), ctypes.byref(data))
+    lib.llama_log_set(_quiet, None)
     lib.llama_backend_init()
     model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
     parameters = lib.llama_context_default_params()
@@ -49,3 +54,4 @@ def open_encoder(path: Path) -> Generator[Encoder]:
     finally:
         lib.llama_free(context)
         lib.llama_model_free(model)
+        lib.llama_log_set(before, data)

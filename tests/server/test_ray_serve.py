@@ -31,7 +31,6 @@ PYTHON = os.environ.get("RAY_PYTHON") or (sys.executable if importlib.util.find_
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.model,
-    pytest.mark.timeout(300),
     pytest.mark.skipif(PYTHON is None, reason="Ray is not installed (nor in an interpreter named by RAY_PYTHON)"),
 ]
 

@@ -11,6 +11,7 @@ import openai
 import pytest
 from tests.serving import Running, running
 from tests.toolkit.short_backend import ShortBackend
+from tests.waiting import PATIENCE_S
 
 from antiphon.backends.script import Script
 from antiphon.backends.scripted import ScriptedBackend
@@ -130,7 +131,7 @@ def test_several_processes_share_a_cache(tmp_path: Path) -> None:
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        writer.join(PATIENCE_S)
     assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
     cache = EmbeddingCache(tmp_path / "c.sqlite")
     assert len(cache) == 200

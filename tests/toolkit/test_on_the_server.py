@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from antiphon import Chat, ToolLimits, ToolLoopError, TruncatedAnswerWarning, count_tokens, extract, tool
 
-pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 
 class Review(BaseModel):

@@ -39,15 +39,16 @@ def test_importing_loads_neither_the_server_nor_what_is_not_used() -> None:
     assert python(code).strip() == "[]"
     code = "import sys, antiphon; antiphon.Chat; print(sorted(m for m in sys.modules if m.startswith('antiphon.')))"
     loaded = ast.literal_eval(python(code))
-    assert {name.split(".")[1] for name in loaded} == {"config", "errors", "toolkit"}
+    assert {name.split(".")[1] for name in loaded} == {"config", "errors", "sqlite_file", "toolkit"}
 
 
-def test_importing_takes_less_than_a_quarter_of_a_second_beyond_the_client() -> None:
-    """In the processor's time, since other work may slow it down."""
+def test_importing_takes_less_than_half_of_what_the_client_takes() -> None:
+    """In the processor's time and in one process, since machines differ and other work may slow them down."""
     code = (
-        "import openai, time; t = time.process_time(); import antiphon; antiphon.Chat; print(time.process_time() - t)"
+        "from time import process_time as now; a = now(); import openai; b = now(); "
+        "import antiphon; antiphon.Chat; print((now() - b) / (b - a))"
     )
-    assert min(float(python(code)) for _ in range(3)) < 0.25
+    assert min(float(python(code)) for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize("name", sorted(antiphon._HOME))

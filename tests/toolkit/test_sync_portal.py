@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.waiting import PATIENCE_S
 
 from antiphon.toolkit._sync import Portal, portal
 from antiphon.toolkit.errors import ToolkitError
@@ -106,7 +107,7 @@ def test_leaving_an_iteration_early_closes_its_source() -> None:
     iteration = portal.iterate(endless())
     assert next(iteration) == 0
     iteration.close()
-    assert closed.wait(5)
+    assert closed.wait(PATIENCE_S)
 
 
 def test_a_closed_portal_starts_again() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.waiting import PATIENCE_S
 
 from antiphon.toolkit.tool_loop import ToolCall, ToolLimits, ToolResult, run_tools
 from antiphon.toolkit.tools import Toolbox, tool
@@ -34,7 +35,7 @@ async def test_results_come_in_the_order_of_the_calls_as_json() -> None:
 
 async def test_calls_run_side_by_side() -> None:
     """Two that wait for each other both end, plain and async alike."""
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=PATIENCE_S)
     first, second = anyio.Event(), anyio.Event()
 
     def meet(a: int) -> str:
@@ -107,7 +108,7 @@ async def test_a_call_that_takes_too_long_is_given_up() -> None:
             cancelled.set()
 
     def stuck(a: int) -> None:
-        left.wait(10)
+        left.wait(PATIENCE_S)
 
     results = await run(
         [tool(timeout_s=0.01)(endless), tool(timeout_s=0.01)(stuck)], ("endless", '{"a": 1}'), ("stuck", '{"a": 1}')

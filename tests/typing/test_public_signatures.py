@@ -36,7 +36,6 @@ def errors(checker: str, file: Path) -> tuple[set[int], str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_what_users_write_has_the_types_they_expect(checker: str) -> None:
     """Strictly: without an Any that came in unseen."""
@@ -45,7 +44,6 @@ def test_what_users_write_has_the_types_they_expect(checker: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_mistakes_are_found_before_they_run(checker: str) -> None:
     """Each marked line has an error, and no other line has one."""

@@ -128,8 +128,9 @@ def test_where_nothing_listens(tmp_path: Path) -> None:
     """The later checks are skipped, not failed, and the fix starts a server."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
+        # Bound and not listening: refused, and nobody else gets the port meanwhile.
         port = taken.getsockname()[1]
-    diagnosis = examine(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", environ={})
+        diagnosis = examine(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", environ={})
     assert found(diagnosis, "connection").fix == "antiphon serve"
     assert found(diagnosis, "server").status == "skipped"
     assert not diagnosis.is_healthy

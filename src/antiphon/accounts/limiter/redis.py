@@ -24,7 +24,8 @@ from antiphon.accounts.reading import Reading, Scope
 from antiphon.accounts.settings import Limits
 
 LEASE_S = 30.0
-ANSWER_S = 0.5
+ANSWER_S = 2.0
+"""Long enough for a moment in which this machine is busy: all requests are refused while Redis is taken for away."""
 _ASK_AGAIN_S = 1.0
 _AWAY = (RedisError, OSError, TimeoutError)
 

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from antiphon.backends.caching.base import StoreStatistics
 
-_ANSWER_S = 0.5
+_ANSWER_S = 2.0
 _ASK_AGAIN_S = 1.0
 
 
