@@ -211,11 +211,16 @@ class BackendConformance:
             await collect(backend.chat(self.chat_request(model="no-such-model")))
         assert refused.value.status in {400, 404}
 
-    async def test_closing_twice_is_closing_once(self, backend: Backend) -> None:
+    @pytest.fixture
+    def mortal(self, backend: Backend) -> Backend:
+        """The backend that is closed; where several tests share theirs, another one."""
+        return backend
+
+    async def test_closing_twice_is_closing_once(self, mortal: Backend) -> None:
         """A closed backend refuses requests with an ApiError and may be closed again."""
-        await backend.aclose()
-        await backend.aclose()
+        await mortal.aclose()
+        await mortal.aclose()
         with pytest.raises(ApiError) as refused:
-            await collect(backend.chat(self.chat_request()))
+            await collect(mortal.chat(self.chat_request()))
         assert refused.value.status == 503
-        assert backend.health().state == "down"
+        assert mortal.health().state == "down"

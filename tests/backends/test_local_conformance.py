@@ -21,7 +21,7 @@ def engine(name: str) -> Engine:
     return Engine(EngineSettings(model_path=Store().ensure(entry), context_size=2048 if name == CHAT else None))
 
 
-# Engines take seconds to start: one of each for all tests, the last of which closes them.
+# Engines take seconds to start: one of each for all tests but the one that closes them.
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
@@ -42,6 +42,12 @@ async def backend() -> AsyncGenerator[LocalBackend]:
 class TestConformance(BackendConformance):
     chat_model = CHAT
     embedding_model = EMBEDDING
+
+    @pytest.fixture
+    async def mortal(self) -> LocalBackend:
+        backend = LocalBackend({CHAT: LocalChat(CHAT, engine(CHAT))})
+        await backend.start()
+        return backend
 
     def running(self, backend: Backend) -> int:
         numbers: Any = backend.statistics()[0].values

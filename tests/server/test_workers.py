@@ -29,6 +29,16 @@ def workers(server: ServerProcess) -> list[int]:
     return children(server, b"antiphon.server.worker")
 
 
+def run(home: Path, *words: str) -> str:
+    environ = {**os.environ, "ANTIPHON_HOME": str(home)}
+    command = [sys.executable, "-m", "antiphon", *words]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+
+
+def new_key(home: Path, name: str) -> str:
+    return next(word for word in run(home, "keys", "create", "--name", name).split() if word.startswith("sk-"))
+
+
 @pytest.fixture(scope="module")
 def redis_url() -> Generator[str]:
     with redis_server() as url:
@@ -41,7 +51,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(home: Path, redis_url: str) -> Generator[ServerProcess]:
+def key(home: Path) -> str:
+    """A key of the tests' own: once there is one, no other word is taken for it."""
+    return new_key(home, "tests")
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, redis_url: str, key: str) -> Generator[ServerProcess]:
     environ = {
         "ANTIPHON_SERVER_WORKERS": "2",
         "ANTIPHON_ACCOUNTS_REDIS_URL": redis_url,
@@ -52,23 +68,17 @@ def server(home: Path, redis_url: str) -> Generator[ServerProcess]:
         yield up
 
 
-def run(home: Path, *words: str) -> str:
-    environ = {**os.environ, "ANTIPHON_HOME": str(home)}
-    command = [sys.executable, "-m", "antiphon", *words]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
-
-
 def test_one_engine_for_each_model(server: ServerProcess) -> None:
     """Two workers, two engines; not two for each worker."""
-    assert len(workers(server)) == 2
-    assert len(children(server, b"antiphon.engine")) == 2
+    wait_until(lambda: len(workers(server)) == 2)
+    wait_until(lambda: len(children(server, b"antiphon.engine")) == 2)
 
 
 @pytest.mark.anyio
-async def test_many_requests_are_shared_out_and_written_down(server: ServerProcess, home: Path) -> None:
+async def test_many_requests_are_shared_out_and_written_down(server: ServerProcess, home: Path, key: str) -> None:
     """Each is answered, counted in one limit, and has its one row in the ledger."""
     remaining: list[int] = []
-    async with openai.AsyncOpenAI(base_url=server.url, api_key="x", max_retries=0) as client:
+    async with openai.AsyncOpenAI(base_url=server.url, api_key=key, max_retries=0) as client:
 
         async def ask() -> str:
             answer = await client.chat.completions.with_raw_response.create(
@@ -92,9 +102,9 @@ def _rows(home: Path, ids: list[str]) -> list[str]:
         return [row[0] for row in database.execute(f"SELECT request_id FROM usage WHERE request_id IN ({marks})", ids)]
 
 
-def test_whichever_worker_is_asked_answers_for_all(server: ServerProcess) -> None:
+def test_whichever_worker_is_asked_answers_for_all(server: ServerProcess, key: str) -> None:
     """The metrics of requests are those of every worker."""
-    with openai.OpenAI(base_url=server.url, api_key="x", max_retries=5) as client:
+    with openai.OpenAI(base_url=server.url, api_key=key, max_retries=5) as client:
         for _ in range(4):
             client.chat.completions.create(model="gpt-4o-mini", messages=ASK, max_tokens=2)
     # A request is counted when it is over, a moment after its client has the answer.
@@ -107,29 +117,28 @@ def _num_answered(server: ServerProcess) -> int:
     return int(found[1]) if found else 0
 
 
-def test_a_worker_that_dies_is_replaced(server: ServerProcess) -> None:
+def test_a_worker_that_dies_is_replaced(server: ServerProcess, key: str) -> None:
     """The other goes on answering, and soon there are two again."""
     victim = workers(server)[0]
     os.kill(victim, signal.SIGKILL)
-    with openai.OpenAI(base_url=server.url, api_key="x", max_retries=100) as client:
+    with openai.OpenAI(base_url=server.url, api_key=key, max_retries=100) as client:
         for _ in range(5):
             assert client.chat.completions.create(model="gpt-4o-mini", messages=ASK, max_tokens=2).choices
     wait_until(lambda: len(workers(server)) == 2 and victim not in workers(server))
 
 
-def test_an_engine_that_dies_is_found_again_by_all(server: ServerProcess) -> None:
+def test_an_engine_that_dies_is_found_again_by_all(server: ServerProcess, key: str) -> None:
     """The owner replaces it, and every worker connects to the new one."""
     for victim in children(server, b"antiphon.engine"):
         os.kill(victim, signal.SIGKILL)
-    with openai.OpenAI(base_url=server.url, api_key="x", max_retries=100) as client:
+    with openai.OpenAI(base_url=server.url, api_key=key, max_retries=100) as client:
         for _ in range(6):
             assert client.chat.completions.create(model="gpt-4o-mini", messages=ASK, max_tokens=2).choices
 
 
 def test_a_key_is_revoked_for_all_at_once(server: ServerProcess, home: Path) -> None:
     """What the command line does holds for the next request, whichever worker answers it."""
-    key = next(word for word in run(home, "keys", "create", "--name", "ada").split() if word.startswith("sk-"))
-    headers = {"authorization": f"Bearer {key}"}
+    headers = {"authorization": f"Bearer {new_key(home, 'ada')}"}
     assert {httpx.get(f"{server.url}/models", headers=headers).status_code for _ in range(8)} == {200}
     run(home, "keys", "revoke", "ada")
     assert {httpx.get(f"{server.url}/models", headers=headers).status_code for _ in range(8)} == {401}
