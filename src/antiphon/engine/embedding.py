@@ -1,14 +1,16 @@
-"""The embedding loop: packs inputs of all requests, sorted by length, into batches of one sequence each."""
+"""The embedding loop: packs inputs of all requests into batches, one sequence each."""
 
 import queue
 import time
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 
 from antiphon.engine.llama import Aborted, Context
 from antiphon.engine.loop import CancelTask, Emit
 from antiphon.engine.messages import Embed, Embedded
+from antiphon.engine.packing import WINDOW, pack
 from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
 from antiphon.engine.tasks import Key
 
@@ -31,10 +33,23 @@ class EmbeddingTask:
         return Embedded(self.request.id, tuple(self.vectors), tuple(map(len, self.prompts)))
 
 
+class _Input(msgspec.Struct, frozen=True):
+    """One text of a request. ``turn`` is when it is due: requests take turns, so that none waits for the end of a long one."""
+
+    turn: int
+    task: EmbeddingTask
+    index: int
+
+    @property
+    def tokens(self) -> list[int]:
+        """Return its token ids."""
+        return self.task.prompts[self.index]
+
+
 class EmbeddingLoop:
     """Runs embedding requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
 
-    def __init__(self, context: Context, *, max_sequences: int, emit: Emit) -> None:
+    def __init__(self, context: Context, *, tile: int, max_sequences: int, emit: Emit) -> None:
         self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask] = queue.SimpleQueue()
         self.step_started: float | None = None
         self.statistics = EngineStatistics()
@@ -42,18 +57,18 @@ class EmbeddingLoop:
         self._step_s = HistogramCollector(STEP_BOUNDS_S)
         self._num_requests = self._num_steps = self._num_tokens = 0
         self._context = context
+        self._tile = tile
         self._max_sequences = max_sequences
         self._emit = emit
-        self._inputs: list[tuple[EmbeddingTask, int]] = []
+        self._inputs: list[_Input] = []
         self._tasks: dict[Key, EmbeddingTask] = {}
 
     def run(self) -> None:
         """Work for as long as the process lives."""
         while True:
             self._receive()
-            packed = self._pack()
-            if packed and self._compute(packed):
-                self._deliver(packed)
+            if self._inputs:
+                self._step()
             self._measure()
 
     def cancel(self, command: CancelTask) -> None:
@@ -74,45 +89,54 @@ class EmbeddingLoop:
                 case EmbeddingTask():
                     self._num_requests += 1
                     self._tasks[command.key] = command
-                    self._inputs += [(command, index) for index in range(len(command.prompts))]
-                    self._inputs.sort(key=lambda entry: len(entry[0].prompts[entry[1]]))
+                    now = self._inputs[0].turn if self._inputs else 0
+                    self._inputs += [_Input(now + index, command, index) for index in range(len(command.prompts))]
+                    self._inputs.sort(key=lambda waiting: waiting.turn)
 
     def _cancel(self, is_meant: Callable[[Key], bool]) -> None:
         for key in [key for key in self._tasks if is_meant(key)]:
             del self._tasks[key]
-        self._inputs = [entry for entry in self._inputs if entry[0].key in self._tasks]
+        self._inputs = [waiting for waiting in self._inputs if waiting.task.key in self._tasks]
 
-    def _pack(self) -> list[tuple[EmbeddingTask, int]]:
-        """Take the shortest inputs that fit one batch of the size that is computed fastest."""
-        shortest = len(self._inputs[0][0].prompts[self._inputs[0][1]]) if self._inputs else 0
-        room = min(self._context.batch.capacity, max(_PACKED_TOKENS, shortest))
-        packed: list[tuple[EmbeddingTask, int]] = []
-        for entry in self._inputs[: self._max_sequences]:
-            room -= len(entry[0].prompts[entry[1]])
-            if room < 0:
-                break
-            packed.append(entry)
-        del self._inputs[: len(packed)]
-        return packed
-
-    def _compute(self, packed: list[tuple[EmbeddingTask, int]]) -> bool:
-        batch = self._context.batch
-        batch.clear()
-        self._context.clear()
-        for sequence, (task, index) in enumerate(packed):
-            batch.add(sequence, 0, task.prompts[index], len(task.prompts[index]))
+    def _step(self) -> None:
+        packed = self._pack()
         started = self.step_started = time.monotonic()
         try:
             self._context.decode()
         except Aborted:
-            return False
+            return
         finally:
             self.step_started = None
+        duration_s = time.monotonic() - started
+        num_tokens = sum(len(waiting.tokens) for waiting in packed)
         self._num_steps += 1
-        self._num_tokens += batch.size
-        self._step_s.observe(time.monotonic() - started)
-        self._rate.observe(batch.size, time.monotonic() - started)
-        return True
+        self._num_tokens += num_tokens
+        self._step_s.observe(duration_s)
+        self._rate.observe(num_tokens, duration_s)
+        self._deliver(packed)
+
+    def _pack(self) -> list[_Input]:
+        """Fill the batch; return what sequences 0, 1, ... of it are. Filling has sequences of its own behind them."""
+        batch = self._context.batch
+        places = pack(
+            [len(waiting.tokens) for waiting in self._inputs[:WINDOW]],
+            tile=self._tile,
+            room=min(_PACKED_TOKENS, batch.capacity),
+            capacity=batch.capacity,
+            most=self._max_sequences,
+        )
+        packed = [self._inputs[place.index] for place in places]
+        batch.clear()
+        filling = len(packed)
+        for sequence, (waiting, place) in enumerate(zip(packed, places, strict=True)):
+            batch.add(sequence, 0, waiting.tokens, len(waiting.tokens))
+            if place.padding:
+                batch.add(filling, 0, waiting.tokens[:1] * place.padding, place.padding)
+                filling += 1
+        for place in sorted(places, key=lambda place: -place.index):
+            del self._inputs[place.index]
+        self._context.clear()
+        return packed
 
     def _measure(self) -> None:
         self.statistics = EngineStatistics(
@@ -126,13 +150,14 @@ class EmbeddingLoop:
             step_s=self._step_s.snapshot(),
         )
 
-    def _deliver(self, packed: list[tuple[EmbeddingTask, int]]) -> None:
+    def _deliver(self, packed: list[_Input]) -> None:
         done: list[EmbeddingTask] = []
         vectors = self._context.embeddings(len(packed))
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
         units = (vectors / np.maximum(lengths, 1e-12)[:, None]).astype("<f4")
-        for unit, (task, index) in zip(units, packed, strict=True):
-            task.vectors[index] = unit.tobytes()
+        for unit, waiting in zip(units, packed, strict=True):
+            task = waiting.task
+            task.vectors[waiting.index] = unit.tobytes()
             task.num_missing -= 1
             if not task.num_missing:
                 done.append(task)

@@ -87,7 +87,8 @@ class ModelService:
 
     def _make_loop(self, emit: Emit) -> StepLoop | EmbeddingLoop:
         if self._model.is_embedding:
-            return EmbeddingLoop(self._context, max_sequences=MAX_SEQUENCE_IDS, emit=emit)
+            tile = shapes.TILE if self._is_tiled else 1
+            return EmbeddingLoop(self._context, tile=tile, max_sequences=MAX_SEQUENCE_IDS, emit=emit)
         scheduler = Scheduler(
             cells=self._context.cells,
             slots=self._num_slots,
@@ -115,14 +116,22 @@ class ModelService:
         """Whether the end of a sequence can be taken out of the memory again: sharing and guessing need it."""
         return not (self._model.facts.has_state or self._model.has_sliding_window)
 
+    @property
+    def _is_tiled(self) -> bool:
+        """Whether attention goes in tiles: flash attention on a CPU over keys and values of one plain type."""
+        settings = self._settings
+        on_gpu = settings.gpu_layers != 0 and has_gpu()
+        return (
+            self._sizes.flash_attention
+            and not on_gpu
+            and {settings.kv_type_k, settings.kv_type_v} in ({"f16"}, {"f32"})
+        )
+
     def _shapes(self) -> Shapes:
-        sizes, settings = self._sizes, self._settings
+        sizes = self._sizes
         if not self._may_drop_tokens:
             return shapes.free(sizes.batch_size)
-        # The kernels that shapes.tiled is about: flash attention on a CPU over keys and values of one plain type.
-        types = {settings.kv_type_k, settings.kv_type_v}
-        on_gpu = settings.gpu_layers != 0 and has_gpu()
-        if sizes.flash_attention and not on_gpu and types in ({"f16"}, {"f32"}):
+        if self._is_tiled:
             return shapes.tiled(sizes.batch_size, attention_weight=self._model.facts.attention_weight)
         return shapes.plain(sizes.batch_size)
 

@@ -1,0 +1,72 @@
+"""Which inputs of an embedding model go into one batch, and where.
+
+llama.cpp's flash attention goes over a batch in tiles of 64 rows by 64 rows and leaves out a tile in which nobody sees
+anybody. So an input that crosses a tile's border costs two tiles more. Inputs are chosen so that their lengths fill tiles
+exactly, and the few rows that stay free are filled up. docs/engine.md has the measurements.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+WINDOW = 256
+"""So many waiting inputs are worth looking at: with sixty-four nearly every gap is filled exactly."""
+_WORTH_FILLING = 0.25
+"""A lone tile with at most this share of it free is computed faster in tiles, filled up, than row by row as it is."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One input of a batch: its index among those that wait, and the rows of filling behind it."""
+
+    index: int
+    padding: int = 0
+
+
+def pack(lengths: Sequence[int], *, tile: int, room: int, capacity: int, most: int) -> list[Place]:
+    """Return which of the waiting inputs, at least one, make the next batch, in the order of their rows.
+
+    The first is always taken, and where an input begins a tile it is the first that is left. Others come earlier than
+    their turn only to fill a tile up.
+
+    Args:
+        lengths: tokens of each waiting input, in the order of their turn; none is longer than ``capacity``.
+        tile: rows of a tile.
+        room: rows at which a batch is large enough; only a first input may be longer.
+        capacity: rows that a batch can have.
+        most: inputs of one batch, fillings included.
+    """
+    waiting = list(range(len(lengths)))
+    places: list[Place] = []
+    num_rows = num_sequences = 0
+    while waiting and num_sequences + tile <= most and (not num_rows or num_rows + lengths[waiting[0]] <= room):
+        first = waiting.pop(0)
+        gap = min(-lengths[first] % tile, capacity - num_rows - lengths[first])
+        others = _fill([lengths[index] for index in waiting], gap)
+        chosen = [first, *(waiting.pop(position) for position in others)]
+        padding = gap - sum(lengths[index] for index in chosen[1:])
+        places += [Place(index) for index in chosen[:-1]]
+        places.append(Place(chosen[-1], padding))
+        num_rows += lengths[first] + gap
+        num_sequences += len(chosen) + (padding > 0)
+    last = places[-1]
+    if num_rows > tile or last.padding > _WORTH_FILLING * tile:
+        places[-1] = Place(last.index)
+    return places
+
+
+def _fill(lengths: Sequence[int], gap: int) -> list[int]:
+    """Return positions, falling, whose lengths add up to ``gap``, or to as much of it as can be reached."""
+    # Bit n of ``reachable``: some of the lengths seen so far add up to n.
+    reachable, before = 1, list[int]()
+    for length in lengths:
+        if reachable >> gap & 1:
+            break
+        before.append(reachable)
+        reachable |= reachable << length & ((2 << gap) - 1)
+    rest = reachable.bit_length() - 1
+    chosen: list[int] = []
+    for position in reversed(range(len(before))):
+        if not before[position] >> rest & 1:
+            chosen.append(position)
+            rest -= lengths[position]
+    return chosen
