@@ -110,6 +110,20 @@ async def test_embeds(embedding_model: Path) -> None:
         await engine.aclose()
 
 
+async def test_a_short_request_does_not_wait_for_a_long_one(embedding_model: Path) -> None:
+    """Requests for vectors take turns: one text that comes behind two thousand is among the next to be computed."""
+    engine = Engine(EngineSettings(model_path=embedding_model))
+    await engine.start()
+    try:
+        long = asyncio.create_task(engine.embed(tuple((Text(f"sentence {n} of a long report"),) for n in range(2000))))
+        await asyncio.sleep(0)
+        await engine.embed(((Text("a query"),),))
+        assert not long.done()
+        assert len((await long).vectors) == 2000
+    finally:
+        await engine.aclose()
+
+
 @pytest.mark.parametrize(
     "bad",
     [
