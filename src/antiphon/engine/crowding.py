@@ -4,6 +4,7 @@ ggml's threads wait for each other at the end of every operation. Where another 
 threads as cores is always late, and all wait for it: one thread fewer is then faster.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 _CROWDED_BELOW: Final = 0.72
@@ -17,13 +18,16 @@ _LAST_HOLD_S: Final = 4.0
 class Crowding:
     """Chooses between ``threads`` and one fewer. Goes down when the threads are kept waiting, and tries again later.
 
+    Each change is told to ``set_threads``.
+
     The pause before each new try doubles from one second to four while the machine stays busy.
     """
 
-    __slots__ = ("_held_s", "_hold_s", "_num_steps", "_share", "_threads", "threads")
+    __slots__ = ("_held_s", "_hold_s", "_num_steps", "_set_threads", "_share", "_threads", "threads")
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, set_threads: Callable[[int], None]) -> None:
         self._threads = threads
+        self._set_threads = set_threads
         self.threads = threads
         self._share = 1.0
         self._num_steps = 0
@@ -37,12 +41,18 @@ class Crowding:
         if self.threads < self._threads:
             self._held_s += wall_s
             if self._held_s >= self._hold_s:
-                self.threads, self._share, self._num_steps = self._threads, 1.0, 0
+                self._share, self._num_steps = 1.0, 0
+                self._change(self._threads)
             return self.threads
         self._share = _MEMORY * self._share + (1 - _MEMORY) * min(1.0, cpu_s / (wall_s * self._threads))
         self._num_steps += 1
         if self._share < _CROWDED_BELOW:
             soon = self._num_steps <= 2 * _PROBE_STEPS
             self._hold_s = min(2 * self._hold_s, _LAST_HOLD_S) if soon else _FIRST_HOLD_S
-            self.threads, self._held_s = self._threads - 1, 0.0
+            self._held_s = 0.0
+            self._change(self._threads - 1)
         return self.threads
+
+    def _change(self, threads: int) -> None:
+        self.threads = threads
+        self._set_threads(threads)

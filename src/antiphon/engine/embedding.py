@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from antiphon.engine.crowding import Crowding
 from antiphon.engine.llama import Aborted, Context
 from antiphon.engine.loop import CancelTask, Emit
 from antiphon.engine.messages import Embed, Embedded
@@ -49,7 +50,9 @@ class _Input(msgspec.Struct, frozen=True):
 class EmbeddingLoop:
     """Runs embedding requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
 
-    def __init__(self, context: Context, *, tile: int, max_sequences: int, emit: Emit) -> None:
+    def __init__(
+        self, context: Context, emit: Emit, *, tile: int, max_sequences: int, crowding: Crowding | None = None
+    ) -> None:
         self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask] = queue.SimpleQueue()
         self.step_started: float | None = None
         self.statistics = EngineStatistics()
@@ -59,6 +62,7 @@ class EmbeddingLoop:
         self._context = context
         self._tile = tile
         self._max_sequences = max_sequences
+        self._crowding = crowding
         self._emit = emit
         self._inputs: list[_Input] = []
         self._tasks: dict[Key, EmbeddingTask] = {}
@@ -101,6 +105,7 @@ class EmbeddingLoop:
     def _step(self) -> None:
         packed = self._pack()
         started = self.step_started = time.monotonic()
+        started_cpu = time.process_time()
         try:
             self._context.decode()
         except Aborted:
@@ -108,6 +113,8 @@ class EmbeddingLoop:
         finally:
             self.step_started = None
         duration_s = time.monotonic() - started
+        if self._crowding is not None:
+            self._crowding.observe(duration_s, time.process_time() - started_cpu)
         num_tokens = sum(len(waiting.tokens) for waiting in packed)
         self._num_steps += 1
         self._num_tokens += num_tokens

@@ -164,14 +164,9 @@ class StepLoop:
             self._in_step = frozenset()
             self._context.abort(False)
         seconds = time.monotonic() - started
-        self._make_way(seconds, time.process_time() - started_cpu)
-        self._meter.step(step, seconds, self._use(step))
-
-    def _make_way(self, wall_s: float, cpu_s: float) -> None:
         if self._crowding is not None:
-            before = self._crowding.threads
-            if (threads := self._crowding.observe(wall_s, cpu_s)) != before:
-                self._context.set_threads(threads)
+            self._crowding.observe(seconds, time.process_time() - started_cpu)
+        self._meter.step(step, seconds, self._use(step))
 
     def _roll_back(self, step: Step) -> None:
         for piece in step.slices:

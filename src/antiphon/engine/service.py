@@ -88,7 +88,9 @@ class ModelService:
     def _make_loop(self, emit: Emit) -> StepLoop | EmbeddingLoop:
         if self._model.is_embedding:
             tile = shapes.TILE if self._is_tiled else 1
-            return EmbeddingLoop(self._context, tile=tile, max_sequences=MAX_SEQUENCE_IDS, emit=emit)
+            return EmbeddingLoop(
+                self._context, emit, tile=tile, max_sequences=MAX_SEQUENCE_IDS, crowding=self._crowding()
+            )
         scheduler = Scheduler(
             cells=self._context.cells,
             slots=self._num_slots,
@@ -100,16 +102,20 @@ class ModelService:
             shapes=self._shapes(),
         )
         can_roll_back = not self._model.facts.has_state
-        # Who sets a number of threads gets it.
-        is_free = self._settings.threads is None and self._settings.batch_threads is None
         return StepLoop(
             self._context,
             scheduler,
             emit,
             mask_s=self._grammars.mask_s,
             can_roll_back=can_roll_back,
-            crowding=Crowding(self._sizes.threads) if is_free else None,
+            crowding=self._crowding(),
         )
+
+    def _crowding(self) -> Crowding | None:
+        """Return who gives way to busy neighbours; None where a number of threads was set, which is kept."""
+        if self._settings.threads is not None or self._settings.batch_threads is not None:
+            return None
+        return Crowding(self._sizes.threads, self._context.set_threads)
 
     @property
     def _may_drop_tokens(self) -> bool:
