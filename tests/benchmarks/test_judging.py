@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from benchmarks.calls import problem_of_calls, read_case
 from benchmarks.calls import report as report_calls
+from benchmarks.guide import is_called
 from benchmarks.structure import Case, Outcome, is_defect, keyword_of, mask_times, problem_of, report
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"format": "date"}}, "required": ["a"]}
@@ -128,3 +129,17 @@ def test_the_figures_of_calls() -> None:
     text = report_calls(Counter({"asked": 9, "cut": 2, "invalid": 1, "calls wanted": 4, "called where wanted": 3}))
     assert text.startswith("required or named: 9 asked, 0 refused, 2 cut by length, 6 valid, 0 another when streamed")
     assert "called in 3 of 4" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "heads"),
+    [
+        ("get_current_weather", '{"city": "Tokyo"}', ["calls with a city", "calls with Tokyo"]),
+        ("get_current_weather", '{"city": "Takao", "unit": "celsius"}', ["calls with a city"]),
+        ("get_current_weather", '{"city": ""}', []),
+        ("get_time", '{"city": "Tokyo"}', []),
+    ],
+)
+def test_calls_of_the_guide(name: str, arguments: str, heads: list[str]) -> None:
+    """A call counts if it is of the function that was offered, with a city."""
+    assert is_called(name, arguments) == heads

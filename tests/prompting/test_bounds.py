@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 
-from antiphon.prompting.bounds import KEY, MAX_ITEMS, MAX_ITEMS_IN_LIST, MAX_STRING, MAX_STRING_IN_LIST, bounded
+from antiphon.prompting.bounds import (
+    KEY,
+    MAX_ITEMS,
+    MAX_ITEMS_IN_LIST,
+    MAX_OBJECTS,
+    MAX_STRING,
+    MAX_STRING_IN_LIST,
+    MAX_WORD,
+    bounded,
+    max_word,
+)
 from antiphon.prompting.schema import within_bounds
 
 TEXT = {"type": "string"}
@@ -30,6 +40,38 @@ def test_lists_within_lists_are_short() -> None:
     inner = bounded({"type": "array", "items": {"type": "array", "items": TEXT}})["items"]
     assert inner["maxItems"] == MAX_ITEMS_IN_LIST
     assert bounded({"type": "array", "items": {"type": "object"}})["items"]["maxProperties"] == MAX_ITEMS_IN_LIST
+
+
+def test_lists_of_objects_are_shorter() -> None:
+    """An entry with parts of its own is long, whether it is described in its place or by reference."""
+    entry = {"type": "object", "properties": {"a": TEXT}}
+    assert bounded({"type": "array", "items": entry})["maxItems"] == MAX_OBJECTS
+    referred = {"type": "array", "items": {"$ref": "#/$defs/x"}, "$defs": {"x": entry}}
+    assert bounded(referred)["maxItems"] == MAX_OBJECTS
+    assert bounded({**referred, "minItems": 20})["maxItems"] == 20
+
+
+def test_what_stands_in_lists_by_reference() -> None:
+    """Definitions that describe nothing but parts of lists are bounded like these, also where they refer to each other."""
+    inner = {"type": "object", "properties": {"a": TEXT, "self": {"$ref": "#/$defs/inner"}}}
+    outer = {"type": "object", "properties": {"b": TEXT, "c": {"$ref": "#/$defs/inner"}}}
+    schema = {"properties": {"list": {"type": "array", "items": {"$ref": "#/$defs/outer"}}}}
+    within = bounded({**schema, "$defs": {"inner": inner, "outer": outer}})["$defs"]
+    assert within["inner"]["properties"]["a"]["maxLength"] == MAX_STRING_IN_LIST
+    assert within["outer"]["properties"]["b"]["maxLength"] == MAX_STRING_IN_LIST
+    schema["properties"]["one"] = {"$ref": "#/$defs/inner"}
+    within = bounded({**schema, "$defs": {"inner": inner, "outer": outer}})["$defs"]
+    assert within["inner"]["properties"]["a"]["maxLength"] == MAX_STRING
+    assert within["outer"]["properties"]["b"]["maxLength"] == MAX_STRING_IN_LIST
+
+
+@pytest.mark.parametrize(
+    ("rule", "most"),
+    [({}, MAX_WORD), ({"format": "date"}, MAX_WORD), ({"format": "uri"}, None), ({"maxLength": 9}, None)],
+)
+def test_words(rule: dict[str, Any], most: int | None) -> None:
+    """Words are bounded unless a schema, in any of its parts, says how long a string may be."""
+    assert max_word([{"type": "object"}, {"items": {**TEXT, **rule}}]) == most
 
 
 def test_texts_in_a_form() -> None:

@@ -193,3 +193,15 @@ def test_after_a_result_comes_text() -> None:
     made = plan(CHATML, messages=messages, tools=(ADD,), tool_choice=ToolChoice("auto"))
     assert made.grammar is None
     assert "<tool_response>\n6\n</tool_response>" in made.prompt[0].text
+
+
+def test_ways_out_of_what_repeats_itself() -> None:
+    """JSON of a model without tool training has ways out; trained models and inputs in plain text go on as they like."""
+    form = JsonSchemaFormat("x", {"type": "object", "properties": {"a": {"type": "string"}}})
+    assert plan(CHATML, response_format=form).ways_out
+    assert plan(CHATML, response_format=form).max_word
+    assert not plan(HERMES, response_format=form).ways_out
+    assert plan(CHATML, tools=(ADD,), tool_choice=ToolChoice("required")).ways_out
+    run = Tool("run", kind="custom")
+    assert not plan(CHATML, tools=(run,), tool_choice=ToolChoice("required")).ways_out
+    assert not plan(CHATML).ways_out

@@ -11,7 +11,7 @@ from antiphon.backends.local_sampling import engine_sampling
 from antiphon.backends.local_tally import Tally
 from antiphon.backends.local_tokens import engine_prompt, token_logprobs
 from antiphon.engine import Engine
-from antiphon.engine.messages import Delta, Finished, Generate, Started
+from antiphon.engine.messages import Delta, Finished, Generate, Started, WaysOut
 from antiphon.prompting import ChatPrompter, Plan
 from antiphon.protocol import events
 from antiphon.protocol.abilities import check_logit_bias, check_max_tokens
@@ -120,5 +120,6 @@ def _job(request: ChatRequest, plan: Plan) -> Generate:
         stop=(*request.stop, *plan.stop),
         logprobs=request.top_logprobs if request.logprobs else None,
         grammar=plan.grammar,
+        ways_out=WaysOut(plan.ways_out, plan.max_word) if plan.ways_out else None,
         special=plan.special,
     )

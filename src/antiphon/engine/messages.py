@@ -42,6 +42,16 @@ class Sampling(msgspec.Struct, frozen=True):
     seed: int | None = None
 
 
+class WaysOut(msgspec.Struct, frozen=True):
+    """How a text under a grammar ends what it is in the middle of, once it repeats itself: the texts to begin with, best first.
+
+    ``max_word`` also bounds runs of visible ASCII characters without a blank; None where they may be of any length.
+    """
+
+    texts: tuple[str, ...]
+    max_word: int | None = None
+
+
 class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     """Continue ``prompt`` into ``n`` sequences (choice k is seeded with ``seed + k``).
 
@@ -49,7 +59,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     ``stop_token_ids`` end it like the model's own end-of-generation tokens. ``logprobs`` is the number of alternatives
     per token (0: the chosen token alone), None for none. ``grammar`` is an llguidance grammar (Lark text or its JSON
     form) that the text must follow; the sequence ends with reason ``stop`` when the grammar is complete and admits
-    nothing more. ``special`` renders control tokens as their text instead of nothing, for readers of tool syntax.
+    nothing more; with ``ways_out``, a text that runs away takes one of them where the grammar allows it. ``special`` renders control tokens as their text instead of nothing, for readers of tool syntax.
     ``echo_logprobs`` also reports the prompt tokens' log-probabilities. ``deadline_s`` counts from arrival.
     """
 
@@ -62,6 +72,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     grammar: str | None = None
+    ways_out: WaysOut | None = None
     special: bool = False
     echo_logprobs: bool = False
     deadline_s: float | None = None

@@ -9,6 +9,7 @@ from antiphon.engine.constraint import Constraint
 from antiphon.engine.detokeniser import Detokeniser
 from antiphon.engine.drafter import Drafter
 from antiphon.engine.messages import Answer, Delta, Finished, Generate, Score, Scored, Started, Token
+from antiphon.engine.runaway import Runaway
 from antiphon.engine.sampler import Logits, Sampler, describe, log_probabilities
 from antiphon.engine.sequence import Sequence, Slice
 from antiphon.engine.vocabulary import Vocabulary
@@ -52,6 +53,9 @@ class Choice:
         self._vocabulary = vocabulary
         self._data = vocabulary.data if request.special else vocabulary.plain
         self._constraint = constraint
+        self._runaway = None
+        if constraint is not None and request.ways_out is not None:
+            self._runaway = Runaway(request.ways_out, vocabulary)
         self._sampler = Sampler(request.sampling, index)
         self._detokeniser = Detokeniser(request.stop)
         self._ends = vocabulary.end_tokens | frozenset(request.stop_token_ids)
@@ -88,11 +92,15 @@ class Choice:
             yield from self._end("length")
             return
         mask = None if self._constraint is None else self._constraint.mask()
+        if mask is not None and self._runaway is not None:
+            mask = self._runaway.narrow(mask)
         for token in self._with_forced(self._sampler.draw(logits, mask)):
             if token in self._ends:
                 yield from self._end("stop")
                 return
             self._sampler.accept(token)
+            if self._runaway is not None:
+                self._runaway.accept(token)
             self.sequence.tokens.append(token)
             yield from self._say(token, logits)
             if self._is_finished:

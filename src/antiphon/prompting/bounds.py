@@ -5,21 +5,31 @@ no JSON. Where a schema sets no bound, a model without tool training generates w
 satisfies the schema as it stands.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
 
-from antiphon.prompting.walk import Schema, schemas_in
+from antiphon.prompting.walk import Schema, only_in_lists, resolved, schemas_in
 
 MAX_STRING = 1000
 MAX_STRING_IN_LIST = 200
 MAX_ITEMS = 32
+MAX_OBJECTS = 16
+"""Entries of a list whose entries have parts themselves."""
 MAX_ITEMS_IN_LIST = 8
 MAX_NUMBER = 10**15
 PRECISION = 1e-06
 KEY = r"^[\p{L}\p{N}_$@][\p{L}\p{N}_$@ .:/-]{0,39}$"
 """What the keys of a map look like whose schema says nothing of them."""
 
+MAX_WORD = 160
+"""Visible ASCII characters in a string without a blank: an SHA-512 in hexadecimal digits, a long address."""
+WAYS_OUT = ('"', "]", "}")
+"""How JSON ends what it is in the middle of, once a model repeats itself: the string first, then the list or the object."""
+
+_LENGTHS = frozenset({"maxLength", "minLength", "pattern", "patternProperties"})
+_LONG_FORMATS = frozenset({"uri", "email", "hostname"})
 _COMPOSE = frozenset({"allOf", "anyOf", "oneOf", "$ref"})
 _VALUES = frozenset({"enum", "const"})
 _SAY_WHICH_KEYS = _COMPOSE | _VALUES | {"properties", "patternProperties", "required"}
@@ -48,12 +58,21 @@ def bounded(schema: Any, *, with_patterns: bool = True) -> Any:
     """
     if schema == {"type": "object"}:
         return _ANY_OBJECT
-    return _Bounds(are_whole=not _is_composed(schema), with_patterns=with_patterns).bound(schema, _Place())
+    return _Bounds(schema, with_patterns=with_patterns).bound(schema, _Place())
+
+
+def max_word(schemas: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return how long words may be; None where a schema says itself how long a string may be, since it may mean a word."""
+    parts = [part for schema in schemas for part in schemas_in(schema)]
+    says_length = any(_LENGTHS & set(part) or part.get("format") in _LONG_FORMATS for part in parts)
+    return None if says_length else MAX_WORD
 
 
 class _Bounds:
-    def __init__(self, *, are_whole: bool, with_patterns: bool) -> None:
-        self._definitions = _Place(is_whole=are_whole)
+    def __init__(self, root: Any, *, with_patterns: bool) -> None:
+        self._root = root
+        self._are_whole = not _is_composed(root)
+        self._only_in_lists = only_in_lists(root)
         self._as_it_is = _VALUES | {"$ref", "allOf"} | (set[str]() if with_patterns else {"pattern"})
 
     def bound(self, schema: Any, place: _Place) -> Any:
@@ -62,7 +81,9 @@ class _Bounds:
         known = cast("Schema", schema)
         if set(known) <= _WORDS | {"type"}:
             return _of_type(known, place)
-        made = dict(known) if self._as_it_is & set(known) else _with_bounds(known, place)
+        made = dict(known)
+        if not self._as_it_is & set(known):
+            made = _with_bounds(known, place, holds_parts=self._has_parts(known.get("items")))
         made |= self._parts(known, place)
         if place.is_whole and _leaves_keys_open(known):
             made["additionalProperties"] = False
@@ -78,7 +99,7 @@ class _Bounds:
                 made[key] = {name: self.bound(value, inner) for name, value in known[key].items()}
         for key in ("$defs", "definitions"):
             if isinstance(known.get(key), dict):
-                made[key] = {name: self.bound(value, self._definitions) for name, value in known[key].items()}
+                made[key] = {name: self.bound(value, self._of_definition(value)) for name, value in known[key].items()}
         if isinstance(known.get("anyOf"), list):
             made["anyOf"] = [self.bound(value, inner) for value in cast("list[Any]", known["anyOf"])]
         for key in ("items", "additionalProperties"):
@@ -86,6 +107,16 @@ class _Bounds:
                 value: Any = {} if known[key] is True else known[key]
                 made[key] = self.bound(value, _Place(is_in_list=True, is_whole=is_whole))
         return made
+
+    def _of_definition(self, definition: Any) -> _Place:
+        return _Place(is_in_list=id(definition) in self._only_in_lists, is_whole=self._are_whole)
+
+    def _has_parts(self, schema: Any) -> bool:
+        """Whether values are lists or objects, as far as is plain to see."""
+        known = cast("Schema", schema) if isinstance(schema, dict) else {}
+        reference = known.get("$ref")
+        target = resolved(self._root, reference) if isinstance(reference, str) else known
+        return isinstance(target, dict) and bool({"properties", "items"} & set(cast("Schema", target)))
 
 
 def _is_shared(schema: Schema) -> bool:
@@ -176,7 +207,7 @@ def _of_type(schema: Schema, place: _Place) -> Schema:
             return _with_bounds(schema, place)
 
 
-def _with_bounds(schema: Schema, place: _Place) -> Schema:
+def _with_bounds(schema: Schema, place: _Place, *, holds_parts: bool = False) -> Schema:
     made = dict(schema)
     kinds = _kinds(schema)
     if "string" in kinds and "maxLength" not in schema:
@@ -184,7 +215,8 @@ def _with_bounds(schema: Schema, place: _Place) -> Schema:
     if {"integer", "number"} & set(kinds):
         _bound_number(made, has_fraction="number" in kinds)
     if "array" in kinds and "maxItems" not in schema and "prefixItems" not in schema:
-        made["maxItems"] = max(place.max_items, schema.get("minItems", 0))
+        most = min(place.max_items, MAX_OBJECTS) if holds_parts else place.max_items
+        made["maxItems"] = max(most, schema.get("minItems", 0))
     return made
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from antiphon.prompting.bounds import WAYS_OUT, max_word
 from antiphon.prompting.decide import Decision
 from antiphon.prompting.grammar import MAX_CALLS, CallRules, allowed, answer_grammar
 from antiphon.prompting.guard import Cover, Guard, Piece
@@ -15,7 +16,7 @@ from antiphon.prompting.reader import Layout, Reader
 from antiphon.prompting.schema import check_request
 from antiphon.prompting.turns import Turn
 from antiphon.prompting.voice import Voice
-from antiphon.protocol.chat import ChatRequest, Message, Tool, ToolChoice
+from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import FinishReason
 
@@ -29,7 +30,8 @@ CHATML = (
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How to answer one request.
 
-    ``grammar`` is an llguidance grammar that the generated text must follow. ``stop`` are strings that end the answer
+    ``grammar`` is an llguidance grammar that the generated text must follow. ``ways_out`` are the texts with which an answer that
+    repeats itself ends what it is in the middle of, none where it may go on; ``max_word`` bounds runs of characters without a blank. ``stop`` are strings that end the answer
     beside the request's own. With ``special``, control tokens are to be generated as their text, which the reader
     needs. Each choice is read by a reader of its own. Where ``decide`` is set, an embedding model can make a better plan
     of it; without one, this plan holds.
@@ -37,6 +39,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     prompt: tuple[Piece, ...]
     grammar: str | None = None
+    ways_out: tuple[str, ...] = ()
+    max_word: int | None = None
     stop: tuple[str, ...] = ()
     special: bool = False
     layout: Layout = Layout()
@@ -161,7 +165,17 @@ class ChatPrompter:
         )
         texts = (*voice.texts(), *voice.stop)
         special = any(token in text for text in texts for token in self._control_tokens if token)
-        return Plan(prompt=cover.split(rendered), grammar=grammar, stop=voice.stop, special=special, layout=layout)
+        is_json = grammar is not None and all(tool.kind == "function" for tool in tools)
+        may_run_away = is_json and not voice.knows_tools and layout.thinking is None
+        return Plan(
+            prompt=cover.split(rendered),
+            grammar=grammar,
+            ways_out=WAYS_OUT if may_run_away else (),
+            max_word=max_word(_schemas(request, tools)),
+            stop=voice.stop,
+            special=special,
+            layout=layout,
+        )
 
     def _turns(
         self, cover: Cover, voice: Voice, request: ChatRequest, tools: tuple[Tool, ...]
@@ -195,3 +209,10 @@ class ChatPrompter:
             wrappers=tuple(text for text in (voice.opening, voice.closing) if text),
             call_reason=reason,
         )
+
+
+def _schemas(request: ChatRequest, tools: Sequence[Tool]) -> list[Mapping[str, Any]]:
+    """Return the schemas that an answer may have to follow."""
+    form = request.response_format
+    of_form = [form.schema] if isinstance(form, JsonSchemaFormat) else []
+    return [*of_form, *(tool.parameters for tool in tools if tool.parameters is not None)]

@@ -1,6 +1,6 @@
 """Going through a JSON Schema: what in it is a schema again, and what is data that only looks like one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 Schema = dict[str, Any]
@@ -47,3 +47,35 @@ def resolved(root: Any, reference: str) -> Any:
         name = part.replace("~1", "/").replace("~0", "~")
         place = cast("Schema", place).get(name) if isinstance(place, dict) else None
     return place
+
+
+def only_in_lists(root: Schema) -> set[int]:
+    """Return the identities of the referenced schemas that describe nothing but parts of lists and maps."""
+    seen: dict[bool, dict[int, Schema]] = {True: {}, False: {}}
+    waiting: list[tuple[Any, bool]] = [(root, False)]
+    while waiting:
+        schema, is_in_list = waiting.pop()
+        for part, inner in _places(schema, is_in_list=is_in_list):
+            reference = part.get("$ref")
+            target = resolved(root, reference) if isinstance(reference, str) else None
+            known = cast("Schema", target) if isinstance(target, dict) else part
+            if known is not part and id(known) not in seen[inner]:
+                seen[inner][id(known)] = known
+                waiting.append((known, inner))
+    return set(seen[True]) - set(seen[False])
+
+
+def _places(schema: Any, *, is_in_list: bool) -> Iterator[tuple[Schema, bool]]:
+    """Yield the schemas in ``schema`` but for definitions, each with whether it stands in a list or a map."""
+    if isinstance(schema, list):
+        for item in cast("list[Any]", schema):
+            yield from _places(item, is_in_list=is_in_list)
+    if not isinstance(schema, dict):
+        return
+    yield cast("Schema", schema), is_in_list
+    for key, value in cast("Schema", schema).items():
+        if key in NAMED_SCHEMAS - {"$defs", "definitions"} and isinstance(value, dict):
+            for item in cast("Schema", value).values():
+                yield from _places(item, is_in_list=is_in_list)
+        elif key not in DATA | NAMED_SCHEMAS:
+            yield from _places(value, is_in_list=is_in_list or key in {"items", "additionalProperties"})

@@ -1,0 +1,80 @@
+"""Texts that run away are shown the way out."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from antiphon.engine.messages import WaysOut
+from antiphon.engine.runaway import MIN_REPEATED, Runaway
+from antiphon.engine.vocabulary import Piece, Vocabulary
+
+WAYS = WaysOut(('"', "]", "}"), max_word=20)
+TEXTS = ("a", "b", " ", '"', '",', "]", "}", ", ", "é", "word")
+EVERYTHING = np.ones(len(TEXTS), np.bool_)
+
+
+def made(ways_out: WaysOut = WAYS) -> Runaway:
+    pieces = [Piece(text.encode(), is_control=False, is_end=False) for text in TEXTS]
+    return Runaway(ways_out, Vocabulary(lambda *_: [], pieces, {}, adds_bos=False, handle=None))
+
+
+def write(runaway: Runaway, *texts: str) -> None:
+    for text in texts:
+        runaway.accept(TEXTS.index(text))
+
+
+def names(mask: NDArray[np.bool_]) -> set[str]:
+    return {TEXTS[token] for token in np.flatnonzero(mask)}
+
+
+@pytest.mark.parametrize("unit", [["a"], ["a", " "], ["a", "b", " ", "b", "é"]])
+def test_a_text_that_repeats_itself(unit: list[str]) -> None:
+    """Once what was said comes again and again, the text takes the first way out that is allowed."""
+    runaway = made(WaysOut(WAYS.texts))
+    write(runaway, "b", *(unit * 8))
+    assert names(runaway.narrow(EVERYTHING)) == set(TEXTS)
+    write(runaway, *(unit * MIN_REPEATED))
+    assert names(runaway.narrow(EVERYTHING)) == {'"', '",'}
+    without_quotes = np.array(['"' not in text for text in TEXTS])
+    assert names(runaway.narrow(without_quotes)) == {"]"}
+
+
+def test_what_repeats_itself_is_no_way_out() -> None:
+    """Of entries that come again and again, their own ends are none; where no way is left, all that is allowed may come."""
+    runaway = made()
+    write(runaway, *(['"', "a", '"', "}", ", "] * MIN_REPEATED))
+    assert names(runaway.narrow(EVERYTHING)) == {"]"}
+    no_list = np.array(["]" not in text for text in TEXTS])
+    assert (runaway.narrow(no_list) == no_list).all()
+
+
+def test_long_units_are_waited_for() -> None:
+    """A long passage must come several times, however many tokens it has."""
+    runaway = made(WaysOut(WAYS.texts))
+    passage = ["a"] * 40 + ["b"]
+    write(runaway, *(passage * 3))
+    assert names(runaway.narrow(EVERYTHING)) == set(TEXTS)
+    write(runaway, *(passage * 2))
+    assert names(runaway.narrow(EVERYTHING)) == {'"', '",'}
+
+
+def test_a_word_without_an_end() -> None:
+    """Visible ASCII without a blank is bounded; blanks and other scripts begin anew."""
+    runaway = made()
+    for pause in (" ", "é"):
+        write(runaway, *(["word", "a"] * 3), pause)
+    assert names(runaway.narrow(EVERYTHING)) == set(TEXTS)
+    write(runaway, *(["word", "a"] * 4))
+    assert names(runaway.narrow(EVERYTHING)) == {'"', '",'}
+    endless = made(WaysOut(WAYS.texts, max_word=None))
+    write(endless, *(["word", "a", "b", "word"] * 4))
+    assert names(endless.narrow(EVERYTHING)) == set(TEXTS)
+
+
+def test_the_way_out_ends_the_matter() -> None:
+    """After it nothing counts that came before: one string is ended, not everything around it."""
+    runaway = made()
+    write(runaway, *(["word"] * 5))
+    assert names(runaway.narrow(EVERYTHING)) == {'"', '",'}
+    write(runaway, '"')
+    assert names(runaway.narrow(EVERYTHING)) == set(TEXTS)
