@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.accounts.reports import UsageTotal
 from antiphon.cli import main
+from antiphon.cli.usage import _print_table
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -106,6 +108,42 @@ def test_usage_of_nobody(run: Run) -> None:
     assert json.loads(run("usage", "--json")[1]) == []
     (heading,) = csv.reader(io.StringIO(run("usage", "--csv", "--by", "key", "--by", "model")[1]))
     assert heading[:3] == ["key_id", "key", "model"]
+
+
+@pytest.mark.parametrize("factor", [1, 1_000_000])
+def test_usage_is_never_cut(factor: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns holds what most have, and larger figures are whole as well; what has no price is said below."""
+    monkeypatch.setenv("COLUMNS", "80")
+    total = UsageTotal(
+        bucket_ms=1_700_000_000_000,
+        key_id=None,
+        key_name=None,
+        model=None,
+        num_requests=345 * factor,
+        num_failed=123,
+        prompt_tokens=345_678 * factor,
+        completion_tokens=34_567 * factor,
+        cached_tokens=4_567 * factor,
+        compute_s=1_234.5,
+        usd=1.5,
+        num_unpriced=3,
+        saved_usd=None,
+        mean_ttft_s=0.325,
+    )
+    _print_table([total], ("day",))
+    lines = capsys.readouterr().out.splitlines()
+    counts = [f"{n * factor:,}" for n in (345_678, 4_567, 34_567)]
+    assert lines[-2].split() == [
+        "2023-11-14",
+        f"{345 * factor:,}",
+        "123",
+        *counts,
+        "1,234.5",
+        "0.325",
+        "1.500000*",
+    ]
+    assert factor > 1 or max(map(len, lines[:-1])) <= 80
+    assert lines[-1].startswith("* without 3 requests")
 
 
 def test_usage_of_a_key_that_is_not_there(run: Run) -> None:

@@ -1,11 +1,16 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from antiphon import __version__
 from antiphon.cli.root import COMMANDS, describe, main
 from antiphon.errors import AntiphonError
+
+ROOT = Path(__file__).parents[2]
+NAMED = re.compile(r"(?:[`\"'$]|^|: |with ) ?antiphon ([a-z]+)(?: ([a-z]+)\b)?", re.MULTILINE)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -27,6 +32,17 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert status == 0
     assert f"antiphon {command}" in out
     assert COMMANDS[command][1] in run(capsys, "--help")[1]
+
+
+def test_every_command_that_is_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    """Hints of the code and pages of the documentation tell nobody to run what there is not."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.py")]
+    named = {words for page in pages for words in NAMED.findall(page.read_text())}
+    assert len(named) > 20
+    for command, word in named:
+        assert command in COMMANDS, command
+        if word and command in {"models", "keys"}:
+            assert run(capsys, command, word, "--help")[0] == 0, (command, word)
 
 
 def test_an_error_is_one_line_with_its_fix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

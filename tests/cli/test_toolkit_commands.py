@@ -89,7 +89,7 @@ def test_errors_are_one_line_with_the_fix(antiphon: Command) -> None:
     nobody = antiphon("ask", "--base-url", "http://127.0.0.1:9/v1", "hello")
     assert nobody.status == 1
     assert nobody.err.startswith("antiphon: cannot reach http://127.0.0.1:9/v1 - ")
-    assert nobody.err.endswith("antiphon doctor\n")
+    assert nobody.err.endswith("antiphon doctor --base-url http://127.0.0.1:9/v1\n")
     wrong = antiphon("ask", "--model", "no-such", "hello")
     assert wrong.status == 1
     assert wrong.err.count("\n") == 1

@@ -39,7 +39,8 @@ class Server:
 
     def _explained(self, error: openai.APIError, client: openai.OpenAI) -> AntiphonError:
         if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
-            hint = "start one with: antiphon serve" if self.base_url == LOCAL_URL else "see why with: antiphon doctor"
+            why = f"see why with: antiphon doctor --base-url {self.base_url}"
+            hint = "start one with: antiphon serve" if self.base_url == LOCAL_URL else why
             return AntiphonError(f"cannot reach {self.base_url}", hint=hint)
         finding = explain(error, Connection(client))
         return AntiphonError(finding.message, hint=finding.fix)

@@ -28,7 +28,8 @@ _TYPES: dict[str, Any] = {
 def extract(
     *text: str,
     field: Annotated[
-        list[str], Parameter(help="NAME or NAME:TYPE; again for each field. Add ? for one that may be absent.")
+        list[str],
+        Parameter(help="NAME or NAME:TYPE; again for each field. Add ? for one that may be absent.", negative=""),
     ],
     many: Annotated[bool, Parameter(negative="", help="Find every such object; prints one a line.")] = False,
     model: Annotated[str, Parameter(help="Model to ask.")] = "gpt-4o-mini",

@@ -89,7 +89,7 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
     table.add_column(overflow="fold")
     for key, value in facts.items():
         if value not in (None, "", []):
-            table.add_row(key.replace("_", " "), _readable(key, value))
+            table.add_row(key.removesuffix("_bytes").replace("_", " "), _readable(key, value))
     Console().print(table)
 
 

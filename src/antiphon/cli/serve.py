@@ -89,7 +89,7 @@ def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
 
 def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_open: bool) -> None:
     for engine in engines:
-        chosen = ", ".join(f"{key} {value}" for key, value in engine.info.settings.items())
+        chosen = ", ".join(f"{key} {value}" for key, value in engine.info.settings.items() if value)
         console.print(f"[dim]{engine.settings.model_path.stem}: {chosen}[/dim]")
     if is_open:
         console.print("[dim]No key exists yet, so any key is accepted; only this machine can connect.[/dim]")

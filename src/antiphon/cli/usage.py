@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -43,9 +44,8 @@ def usage(
 ) -> None:
     """Print requests, tokens, seconds of compute and dollars by day, key or model.
 
-    Dollars are of requests whose model has a price; how many had none is shown beside them. Saved is what answers out of the
-    response cache would have cost. A running server's rows are
-    there within a second.
+    Dollars are of requests whose model has a price; how many had none stands below. Saved is what answers out of the
+    response cache would have cost. A running server's rows are there within a second.
     """
     query = UsageQuery(
         start_ms=_since(since),
@@ -108,40 +108,41 @@ def _print_csv(found: list[UsageTotal], by: tuple[By, ...]) -> None:
     writer.writerows(_record(total, by) for total in found)
 
 
+_COLUMNS: dict[str, Callable[[UsageTotal], str]] = {
+    "requests": lambda total: f"{total.num_requests:,}",
+    "failed": lambda total: f"{total.num_failed:,}",
+    "input": lambda total: f"{total.prompt_tokens:,}",
+    "cached": lambda total: f"{total.cached_tokens:,}",
+    "output": lambda total: f"{total.completion_tokens:,}",
+    "compute\ns": lambda total: _figure(total.compute_s, 1),
+    "first\ntoken s": lambda total: _figure(total.mean_ttft_s, 3),
+    "dollars": lambda total: _figure(total.usd, 6) + ("*" if total.num_unpriced else ""),
+    "saved": lambda total: _figure(total.saved_usd, 6),
+}
+
+
 def _print_table(found: list[UsageTotal], by: tuple[By, ...]) -> None:
-    table = Table(*by)
-    for heading in (
-        "requests",
-        "failed",
-        "input",
-        "cached",
-        "output",
-        "compute s",
-        "first token s",
-        "dollars",
-        "saved",
-    ):
-        table.add_column(heading, justify="right")
+    # A terminal of 80 columns holds it: no frames, and nothing about a cache that saved nothing.
+    columns = {name: cell for name, cell in _COLUMNS.items() if name != "saved" or any(t.saved_usd for t in found)}
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in by:
+        table.add_column(name, no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
     for total in found:
         record = _record(total, by)
         labels = [
             str(record["key"] or record["key_id"] or "(no key)") if name == "key" else record[name] for name in by
         ]
-        table.add_row(*labels, *_cells(total))
-    Console().print(table)
+        table.add_row(*labels, *(cell(total) for cell in columns.values()))
+    console = Console()
+    # Wider than the terminal, a line goes on in the next one; a figure that is cut is worth nothing.
+    unbounded = console.options.update(max_width=1_000)
+    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    console.print(table)
+    if unpriced := sum(total.num_unpriced for total in found):
+        print(f"* without {unpriced:,} requests whose model has no price; [accounts.prices] gives it one")
 
 
-def _cells(total: UsageTotal) -> list[str]:
-    counts = (total.num_requests, total.num_failed, total.prompt_tokens, total.cached_tokens, total.completion_tokens)
-    return [
-        *(f"{count:,}" for count in counts),
-        "-" if total.compute_s is None else f"{total.compute_s:,.1f}",
-        "-" if total.mean_ttft_s is None else f"{total.mean_ttft_s:.3f}",
-        _dollars(total),
-        "-" if total.saved_usd is None else f"{total.saved_usd:,.6f}",
-    ]
-
-
-def _dollars(total: UsageTotal) -> str:
-    known = "-" if total.usd is None else f"{total.usd:,.6f}"
-    return f"{known} ({total.num_unpriced:,} without a price)" if total.num_unpriced else known
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"

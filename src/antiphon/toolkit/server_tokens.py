@@ -40,22 +40,19 @@ async def count_at_server(
     if dialect is None:
         return None
     route = f"{connection.endpoint.root}/tokenize"
-    counted_by = f"{route} ({dialect})"
     if dialect == "vllm":
         what: dict[str, Any] = {"prompt": content, "add_special_tokens": False}
         if not isinstance(content, str):
             what = {"messages": list(content), **({"tools": list(tools)} if tools else {})}
         told = await connection.post_json(route, {"model": model, **what})
-        return ServerCount(int(told["count"]), is_exact=True, counted_by=counted_by)
+        return ServerCount(int(told["count"]), is_exact=True, counted_by=route)
     if isinstance(content, str):
-        return ServerCount(
-            await _llama_text(connection, content, add_special=False), is_exact=True, counted_by=counted_by
-        )
+        return ServerCount(await _llama_text(connection, content, add_special=False), is_exact=True, counted_by=route)
     body = {"messages": list(content), **({"tools": list(tools)} if tools else {})}
     rendered = await connection.post_json(f"{connection.endpoint.root}/apply-template", body)
     num_images = sum(is_image(part) for message in content for part in message_parts(message))
     tokens = await _llama_text(connection, str(rendered["prompt"]), add_special=True)
-    return ServerCount(tokens + num_images * PER_IMAGE, is_exact=num_images == 0, counted_by=counted_by)
+    return ServerCount(tokens + num_images * PER_IMAGE, is_exact=num_images == 0, counted_by=route)
 
 
 async def _llama_text(connection: Connection, text: str, *, add_special: bool) -> int:

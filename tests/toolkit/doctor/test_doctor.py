@@ -6,16 +6,18 @@ import socket
 from collections.abc import Generator
 from pathlib import Path
 
+import openai
 import pytest
 from tests.serving import Running, running
 
 from antiphon.accounts import AccountSettings
 from antiphon.backends.script import Script
 from antiphon.backends.scripted import ScriptedBackend
-from antiphon.toolkit.clients import Endpoint
+from antiphon.toolkit.clients import Connection, Endpoint
 from antiphon.toolkit.doctor import Diagnosis, Finding, examine, explain_answer
 from antiphon.toolkit.doctor.key import check_key
 from antiphon.toolkit.doctor.network import check_proxy, check_url
+from antiphon.toolkit.doctor.server import explain
 from antiphon.toolkit.doctor.tiers import tier_of
 from antiphon.toolkit.rate_limits import Allowance, RateLimits
 
@@ -122,6 +124,16 @@ def test_a_wrong_path_is_noticed(server: Running) -> None:
     """A server that answers 404 below the URL is there, but elsewhere."""
     diagnosis = examine(base_url=f"{server.root}/api", api_key="any", environ={})
     assert found(diagnosis, "server").status == "problem"
+
+
+def test_an_unknown_model_is_told_from_a_wrong_path(server: Running) -> None:
+    """Both are 404; only one is mended by another URL."""
+    with openai.OpenAI(base_url=server.url, api_key="any") as client:
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.models.retrieve("gpt-9")
+        finding = explain(caught.value, Connection(client))
+    assert "no such model" in finding.message
+    assert "export" not in finding.fix
 
 
 def test_where_nothing_listens(tmp_path: Path) -> None:

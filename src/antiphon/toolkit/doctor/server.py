@@ -66,6 +66,11 @@ def explain(error: openai.APIError, connection: Connection) -> Finding:
             "add credit on the billing page, or raise the budget of the key",
         )
         return Finding("server", "problem", message, fix)
+    if error.code == "model_not_found":
+        told = error.__cause__ or error.message
+        return Finding(
+            "server", "problem", f"There is no such model at {where}: {told}", "antiphon doctor   # lists them"
+        )
     for kind, status, message, fix in _MEANINGS:
         if isinstance(error, kind):
             named = {"told": error.__cause__ or error.message, "where": where, "v1": where.removesuffix("/v1") + "/v1"}
@@ -90,8 +95,8 @@ _MEANINGS: tuple[tuple[type[openai.APIError], Status, str, str], ...] = (
     (
         openai.NotFoundError,
         "problem",
-        "{where} knows no such route or model: {told}",
-        "export OPENAI_BASE_URL={v1}   # or name a model that is served",
+        "{where} knows no such route: {told}",
+        "export OPENAI_BASE_URL={v1}",
     ),
     (
         openai.BadRequestError,
@@ -127,7 +132,12 @@ def _version(headers: Mapping[str, str]) -> Finding:
 
 def _models(models: Sequence[str]) -> Finding:
     if not models:
-        return Finding("models", "warning", "the server lists no model", "antiphon pull   # on a local server")
+        return Finding(
+            "models",
+            "warning",
+            "the server lists no model",
+            "antiphon serve   # on this machine, with the models that come with it",
+        )
     more = f" and {len(models) - _SHOWN_MODELS} more" if len(models) > _SHOWN_MODELS else ""
     return Finding("models", "ok", f"{len(models)}: {', '.join(models[:_SHOWN_MODELS])}{more}")
 
