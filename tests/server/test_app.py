@@ -13,6 +13,9 @@ from antiphon.backends.caching import HEADER, CacheSettings, CachingBackend, mak
 from antiphon.backends.routing import Router
 from antiphon.backends.script import Script
 from antiphon.backends.scripted import ScriptedBackend
+from antiphon.errors import AntiphonError
+from antiphon.server.run import bind
+from antiphon.server.settings import ServerSettings
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +205,12 @@ def test_answers_are_kept_for_who_asks(tmp_path: Path) -> None:
     assert stream.headers[HEADER] == "hit"
     assert stream.text.endswith("data: [DONE]\n\n")
     assert vector.headers[HEADER] == "miss"
+
+
+def test_a_port_is_taken_at_once() -> None:
+    """From the moment that a server has its port, and long before it answers, a second one is told that it is in use."""
+    with bind(ServerSettings(port=0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(AntiphonError, match="Address already in use") as caught:
+            bind(ServerSettings(port=port))
+        assert "--port 0" in caught.value.hint

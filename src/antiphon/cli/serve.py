@@ -53,7 +53,6 @@ def serve(
             files = fetch_models(configuration, progress)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             if configuration.server.workers > 1:
-                listener.listen(2048)
                 crew = Crew(configuration, files, listener, config_file=config, options=options)
                 url = address_of(listener)
                 console.print(_loading(configuration, files))

@@ -21,6 +21,7 @@ from antiphon.server.app import create_app
 from antiphon.server.service import Service
 from antiphon.server.settings import ServerSettings
 
+_BACKLOG = 2048
 _COLLECT_AFTER = 20_000
 """Objects that the youngest generation may grow by; Python's own 700 is about two requests."""
 _CUT_SHORT_S = 3.0
@@ -33,14 +34,23 @@ def bind(settings: ServerSettings) -> socket.socket:
         family, kind, number, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, number)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        return _listening(socket.socket(family, kind, number), address)
     except OSError as error:
         hint = "choose another with --port, or --port 0 for a free one" if error.errno == errno.EADDRINUSE else ""
         raise AntiphonError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", hint=hint
         ) from error
+
+
+def _listening(listener: socket.socket, address: Any) -> socket.socket:
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # While it is bound alone others may bind it too. Whoever connects before the loop runs waits.
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
