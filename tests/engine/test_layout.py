@@ -30,13 +30,17 @@ def serve(model: Path, tmp_path: Path, **given: str) -> layouts.Served:
 
 
 def test_takes_the_fastest_that_is_as_good(chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fastest copy within the bound of divergence is kept, the other removed, and the choice remembered."""
+    """The fastest copy within the bound of divergence is kept, the other removed, and the choice remembered, if it was written whole."""
     measured(monkeypatch, {"bf16": (0.4, 0.003), "q8_0": (0.3, 0.2)})
     served = serve(chat_model, tmp_path)
     assert served.type == "bf16"
     assert "2.5 times as fast" in served.reason
     assert [path.name for path in tmp_path.glob("*.gguf")] == [served.path.name]
-    monkeypatch.setattr(layouts, "_decide", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(layouts, "_decide", None)
+        assert serve(chat_model, tmp_path) == served
+    (record,) = tmp_path.glob("*.json")
+    record.write_bytes(record.read_bytes()[:9])
     assert serve(chat_model, tmp_path) == served
 
 

@@ -85,13 +85,20 @@ def _why_not(source: Path) -> str:
 
 def _chosen(source: Path, directory: Path) -> Served:
     record_path = directory / f"{_name(source)}.json"
-    if record_path.exists():
-        record = msgspec.json.decode(record_path.read_bytes(), type=_Record)
-    else:
+    record = _recorded(record_path)
+    if record is None:
         record = _decide(source, directory)
         record_path.write_bytes(msgspec.json.encode(record))
     path = source if record.type == "as-is" else _copy(source, directory, record.type)
     return Served(path, record.type, record.reason)
+
+
+def _recorded(path: Path) -> _Record | None:
+    # One that was cut short, as on a full disk, is worth no more than none: it is measured again.
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Record)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def _decide(source: Path, directory: Path) -> _Record:
