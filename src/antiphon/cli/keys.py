@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.table import Table
 
 from antiphon.accounts import AccountError, Budget, Limits, Principal
 from antiphon.accounts.keys import KeyRecord, KeyStore
 from antiphon.accounts.principal import BudgetPeriod
 from antiphon.cli.accounts import Source, bad_option, day, milliseconds, moment, opened, span
+from antiphon.cli.tables import print_table
 from antiphon.errors import AntiphonError
 
 app = App(name="keys", help="Create, list, revoke and rotate the server's keys; running servers follow at once.")
@@ -69,10 +68,8 @@ def list_keys(*, as_json: Json = False, source: Source | None = None) -> None:
     if not records:
         print("No keys: a server on this machine accepts any. Create one with `antiphon keys create --name NAME`.")
         return
-    table = Table("name", "id", "key", "state", "created", "expires", "limits", "budget", "models")
-    for record in records:
-        table.add_row(*_row(record))
-    Console().print(table)
+    headings = ("name", "id", "key", "state", "created", "expires", "limits", "budget", "models")
+    print_table(headings, (), (_row(record) for record in records))
 
 
 @app.command

@@ -79,7 +79,7 @@ async def _serve(
 
 
 def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
-    text = f"antiphon {__version__} loads {', '.join(file.entry.id for file in files)}"
+    text = f"antiphon {__version__} loads {', '.join(file.entry.id for file in files) or 'no model of its own'}"
     layouts = configuration.engine_settings("chat", files[0].path).cache_directory if files else None
     if layouts is not None and not layouts.exists():
         text += ", and finds out once which layout of the weights is the fastest here (half a minute)"

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.table import Table
 
 from antiphon.accounts.reports import Group, UsageQuery, UsageTotal, ids_of, totals
 from antiphon.cli.accounts import Source, bad_option, day, milliseconds, moment, opened, span
+from antiphon.cli.tables import print_table
 
 app = App(name="usage", help="Who used what, and what it cost.")
 
@@ -122,26 +121,17 @@ _COLUMNS: dict[str, Callable[[UsageTotal], str]] = {
 
 
 def _print_table(found: list[UsageTotal], by: tuple[By, ...]) -> None:
-    # A terminal of 80 columns holds it: no frames, and nothing about a cache that saved nothing.
+    # So that a terminal of 80 columns holds it: nothing about a cache that saved nothing.
     columns = {name: cell for name, cell in _COLUMNS.items() if name != "saved" or any(t.saved_usd for t in found)}
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in by:
-        table.add_column(name, no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for total in found:
-        record = _record(total, by)
-        labels = [
-            str(record["key"] or record["key_id"] or "(no key)") if name == "key" else record[name] for name in by
-        ]
-        table.add_row(*labels, *(cell(total) for cell in columns.values()))
-    console = Console()
-    # Wider than the terminal, a line goes on in the next one; a figure that is cut is worth nothing.
-    unbounded = console.options.update(max_width=1_000)
-    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
-    console.print(table)
+    rows = ([*_labels(total, by), *(cell(total) for cell in columns.values())] for total in found)
+    print_table(by, list(columns), rows)
     if unpriced := sum(total.num_unpriced for total in found):
         print(f"* without {unpriced:,} requests whose model has no price; [accounts.prices] gives it one")
+
+
+def _labels(total: UsageTotal, by: tuple[By, ...]) -> list[str]:
+    record = _record(total, by)
+    return [str(record["key"] or record["key_id"] or "(no key)") if name == "key" else str(record[name]) for name in by]
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -1,0 +1,26 @@
+"""Tables for people, none of whose cells is ever cut."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+_UNBOUNDED = 10_000
+
+
+def print_table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under headings: columns of text, then columns of figures, which end at the right.
+
+    Wider than the terminal, a line goes on in the next one: half a name or a figure would be worth nothing.
+    """
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for figure in figures:
+        table.add_column(figure, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    console.print(table)
