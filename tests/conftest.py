@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+import random
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -35,6 +36,25 @@ def local_process(model_home: Path) -> Generator[ServerProcess]:
 def local_server(local_process: ServerProcess) -> str:
     """The base URL of that server."""
     return local_process.url
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run modules, and the tests of each, in another order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle for who asks: no test may depend on what ran before it."""
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    chance = random.Random(seed)
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    shuffled = list(modules.values())
+    for tests in (shuffled, *shuffled):
+        chance.shuffle(tests)
+    items[:] = [item for tests in shuffled for item in tests]
 
 
 def pytest_unconfigure() -> None:
