@@ -11,7 +11,7 @@ _CROWDED_BELOW: Final = 0.72
 """Share of their wall time that the threads were running."""
 _MEMORY: Final = 0.8
 _PROBE_STEPS: Final = 6
-_FIRST_HOLD_S: Final = 1.0
+_FIRST_HOLD_S: Final = 0.4
 _LAST_HOLD_S: Final = 4.0
 
 
@@ -20,7 +20,7 @@ class Crowding:
 
     Each change is told to ``set_threads``.
 
-    The pause before each new try doubles from one second to four while the machine stays busy.
+    The pause before each new try doubles from 0.4 seconds to four while the machine stays busy.
     """
 
     __slots__ = ("_held_s", "_hold_s", "_num_steps", "_set_threads", "_share", "_threads", "threads")
