@@ -78,3 +78,17 @@ def test_the_way_out_ends_the_matter() -> None:
     assert names(runaway.narrow(EVERYTHING)) == {'"', '",'}
     write(runaway, '"')
     assert names(runaway.narrow(EVERYTHING)) == set(TEXTS)
+
+
+def test_entries_that_were_shown_ways_out() -> None:
+    """Entries that are alike but for having been ended each are ended as a whole, too."""
+    runaway = made()
+    allowed: set[str] = set()
+    for _ in range(9):
+        write(runaway, '"', *(["word"] * 5))
+        assert names(runaway.narrow(EVERYTHING)) == {'"', '",'}
+        write(runaway, '",', " ")
+        allowed = names(runaway.narrow(EVERYTHING))
+        if allowed != set(TEXTS):
+            break
+    assert allowed == {"]"}

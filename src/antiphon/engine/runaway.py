@@ -19,29 +19,65 @@ _IN_WORDS = bytes(range(0x21, 0x7F))
 """What words are made of here: visible ASCII. Scripts that write no blanks are not measured."""
 
 
+class _Repetition:
+    """How many tokens have come as they came one period before."""
+
+    __slots__ = ("_count", "_last", "_period", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._last: dict[int, int] = {}
+        self._period = 0
+        self._count = 0
+
+    def accept(self, token: int) -> None:
+        at = len(self._tokens)
+        if self._period and token == self._tokens[at - self._period]:
+            self._count += 1
+        else:
+            self._period = at - self._last.get(token, at)
+            self._count = 1 if self._period else 0
+        self._last[token] = at
+        self._tokens.append(token)
+
+    def count_anew(self) -> None:
+        self._count = 0
+
+    @property
+    def is_endless(self) -> bool:
+        return self._count >= max(MIN_REPEATED, _TIMES * self._period)
+
+    def unit(self) -> list[int]:
+        """Return the tokens of one period."""
+        return self._tokens[len(self._tokens) - self._period :]
+
+
 class Runaway:
     """Follows the tokens of one text, and narrows what may come next where it runs away."""
 
-    __slots__ = ("_data", "_is_narrowed", "_last", "_max_word", "_period", "_repeated", "_tokens", "_ways", "_word")
+    __slots__ = ("_all", "_data", "_latest", "_left", "_max_word", "_ways", "_word")
 
     def __init__(self, ways_out: WaysOut, vocabulary: Vocabulary) -> None:
         self._ways = _ways(vocabulary, ways_out.texts)
         self._max_word = ways_out.max_word
         self._data = vocabulary.data
-        self._forget()
+        self._all = _Repetition()
+        """Entries that are alike, also where each had to be shown a way out."""
+        self._latest = _Repetition()
+        """Since the latest way out."""
+        self._word = 0
+        self._left: _Repetition | None = None
+        """What the next token ends."""
 
     def accept(self, token: int) -> None:
         """Note the next token of the text, drawn or forced."""
-        if self._is_narrowed:
-            self._forget()
-        at = len(self._tokens)
-        if self._period and token == self._tokens[at - self._period]:
-            self._repeated += 1
-        else:
-            self._period = at - self._last.get(token, at)
-            self._repeated = 1 if self._period else 0
-        self._last[token] = at
-        self._tokens.append(token)
+        if self._left is not None:
+            self._left.count_anew()
+            self._latest = _Repetition()
+            self._word = 0
+            self._left = None
+        self._latest.accept(token)
+        self._all.accept(token)
         data = self._data[token]
         tail = len(data) - len(data.rstrip(_IN_WORDS))
         self._word = self._word + tail if tail == len(data) else tail
@@ -51,25 +87,20 @@ class Runaway:
 
         What the repeated text itself holds is no way out of it.
         """
-        self._is_narrowed = False
-        is_long = self._max_word is not None and self._word >= self._max_word
-        if not is_long and self._repeated < max(MIN_REPEATED, _TIMES * self._period):
-            return mask
-        repeated = b"" if is_long else b"".join(self._data[token] for token in self._tokens[-self._period :])
-        for way, begins in self._ways:
-            allowed = mask & begins
-            if way not in repeated and allowed.any():
-                self._is_narrowed = True
-                return allowed
+        self._left = None
+        for repetition in self._endless():
+            unit = b"".join(self._data[token] for token in repetition.unit())
+            for way, begins in self._ways:
+                allowed = mask & begins
+                if way not in unit and allowed.any():
+                    self._left = repetition
+                    return allowed
         return mask
 
-    def _forget(self) -> None:
-        self._tokens: list[int] = []
-        self._last: dict[int, int] = {}
-        self._period = 0
-        self._repeated = 0
-        self._word = 0
-        self._is_narrowed = False
+    def _endless(self) -> list[_Repetition]:
+        if self._max_word is not None and self._word >= self._max_word:
+            return [_Repetition()]  # of nothing, so that any way leads out of it
+        return [repetition for repetition in (self._latest, self._all) if repetition.is_endless]
 
 
 @lru_cache(maxsize=8)
