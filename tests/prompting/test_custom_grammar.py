@@ -114,6 +114,19 @@ def test_input_may_end_the_answer(family: str, syntax: Any, definition: str, tex
     assert inputs(made, whole) == [text]
 
 
+def test_a_part_that_takes_all_that_follows() -> None:
+    """Where one terminal swallows every text of the next, each token is looked for by itself: looking ahead has no end there."""
+    made = plan("hermes", Tool("f", kind="custom", grammar=("lark", "start: /z+/ /z+/")))
+    assert made.grammar is not None
+    matcher = LLMatcher(TOKENIZER, made.grammar, log_level=0)
+    assert made.layout.syntax is not None
+    matcher.try_consume_tokens(list(made.layout.syntax.write([("f", "")]).partition("}")[0].encode()))
+    for _ in range(3):
+        allowed = [byte for byte, weight in enumerate(matcher.compute_logit_bias()) if weight]
+        assert allowed == [ord("z")]
+        matcher.consume_token(ord("z"))
+
+
 def plan(family: str, tool: Tool) -> Plan:
     prompter = ChatPrompter(template=(TEMPLATES / f"{family}.jinja").read_text())
     choice = ToolChoice("required")

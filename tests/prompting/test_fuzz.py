@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from tests.prompting.random_schemas import schemas
 
 from antiphon.prompting import ChatPrompter, Plan
+from antiphon.prompting.custom_grammar import problem_of_grammar
+from antiphon.prompting.lark import of_user
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
@@ -21,6 +24,32 @@ FOLDER = Path(__file__).parent / "templates"
 TOKENIZER = LLTokenizer("byte")
 MARKS = ("<|tool_call|>", "<tool_call>", "</tool_call>", "<think>", "</think>", "[TOOL_CALLS]", "<|channel|>", "final")
 NAMES = ("hermes", "mistral_v3", "mistral_v11", "granite3", "glm45", "minicpm3", "qwen3", "gpt_oss", "functionary32")
+
+LARK = (
+    *(
+        "a",
+        "b",
+        "c",
+        "A",
+        "B",
+        "start",
+        '"x"',
+        '"y"i',
+        "/z+/",
+        '"a".."c"',
+        "(",
+        ")",
+        "[",
+        "]",
+        "|",
+        "->",
+        "n",
+        "\n",
+        "\n |",
+    ),
+    *("*", "+", "?", "{2}", "{,3}", "{1,}", "~ 2", "~ 0..2", "// c\n", "%ignore /_/\n", "a[lazy]: /q+r/\n"),
+)
+KNOWN = 'a: "1" a | "2"\nb: "3" c?\nc: b "4" | "5" c\nA: /[a-f]/ & ~/[ace]/\nB: A A\n'
 
 outputs = st.lists(
     st.one_of(
@@ -64,6 +93,26 @@ def test_any_schema_and_any_output(name: str, schema: Any, as_tool: bool, output
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     assert merged(read(plan, pieces)) == merged(read(plan, [text]))
+
+
+lark = st.lists(st.sampled_from(LARK), max_size=14).map(lambda parts: f"start: {' '.join(parts)}\n{KNOWN}")
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(lark, st.randoms(use_true_random=False))
+def test_any_grammar_of_a_custom_tool(definition: str, chance: random.Random) -> None:
+    """A grammar is refused in words, or whoever follows it never comes to where nothing may follow."""
+    if problem_of_grammar("lark", definition) is not None:
+        return
+    matcher = LLMatcher(TOKENIZER, of_user(definition), log_level=0)
+    for _ in range(40):
+        mask = matcher.compute_logit_bias()
+        allowed = [byte for byte in range(256) if mask[byte]]
+        assert not matcher.is_error() or matcher.is_accepting()
+        if not allowed or matcher.is_stopped():
+            break
+        assert matcher.consume_token(chance.choice(allowed))
+    assert allowed or matcher.is_accepting()
 
 
 def read(plan: Plan, pieces: list[str]) -> list[Event]:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import msgspec
 
-from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter, regex_literal
+from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter, of_user, regex_literal
 from antiphon.prompting.pairs import Pairs, is_plain_text, properties_of
 from antiphon.prompting.reasoning import Thinking
 from antiphon.prompting.scanning import common_start, whole_tags
@@ -191,7 +191,7 @@ class _Grammar:
         if tool.grammar is None:
             return self._free_text(rule, after)
         if tool.grammar[0] == "lark":
-            self._parts.append({"name": rule, "lark_grammar": tool.grammar[1]})
+            self._parts.append({"name": rule, "lark_grammar": of_user(tool.grammar[1])})
         elif after and not self._is_control(after):
             # Up to what follows, though the pattern might match that too and go on for ever.
             self._rules.append(f"{rule}[lazy]: {regex_literal(tool.grammar[1])} {following}")

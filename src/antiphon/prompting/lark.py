@@ -16,6 +16,14 @@ def regex_literal(pattern: str) -> str:
     return f"/{inner}/" if pattern else '""'
 
 
+def of_user(definition: str) -> str:
+    """Return a user's grammar for the engine, which looks no further ahead in it than a token.
+
+    Looking for text that is forced, the compiler never comes back from ``/z+/ /z+/``, whose first part takes every ``z``.
+    """
+    return f'%llguidance {{"no_forcing": true}}\n{definition}'
+
+
 def in_one_line(error: str) -> str:
     """Return the compiler's words without the grammar, which it appends."""
     return " ".join(error.partition("\n   1 | ")[0].split())[:500]
