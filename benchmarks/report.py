@@ -5,6 +5,7 @@ from statistics import median
 
 import msgspec
 
+from benchmarks.contenders import Task
 from benchmarks.measuring import Sample
 from benchmarks.workloads import Measure, Workload
 
@@ -21,6 +22,20 @@ class Row(msgspec.Struct, frozen=True):
     medians: dict[str, float]
     ratios: dict[str, float]
     disturbed: int
+
+
+class Footprint(msgspec.Struct, frozen=True):
+    """What a server took: seconds until ready, and bytes.
+
+    ``kv_bytes`` are allocated for keys and values, part of them perhaps never touched; None if the server does not tell.
+    ``peak_rss_bytes`` is the sum of all its processes' peaks of resident memory.
+    """
+
+    contender: str
+    task: Task
+    start_s: float
+    kv_bytes: int | None
+    peak_rss_bytes: int
 
 
 def rows(workloads: Iterable[Workload], samples: Sequence[Sample]) -> list[Row]:
@@ -63,6 +78,16 @@ def markdown(table: Sequence[Row]) -> str:
         cells += [f"**{row.ratios[peer]:.2f}x**" if peer in row.ratios else "-" for peer in peers]
         cells.append(f"{row.measure.must:g}x / {row.measure.aim:g}x" if row.measure.must and row.measure.aim else "-")
         lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def footprint_table(footprints: Sequence[Footprint]) -> str:
+    """Return the table of memory and start for people, in MiB and seconds."""
+    lines = ["server | task | ready after, s | KV cache, MiB | peak memory, MiB", " | ".join(["---"] * 5)]
+    for taken in footprints:
+        kv_mib = None if taken.kv_bytes is None else taken.kv_bytes / 2**20
+        numbers = (taken.start_s, kv_mib, taken.peak_rss_bytes / 2**20)
+        lines.append(" | ".join([taken.contender, taken.task, *map(_number, numbers)]))
     return "\n".join(f"| {line} |" for line in lines)
 
 

@@ -17,17 +17,19 @@ from benchmarks.client import Client
 from benchmarks.contenders import Antiphon, Contender, Launch, Task
 from benchmarks.machine import tree
 
-START_TIMEOUT_S = 300
+START_TIMEOUT_S = 600
+"""vLLM compiles the model's graph at each start: up to three minutes on two cores."""
 _POLL_S = 0.2
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A contender that is up: how to talk to it, the root of its processes, and how long it took to be ready."""
+    """A contender that is up: how to talk to it, the root of its processes, how long it took to be ready, its log."""
 
     name: str
     client: Client
     pid: int
     start_s: float
+    log: Path
 
 
 @asynccontextmanager
@@ -72,7 +74,7 @@ async def running_launch(name: str, launched: Callable[[int], Launch], log: Path
     try:
         model = await _ready(process, port, log, began)
         async with aclosing(Client(port, model)) as client:
-            yield Server(name, client, process.pid, time.monotonic() - began)
+            yield Server(name, client, process.pid, time.monotonic() - began, log)
     finally:
         await _end(process)
 

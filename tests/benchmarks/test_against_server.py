@@ -64,7 +64,7 @@ def test_texts_are_the_same_for_everyone() -> None:
 
 def test_a_peer_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
     """Whoever lacks a peer is told the package; Antiphon itself is always there."""
-    ours, *peers = contenders("/bin/true", [], tmp_path)
+    ours, *peers = contenders("/bin/true", "/bin/true", [], tmp_path)
     assert ours.missing() is None
     environment = os.environ.get("PATH", "")
     os.environ["PATH"] = ""
@@ -76,8 +76,8 @@ def test_a_peer_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
 
 def test_each_contender_serves_the_model_it_is_given(tmp_path: Path) -> None:
     """The command names the file and the port."""
-    for contender in contenders("/bin/true", [], tmp_path):
-        if contender.name != "llama-server":
+    for contender in contenders("/bin/true", "/bin/true", [], tmp_path):
+        if contender.name not in {"llama-server", "vllm"}:  # these are looked for, or unpack the file
             launch = contender.launch("chat", tmp_path / "m.gguf", 1234, 2)
             assert str(tmp_path / "m.gguf") in launch.command
             assert "1234" in launch.command

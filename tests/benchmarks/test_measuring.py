@@ -1,4 +1,5 @@
 import asyncio
+from pathlib import Path
 
 import pytest
 from benchmarks.client import Client, RequestFailed
@@ -21,7 +22,7 @@ async def only(workload: Workload) -> Sample:
 
 
 def server(name: str) -> Server:
-    return Server(name, Client(1, "m"), 0, 0.0)
+    return Server(name, Client(1, "m"), 0, 0.0, Path("log"))
 
 
 def workload(values: list[Values | Exception], seen: list[str]) -> Workload:

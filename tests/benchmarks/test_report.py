@@ -1,6 +1,6 @@
 import pytest
 from benchmarks.measuring import Sample
-from benchmarks.report import chart, markdown, rows
+from benchmarks.report import Footprint, chart, footprint_table, markdown, rows
 from benchmarks.workloads import WORKLOADS
 
 
@@ -49,3 +49,13 @@ def test_the_table_and_the_plot_show_every_goal() -> None:
 def test_no_samples_no_rows() -> None:
     """A run in which everything failed says so by an empty table."""
     assert rows(WORKLOADS, []) == []
+
+
+def test_the_cache_stands_beside_the_peak_of_memory() -> None:
+    """Bytes of the KV cache stand beside the peak of resident memory; what is not known is a dash and no zero."""
+    told = Footprint("antiphon", "chat", 2.5, 360 << 20, 800 << 20)
+    untold = Footprint("other", "embedding", 1.0, None, 90 << 20)
+    assert footprint_table([told, untold]).splitlines()[2:] == [
+        "| antiphon | chat | 2.5 | 360 | 800 |",
+        "| other | embedding | 1 | - | 90 |",
+    ]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from antiphon.engine import EngineSettings, EngineStartFailed
@@ -55,6 +56,17 @@ def test_an_embedding_model_takes_an_input_in_one_batch() -> None:
     sizes = choose(settings(), facts, MACHINE)
     assert sizes.batch_size == sizes.micro_batch_size == 2048
     assert sizes.flash_attention
+
+
+def test_states_of_recurrent_layers_count_as_memory() -> None:
+    """What the states of all sequences take is not there for cells; states that alone do not fit are refused."""
+    facts = msgspec.structs.replace(LARGE, has_state=True, state_bytes=GIB // 8)
+    sizes = choose(settings(num_sequences=32), facts, MACHINE)
+    assert sizes.context_size < choose(settings(), LARGE, MACHINE).context_size
+    assert 4 * GIB < sizes.kv_bytes < 10 * GIB
+    with pytest.raises(EngineStartFailed) as caught:
+        choose(settings(num_sequences=128), facts, MACHINE)
+    assert "num_sequences" in caught.value.hint
 
 
 @pytest.mark.parametrize(

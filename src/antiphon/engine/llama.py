@@ -5,9 +5,11 @@ passes: an id out of range would be an abort in native code, not an exception.
 """
 
 import ctypes
+import re
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +27,10 @@ MAX_SEQUENCE_IDS: Final = 256
 """llama.cpp's own bound on sequence ids per context."""
 _WARNING: Final = 3
 _log_lines: deque[str] = deque(maxlen=40)
+_MEMORY_LINE: Final = re.compile(rb"\b(KV|RS) buffer size = +([\d.]+) MiB")
+_memory_mib: dict[bytes, float] = {}
+"""Memory of the context that is being made, for keys and values (KV) and for recurrent states (RS): only the log tells."""
+_PROBE_CELLS: Final = 1024
 
 
 class LlamaError(Exception):
@@ -41,6 +47,8 @@ class NoCells(LlamaError):  # noqa: N818 - named after what happened
 
 @c.llama_log_callback
 def _keep_log(level: int, text: bytes, _data: Any) -> None:
+    if part := _MEMORY_LINE.search(text):
+        _memory_mib[part[1]] = _memory_mib.get(part[1], 0.0) + float(part[2])
     if level >= _WARNING:
         _log_lines.append(text.decode("utf-8", "replace").rstrip())
 
@@ -98,20 +106,37 @@ class Model:
         """Whether the file says how its outputs are pooled into one vector: such a model embeds and does not generate."""
         return f"{self.architecture}.pooling_type" in self.metadata
 
-    @property
+    @cached_property
     def facts(self) -> ModelFacts:
-        """Return what the sizes of a context depend on."""
-        heads = c.llama_model_n_head_kv(self.handle)
-        width = self._number("embedding_length") // max(c.llama_model_n_head(self.handle), 1)
-        per_layer = heads * self.num_layers
+        """What the sizes of a context depend on."""
+        has_state = c.llama_model_is_recurrent(self.handle) or c.llama_model_is_hybrid(self.handle)
+        values_k, values_v, state_bytes = self._measured() if has_state else (*self._stated(), 0)
         return ModelFacts(
             training_context=self.training_context,
-            kv_values_k=per_layer * self._number("attention.key_length", width),
-            kv_values_v=per_layer * self._number("attention.value_length", width),
+            kv_values_k=values_k,
+            kv_values_v=values_v,
             is_embedding=self.is_embedding,
-            has_state=c.llama_model_is_recurrent(self.handle) or c.llama_model_is_hybrid(self.handle),
+            has_state=has_state,
+            state_bytes=state_bytes,
             attention_weight=c.llama_model_n_head(self.handle) * self.num_layers * 1e6 / max(self.num_parameters, 1),
         )
+
+    def _stated(self) -> tuple[int, int]:
+        """Return the keys and values of a token in all layers, by the file's metadata."""
+        width = self._number("embedding_length") // max(c.llama_model_n_head(self.handle), 1)
+        per_layer = c.llama_model_n_head_kv(self.handle) * self.num_layers
+        keys, values = (self._number(f"attention.{kind}_length", width) for kind in ("key", "value"))
+        return per_layer * keys, per_layer * values
+
+    def _measured(self) -> tuple[int, int, int]:
+        """Return the same and the bytes of a sequence's state, of a model whose layers differ: from a small context."""
+        size = ContextSettings(
+            cells=_PROBE_CELLS, batch_size=1, micro_batch_size=1, num_sequences=1, threads=1, batch_threads=1
+        )
+        context = Context(self, size)
+        context.close()
+        values = context.kv_bytes // (_PROBE_CELLS * 2)  # of two bytes each
+        return values // 2, values - values // 2, context.state_bytes
 
     def _number(self, key: str, default: int = 0) -> int:
         return int(self.metadata.get(f"{self.architecture}.{key}", default))
@@ -141,6 +166,7 @@ class Context:
 
     def __init__(self, model: Model, settings: ContextSettings) -> None:
         _log_lines.clear()
+        _memory_mib.clear()
         # strlen(b"") is false and strlen(b"\1") is true: an abort callback that reads a flag
         # hundreds of times a step without ever taking Python's lock.
         self._abort_flag = ctypes.create_string_buffer(2)
@@ -157,6 +183,10 @@ class Context:
         self._has_memory = bool(self._memory)
         self.pooling: int = c.llama_pooling_type(handle)
         self.cells: int = c.llama_n_ctx(handle)
+        self.kv_bytes = round(_memory_mib.get(b"KV", 0.0) * 2**20)
+        """Allocated for keys and values, as llama.cpp says: to a hundredth of a MiB for each device."""
+        self.state_bytes = round(_memory_mib.get(b"RS", 0.0) * 2**20)
+        """The same for the states of recurrent layers."""
         self.batch = Batch(settings.batch_size)
         self._rows = 0
 

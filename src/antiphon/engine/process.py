@@ -63,7 +63,10 @@ class _Process:
     def _statistics(self) -> EngineStatistics:
         statistics = self._service.loop.statistics
         return msgspec.structs.replace(
-            statistics, resident_bytes=resident_bytes(), refused=statistics.refused + self._listener.num_refused
+            statistics,
+            kv_bytes=self._service.kv_bytes,
+            resident_bytes=resident_bytes(),
+            refused=statistics.refused + self._listener.num_refused,
         )
 
 

@@ -19,7 +19,7 @@ from antiphon.engine.messages import Answer, Embed, Failed, Generate, ModelInfo,
 from antiphon.engine.scheduler import Scheduler
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.shapes import Shapes
-from antiphon.engine.sizing import Machine, choose
+from antiphon.engine.sizing import Machine, Sizes, choose
 from antiphon.engine.tasks import Generation, Scoring, Task
 from antiphon.engine.vocabulary import PromptError
 
@@ -47,16 +47,26 @@ class ModelService:
     """
 
     def __init__(self, settings: EngineSettings, emit: Emit) -> None:
+        self._settings = settings
         self._layout = layout.prepare(settings)
         self._model = load_model(self._layout.path, settings.gpu_layers)
-        self._settings = settings
         self._grammars = GrammarCompiler(self._model.vocabulary)
-        self._sizes = choose(settings, self._model.facts, _machine())
+        self._sizes = self._choose()
         self.context_length = self._sizes.context_size
         self._context = self._make_context()
+        self.kv_bytes = self._context.kv_bytes + self._context.state_bytes
         self.loop = self._make_loop(emit)
         self.max_requests = self._sizes.num_sequences + settings.max_queue
         self.info = self._describe()
+
+    def _choose(self) -> Sizes:
+        try:
+            facts = self._model.facts
+        except LlamaError as error:
+            raise EngineStartFailed(
+                f"no context could be made to measure what the model keeps: {error}", hint="Free memory."
+            ) from error
+        return choose(self._settings, facts, _machine())
 
     def _make_context(self) -> Context:
         sizes, settings = self._sizes, self._settings
@@ -82,8 +92,8 @@ class ModelService:
 
     @property
     def _num_slots(self) -> int:
-        """Sequence ids: plenty, where one costs nothing; one for each running sequence, where it has a state."""
-        return self._sizes.num_sequences if self._model.facts.has_state else MAX_SEQUENCE_IDS
+        """Sequence ids: plenty, where one costs nothing; one for each running sequence, where it has a state or a window."""
+        return MAX_SEQUENCE_IDS if self._may_drop_tokens else self._sizes.num_sequences
 
     def _make_loop(self, emit: Emit) -> StepLoop | EmbeddingLoop:
         if self._model.is_embedding:
@@ -101,13 +111,12 @@ class ModelService:
             share=self._settings.prefix_cache and self._may_drop_tokens,
             shapes=self._shapes(),
         )
-        can_roll_back = not self._model.facts.has_state
         return StepLoop(
             self._context,
             scheduler,
             emit,
             mask_s=self._grammars.mask_s,
-            can_roll_back=can_roll_back,
+            can_roll_back=self._may_undo_steps,
             crowding=self._crowding(),
         )
 
@@ -132,6 +141,15 @@ class ModelService:
             and not on_gpu
             and {settings.kv_type_k, settings.kv_type_v} in ({"f16"}, {"f32"})
         )
+
+    @property
+    def _may_undo_steps(self) -> bool:
+        """Whether a step that was broken off can be undone: a window's cells are overwritten as it moves.
+
+        It moves at micro-batches, so that what was before a single one is still there.
+        """
+        is_one_pass = self._sizes.micro_batch_size == self._sizes.batch_size
+        return self._may_drop_tokens or (is_one_pass and not self._model.facts.has_state)
 
     def _shapes(self) -> Shapes:
         sizes = self._sizes
@@ -275,6 +293,7 @@ class ModelService:
 
     def _chosen(self) -> dict[str, str]:
         chosen = msgspec.structs.asdict(self._sizes) | {
+            "kv_bytes": self.kv_bytes,
             "kv_type_k": self._settings.kv_type_k,
             "kv_type_v": self._settings.kv_type_v,
             "layout": self._layout.type,

@@ -20,9 +20,10 @@ NUM_SEQUENCES = 32
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What sizes depend on. ``kv_values`` are numbers stored per token in all layers, for keys and for values each.
+    """What sizes depend on.
 
-    ``attention_weight`` is the number of heads in all layers per million parameters: how much attention costs beside
+    ``kv_values`` are numbers stored per token in all layers, for keys and for values each; ``state_bytes`` is what
+    recurrent layers store per sequence. ``attention_weight`` is the number of heads in all layers per million parameters: how much attention costs beside
     the weights.
     """
 
@@ -31,6 +32,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     kv_values_v: int
     is_embedding: bool
     has_state: bool
+    state_bytes: int = 0
     attention_weight: float = 0.0
 
 
@@ -64,7 +66,9 @@ def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Siz
         EngineStartFailed: what the user set does not fit the memory, or contradicts itself.
     """
     per_cell = model.kv_values_k * _KV_BYTES[settings.kv_type_k] + model.kv_values_v * _KV_BYTES[settings.kv_type_v]
-    affordable = int(_MEMORY_SHARE * machine.free_bytes / per_cell) if per_cell else 2**31
+    num_sequences = settings.num_sequences or NUM_SEQUENCES
+    state_bytes = num_sequences * model.state_bytes
+    affordable = _affordable(_MEMORY_SHARE * machine.free_bytes, state_bytes, per_cell)
     context, notes = _context(settings, model, affordable)
     batch = settings.batch_size or BATCH_SIZE
     if model.is_embedding:
@@ -83,14 +87,25 @@ def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Siz
         cells=max(cells, batch),
         batch_size=batch,
         micro_batch_size=micro_batch,
-        num_sequences=settings.num_sequences or NUM_SEQUENCES,
+        num_sequences=num_sequences,
         threads=settings.threads or machine.cores,
         batch_threads=settings.batch_threads or machine.cores,
         flash_attention=flash_attention,
         cached_tokens=settings.cached_tokens or _cached(model, cells),
-        kv_bytes=int(per_cell * cells),
+        kv_bytes=int(per_cell * cells) + state_bytes,
         notes=tuple(notes),
     )
+
+
+def _affordable(available_bytes: float, state_bytes: int, per_cell: float) -> int:
+    """Return how many cells there is memory for beside the states of all sequences."""
+    left = available_bytes - state_bytes
+    if left < 0:
+        raise EngineStartFailed(
+            f"the states of all sequences, {state_bytes} bytes, need more memory than is free",
+            hint="Set a smaller `num_sequences`.",
+        )
+    return int(left / per_cell) if per_cell else 2**31
 
 
 def _context(settings: EngineSettings, model: ModelFacts, affordable: int) -> tuple[int, list[str]]:

@@ -1,0 +1,153 @@
+"""Model files of a few hundred kilobytes and random weights, for kinds of memory that no published package carries.
+
+Each byte is a token, so that any text is a prompt. The weights are drawn with a seed and scaled so that outputs differ
+from position to position and depend on what came long before.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+CONTEXT = 2048
+WINDOW = 32
+"""Tokens that most layers of the sliding-window model see."""
+_WIDTH, _HEADS, _HEAD_SIZE, _KV_HEADS, _HIDDEN = 64, 4, 16, 2, 128
+_SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>")
+
+
+class _File:
+    """A file that is being written; ``random`` adds a matrix of (outputs, inputs)."""
+
+    def __init__(self, path: Path, architecture: str, layers: int) -> None:
+        self.writer = gguf.GGUFWriter(path, architecture)
+        self._draw = np.random.default_rng(len(architecture))
+        self.writer.add_block_count(layers)
+        self.writer.add_context_length(CONTEXT)
+        self.writer.add_embedding_length(_WIDTH)
+        self.writer.add_layer_norm_rms_eps(1e-6)
+        size = self._add_vocabulary()
+        self.writer.add_vocab_size(size)
+        self.random("token_embd", size, _WIDTH, scale=4)
+        self.random("output", size, _WIDTH, scale=4)
+
+    def random(self, name: str, *shape: int, scale: float = 1.0) -> None:
+        self._add(name, self._draw.standard_normal(shape) * scale / np.sqrt(shape[-1]))
+
+    def ones(self, name: str, size: int, value: float = 1.0) -> None:
+        self._add(name, np.full(size, value))
+
+    def bare(self, name: str, values: NDArray[np.float64]) -> None:
+        """Add a tensor whose name has no ending."""
+        self.writer.add_tensor(name, values.astype(np.float32))
+
+    def close(self) -> None:
+        self.writer.write_header_to_file()
+        self.writer.write_kv_data_to_file()
+        self.writer.write_tensors_to_file()
+        self.writer.close()
+
+    def attention(self, block: str) -> None:
+        self.random(f"{block}.attn_q", _HEADS * _HEAD_SIZE, _WIDTH)
+        self.random(f"{block}.attn_k", _KV_HEADS * _HEAD_SIZE, _WIDTH)
+        self.random(f"{block}.attn_v", _KV_HEADS * _HEAD_SIZE, _WIDTH)
+        self.random(f"{block}.attn_output", _WIDTH, _HEADS * _HEAD_SIZE)
+        self.ones(f"{block}.attn_q_norm", _HEAD_SIZE)
+        self.ones(f"{block}.attn_k_norm", _HEAD_SIZE)
+
+    def feed_forward(self, block: str) -> None:
+        self.random(f"{block}.ffn_gate", _HIDDEN, _WIDTH)
+        self.random(f"{block}.ffn_up", _HIDDEN, _WIDTH)
+        self.random(f"{block}.ffn_down", _WIDTH, _HIDDEN)
+
+    def _add(self, name: str, values: NDArray[np.float64]) -> None:
+        self.bare(name if name.endswith("bias") else f"{name}.weight", values)
+
+    def _add_vocabulary(self) -> int:
+        shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
+        unshown = iter(range(256, 512))  # GPT-2 writes bytes that are no visible character as these
+        tokens = [*_SPECIAL, *(chr(byte if byte in shown else next(unshown)) for byte in range(256))]
+        kinds = [gguf.TokenType.CONTROL] * len(_SPECIAL) + [gguf.TokenType.NORMAL] * 256
+        self.writer.add_tokenizer_model("gpt2")
+        self.writer.add_tokenizer_pre("gpt-2")
+        self.writer.add_token_list([*tokens, "th"])
+        self.writer.add_token_types([*kinds, gguf.TokenType.NORMAL])
+        self.writer.add_token_merges(["t h"])  # llama.cpp wants at least one
+        self.writer.add_eos_token_id(0)
+        self.writer.add_add_bos_token(False)
+        return len(tokens) + 1
+
+
+def recurrent(path: Path) -> None:
+    """Write a Mamba: a state per sequence, and no cells."""
+    inner, states, rank, kernel = 2 * _WIDTH, 16, 4, 4
+    file = _File(path, "mamba", layers=2)
+    file.writer.add_feed_forward_length(0)
+    file.writer.add_head_count(0)
+    file.writer.add_ssm_conv_kernel(kernel)
+    file.writer.add_ssm_inner_size(inner)
+    file.writer.add_ssm_state_size(states)
+    file.writer.add_ssm_time_step_rank(rank)
+    file.ones("output_norm", _WIDTH)
+    for layer in range(2):
+        block = f"blk.{layer}"
+        file.ones(f"{block}.attn_norm", _WIDTH)
+        file.random(f"{block}.ssm_in", 2 * inner, _WIDTH)
+        file.random(f"{block}.ssm_conv1d", inner, kernel)
+        file.ones(f"{block}.ssm_conv1d.bias", inner, 0.0)
+        file.random(f"{block}.ssm_x", rank + 2 * states, inner)
+        file.random(f"{block}.ssm_dt", inner, rank)
+        file.ones(f"{block}.ssm_dt.bias", inner, -2.0)
+        file.bare(f"{block}.ssm_a", np.tile(np.arange(1, states + 1) * -0.05, (inner, 1)))
+        file.bare(f"{block}.ssm_d", np.ones(inner))
+        file.random(f"{block}.ssm_out", _WIDTH, inner)
+    file.close()
+
+
+def hybrid(path: Path) -> None:
+    """Write an LFM2: layers with a state and layers with cells, a state first."""
+    kv_heads = [0, _KV_HEADS, 0, _KV_HEADS]
+    file = _File(path, "lfm2", layers=len(kv_heads))
+    file.writer.add_feed_forward_length(_HIDDEN)
+    file.writer.add_head_count(_HEADS)
+    file.writer.add_head_count_kv(kv_heads)
+    file.writer.add_shortconv_l_cache(3)
+    file.writer.add_rope_freq_base(1e6)
+    file.ones("token_embd_norm", _WIDTH)
+    for layer, heads in enumerate(kv_heads):
+        block = f"blk.{layer}"
+        file.ones(f"{block}.attn_norm", _WIDTH)
+        file.ones(f"{block}.ffn_norm", _WIDTH)
+        file.feed_forward(block)
+        if heads:
+            file.attention(block)
+        else:
+            file.random(f"{block}.shortconv.conv", _WIDTH, 3)
+            file.random(f"{block}.shortconv.in_proj", 3 * _WIDTH, _WIDTH)
+            file.random(f"{block}.shortconv.out_proj", _WIDTH, _WIDTH)
+    file.close()
+
+
+def sliding_window(path: Path) -> None:
+    """Write a Gemma 3: five layers that see the last tokens, one that sees all."""
+    file = _File(path, "gemma3", layers=6)
+    file.writer.add_feed_forward_length(_HIDDEN)
+    file.writer.add_head_count(_HEADS)
+    file.writer.add_head_count_kv(_KV_HEADS)
+    file.writer.add_key_length(_HEAD_SIZE)
+    file.writer.add_value_length(_HEAD_SIZE)
+    file.writer.add_sliding_window(WINDOW)
+    file.writer.add_rope_freq_base(1e6)
+    file.ones("output_norm", _WIDTH)
+    for layer in range(6):
+        block = f"blk.{layer}"
+        for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
+            file.ones(f"{block}.{name}", _WIDTH)
+        file.attention(block)
+        file.feed_forward(block)
+    file.close()
+
+
+KINDS: dict[str, Callable[[Path], None]] = {"recurrent": recurrent, "hybrid": hybrid, "sliding-window": sliding_window}
