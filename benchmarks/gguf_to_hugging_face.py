@@ -22,7 +22,7 @@ def main(file: Path, folder: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         **named, dtype=torch.bfloat16, quantization_config=unpacked
     )
-    unfinished = folder.with_suffix(".unfinished")
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
     model.save_pretrained(unfinished)
     transformers.AutoTokenizer.from_pretrained(**named).save_pretrained(unfinished)
     unfinished.rename(folder)
