@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.anyio]
 
 ROUNDING = 0.05
 OUT = 24
+_SETTINGS = {"context_size": 1024, "num_sequences": 8, "threads": 1, "batch_threads": 1}
 PROMPTS = tuple(f"{number}: " + "once upon a time, " * number for number in (1, 3, 9, 14, 20, 31))
 
 
@@ -61,7 +62,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @asynccontextmanager
 async def serving(model: Path, **settings: int) -> AsyncGenerator[Engine]:
     """An engine on ``model``."""
-    engine = Engine(EngineSettings(model_path=model, **{"context_size": 1024, "num_sequences": 8, **settings}))  # type: ignore[arg-type]
+    engine = Engine(EngineSettings(model_path=model, **_SETTINGS | settings))  # type: ignore[arg-type]
     await engine.start()
     try:
         yield engine

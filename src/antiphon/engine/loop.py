@@ -91,6 +91,8 @@ class StepLoop:
     def _receive(self) -> None:
         """Take all commands, waiting for one when there is nothing to do."""
         wait = not self._tasks
+        if wait and not self._scheduler.cells_used:
+            self._context.clear()  # the next request finds the cells in the order of a new context, and rounds as there
         while True:
             try:
                 command = self.inbox.get(block=wait)

@@ -93,13 +93,14 @@ class ModelService:
     @property
     def _num_slots(self) -> int:
         """Sequence ids: plenty, where one costs nothing; one for each running sequence, where it has a state or a window."""
-        return MAX_SEQUENCE_IDS if self._may_drop_tokens else self._sizes.num_sequences
+        has_window = self._model.has_sliding_window and not self._model.is_embedding
+        return self._sizes.num_sequences if self._model.facts.has_state or has_window else MAX_SEQUENCE_IDS
 
     def _make_loop(self, emit: Emit) -> StepLoop | EmbeddingLoop:
         if self._model.is_embedding:
             tile = shapes.TILE if self._is_tiled else 1
             return EmbeddingLoop(
-                self._context, emit, tile=tile, max_sequences=MAX_SEQUENCE_IDS, crowding=self._crowding()
+                self._context, emit, tile=tile, max_sequences=self._num_slots, crowding=self._crowding()
             )
         scheduler = Scheduler(
             cells=self._context.cells,
