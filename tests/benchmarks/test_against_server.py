@@ -83,6 +83,18 @@ def test_each_contender_serves_the_model_it_is_given(tmp_path: Path) -> None:
             assert "1234" in launch.command
 
 
+def test_bytes_of_the_cache_are_what_the_server_says(tmp_path: Path) -> None:
+    """Ours has a metric, llama.cpp a line per cache in its log; who says nothing is not taken to have none."""
+    ours, llama_server, *_ = contenders("/bin/true", "/bin/true", [], tmp_path)
+    metrics = '# TYPE antiphon_engine_kv_bytes gauge\nantiphon_engine_kv_bytes{model="m"} 377487360\n'
+    assert ours.kv_bytes("", metrics) == 360 << 20
+    log = (
+        "llama_kv_cache:        CPU KV buffer size =   300.00 MiB\nllama_kv_cache:  CPU KV buffer size =    60.50 MiB\n"
+    )
+    assert llama_server.kv_bytes(log, "") == 721 << 19
+    assert ours.kv_bytes(log, "") is llama_server.kv_bytes("", metrics) is None
+
+
 async def test_a_connection_that_breaks_is_an_error() -> None:
     """Half an answer is never taken for a whole one."""
 
