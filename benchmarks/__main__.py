@@ -93,13 +93,12 @@ async def _run(
                 servers.append(server)
             for workload in workloads:
                 await measure(workload, servers, plan, _say, samples)
-            footprints += [await _footprint(c, task, server) for c, server in zip(able, servers, strict=True)]
+            footprints += [await _footprint(c, task, model, server) for c, server in zip(able, servers, strict=True)]
 
 
-async def _footprint(contender: Contender, task: Task, server: Server) -> Footprint:
+async def _footprint(contender: Contender, task: Task, model: Path, server: Server) -> Footprint:
     status, metrics = await server.client.get("/metrics")
-    log = await asyncio.to_thread(server.log.read_text, errors="replace")
-    kv_bytes = contender.kv_bytes(log, metrics.decode() if status == HTTPStatus.OK else "")
+    kv_bytes = contender.kv_bytes(model, metrics.decode() if status == HTTPStatus.OK else "")
     return Footprint(contender.name, task, server.start_s, kv_bytes, machine.peak_rss_bytes(server.pid))
 
 

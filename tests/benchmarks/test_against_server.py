@@ -11,6 +11,7 @@ from benchmarks.texts import sentences, words
 from benchmarks.workloads import Run, arrivals
 from tests.processes import ServerProcess
 
+from antiphon.models import Catalogue, Store
 from benchmarks import machine
 
 pytestmark = pytest.mark.anyio
@@ -83,16 +84,16 @@ def test_each_contender_serves_the_model_it_is_given(tmp_path: Path) -> None:
             assert "1234" in launch.command
 
 
-def test_bytes_of_the_cache_are_what_the_server_says(tmp_path: Path) -> None:
-    """Ours has a metric, llama.cpp a line per cache in its log; who says nothing is not taken to have none."""
-    ours, llama_server, *_ = contenders("/bin/true", "/bin/true", [], tmp_path)
+@pytest.mark.model
+def test_bytes_of_the_cache_are_told_or_reckoned_up(tmp_path: Path, model_home: Path) -> None:
+    """Ours has a metric; a peer has its cells, of the size that the file says; an encoder keeps nothing that we know of."""
+    store, catalogue = Store(model_home), Catalogue.default()
+    chat, embedding = (store.ensure(catalogue.default_of(task)) for task in ("chat", "embedding"))
+    ours, *peers = contenders("/bin/true", "/bin/true", [], tmp_path)
     metrics = '# TYPE antiphon_engine_kv_bytes gauge\nantiphon_engine_kv_bytes{model="m"} 377487360\n'
-    assert ours.kv_bytes("", metrics) == 360 << 20
-    log = (
-        "llama_kv_cache:        CPU KV buffer size =   300.00 MiB\nllama_kv_cache:  CPU KV buffer size =    60.50 MiB\n"
-    )
-    assert llama_server.kv_bytes(log, "") == 721 << 19
-    assert ours.kv_bytes(log, "") is llama_server.kv_bytes("", metrics) is None
+    assert ours.kv_bytes(chat, metrics) == 16384 * 23040
+    assert [peer.kv_bytes(chat, "") for peer in peers] == [16384 * 23040, 16384 * 23040, 8192 * 23040, 16384 * 23040]
+    assert {contender.kv_bytes(embedding, "") for contender in (ours, *peers)} == {None}
 
 
 async def test_a_connection_that_breaks_is_an_error() -> None:

@@ -1,5 +1,4 @@
 import asyncio
-from pathlib import Path
 
 import pytest
 from benchmarks.client import Client, RequestFailed
@@ -22,7 +21,7 @@ async def only(workload: Workload) -> Sample:
 
 
 def server(name: str) -> Server:
-    return Server(name, Client(1, "m"), 0, 0.0, Path("log"))
+    return Server(name, Client(1, "m"), 0, 0.0)
 
 
 def workload(values: list[Values | Exception], seen: list[str]) -> Workload:
