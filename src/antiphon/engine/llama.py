@@ -129,12 +129,18 @@ class Model:
         return per_layer * keys, per_layer * values
 
     def _measured(self) -> tuple[int, int, int]:
-        """Return the same and the bytes of a sequence's state, of a model whose layers differ: from a small context."""
+        """Return the same and the bytes of a sequence's state, of a model whose layers differ: from a small context.
+
+        Raises:
+            LlamaError: there is no memory for it, or its size remains unknown.
+        """
         size = ContextSettings(
             cells=_PROBE_CELLS, batch_size=1, micro_batch_size=1, num_sequences=1, threads=1, batch_threads=1
         )
         context = Context(self, size)
         context.close()
+        if context.kv_bytes is None or context.state_bytes is None:
+            raise LlamaError("llama.cpp does not say how large the memory of a context is")
         values = context.kv_bytes // (_PROBE_CELLS * 2)  # of two bytes each
         return values // 2, values - values // 2, context.state_bytes
 
@@ -183,12 +189,22 @@ class Context:
         self._has_memory = bool(self._memory)
         self.pooling: int = c.llama_pooling_type(handle)
         self.cells: int = c.llama_n_ctx(handle)
-        self.kv_bytes = round(_memory_mib.get(b"KV", 0.0) * 2**20)
-        """Allocated for keys and values, as llama.cpp says: to a hundredth of a MiB for each device."""
-        self.state_bytes = round(_memory_mib.get(b"RS", 0.0) * 2**20)
+        self.kv_bytes = self._logged(b"KV")
+        """Allocated for keys and values, as llama.cpp says: to a hundredth of a MiB for each device. None: it does not."""
+        self.state_bytes = self._logged(b"RS")
         """The same for the states of recurrent layers."""
         self.batch = Batch(settings.batch_size)
         self._rows = 0
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Both together."""
+        return None if self.kv_bytes is None or self.state_bytes is None else self.kv_bytes + self.state_bytes
+
+    def _logged(self, kind: bytes) -> int | None:
+        """Return the bytes of one kind of memory; a context without any says nothing of it, one with some says something."""
+        said = _memory_mib or not self._has_memory
+        return round(_memory_mib.get(kind, 0.0) * 2**20) if said else None
 
     def decode(self) -> None:
         """Compute ``self.batch``; afterwards ``logits`` has a row for each token that asked for one.

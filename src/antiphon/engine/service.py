@@ -54,7 +54,7 @@ class ModelService:
         self._sizes = self._choose()
         self.context_length = self._sizes.context_size
         self._context = self._make_context()
-        self.kv_bytes = self._context.kv_bytes + self._context.state_bytes
+        self.kv_bytes = self._context.memory_bytes
         self.loop = self._make_loop(emit)
         self.max_requests = self._sizes.num_sequences + settings.max_queue
         self.info = self._describe()
@@ -294,7 +294,7 @@ class ModelService:
 
     def _chosen(self) -> dict[str, str]:
         chosen = msgspec.structs.asdict(self._sizes) | {
-            "kv_bytes": self.kv_bytes,
+            "kv_bytes": "unknown" if self.kv_bytes is None else self.kv_bytes,
             "kv_type_k": self._settings.kv_type_k,
             "kv_type_v": self._settings.kv_type_v,
             "layout": self._layout.type,

@@ -26,9 +26,9 @@ def _empty(bounds: Sequence[float]) -> Histogram:
 class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One moment of an engine. Tokens and requests count since the process started; times are in seconds.
 
-    ``kv_bytes`` are allocated for the KV cache or for recurrent states, whether used or not. ``cells_used`` counts KV
-    cells held by running requests and by the prefix cache, ``cached_tokens`` those that the
-    prefix cache could give back at once. ``prompt_tokens`` were asked for, of which ``prompt_tokens_shared`` came from
+    ``kv_bytes`` are allocated for the KV cache and for recurrent states, whether used or not; None if that is not
+    known. ``cells_used`` counts KV cells held by running requests and by the prefix cache, ``cached_tokens`` those that
+    the prefix cache could give back at once. ``prompt_tokens`` were asked for, of which ``prompt_tokens_shared`` came from
     the cache: their ratio is the hit rate. ``drafted_tokens`` were guessed, of which ``accepted_tokens`` were right. Rates
     are of the time that steps took, over the last seconds. ``mask_s`` is what it took to find the tokens that a grammar
     allows next, once for each that was drawn under one.
@@ -38,7 +38,7 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
     cells_used: int = 0
     cells_total: int = 0
-    kv_bytes: int = 0
+    kv_bytes: int | None = None
     cached_tokens: int = 0
     prompt_tokens: int = 0
     prompt_tokens_shared: int = 0
