@@ -87,6 +87,13 @@ def test_nothing_is_filled_up_behind_the_last() -> None:
     assert packed([50, 50, 50]) == [Place(0, 14), Place(1, 14), Place(2)]
 
 
+@given(LENGTHS, st.integers(1, 70))
+def test_few_sequences_are_enough(lengths: list[int], most: int) -> None:
+    """Where each sequence costs memory there are few; a batch has at least one input, and no more than they allow."""
+    places = packed(lengths, most=most)
+    assert 1 <= len(places) + sum(place.padding > 0 for place in places) <= most
+
+
 def test_without_tiles_inputs_go_in_turn() -> None:
     """Where attention does not go in tiles nothing is filled up, and nobody is passed over."""
     places = packed([100, 90, 80, 10], tile=1)

@@ -35,6 +35,8 @@ def pack(lengths: Sequence[int], *, tile: int, room: int, capacity: int, most: i
         capacity: rows that a batch can have.
         most: inputs of one batch, fillings included.
     """
+    if most < tile:
+        tile = 1  # too few sequences to choose inputs for what they fill
     waiting = list(range(len(lengths)))
     places: list[Place] = []
     num_rows = num_sequences = 0
