@@ -1,8 +1,8 @@
 """``python -m benchmarks.guide``: do the API guide's two examples work with the default model, whatever the seed?
 
 A question about the weather with one function to call, its result fed back and answered; and a product review parsed into a pydantic
-model. Both go through the official client to a server that this starts, at the default temperature and without a limit of
-tokens, once for each seed. Exits with 1 if a question leads to no call with a city, or more than one review in twenty does not parse.
+model. Both go through the official client to a server that this starts, at the default temperature, once for each seed;
+calls and reviews may have as many tokens as they need. Exits with 1 if a question leads to no call with a city, or more than one review in twenty does not parse.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from benchmarks.serving import asking_defaults
 _MODEL = "gpt-4o-mini"
 _PARALLEL = 4
 _REVIEWS_MAY_FAIL = 0.05
+_LONGEST_ANSWER = 200
+"""Tokens of the answer in plain text, which is not judged: a small model may ramble through all its context."""
 
 _WEATHER: ChatCompletionToolUnionParam = {
     "type": "function",
@@ -104,7 +106,7 @@ async def _ask_for_weather(client: AsyncOpenAI, seed: int) -> list[str]:
     asked: Any = first.choices[0].message.model_dump(exclude_none=True)
     told: list[Any] = [{"role": "tool", "tool_call_id": call.id, "content": json.dumps(result)} for call in calls]
     second = await client.chat.completions.create(
-        model=_MODEL, messages=[*messages, asked, *told], tools=[_WEATHER], seed=seed
+        model=_MODEL, messages=[*messages, asked, *told], tools=[_WEATHER], seed=seed, max_tokens=_LONGEST_ANSWER
     )
     answer = second.choices[0].message.content
     print(f"weather, seed {seed}: {calls[0].function.arguments} -> {answer!r}", file=sys.stderr)
