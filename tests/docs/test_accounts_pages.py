@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.serving import running
+from tests.waiting import PATIENCE_S
 
 from antiphon.accounts import Principal
 from antiphon.accounts.database import open_database
@@ -93,7 +94,7 @@ def play_page(page: str, home: Path, monkeypatch: pytest.MonkeyPatch, session: d
                 config.write_text(body)
                 load_configuration(file=config)
             elif kind == "console":
-                asyncio.run_coroutine_threadsafe(up.service.accounts.flush(), up.loop).result(10)
+                asyncio.run_coroutine_threadsafe(up.service.accounts.flush(), up.loop).result(PATIENCE_S)
                 key = play(body)
                 if key is not None:
                     monkeypatch.setenv("OPENAI_API_KEY", key)

@@ -13,6 +13,7 @@ import httpx2
 import openai
 import pytest
 from tests.serving import Running, running
+from tests.waiting import PATIENCE_S
 
 from antiphon.accounts import AccountSettings, Budget, Limits, ModelPrice, Principal
 from antiphon.accounts.database import open_database
@@ -60,7 +61,7 @@ def ask(client: openai.OpenAI, text: str = "hello there") -> openai.types.chat.C
 def rows(up: Running) -> list[UsageTotal]:
     """Sum per model and key of what the server recorded, written or not."""
     query = UsageQuery(by=("key", "model"))
-    return asyncio.run_coroutine_threadsafe(up.service.accounts.report(query), up.loop).result(10)
+    return asyncio.run_coroutine_threadsafe(up.service.accounts.report(query), up.loop).result(PATIENCE_S)
 
 
 class Clock:
@@ -341,7 +342,7 @@ def test_a_refused_request_leaves_its_row(tmp_path: Path, body: str, asked: str,
     with server(tmp_path) as up:
         answer = httpx2.post(f"{up.url}/chat/completions", content=body, headers={"content-type": "application/json"})
         assert answer.status_code == status
-        asyncio.run_coroutine_threadsafe(up.service.accounts.flush(), up.loop).result(10)
+        asyncio.run_coroutine_threadsafe(up.service.accounts.flush(), up.loop).result(PATIENCE_S)
         with sqlite3.connect(tmp_path / "antiphon.db") as database:
             found = database.execute("SELECT request_id, model_asked, status FROM usage").fetchall()
     assert found == [(answer.headers["x-request-id"], asked, status)]
