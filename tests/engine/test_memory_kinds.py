@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.anyio]
 ROUNDING = 0.05
 OUT = 24
 _SETTINGS = {"context_size": 1024, "num_sequences": 8, "threads": 1, "batch_threads": 1}
-PROMPTS = tuple(f"{number}: " + "once upon a time, " * number for number in (1, 3, 9, 14, 20, 31))
+PROMPTS = tuple("once upon a time, " * number + str(number) for number in (1, 3, 9, 14, 20, 31))
+"""Each begins as the next one does: a state that was kept for a prefix would show."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -103,7 +104,7 @@ async def test_many_at_once_answer_as_each_alone(model: Path) -> None:
         alone = [await ask(engine, request_of(prompt)) for prompt in PROMPTS]
         assert [await ask(engine, request_of(prompt)) for prompt in reversed(PROMPTS)] == alone[::-1]
         assert len(set(alone)) == len(PROMPTS)
-        assert all(len({token.id for token in answer.choices[0]}) > OUT / 4 for answer in alone)
+        assert len({token.id for answer in alone for token in answer.choices[0]}) > OUT
 
         together = await asyncio.gather(*(ask(engine, request_of(prompt)) for prompt in PROMPTS))
         assert all(map(Answer.is_near, together, alone))
