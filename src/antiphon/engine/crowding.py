@@ -23,7 +23,7 @@ class Crowding:
     The pause before each new try doubles from 0.4 seconds to four while the machine stays busy.
     """
 
-    __slots__ = ("_held_s", "_hold_s", "_num_steps", "_set_threads", "_share", "_threads", "threads")
+    __slots__ = ("_hold_s", "_num_steps", "_set_threads", "_share", "_threads", "_until", "threads")
 
     def __init__(self, threads: int, set_threads: Callable[[int], None]) -> None:
         self._threads = threads
@@ -32,15 +32,14 @@ class Crowding:
         self._share = 1.0
         self._num_steps = 0
         self._hold_s = _FIRST_HOLD_S
-        self._held_s = 0.0
+        self._until = 0.0
 
-    def observe(self, wall_s: float, cpu_s: float) -> int:
-        """Take the wall and processor seconds of a step; return the threads of the next one."""
+    def observe(self, wall_s: float, cpu_s: float, now: float) -> int:
+        """Take the wall and processor seconds of a step that ended at ``now``, in seconds; return the threads of the next one."""
         if self._threads == 1:
             return 1
         if self.threads < self._threads:
-            self._held_s += wall_s
-            if self._held_s >= self._hold_s:
+            if now >= self._until:
                 self._share, self._num_steps = 1.0, 0
                 self._change(self._threads)
             return self.threads
@@ -49,7 +48,7 @@ class Crowding:
         if self._share < _CROWDED_BELOW:
             soon = self._num_steps <= 2 * _PROBE_STEPS
             self._hold_s = min(2 * self._hold_s, _LAST_HOLD_S) if soon else _FIRST_HOLD_S
-            self._held_s = 0.0
+            self._until = now + self._hold_s
             self._change(self._threads - 1)
         return self.threads
 

@@ -114,7 +114,7 @@ class EmbeddingLoop:
             self.step_started = None
         duration_s = time.monotonic() - started
         if self._crowding is not None:
-            self._crowding.observe(duration_s, time.process_time() - started_cpu)
+            self._crowding.observe(duration_s, time.process_time() - started_cpu, started + duration_s)
         num_tokens = sum(len(waiting.tokens) for waiting in packed)
         self._num_steps += 1
         self._num_tokens += num_tokens

@@ -167,7 +167,7 @@ class StepLoop:
             self._context.abort(False)
         seconds = time.monotonic() - started
         if self._crowding is not None:
-            self._crowding.observe(seconds, time.process_time() - started_cpu)
+            self._crowding.observe(seconds, time.process_time() - started_cpu, started + seconds)
         self._meter.step(step, seconds, self._use(step))
 
     def _roll_back(self, step: Step) -> None:
