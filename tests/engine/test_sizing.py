@@ -76,3 +76,18 @@ def test_values_out_of_range_name_the_setting(given: dict[str, int]) -> None:
     """A setting that cannot be is refused where it is made."""
     with pytest.raises(ConfigError, match=next(iter(given))):
         settings(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [
+        ({}, (4, 4)),
+        ({"threads": 2}, (2, 2)),
+        ({"batch_threads": 2}, (4, 2)),
+        ({"threads": 1, "batch_threads": 3}, (1, 3)),
+    ],
+)
+def test_prompts_are_computed_by_as_many_threads_as_are_set(given: dict[str, int], threads: tuple[int, int]) -> None:
+    """Who sets ``threads`` alone sets both."""
+    sizes = choose(settings(**given), SMALL, MACHINE)
+    assert (sizes.threads, sizes.batch_threads) == threads

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from antiphon.engine.crowding import Crowding
-from antiphon.engine.llama import Aborted, Context
+from antiphon.engine.llama import Context
 from antiphon.engine.loop import CancelTask, Emit
 from antiphon.engine.messages import Embed, Embedded
 from antiphon.engine.packing import WINDOW, pack
@@ -108,8 +108,6 @@ class EmbeddingLoop:
         started_cpu = time.process_time()
         try:
             self._context.decode()
-        except Aborted:
-            return
         finally:
             self.step_started = None
         duration_s = time.monotonic() - started

@@ -23,8 +23,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What sizes depend on.
 
     ``kv_values`` are numbers stored per token in all layers, for keys and for values each; ``state_bytes`` is what
-    recurrent layers store per sequence. ``attention_weight`` is the number of heads in all layers per million parameters: how much attention costs beside
-    the weights.
+    recurrent layers store per sequence. ``attention_weight`` is the number of heads in all layers per million
+    parameters: how much attention costs beside the weights.
     """
 
     training_context: int
@@ -81,6 +81,7 @@ def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Siz
             hint="Raise `cache_size`, or set a smaller `context_size`.",
         )
     flash_attention = settings.flash_attention is not False
+    threads = settings.threads or machine.cores
     micro_batch = batch if model.is_embedding else min(settings.micro_batch_size or batch, batch)
     return Sizes(
         context_size=context,
@@ -88,8 +89,8 @@ def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Siz
         batch_size=batch,
         micro_batch_size=micro_batch,
         num_sequences=num_sequences,
-        threads=settings.threads or machine.cores,
-        batch_threads=settings.batch_threads or machine.cores,
+        threads=threads,
+        batch_threads=settings.batch_threads or threads,
         flash_attention=flash_attention,
         cached_tokens=settings.cached_tokens or _cached(model, cells),
         kv_bytes=int(per_cell * cells) + state_bytes,
