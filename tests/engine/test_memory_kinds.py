@@ -10,16 +10,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import gguf
 import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.engine.tiny_models import KINDS, WINDOW, sliding_window
+from tests.engine.tiny_models import KINDS, WINDOW, hybrid, sliding_window
 from tests.waiting import until
 
-from antiphon.engine import Engine, EngineSettings
-from antiphon.engine.llama import Context, ContextSettings, Model
+from antiphon.engine import Engine, EngineSettings, EngineStartFailed
+from antiphon.engine.llama import Context, Model
 from antiphon.engine.messages import Delta, Generate, Ids, Sampling, Started, Text, Token
+from antiphon.engine.sizing import ContextSettings
 
 pytestmark = [pytest.mark.anyio]
 
@@ -186,3 +188,13 @@ def test_a_step_of_a_window_can_be_undone_if_it_was_one_pass(
     first = compute(256, 512)
     assert context.remove(0, 256)
     assert bool(np.abs(compute(256, 512) - first).max() < ROUNDING) is is_whole
+
+
+@pytest.mark.parametrize("pooling", [gguf.PoolingType.NONE, gguf.PoolingType.RANK])
+async def test_what_embeds_without_one_vector_for_a_text_is_not_served(
+    tmp_path: Path, pooling: gguf.PoolingType
+) -> None:
+    """Where llama.cpp has no vector for a text, none is read."""
+    hybrid(tmp_path / "m.gguf", pooling)
+    with pytest.raises(EngineStartFailed, match="does not pool its outputs into one vector"):
+        await Engine(EngineSettings(model_path=tmp_path / "m.gguf")).start()

@@ -106,10 +106,12 @@ def recurrent(path: Path) -> None:
     file.close()
 
 
-def hybrid(path: Path) -> None:
+def hybrid(path: Path, pooling: gguf.PoolingType | None = None) -> None:
     """Write an LFM2: layers with a state and layers with cells, a state first."""
     kv_heads = [0, _KV_HEADS, 0, _KV_HEADS]
     file = _File(path, "lfm2", layers=len(kv_heads))
+    if pooling is not None:
+        file.writer.add_pooling_type(pooling)
     file.writer.add_feed_forward_length(_HIDDEN)
     file.writer.add_head_count(_HEADS)
     file.writer.add_head_count_kv(kv_heads)

@@ -5,31 +5,25 @@ passes: an id out of range would be an abort in native code, not an exception.
 """
 
 import ctypes
-import re
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 from llama_cpp import llama_cpp
 from numpy.typing import NDArray
 
-from antiphon.engine.sizing import ModelFacts
+from antiphon.engine.native_log import NativeLog
+from antiphon.engine.sizing import ContextSettings, ModelFacts
 from antiphon.engine.vocabulary import Piece, Vocabulary
 
 _ctypes: Any = ctypes
 c: Any = llama_cpp  # ctypes functions: what the binding says of their types is not what they take and give
 MAX_SEQUENCE_IDS: Final = 256
 """llama.cpp's own bound on sequence ids per context."""
-_WARNING: Final = 3
-_log_lines: deque[str] = deque(maxlen=40)
-_MEMORY_LINE: Final = re.compile(rb"\b(KV|RS) buffer size = +([\d.]+) MiB")
-_memory_mib: dict[bytes, float] = {}
-"""Memory of the context that is being made, for keys and values (KV) and for recurrent states (RS): only the log tells."""
+_log: Final = NativeLog()
 _PROBE_CELLS: Final = 1024
 
 
@@ -47,10 +41,7 @@ class NoCells(LlamaError):  # noqa: N818 - named after what happened
 
 @c.llama_log_callback
 def _keep_log(level: int, text: bytes, _data: Any) -> None:
-    if part := _MEMORY_LINE.search(text):
-        _memory_mib[part[1]] = _memory_mib.get(part[1], 0.0) + float(part[2])
-    if level >= _WARNING:
-        _log_lines.append(text.decode("utf-8", "replace").rstrip())
+    _log.take(level, text)
 
 
 c.llama_log_set(_keep_log, ctypes.c_void_p(0))
@@ -62,11 +53,6 @@ def has_gpu() -> bool:
     return bool(c.llama_supports_gpu_offload())
 
 
-def last_log() -> str:
-    """Return llama.cpp's last warnings and errors, newest last."""
-    return "\n".join(line for line in _log_lines if line)
-
-
 class Model:
     """A GGUF file in memory.
 
@@ -75,13 +61,13 @@ class Model:
     """
 
     def __init__(self, path: Path, *, gpu_layers: int | None = None, vocabulary_only: bool = False) -> None:
-        _log_lines.clear()
+        _log.clear()
         params = c.llama_model_default_params()
         params.n_gpu_layers = -1 if gpu_layers is None else gpu_layers
         params.vocab_only = vocabulary_only
         handle: Any = c.llama_model_load_from_file(str(path).encode(), params)
         if not handle:
-            raise LlamaError(last_log() or "llama.cpp gave no reason")
+            raise LlamaError(_log.warnings() or "llama.cpp gave no reason")
         self.handle = handle
         self.close = weakref.finalize(self, c.llama_model_free, handle)
         self.vocabulary = _read_vocabulary(c.llama_model_get_vocab(handle))
@@ -103,8 +89,14 @@ class Model:
 
     @property
     def is_embedding(self) -> bool:
-        """Whether the file says how its outputs are pooled into one vector: such a model embeds and does not generate."""
+        """Whether the file speaks of pooling: such a model embeds and does not generate."""
         return f"{self.architecture}.pooling_type" in self.metadata
+
+    @property
+    def gives_vectors(self) -> bool:
+        """Whether it pools its outputs into one vector for a text: not so without pooling, nor if it ranks."""
+        one = (c.LLAMA_POOLING_TYPE_MEAN, c.LLAMA_POOLING_TYPE_CLS, c.LLAMA_POOLING_TYPE_LAST)
+        return self._number("pooling_type") in one
 
     @cached_property
     def facts(self) -> ModelFacts:
@@ -148,21 +140,6 @@ class Model:
         return int(self.metadata.get(f"{self.architecture}.{key}", default))
 
 
-class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a context is made with: sizes in tokens, threads, and llama.cpp's names for KV types."""
-
-    cells: int
-    batch_size: int
-    micro_batch_size: int
-    num_sequences: int
-    threads: int
-    batch_threads: int
-    kv_type_k: str = "f16"
-    kv_type_v: str = "f16"
-    flash_attention: bool = False
-    embeddings: bool = False
-
-
 class Context:
     """A model's KV cache and compute buffers. Not thread-safe, but for ``abort``.
 
@@ -171,8 +148,7 @@ class Context:
     """
 
     def __init__(self, model: Model, settings: ContextSettings) -> None:
-        _log_lines.clear()
-        _memory_mib.clear()
+        _log.clear()
         # strlen(b"") is false and strlen(b"\1") is true: an abort callback that reads a flag
         # hundreds of times a step without ever taking Python's lock.
         self._abort_flag = ctypes.create_string_buffer(2)
@@ -181,17 +157,16 @@ class Context:
         params.abort_callback_data = ctypes.cast(self._abort_flag, ctypes.c_void_p)
         handle: Any = c.llama_init_from_model(model.handle, params)
         if not handle:
-            raise LlamaError(last_log() or "llama.cpp could not make a context")
+            raise LlamaError(_log.warnings() or "llama.cpp could not make a context")
         self._model = model
         self._handle = handle
         self.close = weakref.finalize(self, c.llama_free, handle)
         self._memory: Any = c.llama_get_memory(handle)
         self._has_memory = bool(self._memory)
-        self.pooling: int = c.llama_pooling_type(handle)
         self.cells: int = c.llama_n_ctx(handle)
-        self.kv_bytes = self._logged(b"KV")
-        """Allocated for keys and values, as llama.cpp says: to a hundredth of a MiB for each device. None: it does not."""
-        self.state_bytes = self._logged(b"RS")
+        self.kv_bytes = _log.allocated_bytes("KV") if self._has_memory else 0
+        """Allocated for keys and values, as llama.cpp says. None: it does not."""
+        self.state_bytes = _log.allocated_bytes("RS") if self._has_memory else 0
         """The same for the states of recurrent layers."""
         self.batch = Batch(settings.batch_size)
         self._rows = 0
@@ -200,11 +175,6 @@ class Context:
     def memory_bytes(self) -> int | None:
         """Both together."""
         return None if self.kv_bytes is None or self.state_bytes is None else self.kv_bytes + self.state_bytes
-
-    def _logged(self, kind: bytes) -> int | None:
-        """Return the bytes of one kind of memory; a context without any says nothing of it, one with some says something."""
-        said = _memory_mib or not self._has_memory
-        return round(_memory_mib.get(kind, 0.0) * 2**20) if said else None
 
     def decode(self) -> None:
         """Compute ``self.batch``; afterwards ``logits`` has a row for each token that asked for one.
@@ -220,7 +190,7 @@ class Context:
             raise NoCells(f"no KV cells for a batch of {self.batch.size} tokens")
         if code == 2:  # noqa: PLR2004 - llama.h: 2 is "aborted"
             raise Aborted
-        raise LlamaError(f"llama_decode returned {code}: {last_log()}")
+        raise LlamaError(f"llama_decode returned {code}: {_log.warnings()}")
 
     def set_threads(self, threads: int) -> None:
         """Compute with so many threads from the next decode on."""
@@ -339,13 +309,13 @@ def quantise(source: Path, target: Path, file_type: str, threads: int) -> None:
     Raises:
         LlamaError: it could not be read, converted or written.
     """
-    _log_lines.clear()
+    _log.clear()
     params = c.llama_model_quantize_default_params()
     params.ftype = _FILE_TYPES[file_type]
     params.nthread = threads
     params.allow_requantize = True
     if c.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
-        raise LlamaError(last_log() or "llama.cpp gave no reason")
+        raise LlamaError(_log.warnings() or "llama.cpp gave no reason")
 
 
 def _context_params(settings: ContextSettings) -> Any:

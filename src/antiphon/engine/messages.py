@@ -59,8 +59,9 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     ``stop_token_ids`` end it like the model's own end-of-generation tokens. ``logprobs`` is the number of alternatives
     per token (0: the chosen token alone), None for none. ``grammar`` is an llguidance grammar (Lark text or its JSON
     form) that the text must follow; the sequence ends with reason ``stop`` when the grammar is complete and admits
-    nothing more; with ``ways_out``, a text that runs away takes one of them where the grammar allows it. ``special`` renders control tokens as their text instead of nothing, for readers of tool syntax.
-    ``echo_logprobs`` also reports the prompt tokens' log-probabilities. ``deadline_s`` counts from arrival.
+    nothing more; with ``ways_out``, a text that runs away takes one of them where the grammar allows it. ``special``
+    renders control tokens as their text instead of nothing, for readers of tool syntax. ``echo_logprobs`` also reports
+    the prompt tokens' log-probabilities. ``deadline_s`` counts from arrival.
     """
 
     id: int

@@ -13,9 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.engine.llama import Context, ContextSettings, LlamaError, Model, quantise
+from antiphon.engine.llama import Context, LlamaError, Model, quantise
 from antiphon.engine.messages import Text
 from antiphon.engine.sampler import log_probabilities
+from antiphon.engine.sizing import ContextSettings
 
 SAMPLE = """\
 The lighthouse keeper wrote in his log every evening: the wind, the ships, the state of the lamp. On the third of March

@@ -12,14 +12,14 @@ from antiphon.engine.constraint import Constraint, GrammarCompiler, GrammarError
 from antiphon.engine.crowding import Crowding
 from antiphon.engine.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.errors import EngineStartFailed
-from antiphon.engine.llama import MAX_SEQUENCE_IDS, Context, ContextSettings, LlamaError, Model, has_gpu
+from antiphon.engine.llama import MAX_SEQUENCE_IDS, Context, LlamaError, Model, has_gpu
 from antiphon.engine.loop import CancelTask, Emit, StepLoop
 from antiphon.engine.machine import free_memory
 from antiphon.engine.messages import Answer, Embed, Failed, Generate, ModelInfo, Request, Score, Tokenize, Tokenized
 from antiphon.engine.scheduler import Scheduler
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.shapes import Shapes
-from antiphon.engine.sizing import Machine, Sizes, choose
+from antiphon.engine.sizing import ContextSettings, Machine, Sizes, choose
 from antiphon.engine.tasks import Generation, Scoring, Task
 from antiphon.engine.vocabulary import PromptError
 
@@ -319,8 +319,14 @@ def load_model(path: Path, gpu_layers: int | None) -> Model:
     if not path.is_file():
         raise EngineStartFailed(f"there is no file {str(path)!r}", hint="Check the path of the model.")
     try:
-        return Model(path, gpu_layers=gpu_layers)
+        model = Model(path, gpu_layers=gpu_layers)
     except LlamaError as error:
         raise EngineStartFailed(
             f"{str(path)!r} could not be loaded: {error}", hint="The file is damaged or no GGUF model; fetch it again."
         ) from error
+    if model.is_embedding and not model.gives_vectors:
+        raise EngineStartFailed(
+            f"{str(path)!r} embeds, but does not pool its outputs into one vector for a text",
+            hint="Serve a file whose `pooling_type` is mean, cls or last; rerankers are not served.",
+        )
+    return model

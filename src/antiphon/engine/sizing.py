@@ -59,6 +59,21 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a context is made with: sizes in tokens, threads, and llama.cpp's names for KV types."""
+
+    cells: int
+    batch_size: int
+    micro_batch_size: int
+    num_sequences: int
+    threads: int
+    batch_threads: int
+    kv_type_k: str = "f16"
+    kv_type_v: str = "f16"
+    flash_attention: bool = False
+    embeddings: bool = False
+
+
 def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Sizes:
     """Return the sizes to serve with.
 
