@@ -8,7 +8,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from antiphon.prompting import ChatPrompter, Plan
 from antiphon.prompting.custom_grammar import MAX_CHARS, problem_of_grammar
-from antiphon.prompting.lark_rules import LarkRules
+from antiphon.prompting.lark_rules import LarkRules, lark_tokens
 from antiphon.prompting.schema import check_request
 from antiphon.protocol.chat import ChatRequest, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
@@ -32,6 +32,9 @@ EMPTY = "matches no text at all"
         ("start: A\nA: /a/ & /b/", f"the terminal A {EMPTY}"),
         ('start: "x" (A | /[^\\s\\S]/)\nA: /a/', f"the terminal /[^\\s\\S]/ {EMPTY}"),
         ('start: A\nA: "a"{1000000}', "the terminal A asks for more than"),
+        ("start: A\nA: /(a{997})+/ & /(a{1009})+/ & /(a{1013})+/", "the terminal A cannot be compiled: fuel exhausted"),
+        ("start: a\na[suffix=/[^\\s\\S]/]: /x/", EMPTY),
+        ('start: "x" ~/a/', "'~' outside of a terminal cannot be enforced here"),
         ("start: <|im_end|>", "'<|im_end|>' cannot be enforced here"),
         ("start: a\na[max_tokens=5]: /.*/", "the attribute 'max_tokens' cannot be enforced here"),
         ('%llguidance {"allow_invalid_utf8": true}\nstart: "a"', "cannot be enforced here"),
@@ -76,6 +79,8 @@ def test_refused_patterns(pattern: str, reason: str) -> None:
         'start: %regex {"substring_words": "to be or not"}\n%llguidance {}',
         'start: a | "x"\na: "y" start | b{0,3} "z"\nb: "//"i /[^\\/"]/',
         'start: "a"\nunused: unused',
+        'start: "%json" "a" ~ +2 "b"{+1}\n%llguidance { }',
+        "start:" + "".join(f'\n  | "{number}:"' for number in range(600)),
     ],
 )
 def test_taken(definition: str) -> None:
@@ -84,9 +89,10 @@ def test_taken(definition: str) -> None:
 
 
 def test_terminals_are_those_in_use() -> None:
-    """Terminals are found where rules use them, under whatever repetition."""
-    rules = LarkRules('start: A* ("b" | c)\nc: /d/?\nA: B\nB: "x"\nE: "y"\n')
-    assert set(rules.terminals) == {"A", '"b"', "/d/"}
+    """Terminals are found where rules use them, under whatever repetition, each with the definitions that it needs."""
+    rules = LarkRules(lark_tokens('start: A* ("b" | c)\nc: /d/?\nA: B /x/\nB: "x"\nE: "y"\n'))
+    assert set(rules.terminals) == {"A", "/d/"}
+    assert rules.alone("A") == 'A : B /x/\nB : "x"\nstart: A\n'
 
 
 INPUTS = (

@@ -25,8 +25,9 @@ def of_user(definition: str) -> str:
 
 
 def in_one_line(error: str) -> str:
-    """Return the compiler's words without the grammar, which it appends."""
-    return " ".join(error.partition("\n   1 | ")[0].split())[:500]
+    """Return the compiler's words without the grammar or its own state, which it appends."""
+    words = error.partition("\n   1 | ")[0].partition("\n<state>")[0]
+    return " ".join(words.split())[:500]
 
 
 class LarkWriter:

@@ -7,7 +7,7 @@ strings and regular expressions, and are the compiler's business.
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -15,26 +15,31 @@ _TOKEN = re.compile(
     r"""(?P<blank>[ \t\r]+|(?:\#|//)[^\n]*)
     |(?P<line>\n)
     |(?P<value>%(?:regex|llguidance))
+    |(?P<schema>%json)
     |(?P<statement>%[a-z]+)
     |(?P<text>"(?:\\.|[^"\\])*"i?)
     |(?P<regex>/(?:\\.|[^/\\])+/[imslux]*)
     |(?P<special><[^<>\s]+>)
     |(?P<terminal>_?[A-Z][A-Z0-9_-]*)
     |(?P<rule>!?[_?]?[a-z][a-z0-9_-]*)
-    |(?P<number>[0-9]+)
+    |(?P<number>[+-]?[0-9]+)
     |(?P<mark>->|\.\.|::|.)""",
     re.VERBOSE | re.DOTALL,
 )
 _BLANKS = re.compile(r"\s*")
+_DECODER = json.JSONDecoder()
 _HARMLESS = frozenset({"lazy", "suffix", "capture"})
 _CLOSING = {"(": ")", "[": "]"}
+_TERMINALS = frozenset({"terminal", "regex", "value"})
 
 
 class UncheckedLarkError(ValueError):
     """The grammar uses what could not be honoured or followed here; the message names it."""
 
 
-class _Token(msgspec.Struct, frozen=True):
+class Token(msgspec.Struct, frozen=True):
+    """A token of a grammar; one of kind ``value`` is a keyword with the JSON that follows it."""
+
     kind: str
     text: str
 
@@ -50,23 +55,33 @@ class _Rule(msgspec.Struct):
 class LarkRules:
     """What can be reached from ``start``. Raises ``UncheckedLarkError`` for templates, special tokens and the like."""
 
-    def __init__(self, definition: str) -> None:
+    def __init__(self, tokens: Iterable[Token]) -> None:
         self._rules: dict[str, _Rule] = {}
-        self._definitions: list[str] = []
+        self._imports: list[str] = []
+        self._definitions: dict[str, list[Token]] = {}
         self._terminals: dict[str, set[str]] = {}
-        for line in _lines(definition):
+        for line in _lines(tokens):
             self._read(line)
         self._reached = self._from_start()
 
     @property
     def terminals(self) -> list[str]:
-        """The terminals that rules use, by name or as they are written."""
+        """The terminals that rules use, by name or as they are written, but for literal strings: each matches itself."""
         used = {terminal: None for name in self._reached for terminal in sorted(self._terminals.get(name, ()))}
         return list(used)
 
     def alone(self, terminal: str) -> str:
-        """Return a grammar that is one terminal."""
-        return "\n".join([*self._definitions, f"start: {terminal}", ""])
+        """Return a grammar that is one terminal, with no definitions but those that it needs."""
+        needed = {terminal: None}
+        waiting = [terminal]
+        while waiting:
+            inner = [token.text for token in self._definitions.get(waiting.pop(), ()) if token.text not in needed]
+            needed.update(dict.fromkeys(inner))
+            waiting += inner
+        lines = [
+            " ".join(token.text for token in self._definitions[name]) for name in needed if name in self._definitions
+        ]
+        return "\n".join([*self._imports, *lines, f"start: {terminal}", ""])
 
     def endless(self) -> str | None:
         """Return the name of a reachable rule that leads back to itself in every way it can be written, None if there is none."""
@@ -93,20 +108,23 @@ class LarkRules:
             waiting += new
         return [name for name in reached if name in self._rules]
 
-    def _read(self, line: list[_Token]) -> None:
+    def _read(self, line: list[Token]) -> None:
         """Read a definition or a statement."""
         first = line[0]
         if first.kind == "rule":
             self._rule(first.text.lstrip("!?"), line[1:])
-        elif first.kind == "terminal" or first.text == "%import":
-            self._definitions.append(" ".join(token.text for token in line))
+        elif first.kind == "terminal":
+            self._definitions[first.text] = line
+        elif first.text == "%import":
+            self._imports.append(" ".join(token.text for token in line))
         elif first.text not in {"%ignore", "%llguidance {}"}:
             raise _unchecked(first.text)
 
-    def _rule(self, name: str, rest: list[_Token]) -> None:
+    def _rule(self, name: str, rest: list[Token]) -> None:
         at = _after_attributes(rest)
         if at >= len(rest) or rest[at].text != ":":
             raise _unchecked(f"the form of the rule '{name}'")
+        self._terminals[name] = {token.text for token in rest[:at] if token.kind in _TERMINALS}
         _Expansion(self._rules, self._terminals, name).read(rest[at + 1 :])
 
 
@@ -121,12 +139,12 @@ class _Expansion:
         """Rules that are being read, and what closes them."""
         rules[name] = _Rule(name, [set()], set())
 
-    def read(self, tokens: list[_Token]) -> None:
+    def read(self, tokens: list[Token]) -> None:
         at = 0
         while at < len(tokens):
             at = self._token(tokens, at)
 
-    def _token(self, tokens: list[_Token], at: int) -> int:
+    def _token(self, tokens: list[Token], at: int) -> int:
         """Read one token, and how often it may come; return the place after both."""
         token = tokens[at]
         key, closing = self._open[-1]
@@ -146,17 +164,11 @@ class _Expansion:
             self._lead_to(key, is_needed=is_needed and closing == ")")
         elif token.kind == "rule":
             self._lead_to(token.text.lstrip("!?"), is_needed=is_needed)
-        elif token.kind in {"terminal", "text", "regex", "value"}:
+        elif token.kind in _TERMINALS:
             self._terminals.setdefault(key, set()).add(token.text)
-        elif token.text == "..":
-            return self._range(tokens, at)
-        else:
+        elif token.kind != "text" and token.text != "..":
             raise _unchecked(f"'{token.text}'")
         return after
-
-    def _range(self, tokens: list[_Token], at: int) -> int:
-        """Take both ends of ``"a".."z"`` as texts of their own, which can be written if the range can."""
-        return at + 1 if at + 1 < len(tokens) and tokens[at + 1].kind == "text" else len(tokens)
 
     def _lead_to(self, name: str, *, is_needed: bool) -> None:
         rule = self._rules[self._open[-1][0]]
@@ -165,12 +177,14 @@ class _Expansion:
             rule.ways[-1].add(name)
 
 
-def _repetition(tokens: list[_Token], at: int) -> tuple[bool, int]:
+def _repetition(tokens: list[Token], at: int) -> tuple[bool, int]:
     """Return whether what stands before must come at least once, and the place after the sign that says so."""
     sign = tokens[at].text if at < len(tokens) else ""
     if sign in {"*", "?", "+"}:
         return sign == "+", at + 1
     if sign == "~":
+        if tokens[at + 1].kind != "number":
+            raise _unchecked("'~' outside of a terminal")
         is_range = at + 2 < len(tokens) and tokens[at + 2].text == ".."
         return int(tokens[at + 1].text) > 0, at + (4 if is_range else 2)
     if sign == "{":
@@ -182,7 +196,7 @@ def _repetition(tokens: list[_Token], at: int) -> tuple[bool, int]:
     return True, at
 
 
-def _after_attributes(rest: list[_Token]) -> int:
+def _after_attributes(rest: list[Token]) -> int:
     """Return the place of the colon after a rule's name; refuse attributes that would not be honoured."""
     if not rest or rest[0].text != "[":
         return 0
@@ -193,11 +207,19 @@ def _after_attributes(rest: list[_Token]) -> int:
     return end + 1
 
 
-def _lines(definition: str) -> Iterator[list[_Token]]:
+def num_definitions(tokens: Sequence[Token]) -> int:
+    """Return how many rules and terminals are defined, also in a grammar that the compiler has not accepted."""
+    return sum(
+        token.text == ":" and (before.kind in {"rule", "terminal"} or before.text == "]")
+        for before, token in itertools.pairwise(tokens)
+    )
+
+
+def _lines(tokens: Iterable[Token]) -> Iterator[list[Token]]:
     """Yield the tokens of each definition; one goes on where the next line begins with ``|``."""
-    line: list[_Token] = []
+    line: list[Token] = []
     ends = False
-    for token in _tokens(definition):
+    for token in tokens:
         if token.kind == "line":
             ends = True
             continue
@@ -210,7 +232,8 @@ def _lines(definition: str) -> Iterator[list[_Token]]:
         yield line
 
 
-def _tokens(definition: str) -> Iterator[_Token]:
+def lark_tokens(definition: str) -> Iterator[Token]:
+    """Yield the tokens of a grammar, all but blanks and comments. Any text has tokens; whether it is a grammar, the compiler says."""
     at = 0
     while at < len(definition):
         found = _TOKEN.match(definition, at)
@@ -218,11 +241,20 @@ def _tokens(definition: str) -> Iterator[_Token]:
         assert found.lastgroup is not None
         text, at = found[0], found.end()
         if found.lastgroup == "value":
-            start = _BLANKS.match(definition, at).end()  # pyright: ignore[reportOptionalMemberAccess] - matches anything
-            _, at = json.JSONDecoder().raw_decode(definition, start)
-            text = f"{text} {definition[start:at]}"
+            value, at = _value(definition, at)
+            text = f"{text} {value}"
         if found.lastgroup != "blank":
-            yield _Token(found.lastgroup, text)
+            yield Token(found.lastgroup, text)
+
+
+def _value(definition: str, at: int) -> tuple[str, int]:
+    """Return the JSON at this place, in one line, and where it ends; nothing where there is none."""
+    start = _BLANKS.match(definition, at).end()  # pyright: ignore[reportOptionalMemberAccess] - matches anything
+    try:
+        value, end = _DECODER.raw_decode(definition, start)
+    except (ValueError, RecursionError):
+        return "", at
+    return json.dumps(value), end
 
 
 def _unchecked(what: str) -> UncheckedLarkError:
