@@ -7,14 +7,20 @@ from antiphon.engine.drafter import Drafter
 
 
 def test_what_stood_after_the_same_tokens_is_proposed() -> None:
-    """The latest place where the last three tokens stood says what may follow."""
+    """The latest place where the last tokens stood says what may follow."""
     guess, odds = Drafter([1, 2, 3, 4, 9, 1, 2, 3, 5, 6, 7, 1, 2, 3], 3).propose()
     assert guess == [5, 6, 7]
     assert odds > 0.5
 
 
+def test_the_place_with_most_in_common_prevails() -> None:
+    """A place where more of the last tokens stood is followed rather than a later one where fewer did."""
+    guess, _ = Drafter([1, 2, 3, 4, 9, 8, 3, 4, 5, 6, 1, 2, 3, 4], 2).propose()
+    assert guess == [9, 8]
+
+
 def test_fewer_tokens_are_compared_where_more_never_stood() -> None:
-    """Two tokens, then one, are compared where three were never seen, at lower odds."""
+    """Two tokens, then one, are compared where four were never seen, at lower odds."""
     _, long = Drafter([1, 2, 3, 4, 1, 2, 3], 2).propose()
     guess, short = Drafter([1, 2, 3, 4, 7, 3], 2).propose()
     assert guess == [4, 7]
