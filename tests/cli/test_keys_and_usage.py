@@ -146,6 +146,12 @@ def test_usage_is_never_cut(factor: int, capsys: pytest.CaptureFixture[str], mon
     assert lines[-1].startswith("* without 3 requests")
 
 
+def test_names_are_shown_as_they_are(run: Run) -> None:
+    """Brackets in a name are part of it."""
+    run("keys", "create", "--name", "[team] a")
+    assert "[team] a" in run("keys", "list")[1]
+
+
 def test_usage_of_a_key_that_is_not_there(run: Run) -> None:
     """A misspelt key is an error, not an empty table."""
     status, _, err = run("usage", "--key", "bbo")

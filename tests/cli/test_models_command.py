@@ -37,6 +37,13 @@ def test_list_shows_what_there_is(home: Path, capsys: pytest.CaptureFixture[str]
     assert "93 MB to fetch" in out
 
 
+def test_the_list_is_never_cut(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a narrow terminal too, names are whole: they are there to be copied."""
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run("list") == 0
+    assert "text-embedding-3-small, text-embedding-3-large" in capsys.readouterr().out
+
+
 def test_pull_then_everything_else(home: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A model pulled from anywhere has a name from then on: list, show, path and remove know it."""
     assert run("pull", str(weights), "--json") == 0

@@ -35,6 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
     replies = (
         Reply(match=Pattern(last_message="bright lamp"), text=review),
         Reply(match=Pattern(last_message="price unknown"), text='{"price": null}'),
+        Reply(match=Pattern(last_message="odd names"), text='{"json": "a", "from": "b", "_id": "c"}'),
     )
     script = Script(models=(CHAT, "gpt-4o"), embedding_models=(EMBEDDING,), replies=replies)
     with running(ScriptedBackend(script), tmp_path_factory.mktemp("home")) as up:
@@ -84,7 +85,7 @@ def test_a_cut_answer_has_its_own_status(antiphon: Command) -> None:
     assert "--max-tokens" in ended.err
 
 
-def test_errors_are_one_line_with_the_fix(antiphon: Command) -> None:
+def test_errors_are_one_line_with_the_fix(antiphon: Command, server: Running) -> None:
     """No traceback: what happened, and what to do."""
     nobody = antiphon("ask", "--base-url", "http://127.0.0.1:9/v1", "hello")
     assert nobody.status == 1
@@ -94,7 +95,53 @@ def test_errors_are_one_line_with_the_fix(antiphon: Command) -> None:
     assert wrong.status == 1
     assert wrong.err.count("\n") == 1
     assert "no-such" in wrong.err
+    # Which of the servers it was is said: without it the doctor would look at another one.
+    assert f"antiphon doctor --base-url {server.url} " in wrong.err
     assert antiphon("ask").err.startswith("antiphon: no question given - ")
+
+
+def test_chat_goes_on_after_an_error(antiphon: Command, server: Running) -> None:
+    """What the API refuses is one line with the fix; without a server there is nothing to go on with."""
+    assert antiphon("chat", stdin="hello there\n/quit\n") == (0, "hello there\n", "")
+    refused = antiphon("chat", "--model", "no-such", stdin="hello\nagain\n")
+    assert (refused.status, refused.err.count("\n"), refused.err.count("--base-url")) == (0, 2, 2)
+    nobody = antiphon("chat", "--base-url", "http://127.0.0.1:9/v1", stdin="hello\n")
+    assert (nobody.status, nobody.err.count("\n")) == (1, 1)
+    assert "cannot reach http://127.0.0.1:9/v1 - " in nobody.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("embed a b --similarity --json", "exclusive"),
+        ("usage --json --csv", "exclusive"),
+        ("usage --until 2020-01-01", "--until 2020-01-01 is not after --since 30d"),
+        ("search . --answer", "--answer without a question"),
+        ("doctor --max-tokens 5", "--max-tokens belongs to --answer"),
+        ("tour --steps 9-99", "no such steps: '9-99'"),
+        ("keys create --name a --budget-period day", "--budget-period without a budget"),
+        ("keys create --name a --budget-usd nan", "--budget-usd is 'nan'"),
+        ("extract --field a --field a:int text", "the field 'a' is named twice"),
+        ("tokens --messages [1]", "no JSON list of messages"),
+        ("bulk in.jsonl out.jsonl --concurrency 0", "concurrency must be at least 1, not 0"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    antiphon: Command, words: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever gives an option means something by it; it is never passed over in silence."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    ended = antiphon(*words.split())
+    assert ended.status in {1, 2}
+    assert ended.out == ""
+    assert told in ended.err
+
+
+def test_extract_takes_any_name(antiphon: Command) -> None:
+    """Also names that mean something else in Python or pydantic, and no warning beside the answer."""
+    ended = antiphon("extract", "--field", "json", "--field", "from", "--field", "_id", "odd names")
+    assert ended == (0, '{"json": "a", "from": "b", "_id": "c"}\n', "")
 
 
 def test_embed_prints_a_line_for_each_text(antiphon: Command) -> None:

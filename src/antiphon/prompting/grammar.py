@@ -54,6 +54,7 @@ class _Grammar:
         self._closing = writer.literal(around[1]) if writer.is_control(around[1]) else ""
         self._literal = writer.literal
         self._is_control = writer.is_control
+        self._up_to_control = writer.up_to_control
         self._pairs: Pairs | None = None
         self._rules: list[str] = []
         self._parts: list[dict[str, str]] = []
@@ -188,14 +189,13 @@ class _Grammar:
         if tool.kind == "function":
             self._rules.append(f"{rule}: %json {schema_text(self._bound(arguments_schema(tool)))}")
             return f"{rule} {following}"
-        if tool.grammar is None:
-            return self._free_text(rule, after)
-        if tool.grammar[0] == "lark":
-            self._parts.append({"name": rule, "lark_grammar": of_user(tool.grammar[1])})
-        elif after and not self._is_control(after):
-            # Up to what follows, though the pattern might match that too and go on for ever.
-            self._rules.append(f"{rule}[lazy]: {regex_literal(tool.grammar[1])} {following}")
-            return rule
+        match tool.grammar:
+            case None:
+                return self._free_text(rule, after)
+            case "regex", pattern if after and not self._is_control(after):
+                return self._ended_by(rule, regex_literal(pattern), after)
+            case "lark", definition:
+                self._parts.append({"name": rule, "lark_grammar": of_user(definition)})
         return f"{self._input(tool, number)} {following}"
 
     def _may_stay_open(self, syntax: ToolSyntax, after: str) -> bool:
@@ -214,12 +214,21 @@ class _Grammar:
 
     def _free_text(self, rule: str, after: str) -> str:
         """Return what matches any text up to and with ``after``."""
-        following = self._literal(after)
         if after and not self._is_control(after):
-            self._rules.append(f"{rule}[lazy]: {ANY_TEXT} {following}")
-            return rule
+            return self._ended_by(rule, ANY_TEXT, after)
         self._rules.append(f"{rule.upper()}: {SOME_TEXT}")
-        return f"{rule.upper()}? {following}"
+        return f"{rule.upper()}? {self._literal(after)}"
+
+    def _ended_by(self, rule: str, terminal: str, after: str) -> str:
+        """Return what matches a terminal and what follows it, which begins with plain letters that the terminal may match too."""
+        letters, rest = self._up_to_control(after)
+        if rest:
+            # Text ends where the control token comes; no sooner, as the letters before it may stand in the text as well.
+            self._rules.append(f"{rule.upper()}: {terminal} {self._literal(letters)}")
+            return f"{rule.upper()} {self._literal(rest)}"
+        # Up to what follows, though the terminal might match that too and go on for ever.
+        self._rules.append(f"{rule}[lazy]: {terminal} {self._literal(letters)}")
+        return rule
 
 
 def _as_it_is(schema: dict[str, Any]) -> dict[str, Any]:

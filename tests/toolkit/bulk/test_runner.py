@@ -82,8 +82,18 @@ def test_a_failure_of_one_is_its_line(client: openai.OpenAI, tmp_path: Path) -> 
     assert "no-such-model" in bad.reason
     with pytest.raises(OutputError, match="no-such-model"):
         _ = bad.text
+    resumed = run(requests, tmp_path / "o.jsonl", client=client)
+    assert (resumed.is_ok, resumed.statistics.num_resumed, resumed.statistics.num_failed_before) == (False, 3, 1)
     again = run(requests, tmp_path / "o.jsonl", client=client, retry_failed=True)
-    assert (again.statistics.num_resumed, again.statistics.num_failed) == (2, 1)
+    assert (again.statistics.num_resumed, again.statistics.num_failed_before, again.statistics.num_failed) == (2, 0, 1)
+
+
+@pytest.mark.parametrize("limit", ["rpm", "tpm", "concurrency"])
+def test_a_limit_below_one_is_refused(limit: str, client: openai.OpenAI, tmp_path: Path) -> None:
+    """No worker would send anything, or each would wait for ever: neither is a run that ended well."""
+    with pytest.raises(BulkError, match=f"{limit} must be at least 1, not 0"):
+        run(mixed(1), tmp_path / "o.jsonl", client=client, **{limit: 0})
+    assert not list(tmp_path.iterdir())
 
 
 class Person(pydantic.BaseModel):

@@ -28,7 +28,7 @@ GOOD_KEY = "sk-proj-" + "a1B2" * 12
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
-    backend = ScriptedBackend(Script(models=("gpt-4o-mini",)))
+    backend = ScriptedBackend(Script(models=("gpt-4o-mini",), embedding_models=("text-embedding-3-small",)))
     accounts = AccountSettings(rpm=500, tpm=200_000)
     with running(backend, tmp_path_factory.mktemp("home"), accounts=accounts) as up:
         yield up
@@ -127,13 +127,17 @@ def test_a_wrong_path_is_noticed(server: Running) -> None:
 
 
 def test_an_unknown_model_is_told_from_a_wrong_path(server: Running) -> None:
-    """Both are 404; only one is mended by another URL."""
+    """Both are 404, and so may be a model of another kind; only a wrong path is mended by another URL."""
     with openai.OpenAI(base_url=server.url, api_key="any") as client:
         with pytest.raises(openai.NotFoundError) as caught:
             client.models.retrieve("gpt-9")
         finding = explain(caught.value, Connection(client))
-    assert "no such model" in finding.message
-    assert "export" not in finding.fix
+        with pytest.raises(openai.APIStatusError) as embeds:
+            client.chat.completions.create(model="text-embedding-3-small", messages=[{"role": "user", "content": "hi"}])
+        of_another_kind = explain(embeds.value, Connection(client))
+    for told in (finding, of_another_kind):
+        assert "model cannot be asked" in told.message
+        assert told.fix.startswith(f"antiphon doctor --base-url {server.url}")
 
 
 def test_where_nothing_listens(tmp_path: Path) -> None:
