@@ -120,6 +120,40 @@ def test_input_may_end_the_answer(family: str, syntax: Any, definition: str, tex
     assert inputs(made, whole) == [text]
 
 
+MARKS = {"<tool_call>": 0xF8, "</tool_call>": 0xF9}
+"""Control tokens, as the bytes that no text has in UTF-8."""
+
+
+CLOSED = (
+    *(given for given in INPUTS if given[0] != "lark"),
+    (None, "", "if (a) {\n}\n"),
+    ("lark", 'start: "{" /a+/ "}"', "{aa}"),
+)
+
+
+@pytest.mark.parametrize("family", ["hermes", "qwen3"])
+@pytest.mark.parametrize(("syntax", "definition", "text"), CLOSED)
+def test_closed_by_a_control_token(family: str, syntax: Any, definition: str, text: str) -> None:
+    """Where a control token closes the call, the letters before it may stand in the input as well."""
+    tool = Tool("f", kind="custom", grammar=(syntax, definition) if syntax else None)
+    prompter = ChatPrompter(
+        template=(TEMPLATES / f"{family}.jinja").read_text(), control_tokens=tuple(MARKS), token_ids=MARKS
+    )
+    made = prompter.plan(
+        ChatRequest(model="m", messages=(Message("user", "Hi"),), tools=(tool,), tool_choice=ToolChoice("required"))
+    )
+    assert made.grammar is not None
+    assert made.layout.syntax is not None
+    whole = made.layout.syntax.write([("f", text)])
+    assert inputs(made, whole) == [text]
+    data = whole.encode()
+    for mark, byte in MARKS.items():
+        data = data.replace(mark.encode(), bytes([byte]))
+    matcher = LLMatcher(TOKENIZER, made.grammar, log_level=0)
+    assert not matcher.get_error()
+    assert matcher.try_consume_tokens(list(data)) == len(data)
+
+
 def test_a_part_that_takes_all_that_follows() -> None:
     """Where one terminal swallows every text of the next, each token is looked for by itself: looking ahead has no end there."""
     made = plan("hermes", Tool("f", kind="custom", grammar=("lark", "start: /z+/ /z+/")))

@@ -4,7 +4,7 @@ import sys
 import warnings
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from antiphon.cli.connection import Server, dollars, piped
 from antiphon.cli.output import print_json
@@ -13,12 +13,9 @@ from antiphon.toolkit.chat import Chat
 from antiphon.toolkit.chat_state import ChatOptions
 from antiphon.toolkit.reply import Reply, TruncatedAnswerWarning
 
-app = App(name="ask", help="Ask one question; the answer streams to standard output.")
 
-
-@app.default
 def ask(
-    *question: str,
+    *question: Annotated[str, Parameter(help="The question; its words need no quotes.")],
     model: Annotated[str, Parameter(help="Model to ask.")] = "gpt-4o-mini",
     system: Annotated[str | None, Parameter(help="System message.")] = None,
     temperature: Annotated[float | None, Parameter(help="0 to 2; the API's default if not given.")] = None,
@@ -27,7 +24,7 @@ def ask(
     stats: Annotated[bool, Parameter(negative="", help="Print usage, cost and times to standard error.")] = False,
     server: Server | None = None,
 ) -> int:
-    """Ask a question; what is piped in is put below it.
+    """Ask one question; the answer streams to standard output. What is piped in is put below the question.
 
     For example ``cat notes.txt | antiphon ask "Summarise this."``
 

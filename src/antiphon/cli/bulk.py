@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from antiphon.cli.connection import Server
 from antiphon.cli.output import print_json
@@ -12,15 +12,11 @@ from antiphon.toolkit.bulk import BulkReport
 from antiphon.toolkit.bulk import run as run_requests
 from antiphon.toolkit.bulk.progress import describe
 
-app = App(
-    name="bulk", help="Make every request of a batch file, under limits; given again, it goes on where it stopped."
-)
 
-
-@app.default
 def bulk(
-    requests: Path,
-    out: Path,
+    requests: Annotated[Path, Parameter(help="File of requests, one a line.")],
+    out: Annotated[Path, Parameter(help="File for the answers, in the order of the requests.")],
+    /,
     *,
     rpm: Annotated[int | None, Parameter(help="Requests per minute; learnt from the server if not given.")] = None,
     tpm: Annotated[int | None, Parameter(help="Tokens per minute; learnt from the server if not given.")] = None,
@@ -31,7 +27,10 @@ def bulk(
     json: Annotated[bool, Parameter(negative="", help="Print the report as one JSON object.")] = False,
     server: Server | None = None,
 ) -> int:
-    """Files are in the format of OpenAI's batch interface. Exit status 3 if requests failed: their lines say why."""
+    """Make every request of a batch file, under limits; given again, it goes on where it stopped.
+
+    Files are in the format of OpenAI's batch interface. Exit status 3 if requests failed: their lines say why.
+    """
     with (server or Server()).client() as client:
         report = run_requests(
             requests,
@@ -57,8 +56,9 @@ def _show(report: BulkReport, *, as_json: bool) -> None:
     )
     if now.pacer.rpm or now.pacer.tpm:
         print(f"limits in force: {now.pacer.rpm or 'no'} requests and {now.pacer.tpm or 'no'} tokens a minute")
-    if now.num_failed:
+    if not report.is_ok:
+        earlier = f" and {now.num_failed_before} in an earlier run" if now.num_failed_before else ""
         print(
-            f"antiphon: {now.num_failed} requests failed - antiphon bulk ... --retry-failed makes them again",
+            f"antiphon: {now.num_failed} requests failed{earlier} - antiphon bulk ... --retry-failed makes them again",
             file=sys.stderr,
         )

@@ -8,9 +8,7 @@ from cyclopts import Parameter
 from openai.types.chat import ChatCompletionMessageParam
 from rich.console import Console
 
-from antiphon.errors import AntiphonError
-
-LOCAL_URL = "http://127.0.0.1:8787/v1"
+from antiphon.cli.connection import Server
 
 HELP = "Commands: /reset forgets the conversation, /system TEXT sets the system message, /quit ends."
 
@@ -20,27 +18,30 @@ def chat(
     model: Annotated[str, Parameter(help="Model to talk to.")] = "gpt-4o-mini",
     system: Annotated[str, Parameter(help="System message.")] = "",
     temperature: Annotated[float | None, Parameter(help="0 to 2; the API's default if not given.")] = None,
-    base_url: Annotated[str, Parameter(env_var="OPENAI_BASE_URL", help="Server to talk to.")] = LOCAL_URL,
-    api_key: Annotated[str, Parameter(env_var="OPENAI_API_KEY", help="Key to show it.", show_default=False)] = "local",
+    server: Server | None = None,
 ) -> None:
     """Talk to a model: each line is a message, the answer streams. Ctrl-C stops an answer, Ctrl-D ends."""
     console = Console()
-    client = openai.OpenAI(base_url=base_url, api_key=api_key)
-    conversation = Conversation(client, model, system, temperature)
+    server = server or Server()
     if sys.stdin.isatty():
-        console.print(f"[dim]{model} at {base_url}. {HELP}[/dim]")
-    while (line := _read_line(console)) is not None:
-        if line.startswith("/"):
-            if not _command(console, conversation, line):
-                return
-        elif line.strip():
-            conversation.ask(line)
+        console.print(f"[dim]{model} at {server.base_url}. {HELP}[/dim]")
+    with server.client() as client:
+        conversation = Conversation(server, client, model, system, temperature)
+        while (line := _read_line(console)) is not None:
+            if line.startswith("/"):
+                if not _command(console, conversation, line):
+                    return
+            elif line.strip():
+                conversation.ask(line)
 
 
 class Conversation:
     """The messages so far, and the client that answers them."""
 
-    def __init__(self, client: openai.OpenAI, model: str, system: str, temperature: float | None) -> None:
+    def __init__(
+        self, server: Server, client: openai.OpenAI, model: str, system: str, temperature: float | None
+    ) -> None:
+        self._server = server
         self._client = client
         self._model = model
         self._temperature = temperature
@@ -53,21 +54,22 @@ class Conversation:
         self.messages = [{"role": "system", "content": system}] if system else []
 
     def ask(self, text: str) -> None:
-        """Send one message and print the answer as it comes; Ctrl-C keeps what was said so far."""
+        """Send one message and print the answer as it comes; Ctrl-C keeps what was said so far.
+
+        An error is printed and the message taken back. Raises openai.APIConnectionError when there is no server.
+        """
         self.messages.append({"role": "user", "content": text})
         said: list[str] = []
         try:
             self._stream(said)
         except KeyboardInterrupt:
             print(" [stopped]")
-        except openai.APIConnectionError as error:
-            self.messages.pop()
-            raise AntiphonError(
-                f"cannot reach {self._client.base_url}", hint="start the server with `antiphon serve`"
-            ) from error
         except openai.APIError as error:
             self.messages.pop()
-            print(f"antiphon: {error.message}", file=sys.stderr)
+            if isinstance(error, openai.APIConnectionError):
+                raise
+            explained = self._server.explained(error, self._client)
+            print(f"antiphon: {explained.message} - {explained.hint}", file=sys.stderr)
             return
         self.messages.append({"role": "assistant", "content": "".join(said)})
 

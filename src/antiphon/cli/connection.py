@@ -35,9 +35,10 @@ class Server:
                 cause = error.__cause__ if isinstance(error, RetryExhaustedError) else error
                 if not isinstance(cause, openai.APIError):
                     raise
-                raise self._explained(cause, client) from error
+                raise self.explained(cause, client) from error
 
-    def _explained(self, error: openai.APIError, client: openai.OpenAI) -> AntiphonError:
+    def explained(self, error: openai.APIError, client: openai.OpenAI) -> AntiphonError:
+        """Return what an error of the API means, and what mends it."""
         if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
             why = f"see why with: antiphon doctor --base-url {self.base_url}"
             hint = "start one with: antiphon serve" if self.base_url == LOCAL_URL else why

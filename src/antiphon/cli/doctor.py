@@ -4,18 +4,13 @@ import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
 from antiphon.cli.output import print_json
 from antiphon.errors import AntiphonError
 from antiphon.toolkit.doctor import Diagnosis, examine, explain_answer
-
-app = App(
-    name="doctor",
-    help="Find what is wrong with key, URL, network, server, model or limits, and the command that mends it.",
-)
 
 _MARKS = {
     "ok": ("ok  ", "green"),
@@ -25,7 +20,6 @@ _MARKS = {
 }
 
 
-@app.default
 def doctor(
     *,
     model: Annotated[str | None, Parameter(help="Also make one short call to this model.")] = None,
@@ -38,7 +32,12 @@ def doctor(
     timeout: Annotated[float, Parameter(help="Seconds to wait for each thing that is tried.")] = 10.0,
     json: Annotated[bool, Parameter(negative="", help="Print the findings as one JSON object.")] = False,
 ) -> int:
-    """Examine what the official client would use here. Exit status 1 if something keeps calls from working."""
+    """Find what is wrong with key, URL, network, server, model or limits, and the command that mends it.
+
+    Examined is what the official client would use here. Exit status 1 if something keeps calls from working.
+    """
+    if answer is None and max_tokens is not None:
+        raise AntiphonError("--max-tokens belongs to --answer", hint="name the file of the answer")
     if answer is not None:
         diagnosis = Diagnosis((explain_answer(_read(answer), max_tokens=max_tokens),))
     else:

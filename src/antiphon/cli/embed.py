@@ -4,29 +4,30 @@ import sys
 from typing import Annotated
 
 import numpy as np
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from antiphon.cli.connection import Server, piped
-from antiphon.cli.output import print_json
+from antiphon.cli.output import FORM, print_json
 from antiphon.errors import AntiphonError
 from antiphon.toolkit.embeddings import DEFAULT_EMBEDDING_MODEL
 from antiphon.toolkit.embeddings import embed as embed_texts
 from antiphon.toolkit.similarity import cosine_similarity
 
-app = App(name="embed", help="Embed texts; the vectors are cached on disk.")
 
-
-@app.default
 def embed(
-    *texts: str,
+    *texts: Annotated[str, Parameter(help="Each argument is a text; without any, each line that is piped in.")],
     model: Annotated[str, Parameter(help="Embedding model.")] = DEFAULT_EMBEDDING_MODEL,
     dimensions: Annotated[int | None, Parameter(help="Length of the vectors; the model's own if not given.")] = None,
-    similarity: Annotated[bool, Parameter(negative="", help="Print how close each text is to the first.")] = False,
-    json: Annotated[bool, Parameter(negative="", help="Print one JSON object with vectors, usage and cost.")] = False,
+    similarity: Annotated[
+        bool, Parameter(negative="", help="Print how close each text is to the first.", group=FORM)
+    ] = False,
+    json: Annotated[
+        bool, Parameter(negative="", help="Print one JSON object with vectors, usage and cost.", group=FORM)
+    ] = False,
     cache: Annotated[bool, Parameter(help="Read and write the cache of vectors on disk.")] = True,
     server: Server | None = None,
 ) -> int:
-    """Print a line of JSON for each text: each argument is one, or each line that is piped in."""
+    """Embed texts: print a line of JSON for each. The vectors are cached on disk."""
     given = list(texts) or [line for line in (piped() or "").splitlines() if line.strip()]
     if not given:
         raise AntiphonError("no text given", hint="antiphon embed 'first text' 'second text', or pipe one a line")

@@ -2,16 +2,14 @@
 
 from typing import Annotated, Any
 
-import pydantic
-from cyclopts import App, Parameter
+from cyclopts import Parameter
+from pydantic import Field, create_model
 
 from antiphon.cli.connection import Server, text_of
 from antiphon.cli.output import print_json
 from antiphon.errors import AntiphonError
 from antiphon.toolkit.structured import extract as extract_object
 from antiphon.toolkit.structured import extract_many
-
-app = App(name="extract", help="Read an object of the fields you name from a text.")
 
 _TYPES: dict[str, Any] = {
     "str": str,
@@ -24,9 +22,8 @@ _TYPES: dict[str, Any] = {
 }
 
 
-@app.default
 def extract(
-    *text: str,
+    *text: Annotated[str, Parameter(help="The text; without it, what is piped in.")],
     field: Annotated[
         list[str],
         Parameter(help="NAME or NAME:TYPE; again for each field. Add ? for one that may be absent.", negative=""),
@@ -35,11 +32,13 @@ def extract(
     model: Annotated[str, Parameter(help="Model to ask.")] = "gpt-4o-mini",
     server: Server | None = None,
 ) -> int:
-    """Print the fields as JSON.
+    """Read an object of the fields you name from a text, and print it as JSON.
 
-    For example ``cat review.txt | antiphon extract --field product --field stars:int --field pros:list[str]``. The model cannot answer with anything else: the shape is enforced while it generates.
+    For example ``cat review.txt | antiphon extract --field product --field stars:int --field pros:list[str]``
+
+    The model cannot answer with anything else: the shape is enforced while it generates.
     """
-    shape: type[Any] = pydantic.create_model("Extracted", **dict(map(_field, field)))  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
+    shape: type[Any] = create_model("Extracted", **_fields(field))
     source = text_of(text)
     with (server or Server()).client() as client:
         if many:
@@ -47,12 +46,22 @@ def extract(
         else:
             found = [extract_object(shape, source, client=client, model=model).parsed]
     for item in found:
-        print_json(item.model_dump())
+        print_json(item.model_dump(by_alias=True))
     return 0
 
 
+def _fields(specs: list[str]) -> dict[str, Any]:
+    kinds: dict[str, Any] = {}
+    for name, kind in map(_field, specs):
+        if name in kinds:
+            raise AntiphonError(f"the field {name!r} is named twice", hint="give each field a name of its own")
+        kinds[name] = kind
+    # By alias, since names such as json and _id mean something else to a pydantic model.
+    return {f"field_{number}": (kind, Field(alias=name)) for number, (name, kind) in enumerate(kinds.items())}
+
+
 def _field(spec: str) -> tuple[str, Any]:
-    """Return a field's name and its type for pydantic."""
+    """Return a field's name and its type."""
     name, _, kind = spec.partition(":")
     is_optional = spec.endswith("?")
     kind = kind.removesuffix("?") or "str"
@@ -61,4 +70,4 @@ def _field(spec: str) -> tuple[str, Any]:
         raise AntiphonError(
             f"cannot read the field {spec!r}", hint=f"write NAME:TYPE with a type of {', '.join(_TYPES)}"
         )
-    return name, (_TYPES[kind] | None if is_optional else _TYPES[kind], ...)
+    return name, _TYPES[kind] | None if is_optional else _TYPES[kind]

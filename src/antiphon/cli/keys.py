@@ -1,6 +1,7 @@
 """``antiphon keys``: who may use the server."""
 
 import asyncio
+import math
 import sys
 import time
 from datetime import UTC, datetime
@@ -32,8 +33,8 @@ def create(
     concurrency: Annotated[int | None, Parameter(help="Requests in flight at once.")] = None,
     budget_usd: Annotated[float | None, Parameter(help="Dollars that it may spend.")] = None,
     budget_period: Annotated[
-        BudgetPeriod, Parameter(help="What the budget is for; days and months are UTC's.")
-    ] = "total",
+        BudgetPeriod | None, Parameter(help="What the budget is for; days and months are UTC's. [default: total]")
+    ] = None,
     models: Annotated[
         str | None, Parameter(help="Models it may use, separated by commas; gpt-4o* is a pattern.")
     ] = None,
@@ -42,12 +43,10 @@ def create(
     source: Source | None = None,
 ) -> None:
     """Create a key and print it: once, on standard output and nowhere else."""
-    if budget_usd is not None and budget_usd <= 0:
-        raise bad_option("budget-usd", str(budget_usd), "more than 0")
     principal = Principal(
         name=_named(name),
         limits=_limits(rpm=rpm, tpm=tpm, rpd=rpd, concurrency=concurrency),
-        budget=None if budget_usd is None else Budget(usd=budget_usd, period=budget_period),
+        budget=_budget(budget_usd, budget_period),
         models=None if models is None else _models(models),
         is_admin=admin,
         expires_at_ms=None if expires is None else _expiry(expires),
@@ -118,6 +117,16 @@ def _limits(**limits: int | None) -> Limits:
         return Limits(**limits)
     except ValueError as error:
         raise AccountError(str(error)) from error
+
+
+def _budget(usd: float | None, period: BudgetPeriod | None) -> Budget | None:
+    if usd is None:
+        if period is not None:
+            raise AntiphonError("--budget-period without a budget", hint="add --budget-usd")
+        return None
+    if not 0 < usd < math.inf:
+        raise bad_option("budget-usd", str(usd), "dollars, more than 0")
+    return Budget(usd=usd, period=period or "total")
 
 
 def _named(name: str) -> str:

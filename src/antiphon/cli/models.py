@@ -7,8 +7,10 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from antiphon.cli.progress import download_progress
+from antiphon.cli.tables import print_table
 from antiphon.models import (
     Catalogue,
     CorruptModel,
@@ -34,14 +36,7 @@ def list_models(*, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("NAME", "KIND", "ON DISK", "ANSWERS ALSO TO", "LICENCE"):
-        table.add_column(heading, no_wrap=heading in ("NAME", "KIND"))
-    for row in rows:
-        size = row["size_bytes"]
-        on_disk = f"{size / 1e6:,.0f} MB" if size else _download_size(row["download_bytes"])
-        table.add_row(row["id"], row["kind"], on_disk, ", ".join(row["aliases"]), row["license"] or "?")
-    Console().print(table)
+    print_table(("name", "kind", "on disk", "answers also to", "licence"), (), map(_cells, rows))
 
 
 @app.command
@@ -89,7 +84,7 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
     table.add_column(overflow="fold")
     for key, value in facts.items():
         if value not in (None, "", []):
-            table.add_row(key.removesuffix("_bytes").replace("_", " "), _readable(key, value))
+            table.add_row(key.removesuffix("_bytes").replace("_", " "), Text(_readable(key, value)))
     Console().print(table)
 
 
@@ -125,6 +120,12 @@ def _row(store: Store, catalogue: Catalogue, entry: ModelEntry) -> dict[str, Any
         "aliases": [alias.name for alias in catalogue.aliases if alias.model == entry.id],
         "license": entry.license,
     }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    size = row["size_bytes"]
+    on_disk = f"{size / 1e6:,.0f} MB" if size else _download_size(row["download_bytes"])
+    return [row["id"], row["kind"], on_disk, ", ".join(row["aliases"]), row["license"] or "?"]
 
 
 def _told_by_file(header: GGUFHeader) -> dict[str, Any]:

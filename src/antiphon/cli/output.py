@@ -1,4 +1,4 @@
-"""Results as JSON, for the next program in the pipe."""
+"""In which form a result is printed; as JSON, for the next program in the pipe."""
 
 import dataclasses
 import json
@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from cyclopts import Group
+from cyclopts.validators import mutually_exclusive
+
+FORM = Group("Form", validator=mutually_exclusive)
+"""Of the options for a form of output only one can be given."""
 
 
 def print_json(value: Any) -> None:

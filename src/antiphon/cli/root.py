@@ -10,30 +10,34 @@ from cyclopts import App
 from antiphon import __version__
 from antiphon.errors import AntiphonError
 
-app = App(
-    name="antiphon",
-    help="The OpenAI API on your own machine, and tools for the applications that call it.",
-    version=f"antiphon {__version__}",
-)
-
 # Named as text, so that a command loads only its own module; what each does is said here for the same reason.
 COMMANDS = {
     "serve": ("antiphon.cli.serve:serve", "Serve the OpenAI API on this machine."),
     "models": ("antiphon.cli.models:app", "List, fetch, show and remove models."),
     "keys": ("antiphon.cli.keys:app", "Create, list, revoke and rotate API keys."),
-    "usage": ("antiphon.cli.usage:app", "Show what was used and what it cost."),
+    "usage": ("antiphon.cli.usage:usage", "Show what was used and what it cost."),
     "chat": ("antiphon.cli.chat:chat", "Talk to a model in the terminal."),
-    "ask": ("antiphon.cli.ask:app", "Ask one question."),
-    "extract": ("antiphon.cli.extract:app", "Read an object of named fields from a text."),
-    "embed": ("antiphon.cli.embed:app", "Embed texts."),
-    "search": ("antiphon.cli.search:app", "Index a folder, search it, ask it."),
-    "bulk": ("antiphon.cli.bulk:app", "Run thousands of requests under limits; resumes."),
-    "tokens": ("antiphon.cli.tokens:app", "Count the tokens of a text or a conversation."),
-    "doctor": ("antiphon.cli.doctor:app", "Find what is wrong with key, URL, network or server."),
-    "tour": ("antiphon.cli.tour:app", "The whole guide to the API in ten steps."),
+    "ask": ("antiphon.cli.ask:ask", "Ask one question."),
+    "extract": ("antiphon.cli.extract:extract", "Read an object of named fields from a text."),
+    "embed": ("antiphon.cli.embed:embed", "Embed texts."),
+    "search": ("antiphon.cli.search:search", "Index a folder, search it, ask it."),
+    "bulk": ("antiphon.cli.bulk:bulk", "Run thousands of requests under limits; resumes."),
+    "tokens": ("antiphon.cli.tokens:tokens", "Count the tokens of a text or a conversation."),
+    "doctor": ("antiphon.cli.doctor:doctor", "Find what is wrong with key, URL, network or server."),
+    "tour": ("antiphon.cli.tour:tour", "The whole guide to the API in ten steps."),
 }
-for _name, (_target, _help) in COMMANDS.items():
-    app.command(_target, name=_name, help=_help)
+
+
+def application(chosen: str = "") -> App:
+    """Return the command line. The ``chosen`` command explains itself at length; the others only have their line here."""
+    app = App(
+        name="antiphon",
+        help="The OpenAI API on your own machine, and tools for the applications that call it.",
+        version=f"antiphon {__version__}",
+    )
+    for name, (target, line) in COMMANDS.items():
+        app.command(target, name=name, help=None if name == chosen else line)
+    return app
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
@@ -41,7 +45,8 @@ def main(tokens: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if tokens is None else tokens)
     debug = "--debug" in words
     try:
-        status = app([word for word in words if word != "--debug"])
+        words = [word for word in words if word != "--debug"]
+        status = application(next(iter(words), ""))(words)
     except BrokenPipeError:
         # The reader of our output has left (`antiphon ... | head`): not an error; keep the interpreter from flushing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress
 
@@ -18,13 +18,11 @@ from antiphon.toolkit.embeddings import DEFAULT_EMBEDDING_MODEL
 from antiphon.toolkit.index import CitedAnswer, Hit, Index, UpdateReport, read_folder
 from antiphon.toolkit.index.index import Mode
 
-app = App(name="search", help="Index a folder of texts and search it by meaning and by words, or ask it.")
 
-
-@app.default
 def search(
-    folder: Path,
-    *question: str,
+    folder: Annotated[Path, Parameter(help="Folder of texts.")],
+    /,
+    *question: Annotated[str, Parameter(help="What to look for; without it, the index is only brought up to date.")],
     answer: Annotated[
         bool, Parameter(negative="", help="Have a model answer from what is found, with citations.")
     ] = False,
@@ -40,7 +38,12 @@ def search(
     json: Annotated[bool, Parameter(negative="", help="Print the result as one JSON object.")] = False,
     server: Server | None = None,
 ) -> int:
-    """Bring the folder's index up to date (only what changed is embedded), then answer the question, if there is one."""
+    """Index a folder of texts, and search it by meaning and by words, or ask it.
+
+    The folder's index is brought up to date first; only what changed is embedded.
+    """
+    if answer and not question:
+        raise AntiphonError("--answer without a question", hint="write the question behind the folder")
     path = index or _index_path(folder, embedding_model)
     with (server or Server()).client() as client, Index(path, model=embedding_model, client=client) as opened:
         report = _update(opened, folder)

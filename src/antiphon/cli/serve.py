@@ -30,7 +30,7 @@ def serve(
     ] = None,
     embedding_model: Annotated[str | None, Parameter(help="Embedding model, named in the same ways.")] = None,
     context_size: Annotated[int | None, Parameter(help="Tokens of context. [default: the model's own]")] = None,
-    threads: Annotated[int | None, Parameter(help="Threads per engine. [default: as measured best]")] = None,
+    threads: Annotated[int | None, Parameter(help="Threads per engine. [default: one for each core]")] = None,
     gpu_layers: Annotated[
         int | None, Parameter(help="Layers kept on the GPU. [default: all, where there is one]")
     ] = None,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _UNBOUNDED = 10_000
 
@@ -19,7 +20,7 @@ def print_table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Seq
     for figure in figures:
         table.add_column(figure, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as it is: brackets in a name are no markup
     console = Console()
     unbounded = console.options.update(max_width=_UNBOUNDED)
     console.width = max(console.width, console.measure(table, options=unbounded).maximum)

@@ -16,15 +16,13 @@ from importlib.resources import files
 from typing import Annotated
 
 import openai
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.syntax import Syntax
 
 from antiphon.cli.connection import Server
 from antiphon.errors import AntiphonError
-
-app = App(name="tour", help="Walk through the whole guide in ten steps against your server, each run before your eyes.")
 
 _STEP = re.compile(r"^## (\d+)\. (.+)$", re.MULTILINE)
 _FENCE = re.compile(r"^```(python|text)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -41,7 +39,6 @@ class Step:
     look_at: str
 
 
-@app.default
 def tour(
     *,
     steps: Annotated[str | None, Parameter(help="Show only these, as 3 or 3-5; those before them run unseen.")] = None,
@@ -49,7 +46,7 @@ def tour(
     json: Annotated[bool, Parameter(negative="", help="Print each step and its output as a line of JSON.")] = False,
     server: Server | None = None,
 ) -> int:
-    """Run the steps of docs/tour.md against the server."""
+    """Walk through the whole guide in ten steps against your server, each run before your eyes."""
     chosen = server or Server()
     all_steps = read_steps()
     shown = _chosen(steps, all_steps)
@@ -93,7 +90,7 @@ def _chosen(steps: str | None, all_steps: Sequence[Step]) -> list[Step]:
     except ValueError:
         numbers = range(0)
     found = [step for step in all_steps if step.number in numbers]
-    if not found:
+    if not found or len(found) < len(numbers):
         raise AntiphonError(
             f"no such steps: {steps!r}", hint=f"name one from 1 to {len(all_steps)}, or a range: --steps 3-5"
         )

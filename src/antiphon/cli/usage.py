@@ -8,20 +8,19 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from antiphon.accounts.reports import Group, UsageQuery, UsageTotal, ids_of, totals
 from antiphon.cli.accounts import Source, bad_option, day, milliseconds, moment, opened, span
+from antiphon.cli.output import FORM
 from antiphon.cli.tables import print_table
-
-app = App(name="usage", help="Who used what, and what it cost.")
+from antiphon.errors import AntiphonError
 
 By = Literal["day", "key", "model"]
 _GROUPS: dict[By, Group] = {"day": "time", "key": "key", "model": "model"}
 _LABELS = {"bucket_ms", "key_id", "key_name", "model"}
 
 
-@app.default
 def usage(
     *,
     by: Annotated[
@@ -37,8 +36,8 @@ def usage(
     until: Annotated[str | None, Parameter(help="Until when, exclusive: a date. [default: now]")] = None,
     key: Annotated[str | None, Parameter(help="Only this key, by name or id.")] = None,
     model: Annotated[str | None, Parameter(help="Only this model.")] = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
-    as_csv: Annotated[bool, Parameter(name="--csv", negative="", help="Print CSV.")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.", group=FORM)] = False,
+    as_csv: Annotated[bool, Parameter(name="--csv", negative="", help="Print CSV.", group=FORM)] = False,
     source: Source | None = None,
 ) -> None:
     """Print requests, tokens, seconds of compute and dollars by day, key or model.
@@ -52,6 +51,8 @@ def usage(
         by=tuple(_GROUPS[name] for name in by),
         models=None if model is None else (model,),
     )
+    if query.end_ms is not None and query.end_ms <= query.start_ms:
+        raise AntiphonError(f"--until {until} is not after --since {since}", hint="choose a later --until")
     found = asyncio.run(_totals(source, query, key))
     if as_json:
         print(msgspec.json.format(msgspec.json.encode([_record(total, by) for total in found]), indent=2).decode())

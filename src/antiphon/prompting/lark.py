@@ -47,5 +47,10 @@ class LarkWriter:
         """Whether the text begins with a control token."""
         return bool(self._split and self._split.match(text))
 
+    def up_to_control(self, text: str) -> tuple[str, str]:
+        """Return the plain letters that the text begins with, and the rest, which begins with a control token or is empty."""
+        found = self._split.search(text) if self._split else None
+        return (text, "") if found is None else (text[: found.start()], text[found.start() :])
+
     def _part(self, part: str) -> str:
         return f"<[{self._ids[part]}]>" if part in self._ids else json.dumps(part, ensure_ascii=False)

@@ -12,10 +12,14 @@ from antiphon.toolkit.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class BulkStatistics:
-    """A moment of a run. ``num_resumed`` requests were answered by an earlier run; ``cost`` is None when unknown."""
+    """A moment of a run. ``cost`` is None when unknown.
+
+    ``num_resumed`` requests have their line from an earlier run; of these ``num_failed_before`` are failures.
+    """
 
     num_requests: int
     num_resumed: int
+    num_failed_before: int
     num_succeeded: int
     num_failed: int
     num_retries: int
@@ -49,4 +53,5 @@ class BulkReport:
 
     @property
     def is_ok(self) -> bool:
-        return self.statistics.num_failed == 0
+        """Whether every line is an answer, those of earlier runs included."""
+        return self.statistics.num_failed + self.statistics.num_failed_before == 0

@@ -55,12 +55,13 @@ async def arun(
 ) -> BulkReport:
     """Make every request once and write ``out``, one line for each, in the order of the requests.
 
-    ``requests`` is a batch input file or requests. ``rpm`` and ``tpm`` are limits per minute; those not given are
-    learnt from the first answer. The same call again goes on where a killed one stopped; answered requests are not
+    ``requests`` is a batch input file or requests. ``rpm`` and ``tpm`` are limits per minute, at least 1; those not
+    given are learnt from the first answer. The same call again goes on where a killed one stopped; answered requests are not
     made again, failed ones only with ``retry_failed``. A failure of one request is its line; what fails them all (no
     connection, a refused key, an empty quota) raises BulkError. Raises BatchFileError for an unreadable line or a
     repeated custom_id, before anything is sent, and JournalError when ``out`` belongs to other requests.
     """
+    _check(rpm=rpm, tpm=tpm, concurrency=concurrency)
     source = RequestFile(Path(requests)) if isinstance(requests, str | Path) else list(requests)
     custom_ids = _validated(source)
     with Journal(Path(out)) as journal:
@@ -68,6 +69,7 @@ async def arun(
         async with connect(client) as connection:
             run = _Run(connection, journal, Gate(Pacer(rpm, tpm), concurrency), retry, prices or PriceTable())
             run.num_requests, run.num_resumed = len(custom_ids), len(custom_ids) - len(todo)
+            run.num_failed_before = sum(not journal.marks[name].is_ok for name in custom_ids if name not in todo)
             with bar(enabled=progress) as shown:
                 run.on_change = [report for report in (shown, on_progress) if report is not None]
                 await run.work((request for request in source if request.custom_id in todo), concurrency)
@@ -124,7 +126,7 @@ class _Run:
     def __init__(
         self, connection: Connection, journal: Journal, gate: Gate, retry: RetryPolicy, prices: PriceTable
     ) -> None:
-        self.num_requests = self.num_resumed = 0
+        self.num_requests = self.num_resumed = self.num_failed_before = 0
         self.on_change: list[Report] = []
         self._connection = connection
         self._poster = Poster(connection)
@@ -148,6 +150,7 @@ class _Run:
         return BulkStatistics(
             num_requests=self.num_requests,
             num_resumed=self.num_resumed,
+            num_failed_before=self.num_failed_before,
             num_succeeded=self._counts["succeeded"],
             num_failed=self._counts["failed"],
             num_retries=self._counts["retries"],
@@ -208,6 +211,12 @@ class _Run:
                 model = str(request.body.get("model"))
                 self._usage[model] = self._usage.get(model, NO_USAGE) + usage
         return Result(request.custom_id, answer.status_code, answer.headers.get("x-request-id"), answer.body)
+
+
+def _check(**limits: int | None) -> None:
+    for name, value in limits.items():
+        if value is not None and value < 1:
+            raise BulkError(f"{name} must be at least 1, not {value!r}")
 
 
 def _validated(source: Iterable[Request]) -> list[str]:

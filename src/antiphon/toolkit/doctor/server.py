@@ -66,11 +66,13 @@ def explain(error: openai.APIError, connection: Connection) -> Finding:
             "add credit on the billing page, or raise the budget of the key",
         )
         return Finding("server", "problem", message, fix)
-    if error.code == "model_not_found":
+    if error.code == "model_not_found" or error.param == "model":
         told = error.__cause__ or error.message
-        return Finding(
-            "server", "problem", f"There is no such model at {where}: {told}", "antiphon doctor   # lists them"
+        message, fix = (
+            f"The model cannot be asked at {where}: {told}",
+            f"antiphon doctor --base-url {where}   # lists them",
         )
+        return Finding("server", "problem", message, fix)
     for kind, status, message, fix in _MEANINGS:
         if isinstance(error, kind):
             named = {"told": error.__cause__ or error.message, "where": where, "v1": where.removesuffix("/v1") + "/v1"}
@@ -90,7 +92,7 @@ _MEANINGS: tuple[tuple[type[openai.APIError], Status, str, str], ...] = (
         openai.PermissionDeniedError,
         "problem",
         "The key may not do this: {told}",
-        "check the key's project and permissions, or OPENAI_PROJECT_ID",
+        "name another model, or check the key's project and permissions, or OPENAI_PROJECT_ID",
     ),
     (
         openai.NotFoundError,
@@ -114,13 +116,13 @@ _MEANINGS: tuple[tuple[type[openai.APIError], Status, str, str], ...] = (
         openai.APITimeoutError,
         "problem",
         "The server did not answer in time",
-        "antiphon doctor --timeout 60   # a model that is being loaded takes a while",
+        "antiphon doctor --base-url {where} --timeout 60   # a model that is being loaded takes a while",
     ),
     (
         openai.APIConnectionError,
         "problem",
         "The connection failed: {told}",
-        "antiphon doctor   # what it finds before this says where",
+        "antiphon doctor --base-url {where}   # what it finds before this says where",
     ),
 )
 
