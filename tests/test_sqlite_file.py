@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.backends.caching import disk
 from antiphon.backends.caching.disk import DiskStore
 from antiphon.errors import AntiphonError
 from antiphon.sqlite_file import open_sqlite
 from antiphon.toolkit.embedding_cache import EmbeddingCache
+from antiphon.toolkit.errors import IndexingError
 from antiphon.toolkit.index.store import Store
 from antiphon.toolkit.response_cache import ResponseCache
 
@@ -38,7 +40,7 @@ def _open_at_once(open_file: Callable[[], object]) -> list[BaseException]:
 
 
 def _plain(path: Path) -> None:
-    open_sqlite(path).close()
+    open_sqlite(path, "").close()
 
 
 def _embeddings(path: Path) -> None:
@@ -77,7 +79,36 @@ def test_a_file_that_stays_locked_is_an_error_after_the_timeout(tmp_path: Path) 
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        open_sqlite(path, busy_timeout_s=0.05)
+        open_sqlite(path, "", busy_timeout_s=0.05)
+    holder.close()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_database(tmp_path: Path) -> None:
+    """Who counts errors of its store, or explains them, meets one kind."""
+    (tmp_path / "file").touch()
+    with pytest.raises(sqlite3.OperationalError, match="folder"):
+        open_sqlite(tmp_path / "file" / "below" / "c.sqlite", "")
+    with pytest.raises(IndexingError, match="cannot be opened"):
+        Store(tmp_path / "file" / "below" / "i.sqlite")
+
+
+def test_the_servers_cache_outlives_a_lock_at_its_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be opened is opened at the next request, tables and all."""
+    monkeypatch.setattr(disk, "_BUSY_TIMEOUT_S", 0.05)
+    path = tmp_path / "file.sqlite"
+    holder = open_sqlite(path, "BEGIN IMMEDIATE")
+
+    async def use() -> bytes | None:
+        store = DiskStore(path, 1_000, 60.0)
+        assert await store.get(b"key") is None
+        assert store.statistics().errors_total == 1
+        holder.execute("ROLLBACK")
+        await store.put(b"key", b"value")
+        found = await store.get(b"key")
+        await store.aclose()
+        return found
+
+    assert asyncio.run(use()) == b"value"
     holder.close()
 
 
@@ -86,4 +117,4 @@ def test_a_file_that_is_no_database_is_an_error_at_once(tmp_path: Path) -> None:
     path = tmp_path / "file.sqlite"
     path.write_bytes(b"not a database, and long enough to be read as one" * 100)
     with pytest.raises(sqlite3.DatabaseError, match="not a database"):
-        open_sqlite(path)
+        open_sqlite(path, "")

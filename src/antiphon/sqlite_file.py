@@ -7,19 +7,24 @@ from pathlib import Path
 _RETRY_S = 0.01
 
 
-def open_sqlite(path: Path, *, busy_timeout_s: float = 30.0) -> sqlite3.Connection:
+def open_sqlite(path: Path, script: str, *, busy_timeout_s: float = 30.0) -> sqlite3.Connection:
     """Return an autocommitting connection in WAL mode, for use under the caller's own lock by any thread.
 
-    The folder is made. A write waits up to ``busy_timeout_s`` for other writers, and so does opening.
+    The folder is made, and ``script`` is run: pragmas, and tables if they are missing. A write waits up to
+    ``busy_timeout_s`` for other writers, and so does opening.
 
     Raises:
-        sqlite3.OperationalError: the file is locked for longer, or cannot be opened.
+        sqlite3.OperationalError: the file is locked for longer, or it or its folder cannot be opened or made.
         sqlite3.DatabaseError: the file is no database.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"unable to make the folder: {error}") from error
     connection = sqlite3.connect(path, timeout=busy_timeout_s, check_same_thread=False, isolation_level=None)
     try:
         _write_ahead(connection, time.monotonic() + busy_timeout_s)
+        connection.executescript(script)
     except BaseException:
         connection.close()
         raise

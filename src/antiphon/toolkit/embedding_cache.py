@@ -22,6 +22,11 @@ from antiphon.sqlite_file import open_sqlite
 
 Vector = NDArray[np.float32]
 _KEYS_PER_QUERY = 500
+# A row that a power cut takes is only embedded again.
+_SCRIPT = """
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, answered_by TEXT NOT NULL, vector BLOB NOT NULL) WITHOUT ROWID;
+"""
 
 
 def default_cache_path() -> Path:
@@ -59,12 +64,7 @@ class EmbeddingCache:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_cache_path()
         self._lock = threading.Lock()
-        self._db = open_sqlite(self.path)
-        # A row that a power cut takes is only embedded again.
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, answered_by TEXT NOT NULL, vector BLOB NOT NULL) WITHOUT ROWID"
-        )
+        self._db = open_sqlite(self.path, _SCRIPT)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, CachedVector]:
         """Return the vectors that are there."""

@@ -40,8 +40,7 @@ class ResponseCache:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._num_hits = self._num_misses = self._num_passed_over = 0
-        self._database = open_sqlite(self.path)
-        self._database.execute(_TABLE)
+        self._database = open_sqlite(self.path, _TABLE)
 
     def get(self, endpoint: Endpoint, request: Mapping[str, Any]) -> ChatCompletion | None:
         """Return the kept answer, or None."""

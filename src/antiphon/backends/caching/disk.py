@@ -13,7 +13,9 @@ from antiphon.sqlite_file import open_sqlite
 
 T = TypeVar("T")
 
-_SCHEMA = """
+# What a crash loses here is computed again.
+_SCRIPT = """
+PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS answer (key BLOB PRIMARY KEY, value BLOB NOT NULL, stored_at REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS answer_by_age ON answer (stored_at);
 """
@@ -66,10 +68,7 @@ class DiskStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = open_sqlite(self._path, busy_timeout_s=_BUSY_TIMEOUT_S)
-            # What a crash loses here is computed again.
-            self._connection.execute("PRAGMA synchronous = OFF")
-            self._connection.executescript(_SCHEMA)
+            self._connection = open_sqlite(self._path, _SCRIPT, busy_timeout_s=_BUSY_TIMEOUT_S)
         return self._connection
 
     def _get(self, db: sqlite3.Connection, key: bytes) -> bytes | None:

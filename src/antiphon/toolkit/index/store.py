@@ -28,7 +28,8 @@ from antiphon.toolkit.index.terms import match_expression, telling_words
 FORMAT = 1
 # Scoring a chunk takes microseconds, and a common word stands in every tenth.
 MAX_SCORED = 20_000
-_SCHEMA = """
+_SCRIPT = """
+PRAGMA foreign_keys = ON;
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS documents (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL, title TEXT NOT NULL,
@@ -89,16 +90,18 @@ class StoreStatistics:
 class Store:
     """One index file. Threads may share it; processes may open it at the same time.
 
-    Raises IndexingError for a file that is no index, or of another format.
+    Raises IndexingError for a file that is no index, of another format, or cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
         try:
-            self._db = open_sqlite(path)
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._db.executescript(_SCHEMA)
+            self._db = open_sqlite(path, _SCRIPT)
+        except sqlite3.OperationalError as error:
+            raise IndexingError(
+                f"{str(path)!r} cannot be opened: {error}", hint="wait, or name another file"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise IndexingError(f"{str(path)!r} is not an index: {error}", hint="name another file") from error
         self._ids: NDArray[np.int64] = np.empty(0, dtype=np.int64)
