@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
@@ -154,6 +155,38 @@ def test_closed_by_a_control_token(family: str, syntax: Any, definition: str, te
     assert matcher.try_consume_tokens(list(data)) == len(data)
 
 
+@pytest.mark.parametrize("family", ["command_r7b", "llama4_pythonic", "minicpm3"])
+@pytest.mark.parametrize(
+    ("syntax", "definition", "text"),
+    [
+        (None, "", "f(x) {\n}, y)\n"),
+        ("regex", r"\{[^{}]*\}\)\n", "{ab})\n"),
+        ("lark", 'start: "{(" /[^{}()]+/ ")}"', "{(ab)}"),
+    ],
+)
+def test_closed_by_a_bracket(family: str, syntax: Any, definition: str, text: str) -> None:
+    """Where calls are separated by no more than a bracket, which an input may hold, one with such an input is the last."""
+    add = Tool("add", parameters={"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+    tool = Tool("f", kind="custom", grammar=(syntax, definition) if syntax else None)
+    made = plan(family, tool)
+    assert made.layout.syntax is not None
+    # As text it stands where pairs would stand.
+    plain = msgspec.structs.replace(made.layout.syntax, pairs=None)
+    whole = plain.write([("f", text)])
+    assert follows(made, whole)
+    assert inputs(made, whole) == [text]
+    first = made.layout.syntax.write([("add", '{"a": 1}')]).removesuffix(plain.tail)
+    both = plan(family, add, tool)
+    assert follows(both, f"{first}{plain.between}{whole.removeprefix(plain.lead)}")
+
+
+def test_an_input_before_its_tool() -> None:
+    """Where a model writes arguments before names, text could not be told from them: custom tools are refused."""
+    with pytest.raises(ApiError, match="cannot call custom tools") as caught:
+        plan("granite3", Tool("f", kind="custom"))
+    assert caught.value.param == "tools"
+
+
 def test_a_part_that_takes_all_that_follows() -> None:
     """Where one terminal swallows every text of the next, each token is looked for by itself: looking ahead has no end there."""
     made = plan("hermes", Tool("f", kind="custom", grammar=("lark", "start: /z+/ /z+/")))
@@ -167,10 +200,10 @@ def test_a_part_that_takes_all_that_follows() -> None:
         matcher.consume_token(ord("z"))
 
 
-def plan(family: str, tool: Tool) -> Plan:
+def plan(family: str, *tools: Tool) -> Plan:
     prompter = ChatPrompter(template=(TEMPLATES / f"{family}.jinja").read_text())
     choice = ToolChoice("required")
-    return prompter.plan(ChatRequest(model="m", messages=(Message("user", "Hi"),), tools=(tool,), tool_choice=choice))
+    return prompter.plan(ChatRequest(model="m", messages=(Message("user", "Hi"),), tools=tools, tool_choice=choice))
 
 
 def follows(made: Plan, text: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from antiphon.prompting.pairs import PairsReader
-from antiphon.prompting.scanning import JsonScanner, common_start, partial
+from antiphon.prompting.scanning import JsonScanner, partial
 from antiphon.prompting.syntax import Slot, ToolSyntax
 from antiphon.protocol.chat import Tool
 from antiphon.protocol.events import Event, ToolCallDelta, ToolCallStarted
@@ -186,7 +186,7 @@ class CallReader:
 
     def _input(self, slot: Slot) -> bool:
         """Read a custom tool's input: all text up to the literal that closes it."""
-        following = self._following(slot)
+        following = self._following(slot) if self._syntax.ends_inputs else self._syntax.tail
         end = self._buffer.find(following) if following else -1
         if end < 0:
             kept = len(self._buffer) - partial(self._buffer, following)
@@ -203,9 +203,7 @@ class CallReader:
         self._state = "literal"
 
     def _following(self, slot: Slot) -> str:
-        if slot.after or self._syntax.between is None:
-            return slot.after or self._syntax.tail
-        return common_start(self._syntax.between, self._syntax.tail)
+        return slot.after or self._syntax.shared
 
     def _emit(self, arguments: str) -> None:
         if self._tool is None:

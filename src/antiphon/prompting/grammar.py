@@ -9,7 +9,7 @@ import msgspec
 from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter, of_user, regex_literal
 from antiphon.prompting.pairs import Pairs, is_plain_text, properties_of
 from antiphon.prompting.reasoning import Thinking
-from antiphon.prompting.scanning import common_start, whole_tags
+from antiphon.prompting.scanning import whole_tags
 from antiphon.prompting.schema import arguments_schema, schema_text, within_bounds
 from antiphon.prompting.syntax import ToolSyntax
 from antiphon.protocol.chat import JsonObjectFormat, JsonSchemaFormat, Tool
@@ -120,21 +120,28 @@ class _Grammar:
     def _calls(self, rules: CallRules) -> None:
         syntax = rules.syntax
         self._pairs = syntax.pairs
-        self._rules.append("call: " + " | ".join(f"call_{n}" for n in range(len(rules.tools))))
         between = syntax.between if rules.max_calls > 1 else None
         # What follows every call, last or not, stands with the call: free text ends where it begins.
-        shared = syntax.tail if between is None else whole_tags(common_start(between, syntax.tail))
+        shared = syntax.tail if between is None else whole_tags(syntax.shared)
+        repeated: list[str] = []
+        last: list[str] = []
         for number, tool in enumerate(rules.tools):
-            self._call(syntax, tool, number, shared)
+            is_last = tool.kind == "custom" and not syntax.ends_inputs
+            self._call(syntax, tool, number, syntax.tail if is_last else shared)
+            (last if is_last else repeated).append(f"call_{number}")
+        lead = self._literal(syntax.lead[len(syntax.trigger) :])
         more = earlier = ""
-        if between is not None:
+        if between is not None and repeated:
             separator = self._literal(between[len(shared) :])
             more = f" ({separator} call){{0,{rules.max_calls - 1}}}"
             earlier = f"(call {separator}){{0,{rules.max_calls - 1}}} "
-        lead = self._literal(syntax.lead[len(syntax.trigger) :])
-        self._rules.append(f"calls: {lead} call{more} {self._literal(syntax.tail[len(shared) :])}")
-        if self._unclosed:
-            self._rules[-1] += f" | {lead} {earlier}({' | '.join(self._unclosed)})"
+        turns: list[str] = []
+        if repeated:
+            self._rules.append(f"call: {' | '.join(repeated)}")
+            turns.append(f"{lead} call{more} {self._literal(syntax.tail[len(shared) :])}")
+        if last or self._unclosed:
+            turns.append(f"{lead} {earlier}({' | '.join([*last, *self._unclosed])})")
+        self._rules.append(f"calls: {' | '.join(turns)}")
 
     def _call(self, syntax: ToolSyntax, tool: Tool, number: int, shared: str) -> None:
         parts: list[str] = []

@@ -119,6 +119,13 @@ class ChatPrompter:
                 "but writes calls in a form that cannot be read back.",
                 param="tools" if tools else "messages",
             )
+        if voice.syntax is not None and not voice.syntax.names_first and any(tool.kind == "custom" for tool in tools):
+            raise ApiError(
+                400,
+                f"The model `{request.model}` cannot call custom tools: it writes what a tool is given before the tool's name, "
+                "so that text could not be told from arguments. Use a function.",
+                param="tools",
+            )
         if voice.syntax is not None and voice.syntax.pairs is not None:
             for number, tool in enumerate(tools):
                 check_pairs(tool, request.model, f"tools[{number}].function.parameters")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from antiphon.prompting.pairs import Pairs
+from antiphon.prompting.scanning import common_start
 
 SlotKind = Literal["name", "arguments", "id", "number"]
 IdStyle = Literal["any", "nine", "functions"]
@@ -50,6 +51,19 @@ class ToolSyntax(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the name is known before the arguments begin."""
         kinds = [slot.kind for slot in self.slots]
         return kinds.index("name") < kinds.index("arguments")
+
+    @property
+    def shared(self) -> str:
+        """What follows every call, be it the last or not."""
+        return self.tail if self.between is None else common_start(self.between, self.tail)
+
+    @property
+    def ends_inputs(self) -> bool:
+        """Whether what follows a custom tool's input, in every call, is more than a bracket, which might belong to it.
+
+        Where it is not, such a call is the last of its turn, and its input ends where the whole tail begins.
+        """
+        return self.slots[-1].kind != "arguments" or any(char.isalpha() for char in self.shared)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Return the text of calls, given as names with arguments in JSON (or a custom tool's input)."""
