@@ -239,7 +239,12 @@ def _values_per_token(model: Path) -> int | None:
 
     heads = number("attention.head_count")
     vectors = number("block_count") * number("attention.head_count_kv", heads)
-    if not vectors or number("attention.sliding_window") or metadata.get(f"{architecture}.attention.causal") is False:
+    if (
+        not heads
+        or not vectors
+        or number("attention.sliding_window")
+        or metadata.get(f"{architecture}.attention.causal") is False
+    ):
         return None
     width = number("embedding_length") // heads
     return vectors * (number("attention.key_length", width) + number("attention.value_length", width))

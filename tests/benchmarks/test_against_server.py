@@ -3,6 +3,7 @@ import os
 import re
 from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from benchmarks.client import Client, RequestFailed
@@ -94,6 +95,21 @@ def test_bytes_of_the_cache_are_told_or_reckoned_up(tmp_path: Path, model_home: 
     assert ours.kv_bytes(chat, metrics) == 16384 * 23040
     assert [peer.kv_bytes(chat, "") for peer in peers] == [16384 * 23040, 16384 * 23040, 8192 * 23040, 16384 * 23040]
     assert {contender.kv_bytes(embedding, "") for contender in (ours, *peers)} == {None}
+
+
+def test_bytes_that_cannot_be_reckoned_up_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that differ, in keys or in queries, are no reason to guess."""
+    metadata: dict[str, object] = {"general.architecture": "a", "a.block_count": 2, "a.embedding_length": 64}
+    heads: list[tuple[object, object]] = [(4, 2), ([4, 4], 2), (4, [2, 2])]
+    peer = contenders("/bin/true", "/bin/true", [], tmp_path)[1]
+    told: list[int | None] = []
+    for queries, keys in heads:
+        header = SimpleNamespace(
+            metadata=metadata | {"a.attention.head_count": queries, "a.attention.head_count_kv": keys}
+        )
+        monkeypatch.setattr("benchmarks.contenders.read_header", lambda _, header=header: header)
+        told.append(peer.kv_bytes(tmp_path / "m.gguf", ""))
+    assert told == [16384 * 2 * 2 * 32 * 2, None, None]
 
 
 async def test_a_connection_that_breaks_is_an_error() -> None:

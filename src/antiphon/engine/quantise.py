@@ -7,6 +7,7 @@ REFERENCE.
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -58,9 +59,12 @@ def measure(path: Path, reference: Path) -> Measurement:
         LlamaError: a file cannot be loaded.
     """
     model = Model(path)
-    run = _embed if model.is_embedding else _generate
-    rows, cpu_s = run(model)
-    wanted, _ = (rows, 0.0) if path == reference else run(Model(reference))
+    prepare = _embed if model.is_embedding else _generate
+    rows, work = prepare(model)
+    started = time.process_time()
+    work()
+    cpu_s = time.process_time() - started
+    wanted = rows if path == reference else prepare(Model(reference))[0]
     if model.is_embedding:
         divergence = 1 - float((wanted * rows).sum(axis=1).min())
     else:
@@ -68,8 +72,8 @@ def measure(path: Path, reference: Path) -> Measurement:
     return Measurement(cpu_s, divergence, path.stat().st_size, model.is_embedding)
 
 
-def _embed(model: Model) -> tuple[NDArray[np.float64], float]:
-    """Return the unit vectors of the sample's lines, and the processor seconds for computing them several times."""
+def _embed(model: Model) -> tuple[NDArray[np.float64], Callable[[], None]]:
+    """Return the unit vectors of the sample's lines, and the work to measure: computing them several times."""
     lines = [model.vocabulary.encode((Text(line),), whole=True) for line in SAMPLE.splitlines() if line]
     # llama.cpp wants a batch that can be divided among the sequences.
     size = -(-sum(map(len, lines)) // len(lines)) * len(lines)
@@ -87,16 +91,18 @@ def _embed(model: Model) -> tuple[NDArray[np.float64], float]:
     for row, ids in enumerate(lines):
         context.batch.add(row, 0, ids, len(ids))
     context.decode()
-    started = time.process_time()
-    for _ in range(_NUM_STEPS):
-        context.clear()
-        context.decode()
-    cpu_s = time.process_time() - started
     rows = context.embeddings(len(lines)).astype(np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True), cpu_s
+
+    def work() -> None:
+        for _ in range(_NUM_STEPS):
+            context.clear()
+            context.decode()
+
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), work
 
 
-def _generate(model: Model) -> tuple[NDArray[np.float64], float]:
+def _generate(model: Model) -> tuple[NDArray[np.float64], Callable[[], None]]:
+    """Return the log-probabilities after each of the sample's tokens, and the work to measure: eight texts."""
     ids = model.vocabulary.tokenize(SAMPLE)
     settings = ContextSettings(
         cells=2 * len(ids) + _ROWS * _NUM_STEPS,
@@ -112,9 +118,7 @@ def _generate(model: Model) -> tuple[NDArray[np.float64], float]:
     context.decode()
     rows = np.stack([log_probabilities(row) for row in context.logits()])
     context.clear()
-    started = time.process_time()
-    _decode(context, ids)
-    return rows, time.process_time() - started
+    return rows, lambda: _decode(context, ids)
 
 
 def _decode(context: Context, ids: list[int]) -> None:
