@@ -148,6 +148,15 @@ def test_a_server_that_does_not_tell_is_asked_once(endpoint: Endpoint) -> None:
     assert endpoint.asked == ["/tokenize"]
 
 
+def test_an_unknown_model_does_not_hide_the_tokenizer_from_others(endpoint: Endpoint) -> None:
+    """That a server has a route is not forgotten because it refused a misspelt name there; and that it did is said."""
+    endpoint.routes = {"/tokenize": error(404, "model_not_found", message="no model `my-modle`")}
+    misspelt = count_tokens("a text", model="my-modle", client=endpoint.client())
+    assert (misspelt.quality, "my-modle" in misspelt.counted_by) == ("estimate", True)
+    endpoint.routes = {"/tokenize": json_route({"count": 42})}
+    assert count_tokens("a text", model="my-model", client=endpoint.client()).tokens == 42
+
+
 def test_a_failing_tokenizer_makes_an_estimate_that_says_so(endpoint: Endpoint) -> None:
     """A 500 is not taken for a missing route."""
     endpoint.routes = {"/tokenize": error(500, message="broken")}

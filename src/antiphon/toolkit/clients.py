@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 import anyio.to_thread
-from openai import AsyncOpenAI, OpenAI, OpenAIError
+from openai import APIError, AsyncOpenAI, OpenAI, OpenAIError
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -85,6 +85,11 @@ class ChunkStream:
     chunks: AsyncIterator[ChatCompletionChunk]
     headers: Mapping[str, str]
     num_retries: int
+
+
+def is_about_model(error: APIError) -> bool:
+    """Tell whether the server refuses the model that was named: one that it does not serve, or not for this call."""
+    return error.code == "model_not_found" or error.param == "model"
 
 
 class Connection:

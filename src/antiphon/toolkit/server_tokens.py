@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 from openai import APIStatusError
 
-from antiphon.toolkit.clients import Connection
+from antiphon.toolkit.clients import Connection, is_about_model
 from antiphon.toolkit.text_estimate import PER_IMAGE, is_image, message_parts
 
 Dialect = Literal["vllm", "llama.cpp"]
@@ -69,7 +69,8 @@ async def _dialect(connection: Connection, model: str) -> Dialect | None:
         try:
             told = cast("object", await connection.post_json(f"{connection.endpoint.root}/tokenize", probe))
         except APIStatusError as error:
-            if error.status_code not in _NO_ROUTE:
+            # A route that refuses the model is there.
+            if error.status_code not in _NO_ROUTE or is_about_model(error):
                 raise
             told = None
         keys = cast("dict[str, Any]", told).keys() if isinstance(told, dict) else set[str]()

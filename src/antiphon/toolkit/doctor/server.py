@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import openai
 
-from antiphon.toolkit.clients import Connection
+from antiphon.toolkit.clients import Connection, is_about_model
 from antiphon.toolkit.doctor.findings import Finding, Status
 from antiphon.toolkit.doctor.tiers import tier_of
 from antiphon.toolkit.rate_limits import RateLimits
@@ -66,7 +66,7 @@ def explain(error: openai.APIError, connection: Connection) -> Finding:
             "add credit on the billing page, or raise the budget of the key",
         )
         return Finding("server", "problem", message, fix)
-    if error.code == "model_not_found" or error.param == "model":
+    if is_about_model(error):
         told = error.__cause__ or error.message
         message, fix = (
             f"The model cannot be asked at {where}: {told}",
