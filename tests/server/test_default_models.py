@@ -31,12 +31,14 @@ def metric(server: ServerProcess, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 
-def endless_story(client: openai.OpenAI) -> "openai.Stream[openai.types.chat.ChatCompletionChunk]":
-    """A stream that ends only with its 2,000 tokens; the tokens that end an answer are ruled out."""
+def endless_story(
+    client: openai.OpenAI, max_tokens: int = 2000
+) -> "openai.Stream[openai.types.chat.ChatCompletionChunk]":
+    """A stream that ends only with its last token; the tokens that end an answer are ruled out."""
     return client.chat.completions.create(
         model="gpt-4o-mini",
         messages=[{"role": "user", "content": "Count upwards from one, without end."}],
-        max_tokens=2000,
+        max_tokens=max_tokens,
         logit_bias={"2": -100, "0": -100},
         stream=True,
     )
@@ -178,6 +180,20 @@ def test_no_engine_outlives_its_server(model_home: Path) -> None:
         engines = engine_pids(server)
         os.kill(server.pid, signal.SIGKILL)
         wait_until(lambda: not any(is_alive(pid) for pid in engines), "an engine is still there")
+
+
+def test_sigterm_to_all_processes_lets_answers_end(model_home: Path) -> None:
+    """As systemd sends it: the engines go on until the server has given its running requests their time."""
+    with (
+        serving(model_home, ANTIPHON_SERVER_SHUTDOWN_GRACE_S=str(PATIENCE_S)) as server,
+        openai.OpenAI(base_url=server.url, api_key="any", max_retries=0) as client,
+    ):
+        stream = endless_story(client, max_tokens=100)
+        next(iter(stream))
+        for pid in [*engine_pids(server), server.pid]:
+            os.kill(pid, signal.SIGTERM)
+        assert list(stream)[-1].choices[0].finish_reason == "length"
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_ctrl_c_ends_cleanly(model_home: Path) -> None:

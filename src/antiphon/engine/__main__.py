@@ -19,7 +19,8 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve one model until the supervisor is gone."""
     _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C and systemd reach the whole group; the supervisor decides
     reports = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # native code that prints must not disturb the reports
     line = _read_line()
