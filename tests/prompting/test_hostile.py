@@ -60,6 +60,34 @@ def test_references_that_lead_on_and_on(length: int) -> None:
     assert "nest" in refusal(chain(length))
 
 
+@pytest.mark.parametrize("prefix", ["#/%24defs/a", "#/$defs/%61"])
+def test_references_in_disguise(prefix: str) -> None:
+    """However a reference is spelt, it counts."""
+    links = {f"a{n}": {"type": "array", "items": {"$ref": f"{prefix}{n + 1}"}} for n in range(MAX_LEVELS)}
+    assert "nest" in refusal({"$ref": f"{prefix}0", "$defs": {**links, f"a{MAX_LEVELS}": {}}})
+    entries = [{"type": "array", "items": {"$ref": f"#/anyOf/{n + 1}"}} for n in range(MAX_LEVELS)]
+    assert "nest" in refusal({"$ref": "#/anyOf/0", "anyOf": [*entries, {}]})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/examples/0", "examples": [{"type": "integer", "const": -(2**63)}]},
+        {"$ref": "#a", "$defs": {"x": {"$anchor": "a", "type": "string"}}},
+        {"$ref": "http://x/#/$defs/a", "$id": "http://x/", "$defs": {"a": {}}},
+        {"$ref": "#/$defs", "$defs": {"const": {}}},
+        {
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "properties": {"a": {"id": "b", "items": {"$ref": "#"}}},
+        },
+        {"properties": {"a": {"$id": "http://x/", "$ref": "#/$defs/b", "$defs": {"b": {}}}}, "$defs": {"b": {}}},
+    ],
+)
+def test_references_to_where_nobody_looks(schema: dict[str, Any]) -> None:
+    """A reference to data, to an anchor or out of the schema is refused: what it leads to is not looked through."""
+    assert "'$ref'" in refusal(schema)
+
+
 def test_references_in_a_ring() -> None:
     """Definitions that lead to each other count all together, as the compiler may enter one after the other."""
     ring = {f"a{n}": {"properties": {"x": {"$ref": f"#/$defs/a{(n + 1) % 200}"}}} for n in range(200)}
@@ -97,6 +125,10 @@ def test_endless_values(schema: dict[str, Any]) -> None:
         {"type": "object", "properties": {"next": {"$ref": "#"}}},
         {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}, "required": ["next"]},
         {"type": "array", "items": {"$ref": "#"}},
+        {"$ref": "#/components/schemas/a~1b", "components": {"schemas": {"a/b": {"type": "string"}}}},
+        {"properties": {"a": {"id": "Name", "$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "string"}}},
+        {"properties": {"a": {"$id": "#/properties/a", "$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "string"}}},
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#/anyOf/0"}, "minItems": 1}]},
         {"type": ["object", "null"], "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
         {"enum": [1], "$ref": "#/$defs/number", "$defs": {"number": {"type": "integer"}}},
     ],

@@ -58,7 +58,10 @@ def test_unenforceable_keyword(schema: dict[str, Any], keyword: str) -> None:
     ("schema", "reason"),
     [
         ({"type": "dict"}, "Invalid type: dict"),
-        ({"$ref": "#/$defs/missing"}, "Pointer '/$defs/missing' does not exist"),
+        (
+            {"$ref": "#/$defs/missing"},
+            "the '$ref' '#/$defs/missing' does not point to a part of the schema, as '#/$defs/name' does, which is not permitted.",
+        ),
         ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "Unsatisfiable schema: incompatible types"),
         ({"type": "object", "properties": []}, "properties must be an object"),
     ],

@@ -10,7 +10,7 @@ from antiphon.prompting.lark import ANY_TEXT, SOME_TEXT, LarkWriter, of_user, re
 from antiphon.prompting.pairs import Pairs, is_plain_text, properties_of
 from antiphon.prompting.reasoning import Thinking
 from antiphon.prompting.scanning import whole_tags
-from antiphon.prompting.schema import arguments_schema, schema_text, within_bounds
+from antiphon.prompting.schema import arguments_schema, bounded_text, schema_text
 from antiphon.prompting.syntax import ToolSyntax
 from antiphon.protocol.chat import JsonObjectFormat, JsonSchemaFormat, Tool
 
@@ -48,7 +48,7 @@ def answer_grammar(
 
 class _Grammar:
     def __init__(self, writer: LarkWriter, around: tuple[str, str], *, is_bounded: bool) -> None:
-        self._bound: Callable[[dict[str, Any]], dict[str, Any]] = within_bounds if is_bounded else _as_it_is
+        self._schema_text: Callable[[Mapping[str, Any]], str] = bounded_text if is_bounded else schema_text
         self._opening = writer.literal(around[0])
         # Text cannot run into a control token, but would swallow a closing in plain letters.
         self._closing = writer.literal(around[1]) if writer.is_control(around[1]) else ""
@@ -88,7 +88,7 @@ class _Grammar:
     def _answer(self, calls: CallRules | None, form: JsonSchemaFormat | JsonObjectFormat | None) -> None:
         if form is not None:
             schema = form.schema if isinstance(form, JsonSchemaFormat) else {"type": "object"}
-            self._rules.append(f"json: %json {schema_text(self._bound(schema))}")
+            self._rules.append(f"json: %json {self._schema_text(schema)}")
         if calls is None:
             self._rules.append(f"answer: {self._wrapped('json')}")
             return
@@ -194,15 +194,15 @@ class _Grammar:
             self._pair_rules(self._pairs, tool, number)
             return f"open_{number}_0 {following}"
         if tool.kind == "function":
-            self._rules.append(f"{rule}: %json {schema_text(self._bound(arguments_schema(tool)))}")
+            self._rules.append(f"{rule}: %json {self._schema_text(arguments_schema(tool))}")
             return f"{rule} {following}"
-        match tool.grammar:
-            case None:
-                return self._free_text(rule, after)
-            case "regex", pattern if after and not self._is_control(after):
-                return self._ended_by(rule, regex_literal(pattern), after)
-            case "lark", definition:
-                self._parts.append({"name": rule, "lark_grammar": of_user(definition)})
+        if tool.grammar is None:
+            return self._free_text(rule, after)
+        kind, definition = tool.grammar
+        if kind == "lark":
+            self._parts.append({"name": rule, "lark_grammar": of_user(definition)})
+        elif after and not self._is_control(after):
+            return self._ended_by(rule, regex_literal(definition), after)
         return f"{self._input(tool, number)} {following}"
 
     def _may_stay_open(self, syntax: ToolSyntax, after: str) -> bool:
@@ -236,10 +236,6 @@ class _Grammar:
         # Up to what follows, though the terminal might match that too and go on for ever.
         self._rules.append(f"{rule}[lazy]: {terminal} {self._literal(letters)}")
         return rule
-
-
-def _as_it_is(schema: dict[str, Any]) -> dict[str, Any]:
-    return schema
 
 
 def _escape(text: str) -> str:

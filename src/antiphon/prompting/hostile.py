@@ -1,9 +1,10 @@
 """Schemas that would bring the compiler down instead of being refused by it.
 
 It runs inside this process, in native code: what it does not survive, the server does not survive either. Found by compiling schemas
-of chance and malice: integers at the lower end of 64 bits, and references that lead on and on until the stack is full.
+of chance and malice: integers at the lower end of 64 bits, and references that lead on and on until the stack is full, or to where nobody looked.
 """
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, cast
 
@@ -19,6 +20,9 @@ MAX_LEVELS = 500
 
 def hostile_part(root: Schema) -> str | None:
     """Say what must not be given to the compiler, None if all may be."""
+    stray = _stray_reference(root)
+    if stray is not None:
+        return stray
     for schema in schemas_in(root):
         for keyword in ("const", "enum"):
             if _is_inexact(schema.get(keyword)):
@@ -30,6 +34,33 @@ def hostile_part(root: Schema) -> str | None:
     if levels > MAX_LEVELS:
         return f"its references nest up to {levels} levels, which exceeds the limit of {MAX_LEVELS}."
     return None
+
+
+def _stray_reference(root: Schema) -> str | None:
+    """Say which reference leads to what is not looked through here: another document, an anchor, or data that only look like a schema."""
+    schemas = schemas_in(root)
+    known = {id(schema) for schema in schemas}
+    keys = ("$id", "id") if any(map(_is_draft_4, schemas)) else ("$id",)
+    for schema in schemas[1:]:
+        names = [schema.get(key) for key in keys]
+        if any(isinstance(name, str) and not name.startswith("#") for name in names) and _references(
+            schemas_in(schema)
+        ):
+            return "an '$id' below the root gives '$ref' another meaning, which is not permitted."
+    for reference in _references(schemas):
+        target = resolved(root, reference)
+        if not (isinstance(target, bool) or id(target) in known):
+            return f"the '$ref' {reference!r} does not point to a part of the schema, as '#/$defs/name' does, which is not permitted."
+    return None
+
+
+def _is_draft_4(schema: Schema) -> bool:
+    draft = schema.get("$schema")
+    return isinstance(draft, str) and ("draft-04" in draft or "draft-03" in draft)
+
+
+def _references(schemas: Iterable[Schema]) -> list[str]:
+    return [schema["$ref"] for schema in schemas if isinstance(schema.get("$ref"), str)]
 
 
 def _is_inexact(value: Any) -> bool:
@@ -87,8 +118,8 @@ class _Levels:
         self._below.update((id(one), levels) for one in group)
 
     def _targets(self, definition: Schema) -> list[Schema]:
-        references = {schema["$ref"] for schema in schemas_in(definition) if isinstance(schema.get("$ref"), str)}
-        targets = [resolved(self._root, reference) for reference in sorted(references)]
+        references = sorted(set(_references(schemas_in(definition))))
+        targets = [resolved(self._root, reference) for reference in references]
         return [cast("Schema", target) for target in targets if isinstance(target, dict)]
 
 

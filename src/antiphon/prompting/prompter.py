@@ -178,7 +178,7 @@ class ChatPrompter:
             prompt=cover.split(rendered),
             grammar=grammar,
             ways_out=WAYS_OUT if may_run_away else (),
-            max_word=max_word(_schemas(request, tools)),
+            max_word=max_word(_schemas(request, tools)) if may_run_away else None,
             stop=voice.stop,
             special=special,
             layout=layout,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
 
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLTokenizer
 
 from antiphon.prompting.bounds import bounded
 from antiphon.prompting.custom_grammar import problem_of_grammar
@@ -27,13 +27,38 @@ _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
 """Keywords of older drafts and of OpenAPI that would restrict output and that llguidance passes over."""
 
+_TOO_DEEP = "it is nested too deeply."
+_TOKENIZER = LLTokenizer("byte")
 _PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
 
 
 def schema_text(schema: Mapping[str, Any]) -> str:
-    """Return the schema as text for ``%json`` in a grammar, with the layout of the output pinned."""
-    return json.dumps({**_plain(schema), "x-guidance": _LAYOUT}, ensure_ascii=False)
+    """Return the schema as text for ``%json`` in a grammar, with the layout of the output pinned. Results are remembered."""
+    return _text_of(_written(schema))
+
+
+def bounded_text(schema: Mapping[str, Any]) -> str:
+    """Return the same for a model that may run away; see ``within_bounds``. Results are remembered."""
+    return _bounded_text_of(_written(schema))
+
+
+def _written(schema: Mapping[str, Any]) -> str:
+    return json.dumps(schema, ensure_ascii=False)
+
+
+@lru_cache(maxsize=256)
+def _text_of(written: str) -> str:
+    return _with_layout(_plain(json.loads(written)))
+
+
+@lru_cache(maxsize=256)
+def _bounded_text_of(written: str) -> str:
+    return _with_layout(within_bounds(json.loads(written)))
+
+
+def _with_layout(schema: Mapping[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": _LAYOUT}, ensure_ascii=False)
 
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,9 +84,9 @@ def within_bounds(schema: dict[str, Any]) -> dict[str, Any]:
     plain = _plain(schema)
     for with_patterns in (True, False):
         within = cast("dict[str, Any]", bounded(plain, with_patterns=with_patterns))
-        if not _problem_of(schema_text(within)):
+        if not _problem_of(_with_layout(within)):
             return within
-    return schema
+    return plain
 
 
 _LEAVE_OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "minProperties")
@@ -82,17 +107,18 @@ def check_schema(schema: Mapping[str, Any], *, what: str, param: str, code: str 
     Raises ``ApiError`` 400 naming the keyword.
     """
     try:
-        problem = _problem_of(schema_text(schema))
+        num_chars = len(_written(schema))
+        problem = f"it has {num_chars} characters, which exceeds the limit of {MAX_SCHEMA_CHARS}."
+        if num_chars <= MAX_SCHEMA_CHARS:
+            problem = _problem_of(schema_text(schema))
     except RecursionError:
-        problem = "it is nested too deeply."
+        problem = _TOO_DEEP
     if problem:
         raise ApiError(400, f"Invalid schema for {what}: {problem}", param=param, code=code)
 
 
 @lru_cache(maxsize=256)
 def _problem_of(text: str) -> str | None:
-    if len(text) > MAX_SCHEMA_CHARS:
-        return f"it has {len(text)} characters, which exceeds the limit of {MAX_SCHEMA_CHARS}."
     schema = json.loads(text)
     keyword = _unenforced(schema)
     if keyword:
@@ -104,7 +130,7 @@ def _problem_of(text: str) -> str | None:
         return (
             "only an endless value would satisfy it, or a part of it: a '$ref' leads back to itself without a way out."
         )
-    return _translate(LLMatcher.validate_grammar(f"start: %json {text}"))
+    return _translate(LLMatcher(_TOKENIZER, f"start: %json {text}", log_level=0).get_error())
 
 
 def _translate(error: str) -> str | None:
@@ -123,6 +149,10 @@ def _translate(error: str) -> str | None:
         problem = _refusal("format") + f" No format '{name}' is known; use 'pattern'."
     elif "regex parse error" in error:
         problem = f"{_refusal('pattern')} {one_line}"
+    elif "fuel exhausted" in error:
+        problem = _refusal("multipleOf", "pattern") + " Here they are too intricate, or hold too great numbers."
+    elif "recursion limit" in error:
+        problem = _TOO_DEEP
     return problem
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
+from urllib.parse import unquote
 
 Schema = dict[str, Any]
 
@@ -41,12 +42,19 @@ def schemas_in(root: Any) -> list[Schema]:
 
 
 def resolved(root: Any, reference: str) -> Any:
-    """Return what a reference into ``root`` points to, None if that is nothing or lies elsewhere."""
-    place: Any = root if reference.startswith("#") else None
-    for part in reference.removeprefix("#").split("/")[1:]:
+    """Return what a JSON pointer into ``root`` (RFC 6901, as a fragment: ``#/$defs/a``) points to, None if that is nothing or lies elsewhere."""
+    place: Any = root if reference == "#" or reference.startswith("#/") else None
+    for part in unquote(reference).split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
-        place = cast("Schema", place).get(name) if isinstance(place, dict) else None
+        place = _step(place, name)
     return place
+
+
+def _step(place: Any, name: str) -> Any:
+    if isinstance(place, list):
+        entries = cast("list[Any]", place)
+        return entries[int(name)] if name.isdecimal() and int(name) < len(entries) else None
+    return cast("Schema", place).get(name) if isinstance(place, dict) else None
 
 
 def only_in_lists(root: Schema) -> set[int]:
