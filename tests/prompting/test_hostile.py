@@ -127,7 +127,11 @@ def test_endless_values(schema: dict[str, Any]) -> None:
         {"type": "array", "items": {"$ref": "#"}},
         {"$ref": "#/components/schemas/a~1b", "components": {"schemas": {"a/b": {"type": "string"}}}},
         {"properties": {"a": {"id": "Name", "$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "string"}}},
-        {"properties": {"a": {"$id": "#/properties/a", "$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "string"}}},
+        {
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "properties": {"a": {"id": "#/properties/a", "items": {"$ref": "#/definitions/b"}}},
+            "definitions": {"b": {"type": "string"}},
+        },
         {"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#/anyOf/0"}, "minItems": 1}]},
         {"type": ["object", "null"], "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
         {"enum": [1], "$ref": "#/$defs/number", "$defs": {"number": {"type": "integer"}}},
