@@ -9,7 +9,14 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 
 from antiphon.prompting.grammar import answer_grammar
-from antiphon.prompting.schema import MAX_SCHEMA_CHARS, arguments_schema, check_request, check_schema
+from antiphon.prompting.schema import (
+    MAX_SCHEMA_CHARS,
+    arguments_schema,
+    bounded_text,
+    check_request,
+    check_schema,
+    schema_text,
+)
 from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
 
@@ -40,6 +47,9 @@ def accepts(form: JsonSchemaFormat | JsonObjectFormat, text: str) -> bool:
         ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
         ({"type": "string", "format": "shoe-size"}, "format"),
         ({"type": "string", "pattern": "^(?=a)b"}, "pattern"),
+        ({"type": "string", "pattern": "\\bword\\b"}, "pattern"),
+        ({"type": "string", "pattern": "^(.{997})*$", "minLength": 99990}, "pattern"),
+        ({"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 1234567891}}}, "multipleOf"),
         ({"type": "object", "properties": {"a": {"type": "integer", "divisibleBy": 2}}}, "divisibleBy"),
         ({"type": "object", "properties": {"a": {"type": "string", "required": True}}}, "required"),
         ({"anyOf": [{"type": "string", "nullable": True}]}, "nullable"),
@@ -120,6 +130,15 @@ def test_hostile_schemas_are_bounded() -> None:
         deep = {"type": "array", "items": deep}
     with pytest.raises(ApiError, match="nested too deeply"):
         check(deep)
+
+
+def test_a_schema_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made of a schema is remembered: a request that brings it again costs no walk through it."""
+    seen = {"type": "object", "properties": {"once": {"type": "string"}}}
+    texts = [schema_text(seen), bounded_text(seen)]
+    monkeypatch.setattr("antiphon.prompting.schema.rewritten", None)
+    monkeypatch.setattr("antiphon.prompting.schema.bounded", None)
+    assert [schema_text(dict(seen)), bounded_text(dict(seen))] == texts
 
 
 def test_invented_keys_are_not_generated() -> None:

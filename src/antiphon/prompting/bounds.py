@@ -5,6 +5,7 @@ no JSON. Where a schema sets no bound, a model without tool training generates w
 satisfies the schema as it stands.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -226,11 +227,14 @@ def _max_length(schema: Schema, place: _Place) -> int:
 
 
 def _bound_number(schema: Schema, *, has_fraction: bool) -> None:
-    if not {"minimum", "exclusiveMinimum"} & set(schema):
+    """Bound a number, but for where the schema's own range lies beyond the bounds or between two steps of the precision."""
+    least = max(schema.get(key, -math.inf) for key in ("minimum", "exclusiveMinimum"))
+    most = min(schema.get(key, math.inf) for key in ("maximum", "exclusiveMaximum"))
+    if least == -math.inf and most > -MAX_NUMBER:
         schema["minimum"] = -MAX_NUMBER
-    if not {"maximum", "exclusiveMaximum"} & set(schema):
+    if most == math.inf and least < MAX_NUMBER:
         schema["maximum"] = MAX_NUMBER
-    if has_fraction and "multipleOf" not in schema:
+    if has_fraction and "multipleOf" not in schema and most - least > PRECISION:
         schema["multipleOf"] = PRECISION
 
 

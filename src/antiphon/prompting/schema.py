@@ -15,7 +15,7 @@ from antiphon.prompting.endless import has_endless
 from antiphon.prompting.hostile import MOST_INTEGER, hostile_part
 from antiphon.prompting.lark import in_one_line
 from antiphon.prompting.one_of import with_exclusive_alternatives
-from antiphon.prompting.walk import DATA, NAMED_SCHEMAS, rewritten
+from antiphon.prompting.walk import DATA, NAMED_SCHEMAS, rewritten, schemas_in
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
 from antiphon.protocol.errors import ApiError
 
@@ -30,6 +30,8 @@ _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator"
 _TOO_DEEP = "it is nested too deeply."
 _TOKENIZER = LLTokenizer("byte")
 _PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
+_OF_PATTERNS = ("regex parse error", "lookarounds not supported", "determine if regex")
+_COUNTING = frozenset({"multipleOf", "pattern", "patternProperties", "format", "maxLength", "minLength"})
 _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
 
 
@@ -130,10 +132,10 @@ def _problem_of(text: str) -> str | None:
         return (
             "only an endless value would satisfy it, or a part of it: a '$ref' leads back to itself without a way out."
         )
-    return _translate(LLMatcher(_TOKENIZER, f"start: %json {text}", log_level=0).get_error())
+    return _translate(LLMatcher(_TOKENIZER, f"start: %json {text}", log_level=0).get_error(), schema)
 
 
-def _translate(error: str) -> str | None:
+def _translate(error: str, schema: dict[str, Any]) -> str | None:
     """Return llguidance's error in terms of the keyword that is at fault."""
     one_line = _PLACE.sub("", in_one_line(error))
     unimplemented = _UNIMPLEMENTED.search(error)
@@ -147,10 +149,11 @@ def _translate(error: str) -> str | None:
     elif "Unknown format" in error:
         name = error.partition("Unknown format: ")[2].split()[0]
         problem = _refusal("format") + f" No format '{name}' is known; use 'pattern'."
-    elif "regex parse error" in error:
+    elif any(words in error for words in _OF_PATTERNS):
         problem = f"{_refusal('pattern')} {one_line}"
     elif "fuel exhausted" in error:
-        problem = _refusal("multipleOf", "pattern") + " Here they are too intricate, or hold too great numbers."
+        used = {key for part in schemas_in(schema) for key in part}
+        problem = _refusal(*sorted(used & _COUNTING)) + " It takes too many steps to tell what fits."
     elif "recursion limit" in error:
         problem = _TOO_DEEP
     return problem
