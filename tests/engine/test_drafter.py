@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.engine.drafter import Drafter
+from antiphon.engine.drafter import Drafter, DraftPool
 
 
 def test_what_stood_after_the_same_tokens_is_proposed() -> None:
@@ -61,3 +61,54 @@ def test_a_guess_continues_an_earlier_place(tokens: list[int], most: int) -> Non
         extended = tokens + guess
         places = [at for at in range(1, len(tokens)) if tokens[at - 1] == tokens[-1]]
         assert any(extended[at : at + most] == guess for at in places)
+
+
+def grown(pool: DraftPool, prompt: list[int], answer: list[int]) -> Drafter:
+    """Return the drafter of a text that was generated token by token."""
+    tokens = list(prompt)
+    drafter = pool.drafter(tokens)
+    for token in answer:
+        tokens.append(token)
+        drafter.propose()
+    return drafter
+
+
+def test_what_another_text_said_is_proposed() -> None:
+    """A prompt that was answered before is guessed to be answered so again, as soon as four tokens are the same."""
+    pool = DraftPool(3)
+    grown(pool, [1, 2, 3, 4], [50, 51, 52, 53])
+    assert pool.drafter([9, 1, 2, 3, 4]).propose()[0] == [50, 51, 52]
+    assert pool.drafter([2, 3, 4]).propose() == ([4], 0.0)
+
+
+def test_of_own_and_another_s_words_the_likelier_are_proposed() -> None:
+    """What other texts said is trusted less, once it was wrong."""
+    pool = DraftPool(2)
+    grown(pool, [1, 2, 3, 4], [50, 51])
+    prompt = [2, 3, 60, 61, 1, 2, 3]
+    assert pool.drafter([*prompt, 4]).propose()[0] == [50, 51]
+    drafter = pool.drafter([7, 1, 2, 3, 4])
+    for _ in range(9):
+        drafter.propose()
+        drafter.learn(2, 0)
+    assert pool.drafter([4, 70, 71, 1, 2, 3, 4]).propose()[0] == [70, 71]
+
+
+def test_the_latest_texts_are_remembered() -> None:
+    """What is older than twice the capacity is forgotten, what is younger than the capacity is not."""
+    pool = DraftPool(1, capacity=8)
+    for first in range(0, 400, 40):
+        grown(pool, list(range(first, first + 4)), list(range(first + 4, first + 8)))
+    remembered = [pool.drafter(list(range(first, first + 4))).propose()[1] > 0 for first in range(0, 400, 40)]
+    assert remembered[:6] == [False] * 6
+    assert remembered[-2:] == [True] * 2
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=30), min_size=1, max_size=8), st.integers(1, 9))
+def test_a_guess_from_the_pool_stood_in_a_text(texts: list[list[int]], most: int) -> None:
+    """Whatever was said, a guess is never empty nor too long, and stood in a text or follows one."""
+    pool = DraftPool(most, capacity=20)
+    for text in texts:
+        guess, odds = grown(pool, text[:1], text[1:]).propose()
+        assert 1 <= len(guess) <= most
+        assert 0 <= odds <= 1

@@ -10,6 +10,7 @@ import msgspec
 from antiphon.engine import layout, shapes
 from antiphon.engine.constraint import Constraint, GrammarCompiler, GrammarError
 from antiphon.engine.crowding import Crowding
+from antiphon.engine.drafter import DraftPool
 from antiphon.engine.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.llama import MAX_SEQUENCE_IDS, Context, LlamaError, Model, has_gpu
@@ -55,6 +56,8 @@ class ModelService:
         self.context_length = self._sizes.context_size
         self._context = self._make_context()
         self.kv_bytes = self._context.memory_bytes
+        may_draft = settings.draft_tokens and self._may_drop_tokens
+        self._drafts = DraftPool(settings.draft_tokens) if may_draft else None
         self.loop = self._make_loop(emit)
         self.max_requests = self._sizes.num_sequences + settings.max_queue
         self.info = self._describe()
@@ -230,7 +233,6 @@ class ModelService:
         if request.logprobs is not None and not 0 <= request.logprobs <= self._model.vocabulary.size:
             raise Refused("invalid", f"logprobs {request.logprobs} is not a number of alternatives")
         constraint = None if request.grammar is None else self._compile(request.grammar)
-        draft_tokens = self._settings.draft_tokens if self._may_drop_tokens else 0
         return Generation(
             key,
             request,
@@ -238,7 +240,7 @@ class ModelService:
             max_tokens,
             self._model.vocabulary,
             constraint=constraint,
-            draft_tokens=draft_tokens,
+            drafts=self._drafts,
         )
 
     def _compile(self, grammar: str) -> Constraint:

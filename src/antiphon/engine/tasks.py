@@ -7,7 +7,7 @@ from typing import Literal
 
 from antiphon.engine.constraint import Constraint
 from antiphon.engine.detokeniser import Detokeniser
-from antiphon.engine.drafter import Drafter
+from antiphon.engine.drafter import DraftPool
 from antiphon.engine.messages import Answer, Delta, Finished, Generate, Score, Scored, Started, Token
 from antiphon.engine.runaway import Runaway
 from antiphon.engine.sampler import Logits, Sampler, describe, log_probabilities
@@ -44,7 +44,7 @@ class Choice:
         vocabulary: Vocabulary,
         *,
         constraint: Constraint | None,
-        draft_tokens: int,
+        drafts: DraftPool | None,
     ) -> None:
         self.sequence = Sequence(list(prompt), len(prompt) + max_tokens, 0 if request.echo_logprobs else None)
         self._request = request
@@ -62,7 +62,7 @@ class Choice:
         self._num_tokens = 0
         self._is_finished = False
         self._pending: list[Token] = []
-        self._drafter = Drafter(self.sequence.tokens, draft_tokens) if draft_tokens else None
+        self._drafter = None if drafts is None else drafts.drafter(self.sequence.tokens)
         if self._drafter is not None:
             self.sequence.draft, self.sequence.draft_odds = self._drafter.propose()
 
@@ -161,7 +161,7 @@ class Generation(Task):
         vocabulary: Vocabulary,
         *,
         constraint: Constraint | None,
-        draft_tokens: int = 0,
+        drafts: DraftPool | None = None,
     ) -> None:
         super().__init__(key, request.deadline_s)
         self._request = request
@@ -174,7 +174,7 @@ class Generation(Task):
                 max_tokens,
                 vocabulary,
                 constraint=constraint and constraint.copy(),
-                draft_tokens=draft_tokens,
+                drafts=drafts,
             )
             for index in range(request.n)
         ]

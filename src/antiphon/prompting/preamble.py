@@ -37,7 +37,7 @@ def form_in_words(form: JsonSchemaFormat | JsonObjectFormat, *, as_list: bool) -
         return "Answer with one JSON object and nothing else."
     description = f" ({form.description})" if form.description else ""
     if as_list and form.schema.get("properties"):
-        keys = "\n".join(_parameters(form.schema))
+        keys = "\n".join(_keys(form.schema))
         return f"Answer with JSON for '{form.name}'{description} and nothing else, with these keys:\n{keys}"
     return (
         f"Answer with JSON for '{form.name}'{description} and nothing else. "
@@ -63,6 +63,12 @@ def _in_words(tool: Tool) -> str:
     return "\n".join([title, *_parameters(shown_parameters(tool))])
 
 
+def _keys(schema: Mapping[str, Any]) -> list[str]:
+    """Describe the keys of an answer; that all are required goes without saying."""
+    all_required = set(cast("dict[str, Any]", schema["properties"])) <= set(schema.get("required") or ())
+    return _parameters({**schema, "required": ()} if all_required else schema)
+
+
 def _parameters(schema: Mapping[str, Any]) -> list[str]:
     required = cast("list[str]", schema.get("required") or [])
     properties = cast("dict[str, Any]", schema.get("properties") or {})
@@ -80,15 +86,32 @@ def _parameter(name: str, schema: Any, *, is_required: bool) -> str:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """Return a type in a word or two; the schema itself where that would leave something out."""
-    kind = schema.get("type")
-    if "enum" in schema:
-        return "one of " + ", ".join(as_json(choice) for choice in schema["enum"])
-    items = schema.get("items")
-    if (
-        kind == "array"
-        and isinstance(items, dict)
-        and set(cast("dict[str, Any]", items)) <= {"type", "description", "title"}
-    ):
-        return f"list of {cast('dict[str, Any]', items).get('type', 'anything')}"
-    return kind if isinstance(kind, str) and kind not in {"object", "array"} else as_json(schema)
+    """Return a type in a word or two, without its bounds, which the grammar holds; as the schema where words are too few."""
+    return _in_a_word({key: value for key, value in schema.items() if key != "description"}) or as_json(schema)
+
+
+def _in_a_word(schema: Any) -> str | None:
+    word: str | None = None
+    match schema:
+        case {"description": _}:
+            pass
+        case {"const": value}:
+            word = as_json(value)
+        case {"enum": [*choices]}:
+            word = "one of " + ", ".join(map(as_json, choices))
+        case {"anyOf": [*members], **others} if others.keys() <= {"title", "default"}:
+            word = _either([_in_a_word(member) for member in members])
+        case {"type": [*kinds]}:
+            word = _either([_in_a_word({**schema, "type": kind}) for kind in kinds])
+        case {"type": "array", "items": items}:
+            item = _in_a_word(items)
+            word = f"list of {item}" if item and " or " not in item else None
+        case {"type": str(kind)} if kind not in {"object", "array"}:
+            word = kind
+        case _:
+            pass
+    return word
+
+
+def _either(words: list[str | None]) -> str | None:
+    return " or ".join(word for word in words if word) if all(words) else None
