@@ -15,6 +15,7 @@ import msgspec
 
 from antiphon.models import Catalogue, Store, read_header
 from benchmarks import machine
+from benchmarks.arguments import at_least_one, existing_file
 from benchmarks.contenders import Contender, Task, contenders
 from benchmarks.measuring import Plan, Sample, measure
 from benchmarks.report import Footprint, chart, footprint_table, markdown, rows
@@ -36,15 +37,19 @@ def main() -> int:
         if reason := contender.missing():
             print(f"{contender.name} is left out: {reason}", file=sys.stderr)
     present = [c for c in wanted if not c.missing()]
+    if not present:
+        sys.exit("Nothing is there to measure.")
     options.out.mkdir(parents=True, exist_ok=True)
     if options.soak:
         return asyncio.run(soak(present[0], _model("chat", options), options, _end_tokens(_model("chat", options))))
     samples: list[Sample] = []
     footprints: list[Footprint] = []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # no server may outlive the bench
-    with suppress(KeyboardInterrupt):  # Ctrl-C: what was measured until then is written
-        asyncio.run(_run(present, options, samples, footprints))
-    _write(samples, footprints, options)
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(_run(present, options, samples, footprints))
+    finally:  # whatever ended it, what was measured until then is written
+        _write(samples, footprints, options)
     return 0 if any(sample.values for sample in samples) else 1
 
 
@@ -55,10 +60,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--contender", action="append", dest="contenders", help="a server; may be repeated [default: all]"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each workload per server [default: 3]")
-    parser.add_argument("--threads", type=int, default=machine.describe()["cores"], help="[default: the cores]")
-    parser.add_argument("--model", type=Path, help="chat model, a GGUF file [default: Antiphon's]")
-    parser.add_argument("--embedding-model", type=Path, help="embedding model, a GGUF file [default: Antiphon's]")
+    parser.add_argument("--rounds", type=at_least_one, default=3, help="runs of each workload per server [default: 3]")
+    parser.add_argument(
+        "--threads", type=at_least_one, default=machine.describe()["cores"], help="[default: the cores]"
+    )
+    parser.add_argument("--model", type=existing_file, help="chat model, a GGUF file [default: Antiphon's]")
+    parser.add_argument(
+        "--embedding-model", type=existing_file, help="embedding model, a GGUF file [default: Antiphon's]"
+    )
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers [default: this]")
     vllm_python = os.environ.get("VLLM_PYTHON", sys.executable)
     parser.add_argument("--vllm-python", default=vllm_python, help="interpreter that has vLLM [default: $VLLM_PYTHON]")
@@ -78,14 +87,14 @@ async def _run(
     tasks: tuple[Task, ...] = ("chat", "embedding")
     for task in tasks:
         workloads = [w for w in WORKLOADS if w.task == task and (not options.only or w.name in options.only)]
-        if not workloads:
+        able = [c for c in present if task in c.tasks]
+        if not workloads or not able:
             continue
         model = _model(task, options)
         end_tokens = _end_tokens(model) if task == "chat" else []
         plan = Plan(options.rounds, options.tolerance, options.retries, options.limit, end_tokens)
         async with AsyncExitStack() as stack:
             servers: list[Server] = []
-            able = [c for c in present if task in c.tasks]
             for contender in able:
                 server = await stack.enter_async_context(running(contender, task, model, options.threads, options.out))
                 print(f"{server.name} is ready after {server.start_s:.1f} s", file=sys.stderr)

@@ -22,6 +22,7 @@ from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletion
 
 from benchmarks import machine
+from benchmarks.arguments import at_least_one
 from benchmarks.serving import asking_defaults
 from benchmarks.structure import problem_of
 
@@ -57,9 +58,11 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calls", description=__doc__)
     parser.add_argument("cases", type=Path, help="a file of cases, one JSON object a line")
-    parser.add_argument("--every", type=int, default=1, help="ask only every n-th case [default: 1]")
-    parser.add_argument("--max-tokens", type=int, default=512, help="where an answer is cut [default: 512]")
-    parser.add_argument("--threads", type=int, default=machine.describe()["cores"], help="[default: the cores]")
+    parser.add_argument("--every", type=at_least_one, default=1, help="ask only every n-th case [default: 1]")
+    parser.add_argument("--max-tokens", type=at_least_one, default=512, help="where an answer is cut [default: 512]")
+    parser.add_argument(
+        "--threads", type=at_least_one, default=machine.describe()["cores"], help="[default: the cores]"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/calls"), help="folder for the server")
     return parser.parse_args()
 

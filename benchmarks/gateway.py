@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 import uvloop
 
+from benchmarks.arguments import at_least_one
 from benchmarks.gateway_load import Reply, Target, all_at_once, median, one_by_one, together
 
 _CHUNKS = 64
@@ -99,9 +100,9 @@ def _options() -> argparse.Namespace:
         "--litellm", type=Path, metavar="PYTHON", help="interpreter of an environment with litellm[proxy]"
     )
     parser.add_argument("--seconds", type=float, default=3, help="of each load [default: 3]")
-    parser.add_argument("--rounds", type=int, default=3, help="through all gateways in turn [default: 3]")
+    parser.add_argument("--rounds", type=at_least_one, default=3, help="through all gateways in turn [default: 3]")
     parser.add_argument("--only", choices=("latency", "load"), help="measure one of the two [default: both]")
-    parser.add_argument("--streams", type=int, help="instead: that many concurrent streams, and their memory")
+    parser.add_argument("--streams", type=at_least_one, help="instead: that many concurrent streams, and their memory")
     return parser.parse_args()
 
 

@@ -18,6 +18,7 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolUnio
 from pydantic import BaseModel, ValidationError
 
 from benchmarks import machine
+from benchmarks.arguments import at_least_one
 from benchmarks.serving import asking_defaults
 
 _MODEL = "gpt-4o-mini"
@@ -69,8 +70,12 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guide", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="ask with the seeds from 1 to this [default: 20]")
-    parser.add_argument("--threads", type=int, default=machine.describe()["cores"], help="[default: the cores]")
+    parser.add_argument(
+        "--seeds", type=at_least_one, default=20, help="ask with the seeds from 1 to this [default: 20]"
+    )
+    parser.add_argument(
+        "--threads", type=at_least_one, default=machine.describe()["cores"], help="[default: the cores]"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/guide"), help="folder for the server")
     return parser.parse_args()
 

@@ -23,6 +23,7 @@ from jsonschema.validators import validator_for
 from openai import AsyncOpenAI, BadRequestError
 
 from benchmarks import machine
+from benchmarks.arguments import at_least_one
 from benchmarks.serving import asking_defaults
 
 _PARALLEL = 16
@@ -77,11 +78,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.structure", description=__doc__)
     parser.add_argument("cases", type=Path, help="a file of schemas, one JSON object a line")
     parser.add_argument("--temperature", action="append", type=float, help="may be repeated [default: 1 and 0]")
-    parser.add_argument("--max-tokens", type=int, default=1024, help="where an answer is cut [default: 1024]")
-    parser.add_argument("--longer", type=int, default=4096, help="asked again with, where it was cut [default: 4096]")
+    parser.add_argument("--max-tokens", type=at_least_one, default=1024, help="where an answer is cut [default: 1024]")
+    parser.add_argument(
+        "--longer", type=at_least_one, default=4096, help="asked again with, where it was cut [default: 4096]"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60, help="after which nothing new is asked [default: 60]")
-    parser.add_argument("--threads", type=int, default=machine.describe()["cores"], help="[default: the cores]")
+    parser.add_argument(
+        "--threads", type=at_least_one, default=machine.describe()["cores"], help="[default: the cores]"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/structure"), help="folder for answers")
     return parser.parse_args()
 

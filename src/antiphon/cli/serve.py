@@ -80,9 +80,10 @@ async def _serve(
 
 def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
     text = f"antiphon {__version__} loads {', '.join(file.entry.id for file in files) or 'no model of its own'}"
-    layouts = configuration.engine_settings("chat", files[0].path).cache_directory if files else None
+    settings = configuration.engine_settings("chat", files[0].path) if files else None
+    layouts = settings.cache_directory if settings is not None and settings.layout == "auto" else None
     if layouts is not None and not layouts.exists():
-        text += ", and finds out once which layout of the weights is the fastest here (half a minute)"
+        text += "; if llama.cpp is slow with their types, it tries others once (half a minute)"
     return f"[dim]{text}[/dim]"
 
 

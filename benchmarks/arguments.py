@@ -1,0 +1,20 @@
+"""Types of command-line arguments that refuse what nothing could be measured with."""
+
+import argparse
+from pathlib import Path
+
+
+def at_least_one(text: str) -> int:
+    """Return a count."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def existing_file(text: str) -> Path:
+    """Return the path of a file that is there."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return path
