@@ -8,7 +8,7 @@ from typing import Final
 
 _PRIORS: Final = {16: 0.97, 8: 0.95, 4: 0.85, 2: 0.6, 1: 0.3}
 """How often a guess is right at first, by the number of tokens that were compared; the most are tried first."""
-_SHARED_PRIORS: Final = {16: 0.9, 8: 0.8, 4: 0.6}
+_SHARED_PRIORS: Final = {64: 0.97, 16: 0.9, 8: 0.8, 4: 0.6}
 """The same for guesses from another text."""
 _PRIOR_WEIGHT: Final = 3.0
 _MEMORY, _SHARED_MEMORY = 0.85, 0.97
