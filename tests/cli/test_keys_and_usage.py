@@ -146,6 +146,21 @@ def test_usage_is_never_cut(factor: int, capsys: pytest.CaptureFixture[str], mon
     assert lines[-1].startswith("* without 3 requests")
 
 
+def test_a_name_is_one_line(run: Run) -> None:
+    """So that a list of keys is one line for each."""
+    status, _, err = run("keys", "create", "--name", "a\nb")
+    assert (status, err.count("\n")) == (1, 1)
+
+
+def test_a_home_that_cannot_be_made_is_explained(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that says what to look at."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ANTIPHON_HOME", str(tmp_path / "file" / "home"))
+    status, _, err = run("keys", "list")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "ANTIPHON_HOME" in err
+
+
 def test_names_are_shown_as_they_are(run: Run) -> None:
     """Brackets in a name are part of it."""
     run("keys", "create", "--name", "[team] a")

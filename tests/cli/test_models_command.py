@@ -92,6 +92,16 @@ def test_nothing_but_the_answer_goes_to_a_pipe(home: Path, tmp_path: Path, capsy
     assert str(tmp_path / "m.gguf") in printed.err
 
 
+def test_a_file_that_is_used_where_it_lies_gets_no_name(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No list would know the name, so it is not taken."""
+    (tmp_path / "m.gguf").write_bytes(tiny_gguf())
+    assert run("pull", str(tmp_path / "m.gguf")) == 0
+    assert run("pull", str(tmp_path / "m.gguf"), "--name", "mine") == 1
+    assert f"antiphon serve --model {tmp_path / 'm.gguf'}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

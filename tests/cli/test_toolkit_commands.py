@@ -118,6 +118,7 @@ def test_chat_goes_on_after_an_error(antiphon: Command, server: Running) -> None
         ("usage --until 2020-01-01", "--until 2020-01-01 is not after --since 30d"),
         ("search . --answer", "--answer without a question"),
         ("doctor --max-tokens 5", "--max-tokens belongs to --answer"),
+        ("doctor --timeout 0", "--timeout is 0"),
         ("tour --steps 9-99", "no such steps: '9-99'"),
         ("keys create --name a --budget-period day", "--budget-period without a budget"),
         ("keys create --name a --budget-usd nan", "--budget-usd is 'nan'"),

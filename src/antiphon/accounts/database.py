@@ -75,7 +75,13 @@ async def open_database(database_url: str | None, home: Path) -> AsyncEngine:
 
     Raises ``ConfigError`` for a bad URL, ``AccountError`` for a database that cannot be reached or is too new.
     """
-    engine = connect(resolve_url(database_url, home))
+    url = resolve_url(database_url, home)
+    try:
+        engine = connect(url)
+    except OSError as error:
+        raise AccountError(
+            f"The folder of the database cannot be made: {error}", hint="Check database_url and ANTIPHON_HOME."
+        ) from error
     try:
         await migrate(engine)
     except (SQLAlchemyError, OSError) as error:

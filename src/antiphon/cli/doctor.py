@@ -36,6 +36,8 @@ def doctor(
 
     Examined is what the official client would use here. Exit status 1 if something keeps calls from working.
     """
+    if timeout <= 0:
+        raise AntiphonError(f"--timeout is {timeout:g}", hint="write seconds, more than 0")
     if answer is None and max_tokens is not None:
         raise AntiphonError("--max-tokens belongs to --answer", hint="name the file of the answer")
     if answer is not None:

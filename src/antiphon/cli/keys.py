@@ -130,8 +130,8 @@ def _budget(usd: float | None, period: BudgetPeriod | None) -> Budget | None:
 
 
 def _named(name: str) -> str:
-    if not name.strip() or len(name) > 200:  # noqa: PLR2004 - the column's width
-        raise bad_option("name", name, "1 to 200 characters")
+    if not name.strip() or not name.isprintable() or len(name) > 200:  # noqa: PLR2004 - the column's width
+        raise bad_option("name", name, "1 to 200 characters in one line")
     return name
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from antiphon.cli.progress import download_progress
 from antiphon.cli.tables import print_table
+from antiphon.errors import AntiphonError
 from antiphon.models import (
     Catalogue,
     CorruptModel,
@@ -59,6 +60,8 @@ def pull(
                 console.print(f"{error.message} It is fetched anew.")
                 store.remove(entry.id)
         path = store.ensure(entry, progress)
+    if name is not None and store.find(entry.id) is None:
+        raise AntiphonError(f"{path} is used where it lies and is given no name", hint=f"antiphon serve --model {path}")
     if as_json:
         print(json.dumps({"id": entry.id, "path": str(path)}))
     else:
