@@ -1,5 +1,7 @@
 """What a request costs, and when nobody knows."""
 
+import math
+
 import pytest
 
 from antiphon.accounts import ModelPrice, Outcome
@@ -95,10 +97,11 @@ def test_an_answer_out_of_the_cache_saves_what_it_would_have_cost() -> None:
     assert book.saved_usd(outcome(None, Usage(), spared=Spared(tokens)), "mine") is None
 
 
-def test_a_negative_price_is_refused() -> None:
-    """A price below zero is a mistake."""
-    with pytest.raises(ValueError, match="must not be negative"):
-        ModelPrice(input=-1)
+@pytest.mark.parametrize("price", [-1, math.nan, math.inf])
+def test_a_price_that_is_no_amount_is_refused(price: float) -> None:
+    """TOML can write nan and inf, and no sum would survive them."""
+    with pytest.raises(ValueError, match="must be a number that is not negative"):
+        ModelPrice(input=price)
 
 
 def test_a_local_model_can_cost_what_it_stands_for() -> None:

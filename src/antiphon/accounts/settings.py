@@ -1,5 +1,6 @@
 """What an operator can set about keys, limits, prices and the database."""
 
+import math
 from typing import Literal
 
 import msgspec
@@ -45,8 +46,8 @@ class ModelPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value: float | None = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"the price {name} must not be negative, but is {value!r}")
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"the price {name} must be a number that is not negative, but is {value!r}")
 
 
 class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
