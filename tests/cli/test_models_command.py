@@ -92,6 +92,14 @@ def test_nothing_but_the_answer_goes_to_a_pipe(home: Path, tmp_path: Path, capsy
     assert str(tmp_path / "m.gguf") in printed.err
 
 
+def test_a_path_is_said_as_it_is(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are part of it."""
+    (tmp_path / "[b]").mkdir()
+    (tmp_path / "[b]" / "m.gguf").write_bytes(tiny_gguf())
+    assert run("pull", str(tmp_path / "[b]" / "m.gguf")) == 0
+    assert "[b]/m.gguf" in capsys.readouterr().err
+
+
 def test_a_file_that_is_used_where_it_lies_gets_no_name(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

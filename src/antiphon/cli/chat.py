@@ -7,6 +7,7 @@ import openai
 from cyclopts import Parameter
 from openai.types.chat import ChatCompletionMessageParam
 from rich.console import Console
+from rich.markup import escape
 
 from antiphon.cli.connection import Server
 
@@ -24,7 +25,7 @@ def chat(
     console = Console()
     server = server or Server()
     if sys.stdin.isatty():
-        console.print(f"[dim]{model} at {server.base_url}. {HELP}[/dim]")
+        console.print(f"[dim]{escape(f'{model} at {server.base_url}. {HELP}')}[/dim]")
     with server.client() as client:
         conversation = Conversation(server, client, model, system, temperature)
         while (line := _read_line(console)) is not None:

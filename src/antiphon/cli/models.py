@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -57,7 +58,7 @@ def pull(
             try:
                 store.verify(entry.id, progress)
             except CorruptModel as error:
-                console.print(f"{error.message} It is fetched anew.")
+                console.print(f"{escape(error.message)} It is fetched anew.")
                 store.remove(entry.id)
         path = store.ensure(entry, progress)
     if name is not None and store.find(entry.id) is None:
@@ -65,7 +66,7 @@ def pull(
     if as_json:
         print(json.dumps({"id": entry.id, "path": str(path)}))
     else:
-        console.print(f"[green]Ready[/green]: {entry.id} ({path})")
+        console.print(f"[green]Ready[/green]: {escape(f'{entry.id} ({path})')}")
 
 
 @app.command

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 
 from antiphon import __version__
 from antiphon.cli.progress import download_progress
@@ -84,13 +85,13 @@ def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
     layouts = settings.cache_directory if settings is not None and settings.layout == "auto" else None
     if layouts is not None and not layouts.exists():
         text += "; if llama.cpp is slow with their types, it tries others once (half a minute)"
-    return f"[dim]{text}[/dim]"
+    return f"[dim]{escape(text)}[/dim]"
 
 
 def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_open: bool) -> None:
     for engine in engines:
         chosen = ", ".join(f"{key} {value}" for key, value in engine.info.settings.items() if value)
-        console.print(f"[dim]{engine.settings.model_path.stem}: {chosen}[/dim]")
+        console.print(f"[dim]{escape(f'{engine.settings.model_path.stem}: {chosen}')}[/dim]")
     if is_open:
         console.print("[dim]No key exists yet, so any key is accepted; only this machine can connect.[/dim]")
     console.print(f"[bold green]Ready[/bold green] at {url} - a client needs (Ctrl-C ends, process {os.getpid()}):")

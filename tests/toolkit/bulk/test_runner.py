@@ -148,8 +148,9 @@ def test_an_unreadable_line_is_named(tmp_path: Path, line: str, wrong: str) -> N
 def test_an_unreachable_server_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
     """When every request would fail alike, none is written off: the run says so and can be resumed."""
     client = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="x")
-    with pytest.raises(BulkError, match="cannot be reached"):
+    with pytest.raises(BulkError, match="cannot be reached") as caught:
         run(mixed(3), tmp_path / "o.jsonl", client=client, retry=RetryPolicy(attempts=1))
+    assert "antiphon doctor --base-url http://127.0.0.1:9/v1" in caught.value.hint
     assert (tmp_path / "o.jsonl.journal").read_bytes() == b""
 
 

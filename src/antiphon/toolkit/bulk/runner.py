@@ -186,7 +186,7 @@ class _Run:
             except openai.APIError as error:
                 decision = self._retry.decide(error, attempt=attempt, elapsed_s=self._gate.clock.now() - begun)
                 if decision.wait_s is None:
-                    return _failure(request, error)
+                    return _failure(request, error, self._connection.endpoint.base_url)
                 # A 429 holds the whole gate; this request then waits there, in its turn.
                 wait_s = 0.0 if _is_rate_limit(error) else decision.wait_s
             self._counts["retries"] += 1
@@ -234,17 +234,13 @@ def _is_rate_limit(error: openai.APIError) -> bool:
     return isinstance(error, openai.APIStatusError) and error.status_code == _RATE_LIMITED and classify(error)[0]
 
 
-def _failure(request: Request, error: openai.APIError) -> Result:
+def _failure(request: Request, error: openai.APIError, base_url: str) -> Result:
     """Return the line of a request that failed for good. Raises BulkError when every other one would fail too."""
+    hint = f"mend that (antiphon doctor --base-url {base_url}), then give the same command again"
     if isinstance(error, openai.APIConnectionError):
-        raise BulkError(
-            f"The server cannot be reached: {error}",
-            hint="mend that (antiphon doctor), then give the same command again",
-        ) from error
+        raise BulkError(f"The server cannot be reached: {error}", hint=hint) from error
     if isinstance(error, openai.AuthenticationError) or error.code == "insufficient_quota":
-        raise BulkError(
-            f"The server refuses the key: {error}", hint="mend that (antiphon doctor), then give the same command again"
-        ) from error
+        raise BulkError(f"The server refuses the key: {error}", hint=hint) from error
     if isinstance(error, openai.APIStatusError):
         body = {"error": told} if (told := as_object(error.body)) else error.response.text
         return Result(request.custom_id, error.status_code, error.request_id, body)
