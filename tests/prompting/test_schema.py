@@ -141,6 +141,23 @@ def test_a_schema_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [schema_text(dict(seen)), bounded_text(dict(seen))] == texts
 
 
+@pytest.mark.parametrize(
+    ("schema", "within", "beyond"),
+    [
+        ({"exclusiveMinimum": 0, "maximum": 0.5}, "0.01", "0"),
+        ({"exclusiveMaximum": 0, "minimum": -0.5}, "-0.01", "-0"),
+        ({"exclusiveMinimum": 1, "exclusiveMaximum": 1.5}, "1.2", "1"),
+        ({"exclusiveMaximum": -97, "exclusiveMinimum": -97.5}, "-97.2", "-97"),
+        ({"exclusiveMinimum": 0, "maximum": 1e-7}, "0.00000005", "0"),
+    ],
+)
+def test_short_ranges(schema: dict[str, Any], within: str, beyond: str) -> None:
+    """An integer that a range shorter than 1 excludes is excluded, which the compiler by itself overlooks."""
+    form = JsonSchemaFormat("x", {"type": "array", "items": {"type": "number", **schema}})
+    assert accepts(form, f"[{within}]")
+    assert not accepts(form, f"[{beyond}]")
+
+
 def test_invented_keys_are_not_generated() -> None:
     """Where a function leaves open which other keys it takes, none are generated; where it says so, they are."""
     closed = arguments_schema(Tool("f", parameters={"type": "object", "properties": {"a": {"type": "integer"}}}))

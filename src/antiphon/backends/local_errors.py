@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from antiphon.engine import errors
+from antiphon.prompting.lark import in_one_line
 from antiphon.protocol.errors import (
     ApiError,
     completion_too_long,
@@ -50,7 +51,7 @@ def as_api_error(error: errors.EngineError) -> ApiError:
                 503, f"The request did not finish in time. {error.message}", type="server_error", code="timeout"
             )
         case errors.InvalidPrompt() | errors.GrammarRejected():
-            return ApiError(400, error.message)
+            return ApiError(400, in_one_line(error.message))
         case errors.EngineCrashed():
             return ApiError(
                 503,

@@ -6,7 +6,7 @@ of chance and malice: integers at the lower end of 64 bits, and references that 
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from antiphon.prompting.walk import Schema, resolved, schemas_in
 
@@ -28,7 +28,7 @@ def hostile_part(root: Schema) -> str | None:
             if _is_inexact(schema.get(keyword)):
                 return f"'{keyword}' holds a number of too many digits to be enforced, which is not permitted."
         for keyword in ("maximum", "exclusiveMaximum"):
-            if _is_number(schema.get(keyword)) and schema[keyword] < -MOST_INTEGER:
+            if is_number(schema.get(keyword)) and schema[keyword] < -MOST_INTEGER:
                 return f"'{keyword}' is lower than an integer of 64 bits can be, which is not permitted."
     levels = _Levels(root).most()
     if levels > MAX_LEVELS:
@@ -72,10 +72,11 @@ def _is_inexact(value: Any) -> bool:
     if isinstance(value, float) and not value.is_integer():
         digits = Decimal(repr(value)).as_tuple()
         return len(digits.digits) > _EXACT_DIGITS or abs(cast("int", digits.exponent)) > _EXACT_EXPONENT
-    return _is_number(value) and abs(value) > MOST_INTEGER
+    return is_number(value) and abs(value) > MOST_INTEGER
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a number of JSON."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

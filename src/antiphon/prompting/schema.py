@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from antiphon.prompting.bounds import bounded
 from antiphon.prompting.custom_grammar import problem_of_grammar
 from antiphon.prompting.drafts import in_latest_terms
 from antiphon.prompting.endless import has_endless
-from antiphon.prompting.hostile import MOST_INTEGER, hostile_part
+from antiphon.prompting.hostile import MOST_INTEGER, hostile_part, is_number
 from antiphon.prompting.lark import in_one_line
 from antiphon.prompting.one_of import with_exclusive_alternatives
 from antiphon.prompting.walk import DATA, NAMED_SCHEMAS, rewritten, schemas_in
@@ -65,10 +66,10 @@ def _with_layout(schema: Mapping[str, Any]) -> str:
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Say the same in words that llguidance takes."""
-    without = cast(
-        "dict[str, Any]", rewritten(in_latest_terms(dict(schema)), lambda part: _in_64_bits(_without_empty_rules(part)))
+    without = rewritten(
+        in_latest_terms(dict(schema)), lambda part: _with_closed_ends(_in_64_bits(_without_empty_rules(part)))
     )
-    return with_exclusive_alternatives(without)
+    return with_exclusive_alternatives(cast("dict[str, Any]", without))
 
 
 def arguments_schema(tool: Tool) -> dict[str, Any]:
@@ -184,6 +185,26 @@ def _in_64_bits(schema: dict[str, Any]) -> dict[str, Any]:
     least = made.get("minimum")
     if isinstance(least, int | float) and least < -MOST_INTEGER:
         made["minimum"] = -MOST_INTEGER
+    return made
+
+
+def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let a range shorter than 1 begin or end beside an excluded integer, by a step of 12 digits.
+
+    The compiler takes 0 for a number above 0 and below 0.5.
+    """
+    made = dict(schema)
+    for excluded, included, side, others in (
+        ("exclusiveMinimum", "minimum", 1, ("maximum", "exclusiveMaximum")),
+        ("exclusiveMaximum", "maximum", -1, ("minimum", "exclusiveMinimum")),
+    ):
+        end: Any = made.get(excluded)
+        if not is_number(end) or not float(end).is_integer() or included in made:
+            continue
+        lengths = [side * (made[other] - end) for other in others if is_number(made.get(other))]
+        if any(0 < length < 1 for length in lengths):
+            del made[excluded]
+            made[included] = float(int(end) + side * Decimal(1).scaleb(len(str(abs(int(end)))) - 13))
     return made
 
 
