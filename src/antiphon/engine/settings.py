@@ -77,6 +77,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"engine setting {name} must be at least 1, got {value!r}")
+        if self.gpu_layers is not None and self.gpu_layers < 0:
+            raise ConfigError(
+                f"engine setting gpu_layers must be at least 0, got {self.gpu_layers!r}; leave it out for all layers"
+            )
         if self.num_sequences is not None and self.num_sequences > MAX_SEQUENCES:
             raise ConfigError(
                 f"engine setting num_sequences must be at most {MAX_SEQUENCES}, got {self.num_sequences!r}"
