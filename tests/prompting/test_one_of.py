@@ -25,6 +25,7 @@ def closed(*keys: str) -> dict[str, Any]:
         [{"const": 1}, {"enum": [2, 3]}, TEXT],
         [tagged(1), tagged(2), tagged("1")],
         [closed("a", "b"), closed("a", "c")],
+        [tagged(f"tag {number}") for number in range(1000)],
         [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
         [TEXT],
     ],
@@ -46,6 +47,10 @@ def test_exclusive(alternatives: list[Any]) -> None:
         [{"$ref": "#"}, {"$ref": "#"}],
         [{"$ref": "#/nowhere"}, TEXT],
         [True, TEXT],
+        [tagged("a"), tagged("b"), tagged("a")],
+        [tagged(number) for number in range(1000)],
+        [{"type": "object", "required": 5}, {"type": "object", "required": ["a"], "properties": []}],
+        [{"type": 5}, {"type": [[]]}, {"enum": 5}],
     ],
 )
 def test_overlapping(alternatives: list[Any]) -> None:

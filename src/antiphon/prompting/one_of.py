@@ -10,6 +10,8 @@ from typing import Any, cast
 from antiphon.prompting.walk import Schema, resolved, rewritten
 
 _DEPTH = 8
+_MAX_COMPARED = 128
+"""Alternatives that are compared each with each; more of them must be told by a tag."""
 
 
 def with_exclusive_alternatives(root: Schema) -> Schema:
@@ -29,8 +31,11 @@ class _Alternatives:
     def _are_exclusive(self, alternatives: Any) -> bool:
         if not isinstance(alternatives, list):
             return False
-        pairs = itertools.combinations(cast("list[Any]", alternatives), 2)
-        return all(self._exclude(one, other, _DEPTH) for one, other in pairs)
+        known = [self._resolved(alternative) for alternative in cast("list[Any]", alternatives)]
+        if _are_told_by_tag([schema for schema in known if schema is not None]) and None not in known:
+            return True
+        pairs = itertools.combinations(known, 2)
+        return len(known) <= _MAX_COMPARED and all(self._exclude(one, other, _DEPTH) for one, other in pairs)
 
     def _exclude(self, one: Any, other: Any, depth: int) -> bool:
         """Whether no value satisfies both. False where that is not plain to see."""
@@ -48,10 +53,10 @@ class _Alternatives:
         return self._keys_exclude(a, b, depth)
 
     def _keys_exclude(self, a: Schema, b: Schema, depth: int) -> bool:
-        required_a, required_b = (set(cast("list[str]", schema.get("required") or [])) for schema in (a, b))
+        required_a, required_b = (set(_names(schema.get("required"))) for schema in (a, b))
         if any(_forbids(b, key) for key in required_a) or any(_forbids(a, key) for key in required_b):
             return True
-        keys_a, keys_b = (cast("Schema", schema.get("properties") or {}) for schema in (a, b))
+        keys_a, keys_b = (_properties(schema) for schema in (a, b))
         shared = required_a & required_b & set(keys_a) & set(keys_b)
         return any(self._exclude(keys_a[key], keys_b[key], depth - 1) for key in shared)
 
@@ -67,14 +72,32 @@ class _Alternatives:
         return None
 
 
+def _are_told_by_tag(schemas: list[Schema]) -> bool:
+    """Whether all are objects with a required key whose constants differ: the usual form, and told in linear time."""
+    if not schemas or any(schema.get("type") != "object" for schema in schemas):
+        return False
+    shared = set[str].intersection(*(set(_names(schema.get("required"))) for schema in schemas))
+    return any(_differ([_properties(schema).get(key) for schema in schemas]) for key in shared)
+
+
+def _differ(tags: list[Any]) -> bool:
+    """Whether all are different constant texts."""
+    texts = [cast("Schema", tag).get("const") if isinstance(tag, dict) else None for tag in tags]
+    return all(isinstance(text, str) for text in texts) and len(set(texts)) == len(texts)
+
+
+def _names(required: Any) -> list[str]:
+    return [name for name in cast("list[Any]", required) if isinstance(name, str)] if isinstance(required, list) else []
+
+
 def _kinds(schema: Schema) -> set[str] | None:
     """Return the types that values can have, None if any; an integer is a number."""
     values = _values(schema)
     if values is not None:
         return {_kind(value) for value in values}
     kind = schema.get("type")
-    named = [kind] if isinstance(kind, str) else kind
-    return {"number" if name == "integer" else name for name in cast("list[str]", named)} if named else None
+    named = [kind] if isinstance(kind, str) else _names(kind)
+    return {"number" if name == "integer" else name for name in named} or None
 
 
 def _kind(value: Any) -> str:
@@ -92,9 +115,15 @@ def _kind(value: Any) -> str:
 def _values(schema: Schema) -> list[Any] | None:
     if "const" in schema:
         return [schema["const"]]
-    return cast("list[Any] | None", schema.get("enum"))
+    values = schema.get("enum")
+    return cast("list[Any]", values) if isinstance(values, list) else None
 
 
 def _forbids(schema: Schema, key: str) -> bool:
     is_closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
-    return is_closed and key not in cast("Schema", schema.get("properties") or {})
+    return is_closed and key not in _properties(schema)
+
+
+def _properties(schema: Schema) -> Schema:
+    properties = schema.get("properties")
+    return cast("Schema", properties) if isinstance(properties, dict) else {}
