@@ -74,6 +74,13 @@ def test_words(rule: dict[str, Any], most: int | None) -> None:
     assert max_word([{"type": "object"}, {"items": {**TEXT, **rule}}]) == most
 
 
+def test_definitions_that_nobody_uses() -> None:
+    """What the compiler never looks at may be of any form."""
+    schema = {**TEXT, "$defs": {"a": {"type": [{}], "minLength": [], "items": {"format": []}}}}
+    assert bounded(schema)["maxLength"] == MAX_STRING
+    assert max_word([{"$defs": {"a": {"format": []}}}]) == MAX_WORD
+
+
 def test_texts_in_a_form() -> None:
     """Addresses and names are shorter than prose, unless the pattern is too intricate to be combined with a length."""
     for form in ({"format": "email"}, {"pattern": "^a+$"}):

@@ -46,6 +46,7 @@ def accepts(form: JsonSchemaFormat | JsonObjectFormat, text: str) -> bool:
         ({"type": "object", "dependentRequired": {"a": ["b"]}}, "dependentRequired"),
         ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
         ({"type": "string", "format": "shoe-size"}, "format"),
+        ({"type": "string", "format": ["date"]}, "format"),
         ({"type": "string", "pattern": "^(?=a)b"}, "pattern"),
         ({"type": "string", "pattern": "\\bword\\b"}, "pattern"),
         ({"type": "string", "pattern": "^(.{997})*$", "minLength": 99990}, "pattern"),

@@ -65,7 +65,8 @@ def bounded(schema: Any, *, with_patterns: bool = True) -> Any:
 def max_word(schemas: Iterable[Mapping[str, Any]]) -> int | None:
     """Return how long words may be; None where a schema says itself how long a string may be, since it may mean a word."""
     parts = [part for schema in schemas for part in schemas_in(schema)]
-    says_length = any(_LENGTHS & set(part) or part.get("format") in _LONG_FORMATS for part in parts)
+    formats = {part["format"] for part in parts if isinstance(part.get("format"), str)}
+    says_length = bool(formats & _LONG_FORMATS) or any(_LENGTHS & set(part) for part in parts)
     return None if says_length else MAX_WORD
 
 
@@ -240,4 +241,5 @@ def _bound_number(schema: Schema, *, has_fraction: bool) -> None:
 
 def _kinds(schema: Schema) -> list[str]:
     kind = schema.get("type")
-    return cast("list[str]", kind) if isinstance(kind, list) else [kind] if isinstance(kind, str) else []
+    named = cast("list[Any]", kind) if isinstance(kind, list) else [kind]
+    return [name for name in named if isinstance(name, str)]

@@ -225,6 +225,8 @@ def _unenforced(schema: Any) -> str | None:
     for key, value in cast("dict[str, Any]", schema).items():
         if key in _UNENFORCED or (key == "required" and isinstance(value, bool)):
             return key
+        if key == "format" and not isinstance(value, str):
+            return key
         if key in DATA:
             continue
         named = key in NAMED_SCHEMAS and isinstance(value, dict)
