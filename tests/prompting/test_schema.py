@@ -150,6 +150,7 @@ def test_a_schema_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"exclusiveMinimum": 1, "exclusiveMaximum": 1.5}, "1.2", "1"),
         ({"exclusiveMaximum": -97, "exclusiveMinimum": -97.5}, "-97.2", "-97"),
         ({"exclusiveMinimum": 0, "maximum": 1e-7}, "0.00000005", "0"),
+        ({"exclusiveMinimum": True, "minimum": 0, "exclusiveMaximum": False, "maximum": 0.5}, "0.5", "0"),
     ],
 )
 def test_short_ranges(schema: dict[str, Any], within: str, beyond: str) -> None:

@@ -193,7 +193,7 @@ def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
 
     The compiler takes 0 for a number above 0 and below 0.5.
     """
-    made = dict(schema)
+    made = _with_numbers_as_ends(schema)
     for excluded, included, side, others in (
         ("exclusiveMinimum", "minimum", 1, ("maximum", "exclusiveMaximum")),
         ("exclusiveMaximum", "maximum", -1, ("minimum", "exclusiveMinimum")),
@@ -205,6 +205,18 @@ def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
         if any(0 < length < 1 for length in lengths):
             del made[excluded]
             made[included] = float(int(end) + side * Decimal(1).scaleb(len(str(abs(int(end)))) - 13))
+    return made
+
+
+def _with_numbers_as_ends(schema: dict[str, Any]) -> dict[str, Any]:
+    """Write what draft 4 says by ``exclusiveMinimum: true`` beside a ``minimum`` as later drafts do."""
+    made = dict(schema)
+    for excluded, included in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        says = made.get(excluded)
+        if isinstance(says, bool):
+            del made[excluded]
+            if says and included in made:
+                made[excluded] = made.pop(included)
     return made
 
 
