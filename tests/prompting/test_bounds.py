@@ -76,7 +76,10 @@ def test_words(rule: dict[str, Any], most: int | None) -> None:
 
 def test_definitions_that_nobody_uses() -> None:
     """What the compiler never looks at may be of any form."""
-    schema = {**TEXT, "$defs": {"a": {"type": [{}], "minLength": [], "items": {"format": []}}}}
+    schema = {
+        **TEXT,
+        "$defs": {"a": {"type": ["string", "number"], "minLength": [], "maximum": {}, "items": {"format": []}}},
+    }
     assert bounded(schema)["maxLength"] == MAX_STRING
     assert max_word([{"$defs": {"a": {"format": []}}}]) == MAX_WORD
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from antiphon.prompting.walk import Schema, only_in_lists, resolved, schemas_in
+from antiphon.prompting.walk import Schema, referenced, resolved, schemas_in
 
 MAX_STRING = 1000
 MAX_STRING_IN_LIST = 200
@@ -74,7 +74,7 @@ class _Bounds:
     def __init__(self, root: Any, *, with_patterns: bool) -> None:
         self._root = root
         self._are_whole = not _is_composed(root)
-        self._only_in_lists = only_in_lists(root)
+        self._referenced = referenced(root)
         self._as_it_is = _VALUES | {"$ref", "allOf"} | (set[str]() if with_patterns else {"pattern"})
 
     def bound(self, schema: Any, place: _Place) -> Any:
@@ -101,7 +101,7 @@ class _Bounds:
                 made[key] = {name: self.bound(value, inner) for name, value in known[key].items()}
         for key in ("$defs", "definitions"):
             if isinstance(known.get(key), dict):
-                made[key] = {name: self.bound(value, self._of_definition(value)) for name, value in known[key].items()}
+                made[key] = {name: self._definition(value) for name, value in known[key].items()}
         if isinstance(known.get("anyOf"), list):
             made["anyOf"] = [self.bound(value, inner) for value in cast("list[Any]", known["anyOf"])]
         for key in ("items", "additionalProperties"):
@@ -110,8 +110,12 @@ class _Bounds:
                 made[key] = self.bound(value, _Place(is_in_list=True, is_whole=is_whole))
         return made
 
-    def _of_definition(self, definition: Any) -> _Place:
-        return _Place(is_in_list=id(definition) in self._only_in_lists, is_whole=self._are_whole)
+    def _definition(self, definition: Any) -> Any:
+        """Return a definition, bounded if it is used: the compiler has looked at no other, which may be of any form."""
+        is_in_list = self._referenced.get(id(definition))
+        if is_in_list is None:
+            return definition
+        return self.bound(definition, _Place(is_in_list=is_in_list, is_whole=self._are_whole))
 
     def _has_parts(self, schema: Any) -> bool:
         """Whether values are lists or objects, as far as is plain to see."""

@@ -57,8 +57,8 @@ def _step(place: Any, name: str) -> Any:
     return cast("Schema", place).get(name) if isinstance(place, dict) else None
 
 
-def only_in_lists(root: Schema) -> set[int]:
-    """Return the identities of the referenced schemas that describe nothing but parts of lists and maps."""
+def referenced(root: Schema) -> dict[int, bool]:
+    """Return the identities of the schemas that references lead to, each with whether it describes nothing but parts of lists and maps."""
     seen: dict[bool, dict[int, Schema]] = {True: {}, False: {}}
     waiting: list[tuple[Any, bool]] = [(root, False)]
     while waiting:
@@ -70,7 +70,7 @@ def only_in_lists(root: Schema) -> set[int]:
             if known is not part and id(known) not in seen[inner]:
                 seen[inner][id(known)] = known
                 waiting.append((known, inner))
-    return set(seen[True]) - set(seen[False])
+    return {known: known not in seen[False] for known in (*seen[True], *seen[False])}
 
 
 def _places(schema: Any, *, is_in_list: bool) -> Iterator[tuple[Schema, bool]]:
