@@ -150,6 +150,8 @@ def test_a_schema_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"exclusiveMinimum": 1, "exclusiveMaximum": 1.5}, "1.2", "1"),
         ({"exclusiveMaximum": -97, "exclusiveMinimum": -97.5}, "-97.2", "-97"),
         ({"exclusiveMinimum": 0, "maximum": 1e-7}, "0.00000005", "0"),
+        ({"exclusiveMinimum": 0, "allOf": [{"maximum": 0.5}]}, "0.5", "0"),
+        ({"exclusiveMinimum": 10**12, "maximum": 10**12 + 0.5}, "1000000000000.25", "1000000000000"),
         ({"exclusiveMinimum": True, "minimum": 0, "exclusiveMaximum": False, "maximum": 0.5}, "0.5", "0"),
     ],
 )

@@ -28,6 +28,8 @@ _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
 """Keywords of older drafts and of OpenAPI that would restrict output and that llguidance passes over."""
 
+_MOST_WITH_FRACTION = 10**15
+"""Numbers beyond have no thousandths."""
 _TOO_DEEP = "it is nested too deeply."
 _TOKENIZER = LLTokenizer("byte")
 _PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
@@ -189,22 +191,18 @@ def _in_64_bits(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let a range shorter than 1 begin or end beside an excluded integer, by a step of 12 digits.
+    """Let a range begin or end beside an excluded integer, by a step of 12 digits or a thousandth, where fractions are allowed.
 
-    The compiler takes 0 for a number above 0 and below 0.5.
+    The compiler takes 0 for a number above 0 and below 0.5, also where the two are said in different parts of an ``allOf``.
     """
     made = _with_numbers_as_ends(schema)
-    for excluded, included, side, others in (
-        ("exclusiveMinimum", "minimum", 1, ("maximum", "exclusiveMaximum")),
-        ("exclusiveMaximum", "maximum", -1, ("minimum", "exclusiveMinimum")),
-    ):
+    if made.get("type") == "integer":
+        return made
+    for excluded, included, side in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
         end: Any = made.get(excluded)
-        if not is_number(end) or not float(end).is_integer() or included in made:
-            continue
-        lengths = [side * (made[other] - end) for other in others if is_number(made.get(other))]
-        if any(0 < length < 1 for length in lengths):
+        if is_number(end) and float(end).is_integer() and abs(end) < _MOST_WITH_FRACTION and included not in made:
             del made[excluded]
-            made[included] = float(int(end) + side * Decimal(1).scaleb(len(str(abs(int(end)))) - 13))
+            made[included] = float(int(end) + side * Decimal(1).scaleb(min(len(str(abs(int(end)))) - 13, -3)))
     return made
 
 
