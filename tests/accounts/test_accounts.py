@@ -1,5 +1,6 @@
 """The face of accounts: keys, limits, budgets and rows together."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,23 @@ async def test_concurrency_is_freed_by_settling(tmp_path: Path) -> None:
     await second.settle(outcome())
     assert accounts.statistics().limiter.in_flight == 0
     await accounts.aclose()
+
+
+async def test_a_client_that_leaves_while_it_is_admitted_has_its_row(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits and budgets may have to be asked elsewhere; who leaves meanwhile is in the ledger."""
+    asked = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(accounts._limiter, "reserve", never)
+    admitting = asyncio.ensure_future(admit(accounts, await accounts.authenticate(None)))
+    await asked.wait()
+    admitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await admitting
+    (row,) = await rows(accounts)
+    assert (row["status"], row["error_code"]) == (499, "client_closed")

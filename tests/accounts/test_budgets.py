@@ -102,3 +102,14 @@ async def test_rows_that_wait_are_counted_once(accounts: Accounts) -> None:
     await accounts.flush()
     fresh = Budgets(accounts.engine, accounts._ledger, lambda: NOON)
     assert await fresh._current("key_1", Budget(usd=1.0)) == pytest.approx(0.4)
+
+
+async def test_a_clock_that_went_back_does_not_hide_what_others_spend(accounts: Accounts) -> None:
+    """What was read an hour in the future is read again."""
+    times = iter([NOON, NOON - 3600])
+    budgets = Budgets(accounts.engine, accounts._ledger, lambda: next(times))
+    principal = Principal(key_id="key_1", name="one", budget=Budget(usd=1.0))
+    await budgets.check(principal)
+    await write_rows(accounts.engine, [row(NOON, 1.0)], is_retry=False)
+    with pytest.raises(ApiError, match="exceeded your current quota"):
+        await budgets.check(principal)

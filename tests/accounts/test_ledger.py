@@ -192,3 +192,40 @@ async def test_rows_that_cannot_be_saved_at_the_end_are_told(tmp_path: Path) -> 
     await request(accounts)
     with pytest.raises(AccountError, match="1 usage rows could not be written"):
         await accounts.aclose()
+
+
+async def test_names_that_no_column_holds_are_cut_and_marked(database_url: str, tmp_path: Path) -> None:
+    """Clients choose the model they ask for and upstreams the code of an error: neither can stop the ledger."""
+    accounts = await Accounts.open(AccountSettings(database_url=database_url), tmp_path)
+    principal = await accounts.authenticate(None)
+    for model in ("m" * 5000, "a\0b", "\ud800"):
+        admission = await accounts.admit(principal, model=model, kind="chat", estimated_tokens=1, request_id="req_1")
+        await admission.settle(
+            Outcome(request_id="req_1", started_at=time.time(), duration_s=0.1, model=model, error_code="c" * 2000)
+        )
+    await accounts.flush()
+    async with accounts.engine.connect() as connection:
+        columns = select(usage.c.model_asked, usage.c.model_answered, usage.c.error_code).order_by(usage.c.model_asked)
+        found = [tuple(row) for row in await connection.execute(columns)]
+    await accounts.aclose()
+    code = "c" * 63 + "\u2026"
+    assert sorted(found) == sorted((name, name, code) for name in ("?", "a\ufffdb", "m" * 255 + "\u2026"))
+
+
+async def test_the_ledger_outlives_an_error_that_nobody_foresaw(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a commit raises, the rows wait and are tried again."""
+    monkeypatch.setattr("antiphon.accounts.ledger.FLUSH_EVERY_S", 0.0)
+    calls: list[int] = []
+
+    async def refuse_once(*arguments: object, **options: bool) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OverflowError("too large")
+        await write_rows(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("antiphon.accounts.ledger.write_rows", refuse_once)
+    await request(accounts)
+    await until(lambda: accounts.statistics().ledger.written_total == 1)
+    assert await count(accounts) == 1

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from tests.waiting import until
 
 from antiphon.accounts.limiter import MemoryLimiter
 from antiphon.accounts.limiter.redis import LEASE_S, RedisLimiter
@@ -140,3 +141,29 @@ async def test_redis_away_admits_when_told_to(tmp_path: Path) -> None:
         decision.reservation.settle(1)
     assert limiter.statistics().uncounted_total == 3
     await limiter.aclose()
+
+
+async def test_what_nobody_waits_for_any_more_is_given_back(redis_url: str) -> None:
+    """A client that leaves while Redis counts its request holds neither its slot nor its tokens."""
+    server = RedisLimiter(redis_url, "refuse", prefix=f"servers{next(_prefixes)}")
+    limits = Limits(concurrency=1, tpm=100)
+    ask, counted = server._ask, asyncio.Event()
+
+    async def slowly(*arguments: Any) -> Any:
+        decision = await ask(*arguments)
+        counted.set()
+        await asyncio.sleep(0)
+        return decision
+
+    server._ask = slowly  # type: ignore[method-assign]
+    reserving = asyncio.ensure_future(server.reserve("key_1", "m", limits, 100))
+    await counted.wait()
+    reserving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reserving
+    await until(lambda: server.statistics().in_flight == 0)
+    await server._settlements.join()
+    decision = await server.reserve("key_1", "m", limits, 100)
+    assert decision.reservation is not None
+    decision.reservation.settle(0)
+    await server.aclose()

@@ -111,3 +111,10 @@ def test_a_local_model_can_cost_what_it_stands_for() -> None:
     assert book.usd(local, "gpt-4o") == 2.5
     assert book.usd(local, "gpt-4o-mini") is None
     assert book.usd(outcome("special", Usage(MILLION, 0)), "gpt-4o") == 9
+
+
+@pytest.mark.parametrize("own", [{}, {"gpt-4o": ModelPrice(input=2.5, cached_input=1.25, output=10)}])
+def test_more_cached_tokens_than_the_prompt_has_earn_nothing(own: dict[str, ModelPrice]) -> None:
+    """An upstream that counts cached tokens beside the prompt's gives no money back, and its answer has a price."""
+    book = PriceBook(own, "openai")
+    assert cost(book, outcome("gpt-4o", Usage(MILLION, 0, cached_tokens=3 * MILLION))) == pytest.approx(1.25)

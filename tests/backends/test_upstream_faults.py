@@ -272,3 +272,14 @@ async def test_the_first_event_of_a_stream_has_the_time_of_the_first_byte() -> N
         await read(await backend.relay(request(stream=True)), pieces)
         await backend.aclose()
     assert b'"a"' in b"".join(pieces)
+
+
+@pytest.mark.parametrize("told", [-5, 2**70, -1.5])
+async def test_a_count_that_can_be_none_is_not_booked(told: float) -> None:
+    """A negative count would earn a key money, one beyond the database's integers would stop the ledger; others count."""
+    async with faulty_api(answers({**ANSWER, "usage": {"prompt_tokens": told, "completion_tokens": 7.0}})) as api:
+        backend = before(api)
+        answer = await backend.relay(request())
+        await read(answer, [])
+        await backend.aclose()
+    assert answer.outcome.usage == Usage(0, 7)

@@ -6,7 +6,7 @@ The server needs ``Accounts`` alone; the other names are what goes into it and c
 from antiphon.accounts.accounts import Accounts, AccountStatistics
 from antiphon.accounts.admission import Admission
 from antiphon.accounts.errors import AccountError
-from antiphon.accounts.outcome import CLIENT_CLOSED_REQUEST, Kind, Outcome
+from antiphon.accounts.outcome import CLIENT_CLOSED_REQUEST, Kind, Outcome, how_it_failed
 from antiphon.accounts.principal import Budget, Principal
 from antiphon.accounts.settings import AccountSettings, Limits, ModelPrice, Tier
 
@@ -24,4 +24,5 @@ __all__ = [
     "Outcome",
     "Principal",
     "Tier",
+    "how_it_failed",
 ]

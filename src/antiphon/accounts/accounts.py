@@ -16,7 +16,7 @@ from antiphon.accounts.keyring import Keyring
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.ledger import Ledger, LedgerStatistics
 from antiphon.accounts.limiter import Decision, Limiter, LimiterStatistics, make_limiter
-from antiphon.accounts.outcome import Kind, Outcome
+from antiphon.accounts.outcome import Kind, Outcome, how_it_failed
 from antiphon.accounts.prices import PriceBook
 from antiphon.accounts.principal import Principal
 from antiphon.accounts.reading import Reading
@@ -25,7 +25,7 @@ from antiphon.accounts.settings import AccountSettings, Limits
 from antiphon.accounts.tiers import tier_limits
 from antiphon.accounts.usage import usage_row
 from antiphon.accounts.watch import KeyWatch, open_watch
-from antiphon.protocol.errors import ApiError, model_not_found
+from antiphon.protocol.errors import model_not_found
 
 _MAX_REMEMBERED = 10_000
 """Combinations of key limits and model whose limits are kept worked out; a wildcard route can have any number of names."""
@@ -92,23 +92,20 @@ class Accounts:
 
         ``model`` is the name asked for: limits are counted per key and that name, as OpenAI does. Raises ``ApiError``: 404 for
         a model that the key may not use, 429 ``insufficient_quota`` for a spent budget, 429 ``rate_limit_exceeded``, 503 when
-        the limits' store is away. A refused request leaves its usage row, too.
+        the limits' store is away. A request that is refused, or that leaves meanwhile, has its usage row, too.
         """
         started_at, started = time.time(), time.perf_counter()
         request = Request(principal=principal, model=model, kind=kind)
         try:
-            if principal.models is not None and not principal.may_use(model):
-                raise model_not_found(model)
-            if principal.budget is not None:
-                await self._budgets.check(principal)
-            decision = await self._reserve(request, estimated_tokens)
-        except ApiError as error:
+            decision = await self._let_in(request, estimated_tokens)
+        except BaseException as error:
+            status, error_code = how_it_failed(error)
             outcome = Outcome(
                 request_id=request_id,
                 started_at=started_at,
                 duration_s=time.perf_counter() - started,
-                status=error.status,
-                error_code=error.code or error.type,
+                status=status,
+                error_code=error_code,
             )
             self.record(request, outcome)
             raise
@@ -120,6 +117,14 @@ class Accounts:
         ``model`` is what was asked for, as far as it could be read.
         """
         self.record(Request(principal=principal, model=model, kind=kind), outcome)
+
+    async def _let_in(self, request: Request, n_tokens: int) -> Decision:
+        principal = request.principal
+        if principal.models is not None and not principal.may_use(request.model):
+            raise model_not_found(request.model)
+        if principal.budget is not None:
+            await self._budgets.check(principal)
+        return await self._reserve(request, n_tokens)
 
     async def _reserve(self, request: Request, n_tokens: int) -> Decision:
         limits = self.limits_of(request.principal, request.model, request.kind)

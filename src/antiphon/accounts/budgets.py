@@ -58,7 +58,7 @@ class Budgets:
         now = self._clock()
         since_ms = period_start_ms(budget.period, now)
         spent = self._spent.get(key_id)
-        if spent is None or spent.since_ms != since_ms or now - spent.read_at >= _READ_EVERY_S:
+        if spent is None or spent.since_ms != since_ms or not 0 <= now - spent.read_at < _READ_EVERY_S:
             try:
                 usd = await self._read(key_id, since_ms)
             except (SQLAlchemyError, OSError) as error:

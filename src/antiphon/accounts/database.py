@@ -87,7 +87,7 @@ async def open_database(database_url: str | None, home: Path) -> AsyncEngine:
     except (SQLAlchemyError, OSError) as error:
         await engine.dispose()
         raise AccountError(
-            f"The database {engine.url.render_as_string(hide_password=True)} cannot be opened: {_cause(error)}",
+            f"The database {engine.url.render_as_string(hide_password=True)} cannot be opened: {cause(error)}",
             hint="Check database_url, and that its folder can be written."
             if is_sqlite(engine.url)
             else "Check database_url, and that the server runs.",
@@ -98,8 +98,8 @@ async def open_database(database_url: str | None, home: Path) -> AsyncEngine:
     return engine
 
 
-def _cause(error: Exception) -> BaseException | None:
-    # SQLAlchemy's own text adds the statement and a link.
+def cause(error: Exception) -> BaseException | None:
+    """Return what the database said: SQLAlchemy's own text adds the statement, its values and a link."""
     return error.orig if isinstance(error, DBAPIError) else error
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from antiphon.accounts.database import is_sqlite
+from antiphon.accounts.database import cause, is_sqlite
 from antiphon.accounts.errors import AccountError
 from antiphon.accounts.schema import spend, usage
 from antiphon.accounts.usage import UsageRow
@@ -85,10 +85,10 @@ class Ledger:
     async def _try_flush(self) -> None:
         try:
             await self.flush()
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the rows wait; without this task none would ever be written
             pause_s = _RETRY_AFTER_S[min(self._num_failures, len(_RETRY_AFTER_S) - 1)]
             self._num_failures += 1
-            _log.warning("ledger_cannot_write", error=str(error), waiting=len(self._waiting), retry_in_s=pause_s)
+            _log.warning("ledger_cannot_write", error=str(cause(error)), waiting=len(self._waiting), retry_in_s=pause_s)
             self._wake.set()
             await self._pause(pause_s)
 
@@ -107,7 +107,7 @@ class Ledger:
             await self.flush()
         except (SQLAlchemyError, OSError) as error:
             raise AccountError(
-                f"{len(self._waiting)} usage rows could not be written: {error}",
+                f"{len(self._waiting)} usage rows could not be written: {cause(error)}",
                 hint="The database did not answer while the server stopped.",
             ) from error
 

@@ -4,12 +4,23 @@ from typing import Literal
 
 import msgspec
 
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import CacheStatus, Spared, Usage
 
 Kind = Literal["chat", "completion", "embedding"]
 
 CLIENT_CLOSED_REQUEST = 499
 """The status in the ledger of a request whose client left before the end; nobody received it."""
+
+
+def how_it_failed(error: BaseException) -> tuple[int, str]:
+    """Return the status and the error code that a request ended by ``error`` has in the ledger."""
+    if isinstance(error, ApiError):
+        return error.status, error.code or error.type
+    if isinstance(error, Exception):
+        return 500, "server_error"
+    # Cancelled: whoever waited for it is gone.
+    return CLIENT_CLOSED_REQUEST, "client_closed"
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):

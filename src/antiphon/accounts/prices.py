@@ -53,10 +53,16 @@ class PriceBook:
         return public
 
 
+def _cached(usage: Usage) -> int:
+    """Return how much of the prompt has the price of cached tokens: at most all of it, whatever an upstream tells."""
+    return min(usage.cached_tokens, usage.prompt_tokens)
+
+
 def _own_price(price: ModelPrice, usage: Usage) -> float:
     cached_rate = price.input if price.cached_input is None else price.cached_input
-    fresh = usage.prompt_tokens - usage.cached_tokens
-    micro_usd = fresh * price.input + usage.cached_tokens * cached_rate + usage.completion_tokens * price.output
+    cached = _cached(usage)
+    fresh = usage.prompt_tokens - cached
+    micro_usd = fresh * price.input + cached * cached_rate + usage.completion_tokens * price.output
     return micro_usd / 1_000_000
 
 
@@ -66,7 +72,7 @@ def _public_price(model: str, usage: Usage, provider: str) -> float | None:
 
     tokens = genai_prices.Usage(
         input_tokens=usage.prompt_tokens,
-        cache_read_tokens=usage.cached_tokens,
+        cache_read_tokens=_cached(usage),
         output_tokens=usage.completion_tokens,
     )
     try:

@@ -3,9 +3,11 @@
 import random
 
 import msgspec
+from sqlalchemy import String
 
 from antiphon.accounts.admission import Request
 from antiphon.accounts.outcome import Kind, Outcome
+from antiphon.accounts.schema import usage
 from antiphon.protocol.events import CacheStatus
 
 
@@ -38,24 +40,34 @@ def new_row_id(at_ms: int) -> str:
     return f"{at_ms:012x}{random.getrandbits(64):016x}"
 
 
+def _fitting(text: str, name: str) -> str:
+    """Return ``text`` as column ``name`` can hold it: clients and upstreams choose names, and one that does not fit would stop the ledger."""
+    kind = usage.c[name].type
+    assert isinstance(kind, String)
+    assert kind.length is not None
+    # PostgreSQL keeps neither NUL nor half of a surrogate pair.
+    text = text.replace("\0", "\ufffd").encode(errors="replace").decode()
+    return text if len(text) <= kind.length else text[: kind.length - 1] + "\u2026"
+
+
 def usage_row(request: Request, outcome: Outcome, usd: float | None, saved_usd: float | None) -> UsageRow:
     """Return the row of a request that is over."""
     at_ms = int(outcome.started_at * 1000)
-    usage = outcome.usage
+    used = outcome.usage
     return UsageRow(
         id=new_row_id(at_ms),
         at_ms=at_ms,
-        request_id=outcome.request_id,
+        request_id=_fitting(outcome.request_id, "request_id"),
         key_id=request.principal.key_id,
         kind=request.kind,
-        model_asked=request.model,
-        model_answered=outcome.model,
+        model_asked=_fitting(request.model, "model_asked"),
+        model_answered=None if outcome.model is None else _fitting(outcome.model, "model_answered"),
         status=outcome.status,
-        error_code=outcome.error_code,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cached_tokens=usage.cached_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
+        error_code=None if outcome.error_code is None else _fitting(outcome.error_code, "error_code"),
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        cached_tokens=used.cached_tokens,
+        reasoning_tokens=used.reasoning_tokens,
         cache=outcome.cache,
         ttft_s=outcome.first_token_s,
         duration_s=outcome.duration_s,

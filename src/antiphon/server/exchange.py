@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Corout
 from contextlib import aclosing
 from typing import Any, Protocol, Self
 
-from antiphon.accounts import CLIENT_CLOSED_REQUEST, Admission, Kind, Outcome, Principal
+from antiphon.accounts import Admission, Kind, Outcome, Principal, how_it_failed
 from antiphon.backends.base import RelayOutcome, StreamCut
 from antiphon.backends.caching import HEADER
 from antiphon.protocol.errors import ApiError, server_fault
@@ -90,12 +90,9 @@ class Exchange:
 
     def failed(self, error: BaseException) -> None:
         """Note how the request ended, for the ledger."""
-        if isinstance(error, ApiError):
-            self.status, self.error_code = error.status, error.code or error.type
-        elif isinstance(error, (ClientGone, asyncio.CancelledError, GeneratorExit)):
-            self.status, self.error_code = CLIENT_CLOSED_REQUEST, "client_closed"
-        else:
-            self.status, self.error_code = 500, "server_error"
+        # A client that is gone ends a request as a cancellation does.
+        error = asyncio.CancelledError() if isinstance(error, ClientGone) else error
+        self.status, self.error_code = how_it_failed(error)
 
     def tell_cache(self, status: CacheStatus | None) -> None:
         """Note what the response cache did, for the answer's header and the ledger."""

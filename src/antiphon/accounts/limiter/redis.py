@@ -61,6 +61,16 @@ class RedisLimiter:
             return self._admit(Decision((), _RedisReservation(self)))
         if time.monotonic() < self._away_until:
             return self._away()
+        asked = asyncio.ensure_future(self._ask(key, model, limits, n_tokens))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # Redis may have counted it already: the slot and the tokens that nobody waits for any more are given back.
+            asked.add_done_callback(_give_back)
+            raise
+
+    async def _ask(self, key: str, model: str, limits: Limits, n_tokens: int) -> Decision:
+        wanted = charges(limits, n_tokens)
         names = [self._name(key, model, scope) for scope, _, _ in wanted]
         arguments: list[Any] = [len(wanted)]
         for scope, limit, n in wanted:
@@ -157,6 +167,11 @@ class RedisLimiter:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._redis.aclose()
+
+
+def _give_back(asked: "asyncio.Future[Decision]") -> None:
+    if not asked.cancelled() and asked.exception() is None and (reservation := asked.result().reservation) is not None:
+        reservation.settle(0)
 
 
 class _Tokens:

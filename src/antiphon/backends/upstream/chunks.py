@@ -10,28 +10,36 @@ import msgspec
 
 from antiphon.protocol.events import Usage
 
+_MOST_TOKENS = 2**53
+"""More is no count of tokens."""
+
 
 class PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: float | None = None
 
 
 class CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: float | None = None
+
+
+def _count(told: float | None) -> int:
+    """Return a count of tokens; 0 for what was not told, or can be none: it would earn a key money, or not fit into the ledger."""
+    return int(told) if told is not None and 0 <= told <= _MOST_TOKENS else 0
 
 
 class UsageBody(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
 
     def usage(self) -> Usage:
         prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
         return Usage(
-            prompt_tokens=self.prompt_tokens or 0,
-            completion_tokens=self.completion_tokens or 0,
-            cached_tokens=(prompt and prompt.cached_tokens) or 0,
-            reasoning_tokens=(completion and completion.reasoning_tokens) or 0,
+            prompt_tokens=_count(self.prompt_tokens),
+            completion_tokens=_count(self.completion_tokens),
+            cached_tokens=_count(prompt and prompt.cached_tokens),
+            reasoning_tokens=_count(completion and completion.reasoning_tokens),
         )
 
 
