@@ -3,8 +3,9 @@
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import msgspec
 import pytest
-from tests.backends.conformance import BackendConformance
+from tests.backends.conformance import BackendConformance, collect
 
 from antiphon.backends.base import Backend
 from antiphon.backends.local import LocalBackend
@@ -12,6 +13,9 @@ from antiphon.backends.local_chat import LocalChat
 from antiphon.backends.local_embedding import LocalEmbedding
 from antiphon.engine import Engine, EngineSettings
 from antiphon.models import Catalogue, Store
+from antiphon.protocol.chat import Sampling
+from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import TextDelta
 
 CHAT, EMBEDDING = "smollm2-135m-instruct", "all-minilm-l6-v2"
 
@@ -52,3 +56,18 @@ class TestConformance(BackendConformance):
     def running(self, backend: Backend) -> int:
         numbers: Any = backend.statistics()[0].values
         return numbers.running
+
+    async def test_a_temperature_below_every_float32_is_zero(self, backend: Backend) -> None:
+        """The smallest of numbers draws the likeliest token, instead of ending the engine by a division by zero."""
+        coldest = msgspec.structs.replace(self.chat_request(), sampling=Sampling(temperature=5e-324))
+        greedy = msgspec.structs.replace(self.chat_request(), sampling=Sampling(temperature=0.0))
+        told = [
+            [event for event in await collect(backend.chat(request)) if isinstance(event, TextDelta)]
+            for request in (coldest, greedy)
+        ]
+        assert "".join(event.text for event in told[0]) == "".join(event.text for event in told[1])
+
+    async def test_an_embedding_model_completes_nothing(self, backend: Backend) -> None:
+        """The error names the endpoint that was asked."""
+        with pytest.raises(ApiError, match="v1/completions endpoint"):
+            backend.complete(self.completion_request("x", model=EMBEDDING))

@@ -223,6 +223,14 @@ HISTORY = [
         {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f"}}]},
     ),
     _said("messages[0].tool_call_id", "missing_required_parameter", None, {"role": "tool", "content": "1"}),
+    _said(
+        "messages.[1].function_call",
+        None,
+        "Invalid parameter: an assistant message calls in 'tool_calls' or in the older 'function_call', not in both.",
+        USER,
+        {"role": "assistant", "tool_calls": [CALL], "function_call": CALL["function"]},
+        {"role": "tool", "tool_call_id": "c1", "content": "x"},
+    ),
 ]
 
 TOOLS = [
@@ -372,6 +380,8 @@ NUMBERS = [
         "Invalid key in 'logit_bias': a. You should only be submitting non-negative integers.",
         logit_bias={"a": 1},
     ),
+    _chat("logit_bias", None, "Invalid key in 'logit_bias': 07 names a token twice.", logit_bias={"7": 1, "07": -1}),
+    _chat("logit_bias", None, logit_bias={"9" * 5_000: 1}),
 ]
 
 OPTIONS = [

@@ -47,6 +47,8 @@ def test_parts_are_joined() -> None:
     request = chat(messages=[{"role": "user", "content": parts}, refused, USER])
     assert request.messages[0].content == "ab"
     assert (request.messages[1].content, request.messages[1].refusal) == (None, "no")
+    both = chat(messages=[USER, refused | {"refusal": "never"}]).messages[1]
+    assert both.refusal == "nonever"
 
 
 def test_an_answer_can_be_sent_back_as_it_came() -> None:

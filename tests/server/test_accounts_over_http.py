@@ -303,13 +303,38 @@ def test_who_is_no_admin_sees_nothing(used: tuple[Running, str, str]) -> None:
         client.admin.organization.usage.costs(start_time=0)
 
 
+def test_keys_are_listed_with_commas_too(used: tuple[Running, str, str]) -> None:
+    """All lists of a question are read alike: as ``name[]`` more than once, or with commas."""
+    up, _, admin_key = used
+    headers = {"authorization": f"Bearer {admin_key}"}
+    url = f"{up.url}/organization/usage/completions"
+    day = int(time.time()) - 3_600
+    grouped = httpx2.get(url, params={"start_time": day, "group_by": "api_key_id"}, headers=headers).json()
+    (key,) = [result["api_key_id"] for bucket in grouped["data"] for result in bucket["results"]]
+    both = httpx2.get(url, params={"start_time": day, "api_key_ids": f"{key},other"}, headers=headers).json()
+    assert [result["num_model_requests"] for bucket in both["data"] for result in bucket["results"]] == [2]
+
+
+def test_what_has_not_begun_is_empty(used: tuple[Running, str, str]) -> None:
+    """A start in the future has no buckets, and none that ends before it begins."""
+    up, _, admin_key = used
+    url = f"{up.url}/organization/usage/completions?start_time={int(time.time()) + 9_000}"
+    page = httpx2.get(url, headers={"authorization": f"Bearer {admin_key}"}).json()
+    assert (page["data"], page["has_more"], page["next_page"]) == ([], False, None)
+
+
 @pytest.mark.parametrize(
     ("query", "param", "words"),
     [
         ("", "start_time", "Missing required parameter"),
         ("start_time=yesterday", "start_time", "expected an integer"),
         ("start_time=0&bucket_width=2d", "bucket_width", "Supported values are: '1m', '1h', '1d'"),
-        ("start_time=0&limit=32", "limit", "from 1 to 31"),
+        ("start_time=0&start_time=5", "start_time", "more than once"),
+        ("start_time=0&limit=1&limit=2", "limit", "more than once"),
+        ("start_time[]=0", "start_time[]", "Unknown parameter"),
+        ("start_time=5&end_time=5", "end_time", "not after"),
+        ("start_time=0&limit=32", "limit", "integer above maximum value. Expected a value <= 31"),
+        ("start_time=0&limit=0", "limit", "integer below minimum value. Expected a value >= 1"),
         ("start_time=0&group_by[]=project_id", "group_by", "does not support grouping by 'project_id'"),
         ("start_time=0&group_by=colour", "group_by", "Supported values are"),
         ("start_time=0&user_ids[]=u", "user_ids", "does not support 'user_ids'"),

@@ -116,6 +116,9 @@ def test_request_ids_differ(http: httpx.Client) -> None:
         ("POST", "/v1/chat/completions", "{}", 400),
         ("POST", "/v1/chat/completions", '{"model": "none", "messages": [{"role": "user", "content": "x"}]}', 404),
         ("DELETE", "/v1/models/gpt-4o-mini", None, 403),
+        ("DELETE", "/v1/models/none", None, 404),
+        ("GET", "/v1/models/", None, 404),
+        ("POST", "/v1/chat/completions", b"\xef\xbb\xbf{}", 400),
     ],
 )
 def test_every_error_is_in_the_envelope(
@@ -136,10 +139,53 @@ def test_a_wrong_method_says_which_are_right(http: httpx.Client) -> None:
     assert "HINT" in response.json()["error"]["message"]
 
 
+def test_an_address_without_a_model_is_no_model(http: httpx.Client) -> None:
+    """A slash too many is told as such, not as a model without a name."""
+    assert http.get("/v1/models/").json()["error"]["message"] == "Invalid URL (GET /v1/models/)"
+
+
 def test_a_body_without_an_announced_length_is_limited_too(http: httpx.Client) -> None:
     """Chunked bodies are counted as they come."""
     response = http.post("/v1/chat/completions", content=(b" " * 1_000 for _ in range(20)))
     assert response.status_code == 413
+
+
+def test_a_compressed_body_is_refused(http: httpx.Client) -> None:
+    """Whether it is compressed in truth or only says so: a body is read as it stands, or not at all."""
+    for encoding in ("gzip", "br", "deflate, gzip"):
+        headers = {"content-encoding": encoding, "content-type": "application/json"}
+        response = http.post("/v1/chat/completions", content=b"{}", headers=headers)
+        assert response.status_code == 415
+        assert response.json()["error"]["code"] == "unsupported_content_encoding"
+    assert http.post("/v1/embeddings", json={}, headers={"content-encoding": "identity"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/tokenize"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/gpt-4o-mini"),
+        ("DELETE", "/v1/models/gpt-4o-mini"),
+    ],
+)
+def test_a_query_that_nothing_reads_is_refused(http: httpx.Client, method: str, path: str) -> None:
+    """A parameter in the URL would be ignored, so it is named as unknown."""
+    response = http.request(method, path, params={"limit": 1})
+    assert response.status_code == 400
+    assert (response.json()["error"]["param"], response.json()["error"]["code"]) == ("limit", "unknown_parameter")
+
+
+def test_a_request_id_of_the_client_has_a_form(http: httpx.Client) -> None:
+    """``X-Client-Request-Id`` that OpenAI does not allow is a 400; another one changes nothing."""
+    assert http.get("/v1/models", headers={"x-client-request-id": "mine-1"}).status_code == 200
+    for wrong in (b"x" * 513, b"\xe9"):
+        response = http.get("/v1/models", headers=[(b"x-client-request-id", wrong)])
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == "X-Client-Request-Id"
 
 
 def test_pages_of_other_sites_are_refused(http: httpx.Client) -> None:

@@ -57,10 +57,10 @@ class LocalBackend:
         return model in self._names
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
-        return self._chat_model(request.model).chat(request)
+        return self._chat_model(request.model, "chat/completions").chat(request)
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
-        return self._chat_model(request.model).complete(request)
+        return self._chat_model(request.model, "completions").complete(request)
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         model = self._find(request.model)
@@ -75,7 +75,7 @@ class LocalBackend:
     async def count_tokens(self, request: Countable) -> int:
         model = self._find(request.model)
         if isinstance(request, ChatRequest):
-            return await self._chat_model(request.model).count_tokens(request)
+            return await self._chat_model(request.model, "chat/completions").count_tokens(request)
         texts = request.prompts if isinstance(request, CompletionRequest) else request.inputs
         with engine_errors():
             counted = await model.engine.tokenize(tuple(plain_prompt(text) for text in texts))
@@ -113,12 +113,12 @@ class LocalBackend:
             )
         return model
 
-    def _chat_model(self, name: str) -> LocalChat:
+    def _chat_model(self, name: str, endpoint: str) -> LocalChat:
         model = self._find(name)
         if not isinstance(model, LocalChat):
             raise ApiError(
                 404,
-                f"This is not a chat model and thus not supported in the v1/chat/completions endpoint: `{name}` makes embeddings.",
+                f"This is not a chat model and thus not supported in the v1/{endpoint} endpoint: `{name}` makes embeddings.",
                 param="model",
             )
         return model

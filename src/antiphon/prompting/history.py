@@ -57,7 +57,7 @@ def written_turns(messages: Sequence[Message], syntax: ToolSyntax) -> list[Turn]
 
 def plain_turn(message: Message) -> Turn:
     """Return role and text. A participant's name stands before their words, since few templates know names."""
-    text = message.content if message.content is not None else message.refusal or ""
+    text = (message.content or "") + (message.refusal or "")
     if message.name and message.role not in {"tool", "function"}:
         text = f"{message.name}: {text}"
     return {"role": message.role, "content": text}

@@ -1,5 +1,6 @@
 """``POST /v1/chat/completions``: from JSON to a ``ChatRequest``, or to OpenAI's error."""
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from antiphon.protocol import problems
@@ -17,6 +18,7 @@ from antiphon.protocol.decoding import unparsable
 from antiphon.protocol.history import check_contents, check_history, check_mentions_json, texts
 from antiphon.protocol.shapes import Object
 from antiphon.protocol.strict_schema import check_response_schema
+from antiphon.protocol.token_input import MAX_TOKEN_ID
 from antiphon.protocol.tool_request import read_tool_choice, read_tools
 
 Json = dict[str, Any]
@@ -101,12 +103,25 @@ def check_together(request: Json) -> None:
         raise _only_with("top_logprobs", "logprobs")
     if request.get("stream_options") is not None and not request.get("stream"):
         raise _only_with("stream_options", "stream")
-    for key in request.get("logit_bias") or ():
+    _check_biased_tokens(request.get("logit_bias") or ())
+
+
+def _check_biased_tokens(keys: Iterable[str]) -> None:
+    tokens: set[int] = set()
+    for key in keys:
         if not (key.isascii() and key.isdigit()):
             raise problems.bad_request(
                 f"Invalid key in 'logit_bias': {key}. You should only be submitting non-negative integers.",
                 "logit_bias",
             )
+        if len(key) > len(str(MAX_TOKEN_ID)):
+            raise problems.bad_request(
+                f"Invalid key in 'logit_bias': {key[:20]}... has {len(key)} digits. Maximum value is {MAX_TOKEN_ID}.",
+                "logit_bias",
+            )
+        if int(key) in tokens:
+            raise problems.bad_request(f"Invalid key in 'logit_bias': {key} names a token twice.", "logit_bias")
+        tokens.add(int(key))
 
 
 def _only_with(key: str, other: str) -> Exception:
@@ -150,8 +165,9 @@ def _message(message: Json) -> Message:
 def _refusal(message: Json) -> str | None:
     content = message.get("content")
     parts = cast("list[Json]", content) if isinstance(content, list) else []
-    refusals = [part["refusal"] for part in parts if part["type"] == "refusal"]
-    return "".join(refusals) if refusals else message.get("refusal")
+    refusals: list[str | None] = [part["refusal"] for part in parts if part["type"] == "refusal"]
+    said = [text for text in (*refusals, message.get("refusal")) if text is not None]
+    return "".join(said) if said else None
 
 
 def _calls(message: Json) -> tuple[ToolCall, ...]:

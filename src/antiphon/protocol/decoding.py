@@ -52,6 +52,8 @@ def decode_json(body: bytes, content_type: str | None) -> Any:
     _check_content_type(content_type)
     try:
         text = body.decode("utf-8")
+        if text.startswith("\ufeff"):
+            raise _UnparsableError("it begins with a byte order mark")
         value = _decoder.decode(text)
         if "\\u" in text:
             _check_surrogates(value)

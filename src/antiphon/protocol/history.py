@@ -55,6 +55,11 @@ def _call_ids(index: int, message: JsonMessage) -> list[str] | None:
     calls = message.get("tool_calls")
     if not calls:
         return None
+    if message.get("function_call") is not None:
+        raise problems.bad_request(
+            "Invalid parameter: an assistant message calls in 'tool_calls' or in the older 'function_call', not in both.",
+            f"messages.[{index}].function_call",
+        )
     ids: list[str] = []
     for position, call in enumerate(calls):
         if call["id"] in ids:

@@ -6,7 +6,11 @@ from antiphon.server.types import ClientGone, Receive
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the whole body; 413 past ``limit`` bytes, ``ClientGone`` when the client leaves before its end."""
+    """Return the whole body; 413 past ``limit`` bytes, ``ClientGone`` when the client leaves before its end.
+
+    A compressed one is a 415: OpenAI documents no such thing.
+    """
+    _check_encoding(scope)
     announced = header(scope, b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
@@ -27,6 +31,18 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         if size > limit:
             raise _too_large(limit)
     return b"".join(chunks)
+
+
+def _check_encoding(scope: Scope) -> None:
+    encoding = header(scope, b"content-encoding")
+    if encoding is None or encoding.strip().lower() in {"", "identity"}:
+        return
+    raise ApiError(
+        415,
+        f"Unsupported content encoding: {encoding!r}. Please send the body as it is, without 'Content-Encoding'.",
+        code="unsupported_content_encoding",
+        headers={"accept-encoding": "identity"},
+    )
 
 
 def _too_large(limit: int) -> ApiError:

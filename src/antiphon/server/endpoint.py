@@ -8,6 +8,7 @@ from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.server.call import Call
 from antiphon.server.headers import Scope
 from antiphon.server.logs import log
+from antiphon.server.terms import note_client_id
 from antiphon.server.types import ClientGone, Receive, Send
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class Endpoint:
         try:
             self._service.guard.check_host(call.header(b"host"))
             self._service.guard.check_origin(call.header(b"origin"))
-            await self._handler(call)(call)
+            handler = self._handler(call)
+            note_client_id(call)
+            await handler(call)
         except ApiError as error:
             call.note.setdefault("error", error.code or error.type)
             await call.fail(error)

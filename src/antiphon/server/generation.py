@@ -28,6 +28,7 @@ from antiphon.server.call import Call
 from antiphon.server.estimate import estimate_chat, estimate_completion, estimate_embedding, estimate_relay
 from antiphon.server.exchange import Exchange, admitted, answer_stream, answer_whole, until_gone
 from antiphon.server.headers import encoded
+from antiphon.server.terms import refuse_query
 
 Answer = Callable[[Call, Principal, bytes], Coroutine[Any, Any, None]]
 
@@ -56,6 +57,7 @@ async def embeddings(call: Call) -> None:
 
 async def _serve(call: Call, operation: Operation, answer: Answer) -> None:
     principal = await call.service.authenticate(call)
+    refuse_query(call)
     body = await call.body()
     try:
         relayed = call.service.relayed(operation, body)

@@ -6,13 +6,14 @@ not tell apart - projects, users, batches, service tiers - is refused, not ignor
 
 import time
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
 
 from antiphon.accounts import Kind
 from antiphon.accounts.errors import not_an_admin
 from antiphon.accounts.reports import Group, UsageQuery, UsageTotal
+from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
 from antiphon.server.call import Call
+from antiphon.server.terms import query_parameters
 
 
 class _Width(NamedTuple):
@@ -29,6 +30,7 @@ _GROUPS: dict[str, Group] = {"api_key_id": "key", "model": "model"}
 _COST_GROUPS: dict[str, Group] = {"api_key_id": "key", "line_item": "model"}
 _OF_OPENAI_ALONE = {"project_id", "user_id", "batch", "service_tier", "api_source"}
 _COMMON = {"start_time", "end_time", "bucket_width", "limit", "page", "group_by", "api_key_ids"}
+_LISTS = {"group_by", "api_key_ids", "models", "line_items"}
 
 
 class _Question(NamedTuple):
@@ -87,10 +89,20 @@ def _parse(
     width = widths[width_name]
     limit = _integer(given, "limit", width.default_limit)
     if not 1 <= limit <= width.max_limit:
-        raise ApiError(400, f"Invalid 'limit': must be from 1 to {width.max_limit}, but got {limit}.", param="limit")
+        is_above = limit > width.max_limit
+        bound = width.max_limit if is_above else 1
+        raise problems.out_of_range("limit", "integer", bound, limit, above=is_above)
     start = _integer(given, "start_time", None)
-    end = _integer(given, "end_time", int(time.time()) + 1)
-    first = start - start % width.seconds
+    # Until now; of a time that has not begun there is nothing to show.
+    end = _integer(given, "end_time", max(int(time.time()) + 1, start))
+    if "end_time" in given and end <= start:
+        raise ApiError(
+            400,
+            f"Invalid 'end_time': {end} is not after 'start_time' {start}.",
+            param="end_time",
+            code="invalid_value",
+        )
+    first = min(start - start % width.seconds, end) if start < end else end
     if "page" in given:
         first = _page(given["page"][0], first, width.seconds)
     last = min(end, first + limit * width.seconds)
@@ -110,14 +122,19 @@ def _parse(
 
 def _parameters(call: Call, known: set[str]) -> dict[str, list[str]]:
     given: dict[str, list[str]] = {}
-    for name, value in parse_qsl(call.scope["query_string"].decode("latin-1"), keep_blank_values=True):
+    for name, value in query_parameters(call):
         # The official client writes lists as name[]=a&name[]=b, people also name=a,b.
         plain = name.removesuffix("[]")
-        if plain not in known:
-            unsupported = plain.removesuffix("s") in _OF_OPENAI_ALONE
-            what = f"This server does not support '{plain}'" if unsupported else f"Unknown parameter: '{plain}'"
-            raise ApiError(400, f"{what}.", param=plain, code=None if unsupported else "unknown_parameter")
-        given.setdefault(plain, []).extend(value.split(",") if plain in {"group_by", "models"} else [value])
+        if plain.removesuffix("s") in _OF_OPENAI_ALONE:
+            raise ApiError(400, f"This server does not support '{plain}'.", param=plain, code="unsupported_parameter")
+        if plain in _LISTS & known:
+            given.setdefault(plain, []).extend(value.split(","))
+        elif name not in known:
+            raise problems.unknown(name, ())
+        elif name in given:
+            raise ApiError(400, f"Invalid '{name}': it is given more than once.", param=name, code="invalid_value")
+        else:
+            given[name] = [value]
     return given
 
 
@@ -151,7 +168,12 @@ def _page(cursor: str, first: int, width_s: int) -> int:
 def _grouping(names: list[str], groups: dict[str, Group]) -> list[Group]:
     for name in names:
         if name in _OF_OPENAI_ALONE:
-            raise ApiError(400, f"This server does not support grouping by '{name}'.", param="group_by")
+            raise ApiError(
+                400,
+                f"This server does not support grouping by '{name}'.",
+                param="group_by",
+                code="unsupported_value",
+            )
         if name not in groups:
             raise _invalid_value("group_by", name, groups)
     return [groups[name] for name in dict.fromkeys(names)]

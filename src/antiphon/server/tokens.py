@@ -12,6 +12,7 @@ from antiphon.protocol import parse_chat
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.errors import ApiError
 from antiphon.server.call import Call
+from antiphon.server.terms import refuse_query
 
 _TEXT_KEYS = {"model", "prompt", "content", "add_special_tokens"}
 
@@ -19,6 +20,7 @@ _TEXT_KEYS = {"model", "prompt", "content", "add_special_tokens"}
 async def tokenize(call: Call) -> None:
     """Count a conversation with its template and tools, or a text as it stands."""
     principal = await call.service.authenticate(call)
+    refuse_query(call)
     body = call.decode(await call.body())
     request = _countable(body)
     call.service.require_model(principal, request.model)
