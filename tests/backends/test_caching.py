@@ -152,10 +152,14 @@ async def test_the_computation_outlives_its_first_reader() -> None:
     first, second = (asyncio.ensure_future(collect(backend.chat(ask()))) for _ in range(2))
     await until(lambda: backend.statistics()[0].values.joined_total == 1)  # type: ignore[attr-defined]
     first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
+    await asyncio.sleep(0)
     assert scripted.counts.running == 1
+    # Whoever is charged for it stays until all of it is told.
+    assert not first.done()
     gate.set()
     assert text_of(await second) == "a b c"
+    await asyncio.gather(first, return_exceptions=True)
+    assert first.cancelled()
     gate.clear()
     lonely = asyncio.ensure_future(collect(backend.chat(ask("other"))))
     await until(lambda: scripted.counts.running == 1)

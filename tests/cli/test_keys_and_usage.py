@@ -129,9 +129,11 @@ def test_usage_is_never_cut(factor: int, capsys: pytest.CaptureFixture[str], mon
         num_unpriced=3,
         saved_usd=None,
         mean_ttft_s=0.325,
+        num_estimated=2,
     )
     _print_table([total], ("day",))
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop() == "with estimates for 2 requests whose API did not tell their tokens"
     counts = [f"{n * factor:,}" for n in (345_678, 4_567, 34_567)]
     assert lines[-2].split() == [
         "2023-11-14",

@@ -1,6 +1,7 @@
 """The server as a gateway: faults of an upstream as a client sees them and as the ledger books them, and the response cache."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,9 +13,8 @@ import msgspec
 import openai
 import pytest
 from tests.backends.faulty_api import (
-    Script as ApiScript,
-)
-from tests.backends.faulty_api import (
+    ANSWER,
+    FaultyApi,
     answers,
     chunk,
     fails,
@@ -25,6 +25,9 @@ from tests.backends.faulty_api import (
     sends_then_resets,
     silence,
     streams,
+)
+from tests.backends.faulty_api import (
+    Script as ApiScript,
 )
 from tests.serving import Running, running
 from tests.waiting import PATIENCE_S, until
@@ -37,6 +40,7 @@ from antiphon.backends.routing import BreakerSettings, RetrySettings, Router
 from antiphon.backends.script import Reply, Script
 from antiphon.backends.scripted import ScriptedBackend
 from antiphon.backends.upstream import Timeouts, UpstreamBackend, UpstreamModel, UpstreamSettings
+from antiphon.protocol.events import Usage
 
 pytestmark = pytest.mark.anyio
 
@@ -182,6 +186,68 @@ async def test_a_client_that_leaves_frees_the_upstream(tmp_path: Path) -> None:
                 break
         await until(api.left.is_set)
         await until(lambda: [outcome.status for outcome in outcomes] == [499])
+
+
+async def test_leaving_before_the_usage_is_told_is_not_free(tmp_path: Path) -> None:
+    """What had come of the answer is booked by estimate, costs what that costs, and stays charged to the limit."""
+    script = sends_then_is_silent(head(), chunk("a") + chunk("b") + chunk(None, "stop"))
+    accounts = AccountSettings(tpm=1000, prices={"m": ModelPrice(input=0, output=1_000_000)})
+    body = {**CHAT, "messages": [{"role": "user", "content": "x" * 400}], "stream": True}
+    async with (
+        faulty_api(script) as api,
+        gateway(before(api.url), tmp_path, accounts=accounts) as (server, client, outcomes),
+    ):
+        async with client.stream("POST", "/chat/completions", json=body) as response:
+            async for _ in response.aiter_bytes():
+                break
+        await until(lambda: len(outcomes) == 1)
+        assert (outcomes[0].status, outcomes[0].is_estimate, outcomes[0].usage.completion_tokens) == (499, True, 3)
+        assert 100 <= outcomes[0].usage.prompt_tokens <= 110
+        (total,) = await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(server.service.accounts.report(UsageQuery()), server.loop)
+        )
+        assert (total.usd, total.num_estimated) == (3.0, 1)
+        async with client.stream("POST", "/chat/completions", json=body) as response:
+            assert int(response.headers["x-ratelimit-remaining-tokens"]) < 1000 - 103 - 100 + 10
+
+
+async def test_an_api_that_never_tells_its_usage_is_booked_by_estimate(tmp_path: Path) -> None:
+    """So is its whole answer: its tokens are not 0."""
+    untold = {name: value for name, value in ANSWER.items() if name != "usage"}
+    async with faulty_api(answers(untold)) as api, gateway(before(api.url), tmp_path) as (_, client, outcomes):
+        await client.post("/chat/completions", json=CHAT)
+        await until(lambda: len(outcomes) == 1)
+        assert outcomes[0].is_estimate
+        assert outcomes[0].usage.prompt_tokens > 0
+        assert outcomes[0].usage.completion_tokens == len(json.dumps(untold)) // 4
+
+
+async def test_who_began_an_answer_that_others_read_along_with_pays_for_all_of_it(tmp_path: Path) -> None:
+    """Leaving it to somebody whose answer is shared, and costs nothing, makes it free for nobody."""
+    gate = asyncio.Event()
+
+    async def script(api: FaultyApi, writer: asyncio.StreamWriter) -> None:
+        writer.write(head() + chunk("a"))
+        await gate.wait()
+        usage = {"prompt_tokens": 3, "completion_tokens": 5}
+        writer.write(chunk("b", "stop") + chunk(None, usage=usage) + b"data: [DONE]\n\n")
+        await writer.drain()
+
+    settings = CacheSettings(store="memory")
+    async with faulty_api(script) as api:
+        backend = CachingBackend(before(api.url), MemoryStore(1_000_000, 60))
+        async with gateway(backend, tmp_path, cache=settings) as (_, client, outcomes):
+            body = {**CHAT, "temperature": 0, "stream": True}
+            client.headers["x-antiphon-cache"] = "on"
+            async with client.stream("POST", "/chat/completions", json=body) as first:
+                await anext(first.aiter_bytes())
+                second = asyncio.ensure_future(client.post("/chat/completions", json=body))
+                await until(lambda: backend.statistics()[0].values.joined_total == 1)  # type: ignore[attr-defined]
+            gate.set()
+            assert '"b"' in (await second).text
+            await until(lambda: len(outcomes) == 2)
+    booked = {outcome.cache: (outcome.status, outcome.usage, outcome.is_estimate) for outcome in outcomes}
+    assert booked == {"miss": (499, Usage(3, 5), False), "joined": (200, Usage(3, 5), False)}
 
 
 async def test_requests_that_had_not_begun_survive_the_loss_of_an_upstream(tmp_path: Path) -> None:

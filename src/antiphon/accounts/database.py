@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from antiphon.accounts.errors import AccountError
 from antiphon.errors import ConfigError
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision; a test holds it to the files in ``migrations/versions``."""
 
 _MIGRATION_LOCK = 0x616E7469  # "anti", a PostgreSQL advisory lock

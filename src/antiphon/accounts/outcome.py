@@ -29,7 +29,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``started_at`` is in Unix seconds, ``first_token_s`` and ``duration_s`` count from it. ``status`` is the HTTP status
     that was, or would have been, answered (499: the client left). ``model`` is the one that really answered, None if none
     did. ``usage`` is what was used until then. ``compute_s``: seconds of an engine on this machine, None when there was
-    none or nobody counted. ``spared`` is what the response cache spared, None if nothing or nobody counted. ``error_code`` is the ``code`` of the error, or its ``type``.
+    none or nobody counted. ``is_estimate``: ``usage`` was estimated, because another API's answer ended or broke off before it told it. ``spared`` is what the response cache spared, None if nothing or nobody counted. ``error_code`` is the ``code`` of the error, or its ``type``.
     """
 
     request_id: str
@@ -39,6 +39,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     status: int = 200
     model: str | None = None
     usage: Usage = Usage()
+    is_estimate: bool = False
     cache: CacheStatus | None = None
     compute_s: float | None = None
     spared: Spared | None = None

@@ -37,7 +37,7 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
     """One sum. ``bucket_ms`` is where its bucket of time begins; it, ``key_id`` and ``model`` are None where not asked for.
 
     ``key_id`` is also None for requests without a key. ``usd`` adds up the requests that have a price, None if none has;
-    ``num_unpriced`` used tokens without one. ``saved_usd`` is what the response cache saved, None where that is not known of
+    ``num_unpriced`` used tokens without one. The tokens of ``num_estimated`` are estimates. ``saved_usd`` is what the response cache saved, None where that is not known of
     any. ``mean_ttft_s`` is over the requests that saw a first token.
     """
 
@@ -55,6 +55,7 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
     num_unpriced: int
     saved_usd: float | None
     mean_ttft_s: float | None
+    num_estimated: int
 
 
 async def totals(engine: AsyncEngine, query: UsageQuery) -> list[UsageTotal]:
@@ -106,6 +107,7 @@ def _sums() -> list[ColumnElement[Any]]:
         _integer(unpriced).label("num_unpriced"),
         func.sum(usage.c.saved_usd).label("saved_usd"),
         func.avg(usage.c.ttft_s).label("mean_ttft_s"),
+        _integer(case((usage.c.is_estimate, 1), else_=0)).label("num_estimated"),
     ]
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
 )
 
 metadata = MetaData()
@@ -66,6 +67,7 @@ usage = Table(
     Column("compute_s", Double),
     Column("usd", Double),  # NULL: no price is known, which is not 0
     Column("saved_usd", Double),  # NULL: the response cache spared nothing, or no price is known
+    Column("is_estimate", Boolean, nullable=False, server_default=false()),  # of the tokens: an API did not tell them
     Index("usage_by_time", "at_ms"),
     Index("usage_by_key", "key_id", "at_ms"),
     Index("usage_by_request", "request_id"),

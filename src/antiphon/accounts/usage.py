@@ -33,6 +33,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     compute_s: float | None
     usd: float | None
     saved_usd: float | None
+    is_estimate: bool = False
 
 
 def new_row_id(at_ms: int) -> str:
@@ -74,4 +75,5 @@ def usage_row(request: Request, outcome: Outcome, usd: float | None, saved_usd: 
         compute_s=outcome.compute_s,
         usd=usd,
         saved_usd=saved_usd,
+        is_estimate=outcome.is_estimate,
     )

@@ -120,12 +120,14 @@ class RelayOutcome(msgspec.Struct, frozen=True):
 
     ``usage`` is None where the answer did not say (a stream that was cut or left early), which is not zero.
     ``num_chunks`` counts the chunks of a stream that carried choices: about one per token, and no more than an estimate.
+    ``num_bytes`` is the size of an answer in one piece.
     """
 
     model: str | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
     num_chunks: int = 0
+    num_bytes: int = 0
     cache: CacheStatus | None = None
 
 

@@ -128,6 +128,8 @@ def _print_table(found: list[UsageTotal], by: tuple[By, ...]) -> None:
     print_table(by, list(columns), rows)
     if unpriced := sum(total.num_unpriced for total in found):
         print(f"* without {unpriced:,} requests whose model has no price; [accounts.prices] gives it one")
+    if estimated := sum(total.num_estimated for total in found):
+        print(f"with estimates for {estimated:,} requests whose API did not tell their tokens")
 
 
 def _labels(total: UsageTotal, by: tuple[By, ...]) -> list[str]:

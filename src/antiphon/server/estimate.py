@@ -1,7 +1,10 @@
 """What a request is charged when it is admitted, before its tokens are known: OpenAI's rule.
 
-``max(max_tokens, characters / 4)`` tokens; the reservation is settled on the real usage afterwards.
+``max(max_tokens, characters / 4)`` tokens; the reservation is settled on the real usage afterwards. Where another API never
+tells that, the same rule estimates it.
 """
+
+import msgspec
 
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
@@ -11,7 +14,19 @@ from antiphon.protocol.relay import RelayRequest
 CHARACTERS_PER_TOKEN = 4
 
 
-def estimate_chat(request: ChatRequest) -> int:
+class Estimate(msgspec.Struct, frozen=True):
+    """Tokens of the prompt, by its characters, and of the longest answer that was asked for, 0 if that was left open."""
+
+    prompt: int
+    completion: int
+
+    @property
+    def reserved(self) -> int:
+        """What a request is charged on admission."""
+        return max(1, self.prompt, self.completion)
+
+
+def estimate_chat(request: ChatRequest) -> Estimate:
     """Return the tokens to reserve for a conversation."""
     characters = sum(
         len(message.content or "") + sum(len(call.function.arguments) for call in message.tool_calls)
@@ -20,23 +35,23 @@ def estimate_chat(request: ChatRequest) -> int:
     return _reserve(characters // CHARACTERS_PER_TOKEN, request.max_tokens, request.n)
 
 
-def estimate_completion(request: CompletionRequest) -> int:
+def estimate_completion(request: CompletionRequest) -> Estimate:
     """Return the tokens to reserve for legacy prompts."""
     prompt = sum(len(p) // CHARACTERS_PER_TOKEN if isinstance(p, str) else len(p) for p in request.prompts)
     return _reserve(prompt, request.max_tokens, max(request.n, request.best_of) * len(request.prompts))
 
 
-def estimate_embedding(request: EmbeddingRequest) -> int:
+def estimate_embedding(request: EmbeddingRequest) -> Estimate:
     """Return the tokens to reserve for texts to embed."""
     return _reserve(
         sum(len(i) // CHARACTERS_PER_TOKEN if isinstance(i, str) else len(i) for i in request.inputs), None, 1
     )
 
 
-def estimate_relay(request: RelayRequest) -> int:
+def estimate_relay(request: RelayRequest) -> Estimate:
     """Return the tokens to reserve for a request whose text is not looked into."""
     return _reserve(request.input_bytes // CHARACTERS_PER_TOKEN, request.max_tokens, request.n)
 
 
-def _reserve(prompt: int, max_tokens: int | None, n: int) -> int:
-    return max(1, prompt, (max_tokens or 0) * n)
+def _reserve(prompt: int, max_tokens: int | None, n: int) -> Estimate:
+    return Estimate(prompt, (max_tokens or 0) * n)

@@ -14,8 +14,10 @@ from antiphon.backends.base import RelayOutcome, StreamCut
 from antiphon.backends.caching import HEADER
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Spared, Started, Usage
+from antiphon.protocol.relay import RelayRequest
 from antiphon.protocol.rendering import error_frame
 from antiphon.server.call import Call
+from antiphon.server.estimate import CHARACTERS_PER_TOKEN, Estimate
 from antiphon.server.faults import HEADER as FAULT
 from antiphon.server.faults import Fault
 from antiphon.server.logs import log
@@ -41,15 +43,18 @@ class BodyRenderer(Protocol):
 class Exchange:
     """One admitted request. Use as an async context manager around the work; leaving it settles."""
 
-    def __init__(self, call: Call, admission: Admission, fault: Fault | None = None) -> None:
+    def __init__(self, call: Call, admission: Admission, estimate: Estimate, fault: Fault | None = None) -> None:
         self._call = call
         self._admission = admission
+        self._estimate = estimate
         self._fault = fault
         self.model: str | None = None
         self.meter = Meter()
         self.cache: CacheStatus | None = None
         self.spared: Spared | None = None
         self._spared_meter: Meter | None = None
+        # What was given of an answer, in tokens by estimate, as long as nobody has told what it took; None: nothing was.
+        self._untold: int | None = None
         self.first_token_s: float | None = None
         self.status = 200
         self.error_code: str | None = None
@@ -67,10 +72,11 @@ class Exchange:
         if error is not None:
             self.failed(error)
         call = self._call
+        usage = self._usage()
         call.note |= {
             "model": self.model,
-            "prompt_tokens": self.meter.prompt_tokens,
-            "completion_tokens": self.meter.completion_tokens,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
         }
         await self._admission.settle(
             Outcome(
@@ -80,7 +86,8 @@ class Exchange:
                 first_token_s=self.first_token_s,
                 status=self.status,
                 model=self.model,
-                usage=self.meter.usage(),
+                usage=usage,
+                is_estimate=self._untold is not None,
                 cache=self.cache,
                 compute_s=self.meter.compute_s,
                 spared=self.spared or self._spared_answer(),
@@ -102,16 +109,23 @@ class Exchange:
 
     def _spared_answer(self) -> Spared | None:
         """Return what a kept answer would have cost: the row's own tokens. A cut relayed one did not tell its tokens."""
-        if self.cache not in {"hit", "joined"}:
+        if self.cache not in {"hit", "joined"} or self._untold is not None:
             return None
         usage, meter = self.meter.usage(), self._spared_meter
         return Spared(usage, is_local=meter is not None and meter.compute_s is not None) if usage.total_tokens else None
 
-    def learn(self, outcome: RelayOutcome) -> None:
-        """Take over what a relayed answer told of itself."""
-        self.model = outcome.model or self.model
-        if outcome.usage is not None:
-            usage = outcome.usage
+    def _usage(self) -> Usage:
+        """Return what was used. Leaving before it is told must not be free, so an answer that had begun has an estimate."""
+        return self.meter.usage() if self._untold is None else Usage(self._estimate.prompt, self._untold)
+
+    def learn(self, outcome: RelayOutcome, request: RelayRequest) -> None:
+        """Take over what the relayed answer told of itself; one that does not name its model has the name that was asked for."""
+        self.model = outcome.model or request.model
+        usage = outcome.usage
+        if usage is None:
+            given = outcome.num_chunks + outcome.num_bytes // CHARACTERS_PER_TOKEN
+            self._untold = 0 if request.operation == "embeddings" else given
+        else:
             self.meter = Meter(
                 usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
             )
@@ -145,6 +159,7 @@ class Exchange:
 
     async def watch(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         """Pass the events on and note model, times and counts. Closing it closes ``events``."""
+        num_given = 0
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Started):
@@ -153,9 +168,12 @@ class Exchange:
                     self._spared_meter = event.spared
                     self.meter = event.meter or Meter(event.prompt_tokens, 0, event.cached_tokens)
                 elif isinstance(event, Completed):
+                    self._untold = None
                     self._charge(event.usage)
                 else:
                     self._mark_first_token()
+                    num_given += 1
+                    self._untold = None if self.meter.usage().total_tokens else num_given
                 yield event
 
 
@@ -227,13 +245,13 @@ class _Departure:
             self._task.cancel()
 
 
-async def admitted(call: Call, principal: Principal, kind: Kind, model: str, estimated_tokens: int) -> Exchange:
+async def admitted(call: Call, principal: Principal, kind: Kind, model: str, estimate: Estimate) -> Exchange:
     """Reserve room in the principal's limits; 429 says why there is none. The limits' headers go on every answer."""
     fault = call.service.faults.draw(call.header(FAULT_HEADER))
     # From here on every end of the request has its row: a refusal by ``admit``, the others by the exchange.
     call.is_recorded = True
     admission = await call.service.accounts.admit(
-        principal, kind=kind, model=model, estimated_tokens=estimated_tokens, request_id=call.request_id
+        principal, kind=kind, model=model, estimated_tokens=estimate.reserved, request_id=call.request_id
     )
     call.extra.update(admission.headers())
-    return Exchange(call, admission, fault)
+    return Exchange(call, admission, estimate, fault)

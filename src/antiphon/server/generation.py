@@ -139,12 +139,13 @@ async def _relay(call: Call, principal: Principal, request: RelayRequest) -> Non
     kind = _KINDS[request.operation]
     async with await admitted(call, principal, kind, request.model, estimate_relay(request)) as exchange:
         answer = await call.service.relay(request)
-        async with aclosing(answer):
-            exchange.tell_cache(answer.outcome.cache)
-            try:
+        try:
+            async with aclosing(answer):
+                exchange.tell_cache(answer.outcome.cache)
                 await _pass_on(call, exchange, request, answer)
-            finally:
-                exchange.learn(answer.outcome)
+        finally:
+            # Once it is closed: an answer that others read along with ends later than its own request would.
+            exchange.learn(answer.outcome, request)
 
 
 async def _pass_on(call: Call, exchange: Exchange, request: RelayRequest, answer: RelayedAnswer) -> None:

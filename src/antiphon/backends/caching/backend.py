@@ -155,7 +155,7 @@ class CachingBackend:
             if flight is None or not flight.is_open or use.refresh:
                 flight, status = self._fly(self._events, key, self._compute_and_store(key, compute())), "miss"
         self._counts[status] += 1
-        async with aclosing(flight.read()) as events:
+        async with aclosing(flight.read(pays=status == "miss")) as events:
             async for event in events:
                 yield _marked(event, status)
 
@@ -180,7 +180,7 @@ class CachingBackend:
 
     async def _follow(self, flight: Flight[Piece], status: CacheStatus) -> RelayedAnswer:
         self._counts[status] += 1
-        pieces = flight.read()
+        pieces = flight.read(pays=status == "miss")
         try:
             answer = await anext(pieces)
         except BaseException:

@@ -30,8 +30,12 @@ class Flight(Generic[T]):
         """Whether another reader may still join."""
         return not self.task.done() and not self.task.cancelling()
 
-    async def read(self) -> AsyncGenerator[T]:
-        """Yield everything from the first item on; raises what the source raised. Joins when the first item is asked for."""
+    async def read(self, *, pays: bool = False) -> AsyncGenerator[T]:
+        """Yield everything from the first item on; raises what the source raised. Joins when the first item is asked for.
+
+        ``pays``: this reader is charged for the work. Leaving early it stays until the work ends if others read along: what
+        they are given for nothing is then on its account, and not on nobody's.
+        """
         self._num_readers += 1
         place = 0
         try:
@@ -48,6 +52,8 @@ class Flight(Generic[T]):
             self._num_readers -= 1
             if self._num_readers == 0 and not self.task.done():
                 self.task.cancel()
+                await asyncio.wait({self.task})
+            elif pays and not self.task.done():
                 await asyncio.wait({self.task})
 
     async def _run(self) -> None:

@@ -114,4 +114,5 @@ def whole_outcome(body: bytes) -> RelayOutcome:
         model=seen.model,
         usage=seen.usage.usage() if seen.usage else None,
         finish_reason=_last_reason(seen.choices or []),
+        num_bytes=len(body),
     )
