@@ -26,6 +26,18 @@ def test_temperature_scales_the_distribution(temperature: float) -> None:
     assert np.abs(frequencies(Sampling(temperature=temperature, seed=1)) - expected).max() < 0.03
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-50, 1e-44, 1e-39, 1e-10])
+@pytest.mark.parametrize("top_p", [1, 0.5])
+def test_a_temperature_next_to_none_is_greedy(temperature: float, top_p: float) -> None:
+    """However small, also where single precision has no number for it: the likeliest token, and each of two that are equal."""
+    logits = np.random.default_rng(0).normal(size=3000).astype(np.float32)
+    sampler = Sampler(Sampling(temperature=temperature, top_p=top_p, seed=1), 0)
+    assert sampler.draw(logits) == logits.argmax()
+    assert {
+        Sampler(Sampling(temperature=temperature, seed=seed), 0).draw(np.ones(2, np.float32)) for seed in range(9)
+    } == {0, 1}
+
+
 def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
     """With top_p 0.8 only the two likeliest are drawn, in their own proportion."""
     drawn = frequencies(Sampling(top_p=0.8, seed=1))

@@ -145,7 +145,7 @@ class PrefixCache:
         For the last tokens of a prompt, that are no whole block: what is borrowed is not cached for others.
         """
         start = sequence.num_computed
-        end = start + _common(sequence.tokens, donor.tokens, start, sequence.num_prompt - LEAST_TAIL)
+        end = start + _common(sequence.tokens, donor.tokens, start, self._last(sequence))
         if end - start < _LEAST_BORROWED:
             return True
         if donor.num_computed < end:
@@ -157,7 +157,7 @@ class PrefixCache:
     def _resume(self, sequence: Sequence, resting: Collection[Sequence]) -> bool:
         """Share what a sequence that rests has beyond the same tokens, generated ones among them, down to the token."""
         start, best, most = sequence.num_computed, None, _LEAST_BORROWED - 1
-        last = min(sequence.num_prompt - LEAST_TAIL, sequence.outputs_from)
+        last = self._last(sequence)
         for donor in resting if sequence.is_fresh else ():
             if donor.tokens[:start] == sequence.tokens[:start]:
                 common = _common(sequence.tokens, donor.tokens, start, min(last, donor.num_computed))
@@ -216,6 +216,10 @@ class PrefixCache:
             if not idle:
                 return
             self._evict_leaf(min(idle, key=lambda slot: self._keepers[slot].last_used))
+
+    def _last(self, sequence: Sequence) -> int:
+        """Return how many first tokens may come from another sequence: those before the first position whose logits are wanted."""
+        return min(sequence.num_prompt - LEAST_TAIL, sequence.outputs_from)
 
     def _readable(self, sequence: Sequence) -> int:
         """Return how many blocks may come from the cache: those before the first position whose logits are wanted."""

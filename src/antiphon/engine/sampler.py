@@ -17,6 +17,8 @@ from antiphon.engine.vocabulary import Vocabulary
 Logits = NDArray[np.float32]
 _FORCED = 100.0
 """OpenAI's logit_bias of 100 means "only this token", and -100 "never"."""
+_LEAST_TEMPERATURE = np.finfo(np.float32).tiny
+"""Below it, as at it, whatever is less likely than the likeliest has no weight; what is still smaller may be 0 in single precision."""
 _CHUNK = 256
 _BOUNDS = (1e-2, 1e-4, 0.0)
 
@@ -28,10 +30,11 @@ class BrokenLogits(ArithmeticError):  # noqa: N818 - named after what happened
 class Sampler:
     """Draws the tokens of one choice. Reproducible: same settings, seed and logits give the same tokens."""
 
-    __slots__ = ("_bias", "_bias_ids", "_counts", "_forced", "_random", "_sampling")
+    __slots__ = ("_bias", "_bias_ids", "_counts", "_forced", "_random", "_sampling", "_temperature")
 
     def __init__(self, sampling: Sampling, choice: int) -> None:
         self._sampling = sampling
+        self._temperature = max(np.float32(sampling.temperature), _LEAST_TEMPERATURE)
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self._random = np.random.Generator(np.random.PCG64((seed + choice) % 2**64))
         ids = list(sampling.logit_bias)
@@ -86,7 +89,8 @@ class Sampler:
         return adjusted
 
     def _draw(self, adjusted: Logits, top: int) -> int:
-        weights = np.exp((adjusted - adjusted[top]) / np.float32(self._sampling.temperature))
+        with np.errstate(over="ignore"):  # a quotient beyond single precision is as unlikely as can be
+            weights = np.exp((adjusted - adjusted[top]) / self._temperature)
         if self._sampling.top_p >= 1:
             return _pick(weights, self._random.random())
         ids, weights = _nucleus(weights, self._sampling.top_p)

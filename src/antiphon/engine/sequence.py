@@ -15,7 +15,7 @@ class Sequence:
 
     The scheduler sets ``slot`` (the sequence id in the KV cache, -1 without one) and ``num_computed``; the task that
     owns the sequence appends to ``tokens`` after each output. Logits are wanted of the last token, and of all prompt
-    tokens from ``outputs_from`` on. ``num_shared`` prompt tokens came from the cache when the sequence first ran.
+    tokens from ``outputs_from`` on, which the task moves on as it gets them: what is preempted does not give them twice. ``num_shared`` prompt tokens came from the cache when the sequence first ran.
     ``leader`` is a sequence with the same prompt whose computation this one waits for. ``draft`` is the task's guess at
     what follows ``tokens``; each token of it is right with probability ``draft_odds`` if those before it are.
     """

@@ -94,7 +94,9 @@ class Choice:
         mask = None if self._constraint is None else self._constraint.mask()
         if mask is not None and self._runaway is not None:
             mask = self._runaway.narrow(mask)
-        for token in self._with_forced(self._sampler.draw(logits, mask)):
+        tokens = self._with_forced(self._sampler.draw(logits, mask))
+        is_complete = self._constraint is not None and self._constraint.is_complete
+        for num_left, token in zip(range(len(tokens) - 1, -1, -1), tokens, strict=True):
             if token in self._ends:
                 yield from self._end("stop")
                 return
@@ -102,33 +104,30 @@ class Choice:
             if self._runaway is not None:
                 self._runaway.accept(token)
             self.sequence.tokens.append(token)
-            yield from self._say(token, logits)
+            yield from self._say(token, logits, is_last=is_complete and not num_left)
             if self._is_finished:
                 return
-        if self._constraint is not None and self._constraint.is_complete:
-            yield from self._end("stop")
 
-    def _with_forced(self, token: int) -> Iterator[int]:
-        """Yield ``token``, and what the grammar then leaves no choice about: it is computed like a prompt.
+    def _with_forced(self, token: int) -> list[int]:
+        """Return ``token``, and what the grammar then leaves no choice about: it is computed like a prompt.
 
         Log-probabilities need each token's own logits, so for them forced tokens are drawn one by one.
         """
-        yield token
-        if self._constraint is not None:
-            self._constraint.accept(token)
-            if self._request.logprobs is None:
-                yield from self._constraint.take_forced()
+        if self._constraint is None or token in self._ends:
+            return [token]
+        self._constraint.accept(token)
+        return [token] if self._request.logprobs is not None else [token, *self._constraint.take_forced()]
 
-    def _say(self, token: int, logits: Logits) -> Iterator[Delta | Finished]:
+    def _say(self, token: int, logits: Logits, *, is_last: bool) -> Iterator[Delta | Finished]:
+        """Send the text of ``token``, with which a grammar is complete if it ``is_last``."""
         self._num_tokens += 1
         if self._request.logprobs is not None:
             self._pending.append(describe(logits, token, self._request.logprobs, self._vocabulary))
         text = self._detokeniser.push(self._data[token])
-        if self._detokeniser.stopped is not None:
+        if self._detokeniser.stopped is not None or is_last:
             yield from self._end("stop", text)
         elif self._num_tokens == self._max_tokens:
-            is_complete = self._constraint is not None and self._constraint.is_complete
-            yield from self._end("stop" if is_complete else "length", text)
+            yield from self._end("length", text)
         elif text:
             yield self._delta(text, () if self._detokeniser.is_holding else self._flush())
 
@@ -188,24 +187,24 @@ class Generation(Task):
     def take(self, piece: Slice, rows: Logits) -> Iterator[Answer]:
         """Collect the prompt's log-probabilities if asked for, then draw from the last rows."""
         sequence, num_drawn = piece.sequence, 1 + len(piece.draft)
-        if not self._is_started:
-            if self._request.echo_logprobs and sequence is self.sequences[0]:
-                self._collect(sequence, piece.end - len(rows) + len(piece.draft), rows)
-            if piece.end < sequence.num_prompt:
-                return
-            self._is_started = True
-            yield Started(self._request.id, sequence.num_prompt, sequence.num_shared, tuple(self._echo))
+        if sequence.outputs_from < sequence.num_prompt:
+            self._collect(sequence, piece.end - len(rows) + len(piece.draft), rows)
+            sequence.outputs_from = min(piece.end, sequence.num_prompt)
         if piece.end < sequence.num_prompt:
             return
+        if not self._is_started:
+            self._is_started = True
+            yield Started(self._request.id, sequence.num_prompt, sequence.num_shared, tuple(self._echo))
         for answer in self._choices[id(sequence)].advance(piece.draft, rows[-num_drawn:]):
             yield answer
             if isinstance(answer, Finished):
                 self.sequences.remove(sequence)
 
     def _collect(self, sequence: Sequence, start: int, rows: Logits) -> None:
+        """Take what no choice has had yet: each may be the first at a position, where choices compute the prompt for themselves."""
         num_top = self._request.logprobs or 0
         for position, row in enumerate(rows, start + 1):
-            if position < sequence.num_prompt:
+            if position == len(self._echo) < sequence.num_prompt:
                 self._echo.append(describe(row, sequence.tokens[position], num_top, self._vocabulary))
 
 
@@ -231,6 +230,7 @@ class Scoring(Task):
         for position, row in enumerate(rows, piece.end - len(rows) + 1):
             if position < len(sequence.tokens):
                 self._sums[index] += float(log_probabilities(row)[sequence.tokens[position]])
+        sequence.outputs_from = piece.end
         if piece.end == len(sequence.tokens):
             self.sequences.remove(sequence)
         if not self.sequences:

@@ -1,0 +1,307 @@
+"""The step loop on a model in a few lines: whatever runs beside it, a text is what it would be alone and without a cache."""
+
+import queue
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.engine.plain_engine import (
+    TEXT,
+    Alternation,
+    Answered,
+    PlainContext,
+    expected,
+    expected_logprobs,
+    vocabulary,
+)
+
+from antiphon.engine.drafter import DraftPool
+from antiphon.engine.loop import CancelTask, Command, StepLoop
+from antiphon.engine.messages import Answer, Delta, Finished, Generate, Sampling, Score, Scored, Started
+from antiphon.engine.scheduler import Scheduler
+from antiphon.engine.shapes import free, plain, tiled
+from antiphon.engine.statistics import MASK_BOUNDS_S, HistogramCollector
+from antiphon.engine.tasks import Generation, Key, Scoring
+
+VOCABULARY = vocabulary()
+GREEDY = Sampling(temperature=0)
+
+
+class _OverError(Exception):
+    """Nothing more happens."""
+
+
+class _Script(queue.SimpleQueue[Command]):
+    """An inbox whose commands come one iteration of the loop after another; those of other threads come on top."""
+
+    def __init__(self, history: Iterator[list[Command]]) -> None:
+        self._history = history
+        self._now: list[Command] | None = None
+        self.late: list[Command] = []
+        self.known: list[Key] = []
+        self.cancelled: set[Key] = set()
+
+    def put(self, item: Command, block: bool = True, timeout: float | None = None) -> None:
+        self.late.append(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Command:
+        if self._now is None:
+            self._now, self.late = [*self.late, *next(self._history, [])], []
+            while block and not self._now:
+                self._now = next(self._history, None)
+                if self._now is None:
+                    raise _OverError
+        if not self._now:
+            self._now = None
+            raise queue.Empty
+        command = self._now.pop(0)
+        if isinstance(command, CancelTask):
+            self.cancelled |= {
+                key for key in self.known if key[0] == command.connection and command.request in {None, key[1]}
+            }
+        else:
+            self.known.append(command.key)
+        return command
+
+
+CONTEXT = 320
+STOPS = ("ab", "a b", "日", "\n\nc", "b!", "c")
+BASES = [[random.Random(base).randrange(2, 10) for _ in range(CONTEXT)] for base in range(2)]
+SHAPES = {"plain": plain(64), "tiled": tiled(128, attention_weight=2.0), "free": free(64)}
+
+
+class _World:
+    """A loop, what was asked of it, and what it answered."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        cells: int = 512,
+        shape: str = "plain",
+        drafts: bool = False,
+        trouble: float = 0,
+        interleaved: int = 64,
+    ) -> None:
+        self._random = random.Random(seed)
+        self._trouble = trouble
+        batch_size = 128 if shape == "tiled" else 64
+        self.context = PlainContext(cells, batch_size, seed)
+        self.context.during = self._during
+        self.scheduler = Scheduler(
+            cells=cells,
+            slots=4 if shape == "free" else 16,
+            num_sequences=4,
+            batch_size=batch_size,
+            interleaved_size=interleaved,
+            share=shape != "free",
+            shapes=SHAPES[shape],
+        )
+        self._pool = DraftPool(5, capacity=200) if drafts else None
+        context: Any = self.context
+        self.loop = StepLoop(context, self.scheduler, self._emit, mask_s=HistogramCollector(MASK_BOUNDS_S))
+        self.script = _Script(self._history())
+        self.loop.inbox = self.script
+        self.asked: dict[Key, tuple[Generate | Score, list[int], Any]] = {}
+        self.answers: dict[Key, list[Answer]] = {}
+
+    def follow(self, *history: list[Command]) -> None:
+        """Run what comes in each iteration of the loop, and check what was answered."""
+        self.script = self.loop.inbox = _Script(iter(history))
+        self.run()
+        self.check()
+
+    def run(self) -> None:
+        with pytest.raises(_OverError):
+            self.loop.run()
+
+    def _history(self) -> Iterator[list[Command]]:
+        for _ in range(self._random.randrange(30)):
+            commands: list[Command] = [self._request() for _ in range(self._random.choice([0, 0, 1, 1, 3]))]
+            if self.asked and self._random.random() < self._trouble:
+                commands.append(self._cancel())
+            yield commands
+            for _ in range(self._random.choice([0, 0, 3, 30])):
+                yield []
+
+    def _request(self) -> Generation | Scoring:
+        key = self._random.randrange(2), len(self.asked)
+        prompt = self._prompt()
+        if self._random.random() < 0.15:
+            continuations = [self._tokens(self._random.choice([1, 5, 70])) for _ in range(self._random.randint(1, 3))]
+            return self.ask(key, Score(key[1], TEXT, ()), prompt, continuations)
+        request = self._generate(key[1], CONTEXT - len(prompt))
+        grammar = Alternation(self._random.choice([1, 6, 40])) if self._random.random() < 0.3 else None
+        return self.ask(key, request, prompt, grammar)
+
+    def ask(self, key: Key, request: Generate | Score, prompt: list[int], extra: Any = None) -> Generation | Scoring:
+        """Return the task of a request; ``extra`` is the grammar of a text, or the continuations to be scored."""
+        self.asked[key] = request, prompt, extra
+        if isinstance(request, Score):
+            return Scoring(key, request, list(prompt), [list(continuation) for continuation in extra])
+        assert request.max_tokens is not None
+        return Generation(
+            key, request, list(prompt), request.max_tokens, VOCABULARY, constraint=extra, drafts=self._pool
+        )
+
+    def _generate(self, number: int, room: int) -> Generate:
+        pick = self._random.choice
+        return Generate(
+            id=number,
+            prompt=TEXT,
+            n=pick([1, 1, 2, 3]),
+            max_tokens=pick([0, 1, 2, 9, room, room]),
+            sampling=Sampling(
+                temperature=pick([0, 0, 0.7, 1.5]),
+                top_p=pick([1, 0.8]),
+                presence_penalty=pick([0, 0, 0.5]),
+                frequency_penalty=pick([0, 0, 0.2]),
+                logit_bias=pick([{}, {}, {0: -100}, {2: 4.0, 5: -1}]),
+                seed=self._random.randrange(3),
+            ),
+            stop=pick([(), (), STOPS[:2], STOPS[2:4], STOPS]),
+            logprobs=pick([None, None, 0, 2]),
+            special=pick([False, True]),
+            echo_logprobs=pick([False, False, False, True]),
+        )
+
+    def _prompt(self) -> list[int]:
+        told = [
+            (prompt, expected(r, prompt, 0, g and g.copy()))
+            for r, prompt, g in self.asked.values()
+            if isinstance(r, Generate)
+        ]
+        if told and self._random.random() < 0.4:
+            prompt, answered = self._random.choice(told)
+            prompt = [*prompt, *(token for token, _ in answered.tokens)]
+        else:
+            prompt = self._random.choice(BASES)[: self._random.choice([1, 2, 3, 63, 64, 66, 100, 130, 200])]
+        return [*prompt[:220], *self._tokens(self._random.choice([0, 1, 2, 20]))]
+
+    def _tokens(self, number: int) -> list[int]:
+        return [self._random.randrange(2, 10) for _ in range(number)]
+
+    def _cancel(self) -> CancelTask:
+        key = self._random.choice(list(self.asked))
+        return CancelTask(key[0], None if self._random.random() < 0.1 else key[1])
+
+    def _during(self) -> None:
+        if self._random.random() < self._trouble / 2:
+            self.loop.cancel(self._cancel())
+        elif self._random.random() < self._trouble / 2:
+            self.context.abort(True)  # a cancellation that came late
+
+    def _emit(self, answers: list[tuple[int, Answer]]) -> None:
+        for connection, answer in answers:
+            key = connection, answer.id
+            assert key not in self.script.cancelled, "nothing more is said to who has left"
+            self.answers.setdefault(key, []).append(answer)
+
+    def check(self) -> None:
+        for key, (request, prompt, extra) in self.asked.items():
+            if key in self.script.cancelled:
+                continue
+            answers = self.answers[key]
+            if isinstance(request, Generate):
+                self._check_texts(request, prompt, extra, answers)
+            else:
+                (scored,) = answers
+                assert isinstance(scored, Scored)
+                sums = [sum(expected_logprobs(prompt + more, len(prompt))) for more in extra]
+                assert scored.logprobs == pytest.approx(sums)
+
+    def _check_texts(
+        self, request: Generate, prompt: list[int], grammar: Alternation | None, answers: list[Answer]
+    ) -> None:
+        started, *answers = answers
+        assert isinstance(started, Started)
+        assert started.prompt_tokens == len(prompt)
+        assert started.cached_tokens <= max(0, len(prompt) - 2)
+        echoed = [token.logprob for token in started.prompt_logprobs]
+        assert echoed == ([None, *map(pytest.approx, expected_logprobs(prompt, 1))] if request.echo_logprobs else [])
+        choices = [Answered() for _ in range(request.n)]
+        for answer in answers:
+            assert isinstance(answer, Delta | Finished)
+            choice = choices[answer.index]
+            assert not choice.reason
+            choice.num_tokens = answer.num_tokens
+            if isinstance(answer, Delta):
+                choice.text += answer.text
+                choice.tokens += [(token.id, token.logprob or 0.0) for token in answer.tokens]
+            else:
+                choice.reason, choice.stop_string = answer.reason, answer.stop_string
+        for index, choice in enumerate(choices):
+            wanted = expected(request, prompt, index, grammar and grammar.copy())
+            wanted.tokens = wanted.tokens if request.logprobs is not None else []
+            assert choice == wanted
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([336, 448, 2048]),
+    st.sampled_from(["plain", "tiled", "free"]),
+    st.booleans(),
+    st.sampled_from([0, 0.1, 0.5]),
+    st.sampled_from([2, 64]),
+)
+def test_a_text_is_what_it_would_be_alone(  # noqa: PLR0917 - drawn by hypothesis
+    seed: int, cells: int, shape: str, drafts: bool, trouble: float, interleaved: int
+) -> None:
+    """Whatever arrives, is cancelled, is guessed and lacks cells: every text, count and log-probability is a plain engine's."""
+    world = _World(
+        seed,
+        cells=cells,
+        shape=shape,
+        drafts=drafts,
+        trouble=trouble,
+        interleaved=64 if shape == "tiled" else interleaved,
+    )
+    world.run()
+    world.check()
+    assert world.scheduler.num_running == world.scheduler.num_waiting == 0
+
+
+def test_what_begins_alike_is_scored_whole() -> None:
+    """Continuations with a common beginning each count the tokens of it, and so do prompts that are echoed together."""
+    world = _World()
+    score = world.ask((0, 0), Score(0, TEXT, ()), [7] * 20, [[5] * 30 + end for end in ([6] * 90, [7], [8])])
+    echo = Generate(id=0, prompt=TEXT, max_tokens=1, sampling=GREEDY, echo_logprobs=True)
+    echoes = [
+        world.ask((0, number), msgspec.structs.replace(echo, id=number), [6] * 40 + [number]) for number in (2, 3)
+    ]
+    world.follow([score, *echoes])
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_what_is_preempted_is_not_counted_twice(scores: bool) -> None:
+    """A prompt that gives up its cells half-way and is computed again has each log-probability once."""
+    world = _World(cells=600, interleaved=2)
+    endless = Generate(id=0, prompt=TEXT, max_tokens=150, sampling=Sampling(logit_bias={0: -100}, seed=1))
+    texts = [world.ask((0, number), msgspec.structs.replace(endless, id=number), [2, number]) for number in (2, 3, 4)]
+    if scores:
+        late = world.ask((0, 9), Score(9, TEXT, ()), [9] * 5, [[8, 7, 6, 5, 4] * 60])
+    else:
+        late = world.ask(
+            (0, 9), Generate(id=9, prompt=TEXT, max_tokens=1, sampling=GREEDY, echo_logprobs=True), [9, 8, 7, 6, 5] * 61
+        )
+    world.follow(list(texts), [], [], [late])
+    assert world.scheduler.num_preempted
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_a_grammar_that_is_complete_ends_a_text_as_a_stop_does(size: int) -> None:
+    """With the last token that max_tokens allows, too; what is cut short says length, though all that was missing was forced."""
+    world = _World()
+    sampling = Sampling(temperature=0, logit_bias={0: -100, 2: 20})
+    tasks = [
+        world.ask(
+            (0, most), Generate(id=most, prompt=TEXT, max_tokens=most, sampling=sampling), [9, 8], Alternation(size)
+        )
+        for most in range(1, 12)
+    ]
+    world.follow(list(tasks))
