@@ -16,6 +16,7 @@ from antiphon.models import Catalogue, Store
 from antiphon.protocol.chat import Sampling
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import TextDelta
+from antiphon.protocol.rendering import CompletionBody
 
 CHAT, EMBEDDING = "smollm2-135m-instruct", "all-minilm-l6-v2"
 
@@ -71,3 +72,15 @@ class TestConformance(BackendConformance):
         """The error names the endpoint that was asked."""
         with pytest.raises(ApiError, match="v1/completions endpoint"):
             backend.complete(self.completion_request("x", model=EMBEDDING))
+
+    async def test_the_beginning_of_a_document_takes_no_place_in_an_echo(self, backend: Backend) -> None:
+        """A token that stands before the text is listed, and every other is found where its offset says."""
+        request = self.completion_request("", echo=True, logprobs=1)
+        body = CompletionBody("x", 0, request)
+        for event in await collect(backend.complete(request)):
+            body.feed(event)
+        choice = body.value()["choices"][0]
+        found = choice["logprobs"]
+        assert (found["tokens"][0], found["text_offset"][0]) == ("<|im_start|>", 0)
+        places = zip(found["tokens"][1:], found["text_offset"][1:], strict=True)
+        assert all(choice["text"][offset:].startswith(token) for token, offset in places)

@@ -520,6 +520,7 @@ COMPLETIONS = [
     _text("best_of", None, best_of=2, stream=True),
     _text("echo", "invalid_type", echo="yes"),
     _text("suffix", "invalid_type", suffix=1),
+    _text("echo", "invalid_parameter_combination", suffix="x", echo=True, logprobs=0),
     _text("stream_options", None, stream_options={}),
 ]
 

@@ -364,3 +364,12 @@ async def test_a_wrong_cache_header_is_refused(caching: Gateway) -> None:
     """A header that cannot be followed is an error of the request."""
     response = await caching.client.post("/chat/completions", json=CHAT, headers={"x-antiphon-cache": "perhaps"})
     assert response.status_code == 400
+
+
+async def test_a_relayed_body_says_that_it_is_json_too(tmp_path: Path) -> None:
+    """What a web page can send without asking is refused, whoever would answer it."""
+    async with faulty_api(answers()) as api, gateway(before(api.url), tmp_path) as (_, client, _):
+        response = await client.post(
+            "/chat/completions", content=msgspec.json.encode(CHAT), headers={"content-type": "text/plain"}
+        )
+    assert (response.status_code, response.json()["error"]["code"]) == (415, "unsupported_content_type")

@@ -6,6 +6,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from antiphon.backends.local_errors import engine_errors
 from antiphon.backends.local_sampling import engine_sampling
 from antiphon.backends.local_tally import Tally
@@ -29,7 +31,7 @@ async def complete(name: str, engine: Engine, request: CompletionRequest) -> Asy
     tally = Tally(len(jobs) * request.best_of)
     started = False
     async with aclosing(_side_by_side(engine, jobs)) as answers:
-        choices = _Choices(request)
+        choices = _Choices(request, jobs)
         async for prompt, answer in answers:
             if isinstance(answer, Started):
                 first = tally.started(name, answer, engine.info)
@@ -103,8 +105,9 @@ class _Candidate:
 class _Choices:
     """Numbers the choices of all prompts, and holds candidates back where only the best are wanted."""
 
-    def __init__(self, request: CompletionRequest) -> None:
+    def __init__(self, request: CompletionRequest, jobs: Sequence[Generate]) -> None:
         self._request = request
+        self._begins = [isinstance(part := job.prompt[0], Text) and part.special for job in jobs]
         self._ranks = request.best_of > request.n
         self._candidates = [[_Candidate() for _ in range(request.best_of)] for _ in request.prompts]
 
@@ -114,6 +117,9 @@ class _Choices:
             return []
         given = self._request.prompts[prompt]
         tokens = token_logprobs(answer.prompt_logprobs, is_prompt=True)
+        if tokens and self._begins[prompt]:
+            # The document's beginning was put before the text: it is listed, and no character of the text is its.
+            tokens = (msgspec.structs.replace(tokens[0], bytes=()), *tokens[1:])
         text = (
             given
             if isinstance(given, str)

@@ -2,8 +2,8 @@
 
 from antiphon.protocol.chat_request import parse_chat
 from antiphon.protocol.completion_request import parse_completion
-from antiphon.protocol.decoding import decode_json
+from antiphon.protocol.decoding import check_content_type, decode_json
 from antiphon.protocol.embedding_request import parse_embedding
 from antiphon.protocol.errors import ApiError
 
-__all__ = ["ApiError", "decode_json", "parse_chat", "parse_completion", "parse_embedding"]
+__all__ = ["ApiError", "check_content_type", "decode_json", "parse_chat", "parse_completion", "parse_embedding"]

@@ -49,7 +49,7 @@ def decode_json(body: bytes, content_type: str | None) -> Any:
     asking first), and 400 for what is no JSON in UTF-8, a repeated key, NaN, a number beyond float64, a lone surrogate,
     or more than ``MAX_DEPTH`` levels.
     """
-    _check_content_type(content_type)
+    check_content_type(content_type)
     try:
         text = body.decode("utf-8")
         if text.startswith("\ufeff"):
@@ -73,7 +73,8 @@ def decode_json(body: bytes, content_type: str | None) -> Any:
     return value
 
 
-def _check_content_type(content_type: str | None) -> None:
+def check_content_type(content_type: str | None) -> None:
+    """Raise ``ApiError`` 415 unless a request says that its body is JSON in UTF-8."""
     kind, _, parameters = (content_type or "").partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     if kind.strip().lower() == "application/json" and charset in {"", "utf-8", "utf8"}:

@@ -12,7 +12,7 @@ import msgspec
 
 from antiphon.accounts import Kind, Outcome, Principal
 from antiphon.backends.base import RelayedAnswer
-from antiphon.protocol import parse_chat, parse_completion, parse_embedding
+from antiphon.protocol import check_content_type, parse_chat, parse_completion, parse_embedding
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Meter
 from antiphon.protocol.relay import Operation, RelayRequest
@@ -61,6 +61,8 @@ async def _serve(call: Call, operation: Operation, answer: Answer) -> None:
     body = await call.body()
     try:
         relayed = call.service.relayed(operation, body)
+        if relayed is not None:
+            check_content_type(call.header(b"content-type"))
         with call.service.in_flight():
             work = answer(call, principal, body) if relayed is None else _relay(call, principal, relayed)
             await until_gone(call, work)
