@@ -100,6 +100,7 @@ async def test_embeds(embedding_model: Path) -> None:
         first, second, third = (np.frombuffer(vector, "<f4") for vector in embedded.vectors)
         assert first @ second > first @ third
         assert np.linalg.norm(first) == pytest.approx(1, abs=1e-5)
+        assert (await engine.embed(())).vectors == ()
         alone = await engine.embed(((Text("deep learning"),),))
         assert np.frombuffer(alone.vectors[0], "<f4") @ second == pytest.approx(1, abs=1e-4)
         with pytest.raises(ContextOverflow):
@@ -133,6 +134,8 @@ async def test_a_short_request_does_not_wait_for_a_long_one(embedding_model: Pat
         {"sampling": Sampling(temperature=float("nan"))},
         {"sampling": Sampling(temperature=-1)},
         {"sampling": Sampling(logit_bias={99999: 1.0})},
+        {"sampling": Sampling(logit_bias={9: float("nan")})},
+        {"sampling": Sampling(presence_penalty=float("inf"))},
     ],
 )
 async def test_refuses_values_that_mean_nothing(engine: Engine, bad: dict[str, Any]) -> None:
@@ -140,6 +143,12 @@ async def test_refuses_values_that_mean_nothing(engine: Engine, bad: dict[str, A
     with pytest.raises(InvalidPrompt):
         await text_of(engine, Generate(id=0, prompt=HELLO, **bad))
     assert engine.state == "ready"
+
+
+async def test_nothing_asked_is_nothing_answered(engine: Engine) -> None:
+    """A score of no continuation has an answer, and leaves an engine that is idle."""
+    assert (await engine.score(HELLO, ())).logprobs == ()
+    assert await text_of(engine, Generate(id=0, prompt=HELLO, max_tokens=3, sampling=GREEDY))
 
 
 async def test_scores_continuations_and_prompts(engine: Engine) -> None:

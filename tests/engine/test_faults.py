@@ -8,16 +8,27 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.processes import is_alive
 from tests.waiting import until
 
 import antiphon
-from antiphon.engine import DeadlineExceeded, Engine, EngineCrashed, EngineOverloaded, EngineSettings, EngineStopped
+from antiphon.engine import (
+    DeadlineExceeded,
+    Engine,
+    EngineCrashed,
+    EngineOverloaded,
+    EngineSettings,
+    EngineStartFailed,
+    EngineStopped,
+)
 from antiphon.engine.messages import Delta, Generate, Prompt, Sampling, Text
+from antiphon.engine.wire import frame, read_frame
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
@@ -115,6 +126,49 @@ async def test_a_process_that_hangs_is_replaced(chat_model: Path) -> None:
         assert engine.pid != first
     finally:
         await engine.aclose()
+
+
+async def test_a_process_that_cannot_be_started_at_once_is_started_later(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has no room for a new process just then, it is tried again."""
+    start, failures = asyncio.create_subprocess_exec, [OSError("no memory"), OSError("no memory")]
+
+    async def seldom(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        if failures:
+            raise failures.pop()
+        return await start(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", seldom)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    await until(lambda: not failures)
+    assert await text_of(engine, SHORT)
+
+
+async def test_a_socket_that_cannot_be_made_fails_the_start(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start ends at once, with the reason, instead of when it has lasted too long."""
+    long = tmp_path / ("d" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(EngineStartFailed, match="too long"):
+        await Engine(EngineSettings(model_path=chat_model, context_size=512)).start()
+
+
+async def test_two_requests_of_one_name_end_their_connection_only(engine: Engine) -> None:
+    """A peer that gives two open requests one id is cut off, and the others go on."""
+    path = engine._path
+    assert path is not None
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(frame(ENDLESS) * 2)
+    while await read_frame(reader) is not None:
+        pass
+    writer.close()
+    await writer.wait_closed()
+    assert await text_of(engine, SHORT)
+    assert engine.statistics().restarts == 0
 
 
 async def test_a_closed_engine_says_so(engine: Engine) -> None:

@@ -142,10 +142,10 @@ class _World:
         """Return the task of a request; ``extra`` is the grammar of a text, or the continuations to be scored."""
         self.asked[key] = request, prompt, extra
         if isinstance(request, Score):
-            return Scoring(key, request, list(prompt), [list(continuation) for continuation in extra])
+            return Scoring(key, request, list(prompt), [list(continuation) for continuation in extra], 0.0)
         assert request.max_tokens is not None
         return Generation(
-            key, request, list(prompt), request.max_tokens, VOCABULARY, constraint=extra, drafts=self._pool
+            key, request, list(prompt), request.max_tokens, VOCABULARY, constraint=extra, drafts=self._pool, arrived=0.0
         )
 
     def _generate(self, number: int, room: int) -> Generate:

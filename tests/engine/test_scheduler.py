@@ -1,167 +1,16 @@
 """The scheduler and the prefix cache, against a naive model of the KV cache."""
 
 import itertools
-import random
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engine.naive_cache import Runner
 
-from antiphon.engine.prefix_cache import BLOCK
+from antiphon.engine.prefix_cache import PrefixCache
 from antiphon.engine.scheduler import Scheduler
-from antiphon.engine.sequence import Copy, Remove, Sequence, Slice, Step
-from antiphon.engine.shapes import Shapes, plain, tiled
-
-NO_TOKEN = -1
-
-
-class NaiveCache:
-    """Cells as llama.cpp keeps them: for each slot, which cell holds which position; and the token in each cell."""
-
-    def __init__(self, cells: int) -> None:
-        self.cells = cells
-        self.slots: dict[int, dict[int, int]] = {}
-        self.tokens: dict[int, int] = {}
-        self.ids = itertools.count()
-
-    @property
-    def used(self) -> int:
-        return len({cell for positions in self.slots.values() for cell in positions.values()})
-
-    def used_after(self, changes: list[Copy | Remove]) -> int:
-        other = NaiveCache(self.cells)
-        other.slots = {slot: dict(positions) for slot, positions in self.slots.items()}
-        other.apply(Step(tuple(changes), ()))
-        return other.used
-
-    def apply(self, step: Step) -> None:
-        for change in step.changes:
-            if isinstance(change, Copy):
-                source = self.slots[change.source]
-                target = self.slots.setdefault(change.target, {})
-                for position in range(change.start, change.end):
-                    assert position not in target
-                    target[position] = source[position]
-            else:
-                self.remove(change)
-        for piece in step.slices:
-            positions = self.slots.setdefault(piece.sequence.slot, {})
-            assert sorted(positions) == list(range(piece.start)), "a slice starts where the slot's cells end"
-            tokens = [*piece.sequence.tokens[: piece.end], *piece.draft, *[NO_TOKEN] * piece.padding]
-            for position in range(piece.start, piece.start + piece.num_rows):
-                positions[position] = next(self.ids)
-                self.tokens[positions[position]] = tokens[position]
-            held = [self.tokens[positions[position]] for position in range(piece.end)]
-            assert held == piece.sequence.tokens[: piece.end], "cells hold the sequence's own tokens"
-        assert self.used <= self.cells
-
-    def remove(self, change: Remove) -> None:
-        positions = self.slots.get(change.slot, {})
-        self.slots[change.slot] = {p: cell for p, cell in positions.items() if p < change.start}
-
-
-class Runner:
-    """A scheduler driven as the step loop drives it, with every invariant checked at every step."""
-
-    def __init__(
-        self,
-        *,
-        cells: int = 512,
-        slots: int = 16,
-        num_sequences: int = 6,
-        batch_size: int = 64,
-        interleaved_size: int = 48,
-        shapes: Shapes | None = None,
-        odds: float = 0.0,
-    ) -> None:
-        self.shapes = plain(batch_size) if shapes is None else shapes
-        self.scheduler = Scheduler(
-            cells=cells,
-            slots=slots,
-            num_sequences=num_sequences,
-            batch_size=batch_size,
-            interleaved_size=interleaved_size,
-            shapes=self.shapes,
-        )
-        self.batch_size = batch_size
-        self.odds = odds
-        self.random = random.Random(7)
-        self.num_accepted = 0
-        self.cache = NaiveCache(cells)
-        self.alive: list[Sequence] = []
-        self.started: list[Sequence] = []
-        self.num_computed: Counter[Sequence] = Counter()
-
-    def add(self, prompt: list[int], num_new: int, *, outputs_from: int | None = None, n: int = 1) -> list[Sequence]:
-        first = Sequence(list(prompt), len(prompt) + num_new, outputs_from)
-        choices = [first, *(Sequence(list(prompt), first.max_length, leader=first) for _ in range(n - 1))]
-        for sequence in choices:
-            self.scheduler.add(sequence)
-            self.alive.append(sequence)
-        return choices
-
-    def cancel(self, sequence: Sequence) -> None:
-        self.alive.remove(sequence)
-        self.scheduler.remove(sequence)
-
-    def step(self) -> Step:
-        step = self.scheduler.plan()
-        assert step.num_tokens <= self.batch_size
-        assert bool(step.slices) == bool(self.alive), "there is always something to compute"
-        self.cache.apply(step)
-        self._check_shape(step)
-        self.scheduler.computed(step)
-        for piece in step.slices:
-            self.num_computed[piece.sequence] += piece.count
-            if piece.sequence not in self.started:
-                self.started.append(piece.sequence)
-            self._extend(piece)
-            right, removal = self.scheduler.settle(piece)
-            self.num_accepted += right
-            if removal is not None:
-                self.cache.remove(removal)
-        assert self.cache.used_after(self.scheduler.cache.changes) <= self.scheduler.cells_used
-        return step
-
-    def _check_shape(self, step: Step) -> None:
-        """A prompt that is computed from a block border on is never in a batch of the other kind."""
-        if self.shapes.tile < BLOCK:
-            return
-        is_wide = step.num_tokens >= self.shapes.tile
-        for piece in step.slices:
-            at_border = piece.start % BLOCK == 0 and piece.start < piece.sequence.num_prompt
-            if is_wide:
-                assert piece.start < piece.sequence.num_prompt, "single tokens are computed in narrow steps"
-            elif at_border and not piece.sequence.is_decoding and piece.count >= self.shapes.least_tiled:
-                assert piece.start % BLOCK, "a prompt's blocks are computed in wide steps"
-            assert not piece.draft or not is_wide
-
-    def _extend(self, piece: Slice) -> None:
-        """Take the text as far as its model says: token ``1000 + position``, and guesses that are right or not by chance."""
-        sequence = piece.sequence
-        for _ in range(1 + len(piece.draft)):
-            at = len(sequence.tokens)
-            if at != piece.end and (at - piece.end > len(piece.draft) or piece.draft[at - piece.end - 1] != 999 + at):
-                break
-            if at < piece.end or piece.end < sequence.num_prompt:
-                break
-            if at == sequence.max_length:
-                self.cancel(sequence)
-                return
-            sequence.tokens.append(1000 + at)
-        at = len(sequence.tokens)
-        sequence.draft = [1000 + at + ahead if self.random.random() < self.odds else -2 for ahead in range(4)]
-        sequence.draft_odds = self.odds
-
-    def run(self) -> int:
-        for count in itertools.count():
-            if not self.alive:
-                return count
-            assert count < 5000, "it never ends"
-            self.step()
-        raise AssertionError
-
+from antiphon.engine.sequence import Copy, Sequence, Step
+from antiphon.engine.shapes import tiled
 
 prompts = st.builds(
     lambda shared, own, tail: [7] * shared + [own] * tail,
@@ -253,6 +102,33 @@ def test_prompts_with_logits_are_computed_whole() -> None:
     runner.run()
     assert echo.num_shared == 0
     assert runner.num_computed[echo] == 104
+
+
+def test_what_was_taken_from_the_cache_and_given_up_again_was_not_shared() -> None:
+    """A sequence that loses its cells before it ran reports only what it takes when it does run."""
+    cache = PrefixCache(4)
+    first, second = Sequence([5] * 70, 71), Sequence([5] * 70, 71)
+    for sequence in (first, second):
+        sequence.slot = cache.take_slot()
+        assert cache.advance(sequence)
+        if sequence is first:
+            sequence.num_computed = 70
+            cache.computed(sequence)
+    assert second.num_shared == 64
+    cache.release(second)
+    cache.release(first)
+    cache.evict(64)
+    second.slot = cache.take_slot()
+    assert cache.advance(second)
+    assert second.num_shared == 0
+
+
+def test_steps_of_one_token() -> None:
+    """With room for a single row every prompt and text is computed all the same."""
+    runner = Runner(batch_size=1, interleaved_size=1)
+    runner.add([5] * 70, 5)
+    runner.add([6] * 3, 5)
+    runner.run()
 
 
 def test_first_come_first_served_among_equals() -> None:

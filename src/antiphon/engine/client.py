@@ -61,13 +61,17 @@ class EngineClient:
         """
         try:
             reader, writer = await asyncio.open_unix_connection(path)
-            body = await read_frame(reader)
-            first = decode_answers(body or b"\x90")
+            try:
+                info = await _greeting(reader)
+            except BaseException:
+                writer.close()
+                raise
         except (OSError, FrameError, msgspec.DecodeError) as error:
             raise EngineStopped(f"no engine answers at {str(path)!r}: {error}") from error
-        if not first or not isinstance(first[0], Ready):
+        if info is None:
+            writer.close()
             raise EngineStopped(f"what listens at {str(path)!r} is no engine")
-        return cls(reader, writer, first[0].info)
+        return cls(reader, writer, info)
 
     @property
     def is_open(self) -> bool:
@@ -122,14 +126,20 @@ class EngineClient:
         answers: asyncio.Queue[Answer | EngineError] = asyncio.Queue()
         self._open[request.id] = answers
         self._writer.write(frame(request))
+        has_last_word = False
         try:
             await self._writer.drain()
             yield answers
+            has_last_word = True
         except ConnectionError as error:
             raise EngineCrashed("the connection to the engine broke", retry_after_s=_RESTART_GUESS_S) from error
+        except EngineError:
+            has_last_word = True
+            raise
         finally:
             # Whoever leaves before the engine said the last word does not want the rest.
-            if self._open.pop(request.id, None) is not None and self._end is None:
+            del self._open[request.id]
+            if not has_last_word and self._end is None:
                 self._writer.write(frame(Cancel(request.id)))
 
     async def _next(self, answers: asyncio.Queue[Answer | EngineError]) -> Answer:
@@ -158,3 +168,10 @@ class EngineClient:
         for answers in self._open.values():
             answers.put_nowait(make_error())
         self._writer.close()
+
+
+async def _greeting(reader: asyncio.StreamReader) -> ModelInfo | None:
+    """Return what an engine says first, None if it is something else."""
+    body = await read_frame(reader)
+    first = [] if body is None else decode_answers(body)
+    return first[0].info if first and isinstance(first[0], Ready) else None

@@ -14,6 +14,7 @@ from antiphon.engine.statistics import EngineStatistics
 from antiphon.engine.supervisor import State, Supervisor
 
 _RESTART_WAIT_S = 30.0
+_TRY_EVERY_S = 0.05
 
 
 class Engine:
@@ -123,6 +124,7 @@ class Engine:
             try:
                 self._client = await EngineClient.connect(self._path)
             except EngineStopped:
-                self._is_ready.clear()
+                # Of a process that ended; or one that is well but could not answer just now, of which nobody will tell again.
+                await asyncio.sleep(_TRY_EVERY_S)
             else:
                 return self._client

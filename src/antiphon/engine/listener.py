@@ -47,8 +47,11 @@ class Service(Protocol[W]):
         """Choices that may run and wait together."""
         ...
 
-    def prepare(self, connection: int, request: Request) -> W | Answer:
-        """Check and tokenise one request, on a thread of its own: what is to run, or the answer."""
+    def prepare(self, connection: int, request: Request, arrived: float) -> W | Answer:
+        """Check and tokenise one request, on a thread of its own: what is to run, or the answer.
+
+        ``arrived`` is when it came, on the monotonic clock.
+        """
         ...
 
     def warm_up(self) -> None:
@@ -135,6 +138,8 @@ class Listener(Generic[W]):
             self._open.pop((connection, request.id), None)
             self._service.cancel(connection, request.id)
             return
+        if (connection, request.id) in self._open:
+            raise FrameError(f"two requests with the id {request.id}")
         num_choices = request.n if isinstance(request, Generate) else 1
         num_open = sum(self._open.values())
         if num_open + num_choices > self._service.max_requests:
@@ -143,14 +148,15 @@ class Listener(Generic[W]):
             self._send([(connection, Failed(request.id, "overloaded", message, retry_after_s=self._interval_s))])
             return
         self._open[connection, request.id] = num_choices
-        task = asyncio.create_task(self._prepare(connection, request))
+        task = asyncio.create_task(self._prepare(connection, request, time.monotonic()))
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)
 
-    async def _prepare(self, connection: int, request: Request) -> None:
+    async def _prepare(self, connection: int, request: Request, arrived: float) -> None:
         prepared: W | Answer
         try:
-            prepared = await self._loop.run_in_executor(self._tokenisers, self._service.prepare, connection, request)
+            prepare = self._service.prepare
+            prepared = await self._loop.run_in_executor(self._tokenisers, prepare, connection, request, arrived)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request must have an answer
             prepared = Failed(request.id, "internal", f"the request could not be prepared: {error!r}")
         if (connection, request.id) not in self._open:

@@ -201,6 +201,8 @@ class PrefixCache:
         leaf = sequence.path[-1] if sequence.path else None
         sequence.path = []
         sequence.num_computed = 0
+        if sequence.is_fresh:
+            sequence.num_shared = 0
         if leaf is None or len(leaf.slots) > 1:
             self._free_slot(slot, leaf)
             return

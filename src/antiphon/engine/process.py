@@ -5,6 +5,7 @@ import importlib.util
 import os
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,8 +44,16 @@ class _Process:
         self._service = ModelService(settings, self._emit)
 
     def run(self) -> None:
-        threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True, name="socket").start()
+        threading.Thread(target=self._serve_or_end, daemon=True, name="socket").start()
         self._service.loop.run()
+
+    def _serve_or_end(self) -> None:
+        """Serve; whatever ends that ends the process, as nobody could reach it any more."""
+        try:
+            asyncio.run(self._serve())
+        finally:
+            traceback.print_exc()
+            os._exit(1)
 
     def _emit(self, answers: list[tuple[int, Answer]]) -> None:
         self._listener.send(answers)

@@ -16,7 +16,20 @@ from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.llama import MAX_SEQUENCE_IDS, Context, LlamaError, Model, has_gpu
 from antiphon.engine.loop import CancelTask, Emit, StepLoop
 from antiphon.engine.machine import free_memory
-from antiphon.engine.messages import Answer, Embed, Failed, Generate, ModelInfo, Request, Score, Tokenize, Tokenized
+from antiphon.engine.messages import (
+    Answer,
+    Embed,
+    Embedded,
+    Failed,
+    Generate,
+    ModelInfo,
+    Request,
+    Sampling,
+    Score,
+    Scored,
+    Tokenize,
+    Tokenized,
+)
 from antiphon.engine.scheduler import Scheduler
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.shapes import Shapes
@@ -163,10 +176,10 @@ class ModelService:
             return shapes.tiled(sizes.batch_size, attention_weight=self._model.facts.attention_weight)
         return shapes.plain(sizes.batch_size)
 
-    def prepare(self, connection: int, request: Request) -> Task | EmbeddingTask | Answer:
-        """Check and tokenise one request."""
+    def prepare(self, connection: int, request: Request, arrived: float) -> Task | EmbeddingTask | Answer:
+        """Check and tokenise one request, which came at ``arrived`` on the monotonic clock."""
         try:
-            return self._prepare((connection, request.id), request)
+            return self._prepare((connection, request.id), request, arrived)
         except Refused as refused:
             return Failed(request.id, refused.kind, str(refused), limit=refused.limit, requested=refused.requested)
         except PromptError as error:
@@ -190,33 +203,37 @@ class ModelService:
         """Stop one request, or all of a connection's."""
         self.loop.cancel(CancelTask(connection, request))
 
-    def _prepare(self, key: tuple[int, int], request: Request) -> Task | EmbeddingTask | Answer:
+    def _prepare(self, key: tuple[int, int], request: Request, arrived: float) -> Task | EmbeddingTask | Answer:
         vocabulary = self._model.vocabulary
         match request:
             case Tokenize():
                 return Tokenized(request.id, tuple(tuple(vocabulary.encode(prompt)) for prompt in request.prompts))
             case Embed():
                 self._check_kind(embedding=True)
+                if not request.prompts:
+                    return Embedded(request.id, (), ())
                 prompts = [vocabulary.encode(prompt, whole=True) for prompt in request.prompts]
                 for prompt in prompts:
                     self._check_length(prompt, 0)
                 return EmbeddingTask(key, request, prompts)
             case Generate():
                 self._check_kind(embedding=False)
-                return self._generation(key, request)
+                return self._generation(key, request, arrived)
             case Score():
                 self._check_kind(embedding=False)
+                if not request.continuations:
+                    return Scored(request.id, (), ())
                 prompt = vocabulary.encode(request.prompt)
                 continuations = [vocabulary.encode(continuation) for continuation in request.continuations]
                 for continuation in continuations:
                     self._check_length(prompt, len(continuation))
                 if not all(continuations):
                     raise Refused("invalid", "a continuation to be scored is empty")
-                return Scoring(key, request, prompt, continuations)
+                return Scoring(key, request, prompt, continuations, arrived)
             case _:
                 raise AssertionError(request)
 
-    def _generation(self, key: tuple[int, int], request: Generate) -> Generation:
+    def _generation(self, key: tuple[int, int], request: Generate, arrived: float) -> Generation:
         prompt = self._model.vocabulary.encode(request.prompt)
         self._check_length(prompt, 1 if request.max_tokens is None else request.max_tokens)
         room = self.context_length - len(prompt)
@@ -226,7 +243,7 @@ class ModelService:
             raise Refused(
                 "invalid", f"logit_bias names token {bad[0]}, outside the vocabulary of {self._model.vocabulary.size}"
             )
-        if not (0 <= request.sampling.temperature < math.inf and 0 <= request.sampling.top_p <= 1):
+        if not _is_distribution(request.sampling):
             raise Refused("invalid", f"{request.sampling!r} is no distribution")
         if request.n < 1 or max_tokens < 0:
             raise Refused("invalid", f"n {request.n} and max_tokens {max_tokens} must not be negative, nor n zero")
@@ -241,6 +258,7 @@ class ModelService:
             self._model.vocabulary,
             constraint=constraint,
             drafts=self._drafts,
+            arrived=arrived,
         )
 
     def _compile(self, grammar: str) -> Constraint:
@@ -305,6 +323,11 @@ class ModelService:
             "notes": "; ".join(self._sizes.notes),
         }
         return {key: str(value) for key, value in chosen.items()}
+
+
+def _is_distribution(sampling: Sampling) -> bool:
+    changes = (sampling.presence_penalty, sampling.frequency_penalty, *sampling.logit_bias.values())
+    return 0 <= sampling.temperature < math.inf and 0 <= sampling.top_p <= 1 and all(map(math.isfinite, changes))
 
 
 def _machine() -> Machine:

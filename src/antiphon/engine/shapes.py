@@ -52,7 +52,7 @@ def tiled(batch_size: int, *, attention_weight: float) -> Shapes:
 
 def plain(batch_size: int) -> Shapes:
     """Return shapes for kernels that only tell one row from several."""
-    return Shapes(tile=2, least_tiled=2, most_rows=batch_size, fills_up=True)
+    return Shapes(tile=min(2, batch_size), least_tiled=2, most_rows=batch_size, fills_up=True)
 
 
 def free(batch_size: int) -> Shapes:

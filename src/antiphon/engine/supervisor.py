@@ -86,11 +86,16 @@ class Supervisor:
         self._num_starts += 1
         assert self._directory is not None
         path = self._directory / f"engine-{self._num_starts}.sock"
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "antiphon.engine", str(path),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=_OPENMP | child_environment(),
-        )  # fmt: skip
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "antiphon.engine", str(path),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                env=_OPENMP | child_environment(),
+            )  # fmt: skip
+        except OSError as error:
+            raise EngineStartFailed(
+                f"no process could be started: {error}", hint="Free memory, processes or open files."
+            ) from error
         assert self._process.stdin is not None
         assert self._process.stderr is not None
         self._stderr: deque[str] = deque(maxlen=_KEPT_STDERR_LINES)
@@ -114,14 +119,14 @@ class Supervisor:
                 raise EngineStartFailed(await self._epitaph(), hint=_guess_hint(await self._exit_code()))
 
     async def _report(self) -> Report | None:
-        """Return the process's next report, None if it ended."""
+        """Return the process's next report, None if it ended or talks nonsense."""
         assert self._process is not None
         assert self._process.stdout is not None
         try:
             body = await read_frame(self._process.stdout)
-        except FrameError:
+            return None if body is None else _decode_report(body)
+        except (FrameError, msgspec.DecodeError):
             return None
-        return None if body is None else _decode_report(body)
 
     async def _keep_running(self) -> None:
         backoff_s = _FIRST_BACKOFF_S

@@ -1,6 +1,5 @@
 """The requests that run: what each does with the logits of its sequences, and which answers that makes."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Literal
@@ -21,9 +20,9 @@ Key = tuple[int, int]
 class Task(ABC):
     """A request with sequences in the scheduler. ``arrived`` is on the monotonic clock."""
 
-    def __init__(self, key: Key, deadline_s: float | None = None) -> None:
+    def __init__(self, key: Key, arrived: float, deadline_s: float | None = None) -> None:
         self.key = key
-        self.arrived = time.monotonic()
+        self.arrived = arrived
         self.deadline = None if deadline_s is None else self.arrived + deadline_s
         self.sequences: list[Sequence] = []
 
@@ -161,8 +160,9 @@ class Generation(Task):
         *,
         constraint: Constraint | None,
         drafts: DraftPool | None = None,
+        arrived: float,
     ) -> None:
-        super().__init__(key, request.deadline_s)
+        super().__init__(key, arrived, request.deadline_s)
         self._request = request
         self._vocabulary = vocabulary
         choices = [
@@ -211,8 +211,10 @@ class Generation(Task):
 class Scoring(Task):
     """A ``Score`` request: one sequence per continuation, computed like a prompt."""
 
-    def __init__(self, key: Key, request: Score, prompt: list[int], continuations: list[list[int]]) -> None:
-        super().__init__(key)
+    def __init__(
+        self, key: Key, request: Score, prompt: list[int], continuations: list[list[int]], arrived: float
+    ) -> None:
+        super().__init__(key, arrived)
         self._id = request.id
         self._sums = [0.0] * len(continuations)
         self._lengths = tuple(len(continuation) for continuation in continuations)

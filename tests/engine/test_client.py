@@ -1,0 +1,123 @@
+"""What a client of an engine's socket says there, and how it comes back: against a socket that the test answers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from tests.waiting import until
+
+from antiphon.engine import Engine, EngineOverloaded, EngineSettings, EngineStopped
+from antiphon.engine.client import EngineClient
+from antiphon.engine.follower import Notice, post
+from antiphon.engine.messages import Cancel, Failed, Finished, Generate, ModelInfo, Ready, Request, Tokenize, Tokenized
+from antiphon.engine.statistics import EngineStatistics
+from antiphon.engine.wire import decode_request, frame, read_frame
+
+pytestmark = pytest.mark.anyio
+
+
+INFO = ModelInfo(
+    architecture="none",
+    description="",
+    context_length=8,
+    training_context=8,
+    vocabulary_size=1,
+    embedding_size=1,
+    size_bytes=0,
+    num_parameters=0,
+    chat_template=None,
+    templates={},
+    bos_token="",
+    eos_token="",
+    adds_bos=False,
+    control_tokens=(),
+    end_tokens=(),
+    fim_tokens={},
+    metadata={},
+    is_embedding=False,
+    settings={},
+)
+
+
+class _Stub:
+    """Answers token ids at once; a text is finished, refused or left waiting by its number of tokens: 1, 2, 3."""
+
+    def __init__(self) -> None:
+        self.heard: list[Request] = []
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame([Ready(INFO)]))
+        with contextlib.suppress(ConnectionError):
+            while (body := await read_frame(reader)) is not None:
+                request = decode_request(body)
+                self.heard.append(request)
+                match request:
+                    case Tokenize():
+                        writer.write(frame([Tokenized(request.id, ())]))
+                    case Generate(max_tokens=1):
+                        writer.write(frame([Finished(request.id, 0, "stop", 1)]))
+                    case Generate(max_tokens=2):
+                        writer.write(frame([Failed(request.id, "overloaded", "full")]))
+                    case _:
+                        pass
+        writer.close()
+
+
+@pytest.fixture
+async def stub(tmp_path: Path) -> AsyncGenerator[_Stub]:
+    stub = _Stub()
+    async with await asyncio.start_unix_server(stub.answer, tmp_path / "engine.sock"):
+        yield stub
+
+
+async def test_only_what_is_left_early_is_cancelled(stub: _Stub, tmp_path: Path) -> None:
+    """After the last word, an answer or a refusal, nothing more is said of a request; one that is left is cancelled."""
+    client = await EngineClient.connect(tmp_path / "engine.sock")
+    await client.tokenize(())
+    assert [answer async for answer in client.generate(Generate(id=0, prompt=(), max_tokens=1))]
+    with pytest.raises(EngineOverloaded):
+        await anext(client.generate(Generate(id=0, prompt=(), max_tokens=2)))
+    waiting = asyncio.create_task(anext(client.generate(Generate(id=0, prompt=(), max_tokens=3))))
+    await until(lambda: len(stub.heard) == 4)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    await client.tokenize(())
+    left = stub.heard[3]
+    assert [request for request in stub.heard if isinstance(request, Cancel)] == [Cancel(left.id)]
+    await client.aclose()
+
+
+async def test_an_engine_that_could_not_answer_for_a_moment_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that breaks, and a socket that refuses once, do not shut out an engine whose process is well."""
+    stub, path = _Stub(), tmp_path / "engine.sock"
+    post(tmp_path / "notice", Notice("ready", str(path), EngineStatistics()))
+    engine = Engine(EngineSettings(model_path=tmp_path / "none.gguf"), notice=tmp_path / "notice")
+    server = await asyncio.start_unix_server(stub.answer, path)
+    await engine.start()
+    await engine.tokenize(())
+    server.close()
+    client = engine._client
+    assert client is not None
+    await client.aclose()
+    path.unlink(missing_ok=True)
+    failures: list[EngineStopped] = []
+    connect = EngineClient.connect
+
+    async def watched(path: Path) -> EngineClient:
+        try:
+            return await connect(path)
+        except EngineStopped as error:
+            failures.append(error)
+            raise
+
+    monkeypatch.setattr(EngineClient, "connect", watched)
+    again = asyncio.create_task(engine.tokenize(()))
+    await until(lambda: bool(failures))
+    async with await asyncio.start_unix_server(stub.answer, path):
+        await asyncio.wait_for(again, 20)
+        await engine.aclose()
