@@ -118,3 +118,11 @@ def test_a_file_that_is_no_database_is_an_error_at_once(tmp_path: Path) -> None:
     path.write_bytes(b"not a database, and long enough to be read as one" * 100)
     with pytest.raises(sqlite3.DatabaseError, match="not a database"):
         open_sqlite(path, "")
+
+
+def test_kept_answers_are_their_owners_alone_to_read(tmp_path: Path) -> None:
+    """A cache of the server holds what others asked; whoever shares the machine cannot read it."""
+    connection = open_sqlite(tmp_path / "c.sqlite", "CREATE TABLE t (x)", is_private=True)
+    modes = {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()}
+    connection.close()
+    assert modes == {0}

@@ -116,7 +116,9 @@ def _convert(given: Given, sections: Mapping[str, type[msgspec.Struct]]) -> Any:
         value = _parse_text(given.value, kind) if given.is_text else given.value
         return msgspec.convert(value, kind, strict=not given.is_text, str_keys=True, dec_hook=_decode)
     except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"{given.origin}: {error}; got {given.value!r}") from error
+        # A whole table says nothing more, and may hold what belongs in no log.
+        got = "" if isinstance(given.value, (dict, list)) else f"; got {given.value!r}"
+        raise ConfigError(f"{given.origin}: {error}{got}") from error
 
 
 def _parse_text(text: str, kind: Any) -> Any:

@@ -1,5 +1,6 @@
 """Opening a SQLite file that several processes write: write-ahead log, and no race between two that open it first."""
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -7,11 +8,21 @@ from pathlib import Path
 _RETRY_S = 0.01
 
 
-def open_sqlite(path: Path, script: str, *, busy_timeout_s: float = 30.0) -> sqlite3.Connection:
+def keep_private(path: Path) -> None:
+    """Make the file, if it is not there, readable by its owner alone; SQLite gives the files beside it the same mode.
+
+    Raises ``OSError`` if it cannot be made.
+    """
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
+
+
+def open_sqlite(
+    path: Path, script: str, *, busy_timeout_s: float = 30.0, is_private: bool = False
+) -> sqlite3.Connection:
     """Return an autocommitting connection in WAL mode, for use under the caller's own lock by any thread.
 
     The folder is made, and ``script`` is run: pragmas, and tables if they are missing. A write waits up to
-    ``busy_timeout_s`` for other writers, and so does opening.
+    ``busy_timeout_s`` for other writers, and so does opening. ``is_private``: a new file is its owner's alone to read.
 
     Raises:
         sqlite3.OperationalError: the file is locked for longer, or it or its folder cannot be opened or made.
@@ -19,8 +30,10 @@ def open_sqlite(path: Path, script: str, *, busy_timeout_s: float = 30.0) -> sql
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if is_private:
+            keep_private(path)
     except OSError as error:
-        raise sqlite3.OperationalError(f"unable to make the folder: {error}") from error
+        raise sqlite3.OperationalError(f"unable to make the file or its folder: {error}") from error
     connection = sqlite3.connect(path, timeout=busy_timeout_s, check_same_thread=False, isolation_level=None)
     try:
         _write_ahead(connection, time.monotonic() + busy_timeout_s)

@@ -104,3 +104,45 @@ async def test_a_database_that_is_not_there_says_where(tmp_path: Path) -> None:
     with pytest.raises(AccountError, match="cannot be opened") as caught:
         await Accounts.open(settings, tmp_path)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["sslmode=disable", "sslmode=prefer"])
+async def test_options_of_libpq_are_understood(postgres_url: str, option: str, tmp_path: Path) -> None:
+    """A URL as hosted databases give it out, with an sslmode, opens the database."""
+    accounts = await Accounts.open(AccountSettings(database_url=f"{postgres_url}&{option}"), tmp_path)
+    (total,) = await accounts.report(UsageQuery())
+    await accounts.aclose()
+    assert total.num_requests == 0
+
+
+async def test_what_was_used_is_its_owners_alone_to_read(tmp_path: Path) -> None:
+    """Whoever shares the machine reads neither the keys' names nor who asked for what."""
+    accounts = await Accounts.open(AccountSettings(), tmp_path)
+    await accounts.flush()
+    modes = {name: (tmp_path / name).stat().st_mode & 0o077 for name in ("antiphon.db", "antiphon.db-wal")}
+    await accounts.aclose()
+    assert set(modes.values()) == {0}
+
+
+async def test_the_secrets_file_may_be_named_below_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ``~`` is the user's home, as in every other setting that names a file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    accounts = await Accounts.open(AccountSettings(key_secret_file="~/secret"), tmp_path)
+    await accounts.aclose()
+    assert (tmp_path / "secret").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"redis_url": "localhost:6379"}, "redis_url"),
+        ({"redis_away": "admit"}, "redis_url"),
+        ({"price_provider": "opnai"}, "price_provider"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(wrong: dict[str, str], says: str) -> None:
+    """They are named at the start, not met with the first request or never."""
+    with pytest.raises(ValueError, match=says):
+        AccountSettings(**wrong)  # type: ignore[arg-type]

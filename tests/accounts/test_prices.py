@@ -118,3 +118,8 @@ def test_more_cached_tokens_than_the_prompt_has_earn_nothing(own: dict[str, Mode
     """An upstream that counts cached tokens beside the prompt's gives no money back, and its answer has a price."""
     book = PriceBook(own, "openai")
     assert cost(book, outcome("gpt-4o", Usage(MILLION, 0, cached_tokens=3 * MILLION))) == pytest.approx(1.25)
+
+
+def test_nobodys_public_prices_hold_if_none_are_wanted() -> None:
+    """TOML has no word for nothing, so the word is ``none``."""
+    assert cost(PriceBook({}, "none"), outcome("gpt-4o", Usage(MILLION, 0))) is None

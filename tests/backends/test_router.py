@@ -285,8 +285,9 @@ def test_routes_must_make_sense() -> None:
         Router({"a": plays()}, [route("m", "nowhere")])
     with pytest.raises(ConfigError, match="itself"):
         Router({"a": plays()}, [route("m", "a", fallbacks=("m",))])
-    with pytest.raises(ConfigError, match="two routes"):
-        Router({"a": plays()}, [route("m", "a"), route("m", "a")])
+    for name in ("m", "m*", "*"):
+        with pytest.raises(ConfigError, match="two routes"):
+            Router({"a": plays()}, [route(name, "a"), route(name, "a")])
 
 
 async def test_health_is_ready_while_one_backend_is() -> None:

@@ -283,3 +283,44 @@ async def test_a_count_that_can_be_none_is_not_booked(told: float) -> None:
         await read(answer, [])
         await backend.aclose()
     assert answer.outcome.usage == Usage(0, 7)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (answers({"error": {"message": "No credits with sk-upstream.", "code": "credits"}}), "credits"),
+        (answers([]), "upstream_protocol_error"),
+        (fails("201 Created", b"{}"), "upstream_protocol_error"),
+        (sends(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"), "upstream_protocol_error"),
+        (fails("999 Odd", b"{}"), "upstream_protocol_error"),
+    ],
+)
+async def test_what_only_looks_like_an_answer_is_a_502(script: Script, code: str) -> None:
+    """An error under the status 200, or a status that clients take for success, is never passed on as an answer."""
+    error, _ = await failure(script, stream=False)
+    assert (error.status, error.code) == (502, code)
+
+
+@pytest.mark.parametrize(
+    ("script", "stream"),
+    [
+        (fails("400 Bad Request", b'{"error": {"message": "Not with sk-upstream."}}'), False),
+        (answers({"error": {"message": "Not with sk-upstream."}}), False),
+        (sends(head(), b'data: {"error": {"message": "Not with sk-upstream."}}\n\n'), True),
+    ],
+)
+async def test_an_upstream_that_repeats_our_key_does_not_tell_it_to_clients(script: Script, stream: bool) -> None:
+    """Its words pass; the key in them is masked."""
+    error, _ = await failure(script, stream=stream)
+    assert error.message == "Not with ****."
+
+
+async def test_an_upstream_that_hangs_is_down() -> None:
+    """How it is has to be said within the time until the next look, not within that of a long prompt."""
+    async with faulty_api(silence) as api:
+        settings = UpstreamSettings(
+            name="far", base_url=api.url, health_interval_s=0.05, timeouts=Timeouts(connect_s=0.05)
+        )
+        backend = UpstreamBackend(settings)
+        assert (await backend.probe()).state == "down"
+        await backend.aclose()

@@ -178,3 +178,11 @@ def test_the_banner_says_that_faults_are_on(tmp_path: Path) -> None:
             openai.OpenAI(base_url=process.url, api_key="any", max_retries=0).completions.create(
                 model="scripted", prompt="x"
             )
+
+
+def test_the_rows_of_chances_are_no_more_than_a_thousand() -> None:
+    """Requests can ask for any number of plans; those asked for long ago begin anew."""
+    faults = Faults(FaultSettings(allow_header=True))
+    for number in range(3000):
+        assert faults.draw(f"latency_s=0.{number}") is not None
+    assert len(faults._chances) <= 1000

@@ -284,6 +284,19 @@ async def test_parameters_of_tomorrow_reach_the_upstream(tmp_path: Path) -> None
         assert api.requests[0]["top_k"] == 5
 
 
+async def test_embeddings_cannot_be_asked_for_as_a_stream_that_counts_as_a_fault(tmp_path: Path) -> None:
+    """``stream`` on embeddings is for the upstream to judge; its answer in one piece is no broken stream of its own."""
+    refusal = b'{"error": {"message": "Not with a stream.", "code": "unknown_parameter"}}'
+    async with (
+        faulty_api(fails("400 Bad Request", refusal), answers({"data": [], "model": "m"})) as api,
+        gateway(before(api.url), tmp_path) as (_, client, _),
+    ):
+        body = {"model": "m", "input": "x", "stream": True}
+        refused, answered = [await client.post("/embeddings", json=body) for _ in range(2)]
+    assert (refused.status_code, answered.status_code, answered.json()["model"]) == (400, 200, "m")
+    assert "stream_options" not in api.requests[0]
+
+
 async def test_a_model_of_this_machine_is_validated_as_ever(tmp_path: Path) -> None:
     """Beside upstreams, requests for a local model get OpenAI's exact errors."""
     router = Router({"near": ScriptedBackend(), "far": before("http://127.0.0.1:1/v1")._backends["u0"]})

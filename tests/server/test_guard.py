@@ -42,6 +42,7 @@ def test_every_interface_answers_to_every_name() -> None:
         ("https://evil.example", False),
         ("http://localhost.evil.example", False),
         ("null", False),
+        ("http://[", False),
     ],
 )
 def test_pages_of_other_sites_are_refused(origin: str, allowed: bool) -> None:

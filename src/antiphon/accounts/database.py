@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from antiphon.accounts.errors import AccountError
 from antiphon.errors import ConfigError
+from antiphon.sqlite_file import keep_private
 
 HEAD = "0003"
 """The newest revision; a test holds it to the files in ``migrations/versions``."""
@@ -48,15 +50,29 @@ def connect(url: URL) -> AsyncEngine:
     if is_sqlite(url):
         assert url.database is not None
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        keep_private(Path(url.database))
         engine = create_async_engine(url, connect_args={"timeout": 30})
         event.listen(engine.sync_engine, "connect", _sync_less)
         return engine
     try:
-        return create_async_engine(url, pool_pre_ping=True, pool_size=4)
+        return create_async_engine(url, pool_pre_ping=True, pool_size=4, async_creator=partial(_connect_postgres, url))
     except ModuleNotFoundError as error:
         raise AccountError(
             "PostgreSQL needs the driver asyncpg, which is not installed", hint="pip install 'antiphon[postgres]'"
         ) from error
+
+
+async def _connect_postgres(url: URL) -> Any:
+    # asyncpg reads the whole URL itself, as for the watch over the keys: SQLAlchemy does not know libpq's sslmode and the like.
+    import asyncpg  # noqa: PLC0415 - there only with the extra [postgres]
+
+    connect: Any = getattr(asyncpg, "connect")  # noqa: B009 - an attribute access is checked against its open annotations
+    return await connect(postgres_dsn(url))
+
+
+def postgres_dsn(url: URL) -> str:
+    """Return the URL, password included, as asyncpg reads it."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def is_sqlite(url: URL) -> bool:

@@ -9,13 +9,16 @@ from antiphon.accounts.outcome import Outcome
 from antiphon.accounts.settings import ModelPrice
 from antiphon.protocol.events import Usage
 
+_MAX_REMEMBERED = 10_000
+"""Models known to have no price; behind a wildcard route clients can name any number."""
+
 
 class PriceBook:
     """Knows prices by the name of the model that answered."""
 
     def __init__(self, own: Mapping[str, ModelPrice], provider: str | None) -> None:
         self._own = own
-        self._provider = provider
+        self._provider = None if provider == "none" else provider
         self._unpriced: set[str] = set()
 
     def usd(self, outcome: Outcome, model_asked: str) -> float | None:
@@ -49,6 +52,8 @@ class PriceBook:
             return None
         public = _public_price(model, usage, self._provider)
         if public is None:
+            if len(self._unpriced) >= _MAX_REMEMBERED:
+                self._unpriced.clear()
             self._unpriced.add(model)
         return public
 

@@ -46,6 +46,7 @@ def load_hasher(path: Path) -> KeyHasher:
 
     Safe when several processes start at once. Raises ``AccountError`` for a file that is no secret.
     """
+    path = path.expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         _create(path)

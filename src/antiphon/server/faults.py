@@ -19,6 +19,9 @@ HEADER = "x-antiphon-fault"
 _MALFORMED = b'data: {"id": "chatcmpl-broken", "object": "chat.completion.chunk", "choices": [{"ind\n\n'
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
+_LONGEST_WAIT_S = 86_400
+_MAX_PLANS = 1000
+"""Plans whose row of chances is kept; requests can bring any number of them."""
 
 
 class FaultSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,8 +45,8 @@ class FaultSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if self.status is not None and not 400 <= self.status <= 599:  # noqa: PLR2004 - the statuses of errors
             raise ValueError(f"status must be from 400 to 599, not {self.status}")
-        if self.retry_after_s is not None and (self.status is None or self.retry_after_s <= 0):
-            raise ValueError("retry_after_s is positive, and goes with a status")
+        if self.retry_after_s is not None and (self.status is None or not 0 < self.retry_after_s <= _LONGEST_WAIT_S):
+            raise ValueError(f"retry_after_s is positive, at most {_LONGEST_WAIT_S} (a day), and goes with a status")
         if not 0 <= self.latency_s <= 600:  # noqa: PLR2004 - the official client's own timeout
             raise ValueError(f"latency_s must be from 0 to 600, not {self.latency_s}")
         if not 0 <= self.share <= 1:
@@ -100,6 +103,8 @@ class Faults:
     def _drawn(self, name: str, plan: FaultSettings) -> Fault | None:
         chances = self._chances.get(name)
         if chances is None:
+            if len(self._chances) >= _MAX_PLANS:
+                del self._chances[next(iter(self._chances))]
             chances = self._chances[name] = random.Random(f"{plan.seed}:{name}")  # noqa: S311 - chance that can be repeated
         return Fault(plan) if chances.random() < plan.share else None
 

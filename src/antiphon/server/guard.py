@@ -42,7 +42,10 @@ class Guard:
         origin = origin.rstrip("/").lower()
         if "*" in self._origins or origin in self._origins:
             return True
-        return (urlsplit(origin).hostname or "") in _LOOPBACK_NAMES
+        try:
+            return (urlsplit(origin).hostname or "") in _LOOPBACK_NAMES
+        except ValueError:
+            return False
 
     def check_origin(self, origin: str | None) -> None:
         """Refuse a request that a foreign web page made: 403."""

@@ -47,7 +47,8 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self._registry,
         )
-        self._in_flight = Gauge(
+        # Counted as it happens: whichever worker is asked reads what the others wrote last.
+        self.in_flight = Gauge(
             "antiphon_in_flight", "Generation requests in work", multiprocess_mode="livesum", registry=self._registry
         )
         self._registry.register(_Live(service))
@@ -59,7 +60,6 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the text form of everything."""
-        self._in_flight.set(self._service.num_in_flight)
         if not _IS_WORKER:
             return generate_latest(self._registry)
         everyone = CollectorRegistry()

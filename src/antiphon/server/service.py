@@ -72,10 +72,12 @@ class Service:
         if self.num_in_flight >= self.settings.max_requests:
             raise overloaded(retry_after_s=1)
         self.num_in_flight += 1
+        self.metrics.in_flight.inc()
         try:
             yield
         finally:
             self.num_in_flight -= 1
+            self.metrics.in_flight.dec()
 
     def relayed(self, operation: Operation, body: bytes) -> RelayRequest | None:
         """Return the request to relay where its model is another API's, None where a backend here answers it."""
@@ -85,7 +87,9 @@ class Service:
         model = model_named(body)
         if model is None or not cast("RelayingBackend", self.backend).relays(model):
             return None
-        return parse_relay(operation, body)
+        request = parse_relay(operation, body)
+        # Embeddings are never streamed: the API that is asked will say so, in one piece.
+        return msgspec.structs.replace(request, stream=False) if operation == "embeddings" else request
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         """Pass a request on; only for what ``relayed`` returned."""

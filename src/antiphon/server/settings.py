@@ -1,6 +1,7 @@
 """How the server listens and what it lets in."""
 
 import ipaddress
+import math
 from typing import Literal
 
 import msgspec
@@ -34,8 +35,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"port must be from 0 to 65535, not {self.port}")
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1, not {self.workers}")
-        if self.max_body_bytes < 1 or self.max_requests < 1 or self.shutdown_grace_s < 0:
+        if self.max_body_bytes < 1 or self.max_requests < 1 or not 0 <= self.shutdown_grace_s < math.inf:
             raise ValueError("max_body_bytes, max_requests and shutdown_grace_s must be positive")
+        if self.log_prompts and self.log_level != "debug":
+            raise ValueError("log_prompts shows bodies in debug logs alone: set log_level = 'debug' too")
 
     @property
     def is_loopback(self) -> bool:

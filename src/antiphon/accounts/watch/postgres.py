@@ -13,6 +13,7 @@ import asyncpg
 import structlog
 from sqlalchemy.engine import URL
 
+from antiphon.accounts.database import postgres_dsn
 from antiphon.accounts.watch.base import CHANNEL
 
 HEARTBEAT_S = 1.0
@@ -42,7 +43,7 @@ class PostgresWatch:
     @classmethod
     async def open(cls, url: URL) -> Self:
         """Connect and listen. Raises what asyncpg raises when the database is not there."""
-        watch = cls(url.set(drivername="postgresql").render_as_string(hide_password=False))
+        watch = cls(postgres_dsn(url))
         await watch._listen()
         watch._heart = asyncio.create_task(watch._beat(), name="antiphon-key-watch")
         return watch

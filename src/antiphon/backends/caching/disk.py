@@ -68,7 +68,7 @@ class DiskStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = open_sqlite(self._path, _SCRIPT, busy_timeout_s=_BUSY_TIMEOUT_S)
+            self._connection = open_sqlite(self._path, _SCRIPT, busy_timeout_s=_BUSY_TIMEOUT_S, is_private=True)
         return self._connection
 
     def _get(self, db: sqlite3.Connection, key: bytes) -> bytes | None:

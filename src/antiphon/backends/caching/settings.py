@@ -1,6 +1,8 @@
 """Section ``[cache]``: the response cache."""
 
+import math
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,5 +24,9 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     redis_url: str = "redis://127.0.0.1:6379/0"
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.ttl_s <= 0:
+        if self.max_bytes < 1 or not 0 < self.ttl_s < math.inf:
             raise ValueError("max_bytes and ttl_s must be positive")
+        if self.keys and self.store == "none":
+            raise ValueError("keys use a cache that store = 'none' does not keep; name a store")
+        if self.store == "redis" and urlsplit(self.redis_url).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("redis_url is no redis://, rediss:// or unix:// address")

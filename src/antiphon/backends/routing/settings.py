@@ -1,5 +1,6 @@
 """Which backend answers for which model name, and how patiently: ``[[gateway.routes]]``, ``retry`` and ``breaker``."""
 
+import math
 from typing import Literal
 
 import msgspec
@@ -19,7 +20,8 @@ class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_backoff_s: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.total_s, self.backoff_s, self.max_backoff_s) < 0:
+        times = (self.total_s, self.backoff_s, self.max_backoff_s)
+        if self.attempts < 1 or not all(0 <= seconds < math.inf for seconds in times):
             raise ValueError("retry: attempts must be at least 1 and times not negative")
 
 
@@ -35,7 +37,7 @@ class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_cooldown_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.failures < 1 or not 0 < self.cooldown_s <= self.max_cooldown_s:
+        if self.failures < 1 or not 0 < self.cooldown_s <= self.max_cooldown_s < math.inf:
             raise ValueError("breaker: failures must be at least 1 and 0 < cooldown_s <= max_cooldown_s")
 
 
@@ -47,7 +49,7 @@ class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
+        if not 0 < self.weight < math.inf:
             raise ValueError(f"the weight of {self.backend!r} must be more than 0, not {self.weight}")
 
 

@@ -57,6 +57,7 @@ class RouteTable:
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._exact: dict[str, Route] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        self._given: set[str] = set()
         self._rest: Route | None = None
         self._implicit: dict[str, tuple[tuple[str, ...], Route]] = {}
         for settings in sorted(routes, key=lambda route: -len(route.model.replace("*", ""))):
@@ -97,13 +98,14 @@ class RouteTable:
             for target in settings.targets
         ]
         route = Route(settings.model, targets, settings.balance, settings.fallbacks)
+        if settings.model in self._given:
+            raise ConfigError(f"two routes have the model {settings.model!r}", hint="give one route both targets")
+        self._given.add(settings.model)
         if settings.model == "*":
             self._rest = route
         elif "*" in settings.model:
             pattern = ".*".join(map(re.escape, settings.model.split("*")))
             self._patterns.append((re.compile(pattern, re.DOTALL), route))
-        elif settings.model in self._exact:
-            raise ConfigError(f"two routes have the model {settings.model!r}", hint="give one route both targets")
         else:
             self._exact[settings.model] = route
 

@@ -1,5 +1,6 @@
 """The backend that asks another API."""
 
+import asyncio
 import base64
 import os
 import time
@@ -93,17 +94,27 @@ class UpstreamBackend:
         """Ask the upstream how it is and, unless the settings name them, for its models."""
         if self._health.detail == _CLOSED:
             return self._health
+        # The time that an answer may take is that of a long prompt, far too long to take a server that hangs for ready.
+        patience_s = max(self.settings.health_interval_s, self.settings.timeouts.connect_s)
         try:
-            body = await self._http.get(self.settings.health_path)
-            if not self.settings.models:
-                listed = body if self.settings.health_path == "/models" else await self._http.get("/models")
-                self._models = self._discovered(self._decode(listed, ModelsBody))
+            async with asyncio.timeout(patience_s):
+                await self._ask()
             found = Health("ready")
+        except TimeoutError:
+            found = Health(
+                "down", f"The upstream {self.settings.name!r} did not say how it is within {patience_s:g} s."
+            )
         except ApiError as error:
             found = Health("down", error.message)
         if self._health.detail != _CLOSED:
             self._health = found
         return self._health
+
+    async def _ask(self) -> None:
+        body = await self._http.get(self.settings.health_path)
+        if not self.settings.models:
+            listed = body if self.settings.health_path == "/models" else await self._http.get("/models")
+            self._models = self._discovered(self._decode(listed, ModelsBody))
 
     async def relay(self, request: RelayRequest) -> WholeAnswer | StreamedAnswer:
         return await relay(self.settings.name, self._http, request)

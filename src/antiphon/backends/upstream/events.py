@@ -52,15 +52,15 @@ async def read_chunks(upstream: str, answer: Answer, kind: type[Chunk]) -> Async
                     return
                 # llama-server sends this while it reads several prompts.
                 if payload and payload != b"null":
-                    yield _checked(upstream, decoder.decode(payload))
+                    yield _checked(upstream, answer, decoder.decode(payload))
         except (MalformedStream, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise protocol_error(upstream, str(error)) from None
     raise disconnected(upstream)
 
 
-def _checked(upstream: str, chunk: Chunk) -> Chunk:
+def _checked(upstream: str, answer: Answer, chunk: Chunk) -> Chunk:
     if (error := error_in(chunk)) is not None:
-        raise error_from_chunk(upstream, error)
+        raise error_from_chunk(upstream, answer.masked(error))
     return chunk
 
 

@@ -102,6 +102,8 @@ def error_from_answer(upstream: str, status: int, headers: Mapping[str, str], bo
         )
     if 300 <= status < 400:  # noqa: PLR2004 - redirects
         return protocol_error(upstream, f"a redirect ({status})")
+    if not 400 <= status <= 599:  # noqa: PLR2004 - the statuses of errors; a client would take others for success
+        return protocol_error(upstream, f"the status {status}")
     fields = _fields(body)
     return UpstreamError(
         upstream,
@@ -116,13 +118,13 @@ def error_from_answer(upstream: str, status: int, headers: Mapping[str, str], bo
 
 
 def error_from_chunk(upstream: str, error: bytes) -> UpstreamError:
-    """Read the ``error`` object of a stream's chunk."""
+    """Read the ``error`` object of a stream's chunk, or of a whole answer whose status says that it was none."""
     fields = _as_fields(msgspec.json.decode(error))
     return UpstreamError(
         upstream,
         "answered",
         502,
-        _text(fields.get("message")) or f"The upstream {upstream!r} broke off the stream.",
+        _text(fields.get("message")) or f"The upstream {upstream!r} broke off its answer.",
         type=_text(fields.get("type")) or "server_error",
         param=_text(fields.get("param")),
         code=_text(fields.get("code")),

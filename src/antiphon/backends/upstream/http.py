@@ -28,6 +28,8 @@ from antiphon.protocol.errors import overloaded
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_LINE = 64 * 1024
 _OK = 200
+_MAX_REMEMBERED = 10_000
+"""Models whose rate limits are kept in mind; behind a wildcard route clients can name any number."""
 _LAST_BYTES_S = 0.2
 _LARGE = 1 << 20
 
@@ -41,8 +43,10 @@ class Answer:
         upstream: str,
         timeouts: Timeouts,
         on_close: Callable[[], None],
+        key: Secret | None,
     ) -> None:
         self._on_close = on_close
+        self._key = key
         self._is_closed = False
         self._response = response
         self._upstream = upstream
@@ -74,6 +78,10 @@ class Answer:
         while piece := await self.read_some():
             pieces.append(piece)
         return b"".join(pieces)
+
+    def masked(self, text: bytes) -> bytes:
+        """Return what the upstream says of an error without our key, which some repeat."""
+        return text if self._key is None else text.replace(self._key.reveal().encode(), b"****")
 
     async def finish(self) -> None:
         """Wait a moment for the end of an answer whose last event has come, so that its connection can be used again."""
@@ -145,12 +153,14 @@ class Http:
         self.num_requests += 1
         try:
             response = await self._send(method, url, body)
-            answer = Answer(response, self._settings.name, self._settings.timeouts, self._closed_one)
+            answer = Answer(response, self._settings.name, self._settings.timeouts, self._closed_one, self._key)
         except BaseException:
             self._closed_one()
             self.num_failed += 1
             raise
         if model is not None and "x-ratelimit-remaining-requests" in response.headers:
+            if len(self._allowances) >= _MAX_REMEMBERED:
+                self._allowances.clear()
             self._allowances.setdefault(model, Allowance()).learn(response.headers, time.monotonic())
         if response.status != _OK:
             self.num_failed += 1
@@ -184,14 +194,15 @@ class Http:
         head = await answer.read_some()
         while len(head) < _MAX_ERROR_BYTES and (more := await answer.read_some()):
             head += more
-        return error_from_answer(self._settings.name, response.status, response.headers, head)
+        return error_from_answer(self._settings.name, response.status, response.headers, answer.masked(head))
 
     def _open(self) -> aiohttp.ClientSession:
         if self._is_closed:
             raise overloaded(1)
         if self._session is None:
             settings = self._settings
-            headers = {"content-type": "application/json", "accept-encoding": "identity", **settings.headers}
+            headers = {"content-type": "application/json", "accept-encoding": "identity"}
+            headers |= {name.lower(): value for name, value in settings.headers.items()}
             if self._key is not None:
                 headers["authorization"] = f"Bearer {self._key.reveal()}"
             self._session = aiohttp.ClientSession(

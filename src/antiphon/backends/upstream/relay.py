@@ -73,7 +73,7 @@ class StreamedAnswer:
             except MalformedStream as error:
                 raise protocol_error(self._upstream, str(error)) from None
             except ErrorChunk as chunk:
-                raise error_from_chunk(self._upstream, chunk.error) from None
+                raise error_from_chunk(self._upstream, self._answer.masked(chunk.error)) from None
         return b""
 
     def _end(self) -> bytes:
@@ -111,6 +111,8 @@ async def _whole(upstream: str, answer: Answer) -> WholeAnswer:
         return WholeAnswer(_headers_of(answer), body, whole_outcome(body))
     except MalformedStream as error:
         raise protocol_error(upstream, str(error)) from None
+    except ErrorChunk as chunk:
+        raise error_from_chunk(upstream, answer.masked(chunk.error)) from None
 
 
 def expect(upstream: str, answer: Answer, content_type: str) -> None:

@@ -1,9 +1,16 @@
 """How an upstream API is reached: ``[[gateway.upstreams]]``."""
 
+import math
+import re
 from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_OF_THE_TRANSFER = frozenset({"content-length", "transfer-encoding", "connection"})
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,7 +26,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     between_bytes_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if min(self.connect_s, self.first_byte_s, self.between_bytes_s) <= 0:
+        if not all(0 < seconds < math.inf for seconds in (self.connect_s, self.first_byte_s, self.between_bytes_s)):
             raise ValueError("timeouts must be positive")
 
 
@@ -39,7 +46,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ``headers`` are added to each request. ``models`` empty: those that its ``/models`` lists, an embedding model if its
     name contains ``embed``. ``max_connections`` bounds the requests at once; more wait, at most ``connect_s``.
     ``keepalive_s`` closes idle connections before the upstream does (uvicorn: after 5 s). ``health_path`` (below
-    ``base_url``) is asked every ``health_interval_s``. ``tokenize_path`` (below the server's root, ``/tokenize`` for vLLM)
+    ``base_url``) is asked every ``health_interval_s``; no answer in that time (at least ``connect_s``) means down. ``tokenize_path`` (below the server's root, ``/tokenize`` for vLLM)
     counts the tokens of a chat; None: they cannot be counted.
     """
 
@@ -66,7 +73,14 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             )
         if self.api_key_env is not None and self.api_key_file is not None:
             raise ValueError(f"upstream {self.name!r}: give api_key_env or api_key_file, not both")
+        if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
+            # Its value is not shown: it is most likely the key itself.
+            raise ValueError(f"upstream {self.name!r}: api_key_env is the name of an environment variable, not a key")
+        for name, value in self.headers.items():
+            if not _HEADER.fullmatch(name) or name.lower() in _OF_THE_TRANSFER or not _HEADER_VALUE.fullmatch(value):
+                raise ValueError(f"upstream {self.name!r}: {name!r} in headers is no header that can be sent")
         if any(name.lower() in {"authorization", "api-key", "x-api-key"} for name in self.headers):
             raise ValueError(f"upstream {self.name!r}: keys belong in api_key_env or api_key_file, not in headers")
-        if self.max_connections < 1 or min(self.keepalive_s, self.health_interval_s) <= 0:
+        seconds = (self.keepalive_s, self.health_interval_s)
+        if self.max_connections < 1 or not all(0 < each < math.inf for each in seconds):
             raise ValueError(f"upstream {self.name!r}: limits and intervals must be positive")

@@ -20,7 +20,7 @@ _NO_GLANCE = Glance()
 
 
 class ErrorChunk(Exception):  # noqa: N818 - what the stream carried
-    """The upstream ended its stream with an error; ``error`` is its JSON text."""
+    """The upstream's stream ended with an error, or its whole answer is one; ``error`` is its JSON text."""
 
     def __init__(self, error: bytes) -> None:
         super().__init__(error)
@@ -108,8 +108,12 @@ def _last_reason(choices: list[GlanceChoice]) -> str | None:
 
 
 def whole_outcome(body: bytes) -> RelayOutcome:
-    """Read the outcome of an answer that is no stream."""
+    """Read the outcome of an answer that is no stream; ``MalformedStream`` and ``ErrorChunk`` if it is none."""
+    if not body.lstrip().startswith(b"{"):
+        raise MalformedStream("a body that is no JSON object")
     seen = glance(body)
+    if (error := error_in(seen)) is not None:
+        raise ErrorChunk(error)
     return RelayOutcome(
         model=seen.model,
         usage=seen.usage.usage() if seen.usage else None,
