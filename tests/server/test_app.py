@@ -112,6 +112,7 @@ def test_request_ids_differ(http: httpx.Client) -> None:
         ("POST", "/v1/chat/completions", "{", 400),
         ("POST", "/v1/chat/completions", b"\xff\xfe", 400),
         ("POST", "/v1/chat/completions", "[" * 5_000, 400),
+        ("POST", "/v1/completions", '{"model": "m", "x": %s}' % ("[" * 4_000 + "]" * 4_000), 400),
         ("POST", "/v1/chat/completions", " " * 10_001, 413),
         ("POST", "/v1/chat/completions", "{}", 400),
         ("POST", "/v1/chat/completions", '{"model": "none", "messages": [{"role": "user", "content": "x"}]}', 404),

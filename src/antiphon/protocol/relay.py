@@ -4,12 +4,17 @@ Whoever answers a relayed request validates it: only what routing, admission and
 every other field, known to us or not, stays the JSON text that the client sent.
 """
 
+import json
 from typing import Any, Literal
 
 import msgspec
 
+from antiphon.protocol import problems
 from antiphon.protocol.caching import CacheUse
+from antiphon.protocol.chat_fields import stream_options
+from antiphon.protocol.decoding import unparsable
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.fields import Flag, Integer, Spec, Text, check
 
 Operation = Literal["chat/completions", "completions", "embeddings"]
 """The path of an endpoint below ``/v1/``."""
@@ -65,6 +70,17 @@ class _Named(msgspec.Struct, frozen=True):
     model: Any = None
 
 
+_SPECS: dict[str, Spec] = {
+    "max_completion_tokens": Integer(nullable=True),
+    "n": Integer(nullable=True),
+    "user": Text(nullable=True),
+    "prompt_cache_key": Text(nullable=True),
+    "stream": Flag(nullable=True),
+    "max_tokens": Integer(nullable=True),
+    "stream_options": stream_options,
+}
+"""What is read of a request, to word what is wrong with it. What else OpenAI demands of these is the upstream's to say."""
+
 _named = msgspec.json.Decoder(_Named)
 _encoder = msgspec.json.Encoder()
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -84,15 +100,14 @@ def parse_relay(operation: Operation, body: bytes) -> RelayRequest:
     """Read what must be known of a request before it is passed on; ``ApiError`` 400 where that much is wrong."""
     try:
         fields = _fields.decode(body)
+        _check_unique(body, fields)
         read = _read.decode(body)
     except msgspec.ValidationError as error:
-        raise ApiError(400, f"Invalid request body: {error}.", code="invalid_type") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ApiError(
-            400,
-            "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
-            "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
-        ) from None
+        raise _wrong_type(body, error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise unparsable(str(error)) from None
+    except RecursionError:
+        raise unparsable("it is nested too deeply") from None
     if not read.model:
         raise ApiError(400, "you must provide a model parameter")
     return RelayRequest(
@@ -106,3 +121,26 @@ def parse_relay(operation: Operation, body: bytes) -> RelayRequest:
         user=read.user,
         prompt_cache_key=read.prompt_cache_key,
     )
+
+
+def _check_unique(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
+    """Raise ``ApiError`` 400 where a name stands twice at the top: one of the two would be lost on the way."""
+    # Nearly every body is written without blanks, and then its length tells.
+    if len(body) == 1 + sum(len(_encoder.encode(name)) + len(memoryview(value)) + 2 for name, value in fields.items()):
+        return
+    pairs: list[tuple[str, Any]] = json.loads(body, object_pairs_hook=list, parse_int=str, parse_float=str)
+    if len(pairs) != len(fields):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise unparsable(f"an object has the key {repeated!r} more than once")
+
+
+def _wrong_type(body: bytes, error: msgspec.ValidationError) -> ApiError:
+    """Return OpenAI's error for the first field that cannot be read."""
+    fields = msgspec.json.decode(body, type=dict[str, Any])
+    for name in [name for name in _SPECS if name in fields]:
+        try:
+            check(_SPECS[name], fields[name], name)
+        except ApiError as wrong:
+            return wrong
+    return problems.bad_request(f"Invalid request body: {error}.", code="invalid_type")

@@ -83,7 +83,7 @@ def _asked(body: bytes) -> str:
     """Return the model that a body asks for, the empty string where that cannot be read."""
     try:
         return _decode_asked(body).model
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
 
 
