@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from antiphon.engine import (
     EngineSettings,
     EngineStartFailed,
     EngineStopped,
+    InvalidPrompt,
 )
 from antiphon.engine.messages import Delta, Generate, Prompt, Sampling, Text
+from antiphon.engine.supervisor import _keep_lines
 from antiphon.engine.wire import frame, read_frame
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
@@ -60,6 +63,21 @@ async def test_a_full_queue_refuses_at_once(narrow: Engine) -> None:
     assert caught.value.retry_after_s > 0
     await running.aclose()
     assert await waiting
+
+
+async def test_more_choices_than_there_is_room_for_are_refused_for_good(narrow: Engine) -> None:
+    """A request that no wait would help is not told to come back."""
+    with pytest.raises(InvalidPrompt, match=r"n is 3.* at most 2"):
+        await text_of(narrow, Generate(id=0, prompt=HELLO, n=3, max_tokens=3))
+
+
+async def test_lines_of_any_length_are_read() -> None:
+    """What a process prints is taken to its end, also where a line is longer than the reader's buffer."""
+    stream, lines = asyncio.StreamReader(limit=16), deque[str]()
+    stream.feed_data(b"one\n" + b"x" * 100 + b"\nthree\n" + b"y" * 100)
+    stream.feed_eof()
+    await _keep_lines(stream, lines)
+    assert (lines[0], "three" in lines) == ("one", True)
 
 
 async def test_who_leaves_frees_the_engine(narrow: Engine) -> None:

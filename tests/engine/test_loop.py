@@ -305,3 +305,20 @@ def test_a_grammar_that_is_complete_ends_a_text_as_a_stop_does(size: int) -> Non
         for most in range(1, 12)
     ]
     world.follow(list(tasks))
+
+
+@pytest.mark.parametrize("leaving", [[2, 3], [3, 2], [2]])
+def test_a_step_is_broken_off_once_all_have_left_that_it_computes_for(leaving: list[int]) -> None:
+    """One after the other, too; while it computes for anybody who stays it goes on."""
+    world = _World()
+    request = Generate(id=0, prompt=TEXT, max_tokens=30, sampling=Sampling(logit_bias={0: -100}, seed=1))
+    tasks = [world.ask((0, number), msgspec.structs.replace(request, id=number), [9, 8]) for number in (2, 3)]
+
+    def leave() -> None:
+        if world.loop.statistics.steps == 3:
+            for number in leaving:
+                world.loop.cancel(CancelTask(0, number))
+
+    world.context.during = leave
+    world.follow(list(tasks))
+    assert world.context.num_aborted == (len(leaving) == 2)

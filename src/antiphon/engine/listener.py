@@ -141,8 +141,13 @@ class Listener(Generic[W]):
         if (connection, request.id) in self._open:
             raise FrameError(f"two requests with the id {request.id}")
         num_choices = request.n if isinstance(request, Generate) else 1
+        most = self._service.max_requests
+        if num_choices > most:
+            message = f"n is {num_choices}, but at most {most} texts run and wait here together"
+            self._send([(connection, Failed(request.id, "invalid", message))])
+            return
         num_open = sum(self._open.values())
-        if num_open + num_choices > self._service.max_requests:
+        if num_open + num_choices > most:
             self.num_refused += 1
             message = f"the queue is full: {num_open} texts are being generated or wait for it"
             self._send([(connection, Failed(request.id, "overloaded", message, retry_after_s=self._interval_s))])

@@ -61,7 +61,8 @@ class StepLoop:
         self._tasks: dict[Key, Task] = {}
         self._owners: dict[int, Task] = {}
         self._answers: list[tuple[int, Answer]] = []
-        self._in_step: frozenset[Key] = frozenset()
+        self._in_step: set[Key] = set()
+        """Whom the step of now computes for; each step has a set of its own, and only ``cancel`` takes from it."""
 
     def run(self) -> None:
         """Work for as long as the process lives."""
@@ -78,14 +79,12 @@ class StepLoop:
             self.statistics = self._meter.snapshot()
 
     def cancel(self, command: CancelTask) -> None:
-        """Cancel from any thread; a step that computes for nobody else is aborted within milliseconds."""
+        """Cancel, from one other thread; a step that computes for nobody who is left is aborted within milliseconds."""
         self.inbox.put(command)
         in_step = self._in_step
-        if (
-            self._can_roll_back
-            and in_step
-            and all(key[0] == command.connection and command.request in (None, key[1]) for key in in_step)
-        ):
+        leaving = {key for key in in_step if key[0] == command.connection and command.request in (None, key[1])}
+        in_step -= leaving
+        if leaving and not in_step and self._can_roll_back:
             self._context.abort(True)
 
     def _receive(self) -> None:
@@ -155,7 +154,7 @@ class StepLoop:
             batch.add(piece.sequence.slot, piece.start, tokens, piece.num_outputs, piece.padding)
         started = self.step_started = time.monotonic()
         started_cpu = time.process_time()
-        self._in_step = frozenset(self._owners[id(piece.sequence)].key for piece in step.slices)
+        self._in_step = {self._owners[id(piece.sequence)].key for piece in step.slices}
         try:
             self._context.decode()
         except Aborted:
@@ -163,7 +162,7 @@ class StepLoop:
             return
         finally:
             self.step_started = None
-            self._in_step = frozenset()
+            self._in_step = set()
             self._context.abort(False)
         seconds = time.monotonic() - started
         if self._crowding is not None:

@@ -192,5 +192,13 @@ def _guess_hint(code: int) -> str:
 
 
 async def _keep_lines(stream: asyncio.StreamReader, lines: deque[str]) -> None:
-    while line := await stream.readline():
+    """Read to the end, whatever comes: a process whose output nobody takes stands still."""
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:
+            lines.append("(a line too long to be kept)")
+            continue
+        if not line:
+            return
         lines.append(line.decode("utf-8", "replace").rstrip())
