@@ -8,6 +8,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from antiphon.prompting import ChatPrompter, Plan
 from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message, Tool, ToolChoice
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, TextDelta, ToolCallDelta, ToolCallStarted
 
 CHATML = (
@@ -129,6 +130,24 @@ def test_a_call_cut_off() -> None:
     events = [*reader.feed(call("add", '{"a": 5}')[:45]), *reader.finish("length")]
     assert [event.arguments for event in events if isinstance(event, ToolCallDelta)] == ['{"a"']
     assert events[-1] == ChoiceFinished(0, "length")
+
+
+@pytest.mark.parametrize("cut", [3, 11, 20])
+def test_a_call_cut_off_before_its_name_is_no_text(cut: int) -> None:
+    """Where a call is required, the beginning of its markup is never shown as an answer."""
+    reader = plan(tools=(ADD,), tool_choice=ToolChoice("required")).reader(0)
+    assert [*reader.feed(call("add", "{}")[:cut]), *reader.finish("length")] == [ChoiceFinished(0, "length")]
+
+
+@pytest.mark.parametrize("stop", ["\n", '"', "name", "<tool_call>", "add", 'dd", "'])
+@pytest.mark.parametrize("template", [HERMES, CHATML])
+def test_a_stop_string_that_every_call_would_run_into_is_refused(template: str, stop: str) -> None:
+    """It would end calls within their markup; beside text alone it is what it is."""
+    with pytest.raises(ApiError, match="at the beginning of a call") as caught:
+        plan(template, tools=(ADD, SUB), tool_choice=ToolChoice("auto"), stop=("END", stop))
+    assert (caught.value.param, caught.value.code) == ("stop", "unsupported_value")
+    assert plan(template, tools=(ADD, SUB), stop=(stop,), tool_choice=ToolChoice("none")).grammar is None
+    plan(template, tools=(ADD, SUB), tool_choice=ToolChoice("auto"), stop=("}", "</tool_call>", "Thought:", "."))
 
 
 def test_marks_that_are_no_call() -> None:

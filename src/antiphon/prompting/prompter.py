@@ -14,6 +14,7 @@ from antiphon.prompting.pairs import check_pairs
 from antiphon.prompting.preamble import form_in_words, tool_value, tools_in_words, with_instructions
 from antiphon.prompting.reader import Layout, Reader
 from antiphon.prompting.schema import check_request
+from antiphon.prompting.stops import check_stops
 from antiphon.prompting.turns import Turn
 from antiphon.prompting.voice import Voice
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Message, Tool, ToolChoice
@@ -97,6 +98,8 @@ class ChatPrompter:
         check_request(request)
         tools = allowed(request.tools, request.tool_choice.names) if request.tool_choice.mode != "none" else ()
         voice = self._voice_for(request, tools)
+        if tools and voice.syntax is not None:
+            check_stops(request.stop, voice.syntax, tools, request.model)
         if tools and not voice.knows_tools:
             decision = self._decision(request, tools)
             if decision is not None:

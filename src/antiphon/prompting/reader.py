@@ -72,7 +72,8 @@ class Reader:
             self._events += self._calls.finish()
             if not self._calls.num_calls:
                 self._leave_calls(self._calls)
-        if self._state in {"start", "text"} and not (self._state == "start" and self._layout.calls_only):
+        # Where only calls can come, what is left is the beginning of one that was cut off, and no text.
+        if self._state in {"start", "text"} and not self._layout.calls_only:
             self._say(self._buffer)
             rest = self._logprobs.rest()
             if rest:
