@@ -56,6 +56,7 @@ def accepts(form: JsonSchemaFormat | JsonObjectFormat, text: str) -> bool:
         ({"anyOf": [{"type": "string", "nullable": True}]}, "nullable"),
         ({"oneOf": [{"type": "string", "maxLength": 3}, {"type": "string", "minLength": 2}]}, "oneOf"),
         ({"type": "object", "properties": {"a": {}}, "minProperties": 1}, "minProperties"),
+        ({"type": "object", "minProperties": 2}, "minProperties"),
     ],
 )
 def test_unenforceable_keyword(schema: dict[str, Any], keyword: str) -> None:
@@ -97,6 +98,22 @@ def test_impossible_schema(schema: dict[str, Any], reason: str) -> None:
 def test_harmless_schema(schema: dict[str, Any]) -> None:
     """Keywords that ask for nothing, and properties or data with a keyword's name, are no obstacle."""
     check(schema)
+
+
+def test_a_declared_name_cannot_be_written_another_way() -> None:
+    """What follows the declared keys is no declared key in escapes; control characters have them where a schema names one."""
+    declared = {"type": "object", "properties": {"é": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
+    assert accepts(JsonSchemaFormat("x", declared), '{"b\\n\\"": "x"}')
+    assert not accepts(JsonSchemaFormat("x", declared), '{"\\u00e9": "x"}')
+    assert accepts(JsonSchemaFormat("x", {"const": "\x01"}), '"\\u0001"')
+
+
+def test_one_name_that_is_not_declared_may_be_asked_for() -> None:
+    """``minProperties`` is enforced where no two names have to be different that the schema does not know."""
+    a = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "minProperties": 2}
+    assert accepts(JsonSchemaFormat("x", a), '{"a": 1, "b": 2}')
+    assert not accepts(JsonSchemaFormat("x", a), '{"a": 1}')
+    assert not accepts(JsonSchemaFormat("x", a), '{"a": 1, "a": 2}')
 
 
 def test_const_is_kept_as_it_is() -> None:

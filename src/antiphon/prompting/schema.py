@@ -25,11 +25,16 @@ MAX_SCHEMA_CHARS = 200_000
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """One layout, the one models see most in training: a small model given free whitespace may write nothing else."""
 
+_ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
+"""None by number: with it a name beside the declared ones could be a declared one, written another way."""
+_CONTROL = "\\u00"
+"""How a control character stands in JSON that has no short escape: a schema that asks for one gets escapes by number."""
 _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
 """Keywords of older drafts and of OpenAPI that would restrict output and that llguidance passes over."""
 
 _MOST_WITH_FRACTION = 10**15
 """Numbers beyond have no thousandths."""
+_REASONS = {"minProperties": " Of several names that it does not declare, two may be the same."}
 _TOO_DEEP = "it is nested too deeply."
 _TOKENIZER = LLTokenizer("byte")
 _PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
@@ -63,7 +68,8 @@ def _bounded_text_of(written: str) -> str:
 
 
 def _with_layout(schema: Mapping[str, Any]) -> str:
-    return json.dumps({**schema, "x-guidance": _LAYOUT}, ensure_ascii=False)
+    text = json.dumps({**schema, "x-guidance": _LAYOUT | _ESCAPES}, ensure_ascii=False)
+    return json.dumps({**schema, "x-guidance": _LAYOUT}, ensure_ascii=False) if _CONTROL in text else text
 
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def _problem_of(text: str) -> str | None:
     schema = json.loads(text)
     keyword = _unenforced(schema)
     if keyword:
-        return _refusal(keyword)
+        return _refusal(keyword) + _REASONS.get(keyword, "")
     hostile = hostile_part(schema)
     if hostile:
         return hostile
@@ -235,7 +241,7 @@ def _unenforced(schema: Any) -> str | None:
     for key, value in cast("dict[str, Any]", schema).items():
         if key in _UNENFORCED or (key == "required" and isinstance(value, bool)):
             return key
-        if key == "format" and not isinstance(value, str):
+        if (key == "format" and not isinstance(value, str)) or (key == "minProperties" and _needs_new_names(schema)):
             return key
         if key in DATA:
             continue
@@ -244,6 +250,13 @@ def _unenforced(schema: Any) -> str | None:
         if found:
             return found
     return None
+
+
+def _needs_new_names(schema: dict[str, Any]) -> bool:
+    """Whether ``minProperties`` asks for two or more names that are not declared: the compiler counts one that comes twice as two."""
+    declared = schema.get("properties")
+    least = schema["minProperties"]
+    return is_number(least) and least > 1 + (len(cast("dict[str, Any]", declared)) if isinstance(declared, dict) else 0)
 
 
 def check_request(request: ChatRequest) -> None:
