@@ -238,10 +238,11 @@ def _unenforced(schema: Any) -> str | None:
         return next(filter(None, map(_unenforced, cast("list[Any]", schema))), None)
     if not isinstance(schema, dict):
         return None
-    for key, value in cast("dict[str, Any]", schema).items():
+    part = cast("dict[str, Any]", schema)
+    for key, value in part.items():
         if key in _UNENFORCED or (key == "required" and isinstance(value, bool)):
             return key
-        if (key == "format" and not isinstance(value, str)) or (key == "minProperties" and _needs_new_names(schema)):
+        if (key == "format" and not isinstance(value, str)) or (key == "minProperties" and _needs_new_names(part)):
             return key
         if key in DATA:
             continue
