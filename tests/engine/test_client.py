@@ -90,6 +90,20 @@ async def test_only_what_is_left_early_is_cancelled(stub: _Stub, tmp_path: Path)
     await client.aclose()
 
 
+async def test_who_waits_for_an_engine_that_is_closed_is_told_so(tmp_path: Path) -> None:
+    """Closing an engine ends the wait for its next process at once."""
+    stub, path = _Stub(), tmp_path / "engine.sock"
+    post(tmp_path / "notice", Notice("ready", str(path), EngineStatistics()))
+    engine = Engine(EngineSettings(model_path=tmp_path / "none.gguf"), notice=tmp_path / "notice")
+    async with await asyncio.start_unix_server(stub.answer, path):
+        await engine.start()
+    waiting = asyncio.create_task(engine.tokenize(()))
+    await until(engine._connecting.locked)
+    await engine.aclose()
+    with pytest.raises(EngineStopped, match="stopped"):
+        await asyncio.wait_for(waiting, 20)
+
+
 async def test_an_engine_that_could_not_answer_for_a_moment_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

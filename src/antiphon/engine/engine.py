@@ -107,8 +107,6 @@ class Engine:
         async with self._connecting:
             if self._client is not None and self._client.is_open:
                 return self._client
-            if self.state in {"stopped", "failed"}:
-                raise EngineStopped(f"the engine is {self.state}")
             try:
                 async with asyncio.timeout(_RESTART_WAIT_S):
                     return await self._reconnect()
@@ -119,6 +117,8 @@ class Engine:
 
     async def _reconnect(self) -> EngineClient:
         while True:
+            if self.state in {"stopped", "failed"}:
+                raise EngineStopped(f"the engine is {self.state}")
             await self._is_ready.wait()
             assert self._path is not None
             try:

@@ -6,12 +6,19 @@ from pathlib import Path
 
 def free_memory() -> int:
     """Return bytes that a new allocation can use without swapping; a container's limit counts."""
-    free = _available()
-    limit = _read_int(Path("/sys/fs/cgroup/memory.max"))
-    used = _read_int(Path("/sys/fs/cgroup/memory.current"))
-    if limit is not None and used is not None:
-        free = min(free, max(0, limit - used))
-    return free
+    left = left_in_container(Path("/sys/fs/cgroup"))
+    return _available() if left is None else min(_available(), left)
+
+
+def left_in_container(group: Path) -> int | None:
+    """Return bytes below the limit of a control group (version 2), None where there is no limit.
+
+    Pages of files that were read lately count as used, but those that nobody works on are given back when memory is wanted.
+    """
+    limit, used = _read_int(group / "memory.max"), _read_int(group / "memory.current")
+    if limit is None or used is None:
+        return None
+    return max(0, limit - used + _read_entry(group / "memory.stat", "inactive_file"))
 
 
 def resident_bytes() -> int:
@@ -36,6 +43,14 @@ def _available() -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _read_entry(path: Path, name: str) -> int:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
 def _read_int(path: Path) -> int | None:
