@@ -93,7 +93,7 @@ class EmbeddingLoop:
                 case EmbeddingTask():
                     self._num_requests += 1
                     self._tasks[command.key] = command
-                    now = self._inputs[0].turn if self._inputs else 0
+                    now = self._inputs[0].turn + 1 if self._inputs else 0
                     self._inputs += [_Input(now + index, command, index) for index in range(len(command.prompts))]
                     self._inputs.sort(key=lambda waiting: waiting.turn)
 
