@@ -141,8 +141,8 @@ async def test_too_many_requests(tmp_path: Path) -> None:
 
 
 async def test_a_request_larger_than_the_limit_is_told_not_to_retry(tmp_path: Path) -> None:
-    """What can never fit says so."""
-    accounts = await Accounts.open(AccountSettings(tpm=30_000), tmp_path)
+    """What can never fit says so, counts as a request and for no tokens, and shows the limits as every 429 does."""
+    accounts = await Accounts.open(AccountSettings(rpm=60, tpm=30_000), tmp_path)
     with pytest.raises(ApiError) as caught:
         await admit(accounts, await accounts.authenticate(None), n_tokens=31_538)
     error = caught.value
@@ -151,6 +151,8 @@ async def test_a_request_larger_than_the_limit_is_told_not_to_retry(tmp_path: Pa
     )
     assert (error.type, error.headers["x-should-retry"]) == ("tokens", "false")
     assert "Retry-After" not in error.headers
+    assert error.headers["x-ratelimit-remaining-requests"] == "59"
+    assert error.headers["x-ratelimit-remaining-tokens"] == "30000"
     await accounts.aclose()
 
 

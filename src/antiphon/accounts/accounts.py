@@ -130,7 +130,11 @@ class Accounts:
         limits = self.limits_of(request.principal, request.model, request.kind)
         organization = self.settings.organization
         if limits.tpm is not None and n_tokens > limits.tpm:
-            raise request_too_large(request.model, organization, limits.tpm, n_tokens)
+            # It counts as a request, as every failed one, and for no tokens.
+            decision = await self._limiter.reserve(request.principal.account, request.model, limits, 0)
+            if decision.reservation is not None:
+                decision.reservation.settle(0)
+            raise request_too_large(request.model, organization, limits.tpm, n_tokens, decision.headers())
         decision = await self._limiter.reserve(request.principal.account, request.model, limits, n_tokens)
         refused_by = decision.refused_by
         if refused_by is None:

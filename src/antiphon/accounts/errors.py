@@ -63,7 +63,9 @@ def insufficient_quota() -> ApiError:
     )
 
 
-def request_too_large(model: str, organization: str, limit: int, requested: int) -> ApiError:
+def request_too_large(
+    model: str, organization: str, limit: int, requested: int, headers: Mapping[str, str]
+) -> ApiError:
     """429 for more tokens than a full minute allows; it can never succeed."""
     return ApiError(
         429,
@@ -71,7 +73,7 @@ def request_too_large(model: str, organization: str, limit: int, requested: int)
         f"Limit {limit}, Requested {requested}. The input or output tokens must be reduced in order to run successfully.",
         type="tokens",
         code="rate_limit_exceeded",
-        headers=NO_RETRY,
+        headers={**headers, **NO_RETRY},
     )
 
 
