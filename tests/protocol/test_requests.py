@@ -51,6 +51,12 @@ def test_parts_are_joined() -> None:
     assert both.refusal == "nonever"
 
 
+def test_the_word_json_is_found_across_parts() -> None:
+    """Parts are joined without anything between, and looked at as the model reads them."""
+    parts = [{"type": "text", "text": "As JS"}, {"type": "text", "text": "ON."}]
+    assert chat(messages=[{"role": "user", "content": parts}], response_format={"type": "json_object"}).response_format
+
+
 def test_an_answer_can_be_sent_back_as_it_came() -> None:
     """What the client serialises of an answer's message is a valid message of the next request."""
     answer = {"role": "assistant", "content": "x", "refusal": None, "annotations": [], "reasoning_content": "hm"}

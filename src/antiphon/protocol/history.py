@@ -81,7 +81,7 @@ def _unanswered(ids: Sequence[str]) -> Exception:
 
 def check_mentions_json(messages: Sequence[JsonMessage]) -> None:
     """Raise ``ApiError`` 400 unless some message has the word JSON in it: without, a model tends to emit blanks forever."""
-    if not any("json" in text.lower() for message in messages for text in texts(message)):
+    if not any("json" in "".join(texts(message)).lower() for message in messages):
         raise problems.bad_request(
             "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
             "messages",
