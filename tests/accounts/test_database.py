@@ -140,9 +140,10 @@ async def test_the_secrets_file_may_be_named_below_the_home_folder(
         ({"redis_url": "localhost:6379"}, "redis_url"),
         ({"redis_away": "admit"}, "redis_url"),
         ({"price_provider": "opnai"}, "price_provider"),
+        ({"rpm": 2**31}, "rpm"),
     ],
 )
-def test_settings_that_would_do_nothing_are_refused(wrong: dict[str, str], says: str) -> None:
+def test_settings_that_cannot_hold_are_refused(wrong: dict[str, object], says: str) -> None:
     """They are named at the start, not met with the first request or never."""
     with pytest.raises(ValueError, match=says):
         AccountSettings(**wrong)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.backends.conformance import BackendConformance, collect, text_of
-from tests.backends.faulty_api import answers, faulty_api, sends_then_is_silent, streams
+from tests.backends.faulty_api import answers, chunk, faulty_api, head, sends, sends_then_is_silent, streams
 from tests.waiting import until
 
 from antiphon.backends.base import Backend
@@ -312,3 +312,18 @@ def test_a_header_that_cannot_be_followed_is_refused(settings: CacheSettings, he
     """Nothing is silently ignored."""
     with pytest.raises(ApiError):
         cache_use(settings, header, "id", "web")
+
+
+async def test_a_stream_none_of_whose_choices_ended_is_not_kept() -> None:
+    """It ends in order, but it is no answer to give again."""
+    body = {"model": "m", "messages": [], "seed": 1, "stream": True}
+    request_ = msgspec.structs.replace(parse_relay("chat/completions", msgspec.json.encode(body)), cache=USE)
+    async with faulty_api(sends(head(), chunk("a"), b"data: [DONE]\n\n")) as api:
+        backend = cached(UpstreamBackend(UpstreamSettings(name="a", base_url=api.url, models=(UpstreamModel(id="m"),))))
+        for _ in range(2):
+            answer = await backend.relay(request_)
+            assert answer.outcome.cache == "miss"
+            async for _piece in answer:
+                pass
+            await answer.aclose()
+        await backend.aclose()

@@ -156,6 +156,8 @@ def test_verdicts(error: ApiError, again: str, is_fault: bool) -> None:
         ({"Retry-After": "Thu, 01 Jan 1970 00:01:40 GMT"}, 40),
         ({"Retry-After": "Thu, 01 Jan 1970 00:00:10 GMT"}, 0),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
         ({}, None),
     ],
 )

@@ -36,7 +36,7 @@ from antiphon.accounts import AccountSettings, ModelPrice, Outcome
 from antiphon.accounts.reports import UsageQuery
 from antiphon.backends.base import RelayingBackend
 from antiphon.backends.caching import CacheSettings, CachingBackend, MemoryStore
-from antiphon.backends.routing import BreakerSettings, RetrySettings, Router
+from antiphon.backends.routing import BreakerSettings, RetrySettings, Router, RouteSettings, TargetSettings
 from antiphon.backends.script import Reply, Script
 from antiphon.backends.scripted import ScriptedBackend
 from antiphon.backends.upstream import Timeouts, UpstreamBackend, UpstreamModel, UpstreamSettings
@@ -240,7 +240,9 @@ async def test_who_began_an_answer_that_others_read_along_with_pays_for_all_of_i
             body = {**CHAT, "temperature": 0, "stream": True}
             client.headers["x-antiphon-cache"] = "on"
             async with client.stream("POST", "/chat/completions", json=body) as first:
-                await anext(first.aiter_bytes())
+                # Kept, because an iterator that is forgotten closes the response.
+                pieces = first.aiter_bytes()
+                await anext(pieces)
                 second = asyncio.ensure_future(client.post("/chat/completions", json=body))
                 await until(lambda: backend.statistics()[0].values.joined_total == 1)  # type: ignore[attr-defined]
             gate.set()
@@ -282,6 +284,22 @@ async def test_parameters_of_tomorrow_reach_the_upstream(tmp_path: Path) -> None
         assert response.status_code == 200
         assert response.json()["field_of_tomorrow"] == {"a": [1.5, None]}
         assert api.requests[0]["top_k"] == 5
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+async def test_made_up_names_have_no_limits_of_their_own(tmp_path: Path, is_cached: bool) -> None:
+    """Behind a pattern that stands for one model a key has one limit, whatever it calls that model."""
+    async with faulty_api(answers()) as api:
+        far = UpstreamBackend(UpstreamSettings(name="far", base_url=api.url))
+        route = RouteSettings(model="*", targets=(TargetSettings(backend="far", model="m"),))
+        backend: RelayingBackend = Router({"far": far}, [route])
+        if is_cached:
+            backend = CachingBackend(backend, MemoryStore(1_000_000, 60))
+        async with gateway(backend, tmp_path, accounts=AccountSettings(rpm=2)) as (_, client, outcomes):
+            asked = [await client.post("/chat/completions", json={**CHAT, "model": f"a{n}"}) for n in range(4)]
+    assert [response.status_code for response in asked] == [200, 200, 429, 429]
+    assert "for a2 in organization" in asked[2].text
+    assert len(outcomes) == 4
 
 
 async def test_embeddings_cannot_be_asked_for_as_a_stream_that_counts_as_a_fault(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ UPSTREAM = '[[gateway.upstreams]]\nname = "a"\nbase_url = "http://h/v1"\n'
     ("text", "says"),
     [
         ("[cache]\nstore = 'memory'\nttl_s = nan", "ttl_s"),
-        ("[cache]\nkeys = ['nightly-*']", "store"),
         ("[cache]\nstore = 'redis'\nredis_url = 'localhost'", "redis_url"),
         ("[server]\nshutdown_grace_s = inf", "shutdown_grace_s"),
         ("[server]\nlog_prompts = true", "log_level"),

@@ -86,18 +86,26 @@ class Accounts:
         return await self._keyring.authenticate(authorization)
 
     async def admit(
-        self, principal: Principal, *, model: str, kind: Kind, estimated_tokens: int, request_id: str
+        self,
+        principal: Principal,
+        *,
+        model: str,
+        kind: Kind,
+        estimated_tokens: int,
+        request_id: str,
+        counted_as: str | None = None,
     ) -> Admission:
         """Let a request in, reserving ``estimated_tokens`` (prompt and longest possible answer together).
 
-        ``model`` is the name asked for: limits are counted per key and that name, as OpenAI does. Raises ``ApiError``: 404 for
+        ``model`` is the name asked for: limits are counted per key and that name, as OpenAI does, unless ``counted_as`` is
+        another one. Raises ``ApiError``: 404 for
         a model that the key may not use, 429 ``insufficient_quota`` for a spent budget, 429 ``rate_limit_exceeded``, 503 when
         the limits' store is away. A request that is refused, or that leaves meanwhile, has its usage row, too.
         """
         started_at, started = time.time(), time.perf_counter()
         request = Request(principal=principal, model=model, kind=kind)
         try:
-            decision = await self._let_in(request, estimated_tokens)
+            decision = await self._let_in(request, counted_as or model, estimated_tokens)
         except BaseException as error:
             status, error_code = how_it_failed(error)
             outcome = Outcome(
@@ -118,24 +126,24 @@ class Accounts:
         """
         self.record(Request(principal=principal, model=model, kind=kind), outcome)
 
-    async def _let_in(self, request: Request, n_tokens: int) -> Decision:
+    async def _let_in(self, request: Request, counted_as: str, n_tokens: int) -> Decision:
         principal = request.principal
         if principal.models is not None and not principal.may_use(request.model):
             raise model_not_found(request.model)
         if principal.budget is not None:
             await self._budgets.check(principal)
-        return await self._reserve(request, n_tokens)
+        return await self._reserve(request, counted_as, n_tokens)
 
-    async def _reserve(self, request: Request, n_tokens: int) -> Decision:
-        limits = self.limits_of(request.principal, request.model, request.kind)
+    async def _reserve(self, request: Request, counted_as: str, n_tokens: int) -> Decision:
+        limits = self.limits_of(request.principal, counted_as, request.kind)
         organization = self.settings.organization
         if limits.tpm is not None and n_tokens > limits.tpm:
             # It counts as a request, as every failed one, and for no tokens.
-            decision = await self._limiter.reserve(request.principal.account, request.model, limits, 0)
+            decision = await self._limiter.reserve(request.principal.account, counted_as, limits, 0)
             if decision.reservation is not None:
                 decision.reservation.settle(0)
             raise request_too_large(request.model, organization, limits.tpm, n_tokens, decision.headers())
-        decision = await self._limiter.reserve(request.principal.account, request.model, limits, n_tokens)
+        decision = await self._limiter.reserve(request.principal.account, counted_as, limits, n_tokens)
         refused_by = decision.refused_by
         if refused_by is None:
             return decision

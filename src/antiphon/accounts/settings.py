@@ -6,6 +6,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+_HIGHEST = 2**31 - 1
+"""What every database holds as an integer."""
+
 Tier = Literal["tier1", "tier2", "tier3", "tier4", "tier5"]
 
 
@@ -24,8 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value: int | None = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value!r}; leave it out for no limit")
+            if value is not None and not 1 <= value <= _HIGHEST:
+                raise ValueError(f"{name} must be from 1 to {_HIGHEST}, not {value!r}; leave it out for no limit")
 
     def over(self, other: "Limits") -> "Limits":
         """Return these limits, with ``other``'s wherever these say nothing."""

@@ -108,6 +108,15 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class AliasingBackend(Backend, Protocol):
+    """A backend for which any number of names may stand for one model."""
+
+    def counted_as(self, model: str) -> str:
+        """Return the name under which limits count a request for ``model``: its own unless others come to the same, without I/O."""
+        ...
+
+
 class StreamCut(ApiError):  # noqa: N818 - what happened to the connection
     """The connection is to end here without another byte: what a script asks for, to show clients a broken stream."""
 

@@ -251,7 +251,12 @@ async def admitted(call: Call, principal: Principal, kind: Kind, model: str, est
     # From here on every end of the request has its row: a refusal by ``admit``, the others by the exchange.
     call.is_recorded = True
     admission = await call.service.accounts.admit(
-        principal, kind=kind, model=model, estimated_tokens=estimate.reserved, request_id=call.request_id
+        principal,
+        kind=kind,
+        model=model,
+        counted_as=call.service.counted_as(model),
+        estimated_tokens=estimate.reserved,
+        request_id=call.request_id,
     )
     call.extra.update(admission.headers())
     return Exchange(call, admission, estimate, fault)

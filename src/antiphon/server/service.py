@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 
 from antiphon.accounts import Accounts, Principal
-from antiphon.backends.base import Backend, RelayedAnswer, RelayingBackend
+from antiphon.backends.base import AliasingBackend, Backend, RelayedAnswer, RelayingBackend
 from antiphon.backends.caching import HEADER, CacheSettings, cache_use
 from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.errors import model_not_found, overloaded
@@ -42,6 +42,7 @@ class Service:
         self.accounts = accounts
         self.backend = backend
         self._can_relay = isinstance(backend, RelayingBackend)
+        self._aliasing = backend if isinstance(backend, AliasingBackend) else None
         self.guard = Guard(host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins)
         self.metrics = Metrics(self)
         self.num_in_flight = 0
@@ -61,6 +62,10 @@ class Service:
         """404 for a model that is not served, or not to this key: the same words, so that nothing is given away."""
         if not (self.backend.serves(model) and self.may_use(principal, model)):
             raise model_not_found(model)
+
+    def counted_as(self, model: str) -> str:
+        """Return the name under which the limits count a request for ``model``."""
+        return self._aliasing.counted_as(model) if self._aliasing is not None else model
 
     def cache_use(self, call: Call, principal: Principal) -> CacheUse | None:
         """Return how the request uses the response cache, by its header or its key; None: not at all."""

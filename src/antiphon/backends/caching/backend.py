@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from antiphon.backends.base import (
+    AliasingBackend,
     BackendModel,
     Countable,
     Health,
@@ -51,6 +52,7 @@ class CachingBackend:
 
     def __init__(self, backend: RelayingBackend, store: Store) -> None:
         self._backend = backend
+        self._aliasing = backend if isinstance(backend, AliasingBackend) else None
         self._store = store
         self._events: dict[bytes, Flight[Event]] = {}
         self._relays: dict[bytes, Flight[Piece]] = {}
@@ -62,6 +64,9 @@ class CachingBackend:
 
     def serves(self, model: str) -> bool:
         return self._backend.serves(model)
+
+    def counted_as(self, model: str) -> str:
+        return self._aliasing.counted_as(model) if self._aliasing is not None else model
 
     def relays(self, model: str) -> bool:
         return self._backend.relays(model)
@@ -176,7 +181,11 @@ class CachingBackend:
             async for piece in answer:
                 pieces.append(piece)
                 yield piece
-        await self._store.put(key, pack_relay(RelayRecord(dict(answer.headers), tuple(pieces), answer.outcome)))
+        outcome = answer.outcome
+        if outcome.finish_reason is None and request.operation != "embeddings":
+            # Its API closed it in order, but no choice of it ever ended: no answer to give again.
+            return
+        await self._store.put(key, pack_relay(RelayRecord(dict(answer.headers), tuple(pieces), outcome)))
 
     async def _follow(self, flight: Flight[Piece], status: CacheStatus) -> RelayedAnswer:
         self._counts[status] += 1

@@ -26,7 +26,5 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or not 0 < self.ttl_s < math.inf:
             raise ValueError("max_bytes and ttl_s must be positive")
-        if self.keys and self.store == "none":
-            raise ValueError("keys use a cache that store = 'none' does not keep; name a store")
         if self.store == "redis" and urlsplit(self.redis_url).scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("redis_url is no redis://, rediss:// or unix:// address")

@@ -84,6 +84,10 @@ class Router:
     def serves(self, model: str) -> bool:
         return self._table.find(model) is not None
 
+    def counted_as(self, model: str) -> str:
+        route = self._table.find(model)
+        return model if route is None or not route.is_alias else route.name
+
     def relays(self, model: str) -> bool:
         if not self._can_relay:
             return False

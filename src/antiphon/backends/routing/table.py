@@ -38,6 +38,8 @@ class Route:
         self.balance = balance
         self.fallbacks = fallbacks
         self.turn = 0
+        # Whatever the name, these very models answer: behind a pattern it could be chosen anew for each request.
+        self.is_alias = all(target.model is not None for target in targets)
         self.relays = all(target.lane.relaying is not None for target in targets)
         # One backend in this process knows best itself when it is full: nothing to choose, nothing to try again.
         self.is_direct = len(targets) == 1 and not fallbacks and not self.relays

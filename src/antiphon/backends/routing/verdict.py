@@ -1,6 +1,7 @@
 """What an error before the first token means for trying again. Pure."""
 
 import email.utils
+import math
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -49,7 +50,8 @@ def retry_after_s(headers: Mapping[str, str], wall_clock: float) -> float | None
         if value is None:
             continue
         try:
-            return max(0.0, float(value) / scale)
+            seconds = float(value) / scale
+            return max(0.0, seconds) if math.isfinite(seconds) else None
         except ValueError:
             pass
         try:
