@@ -3,6 +3,7 @@
 import json
 
 import llguidance
+import msgspec
 import pytest
 
 from antiphon.engine import Engine, GrammarRejected
@@ -50,3 +51,15 @@ async def test_the_end_of_max_tokens_is_told(engine: Engine) -> None:
     answers = [answer async for answer in engine.generate(request)]
     assert isinstance(answers[-1], Finished)
     assert (answers[-1].reason, answers[-1].num_tokens) == ("length", 4)
+
+
+async def test_a_grammar_complete_with_the_last_token_says_stop(engine: Engine) -> None:
+    """Whether max_tokens had left room for more makes no difference; one token fewer does."""
+    request = Generate(id=0, prompt=PROMPT, grammar=GRAMMAR, max_tokens=80, sampling=Sampling(temperature=0))
+    whole = [answer async for answer in engine.generate(request)][-1]
+    assert isinstance(whole, Finished)
+    for missing, reason in ((0, "stop"), (1, "length")):
+        shorter = msgspec.structs.replace(request, max_tokens=whole.num_tokens - missing)
+        last = [answer async for answer in engine.generate(shorter)][-1]
+        assert isinstance(last, Finished)
+        assert (last.reason, last.num_tokens) == (reason, whole.num_tokens - missing)
