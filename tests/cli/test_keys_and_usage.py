@@ -87,7 +87,7 @@ def test_revoke_and_rotate(run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--rpm", "0"], "rpm must be at least 1, not 0"),
+        (["--rpm", "0"], "rpm must be from 1 to 2147483647, not 0"),
         (["--expires", "soon"], "--expires is 'soon'"),
         (["--expires", "2001-01-01"], "which is over"),
         (["--models", ","], "--models is ','"),
