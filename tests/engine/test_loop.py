@@ -202,6 +202,9 @@ class _World:
             self.answers.setdefault(key, []).append(answer)
 
     def check(self) -> None:
+        started = [answer for told in self.answers.values() for answer in told if isinstance(answer, Started)]
+        assert self.loop.statistics.prompt_tokens == sum(answer.prompt_tokens for answer in started)
+        assert self.loop.statistics.prompt_tokens_shared == sum(answer.cached_tokens for answer in started)
         for key, (request, prompt, extra) in self.asked.items():
             if key in self.script.cancelled:
                 continue
