@@ -42,6 +42,20 @@ async def test_cold_or_cached_the_same_answer(engine: Engine, sampling: Sampling
         assert warm[0] > cold[0]
 
 
+async def test_several_choices_are_the_same_again(engine: Engine) -> None:
+    """Choices that run side by side, and whose guesses are right or wrong, are bit-equal whenever the request comes again."""
+    sampling = Sampling(temperature=1, seed=5)
+    request = Generate(id=0, prompt=prompt_of(STORY), n=3, max_tokens=40, logprobs=0, sampling=sampling)
+    answers: list[dict[int, list[float | None]]] = []
+    for _ in range(3):
+        logprobs: dict[int, list[float | None]] = {}
+        async for answer in engine.generate(request):
+            if isinstance(answer, Delta):
+                logprobs.setdefault(answer.index, []).extend(token.logprob for token in answer.tokens)
+        answers.append(logprobs)
+    assert answers[0] == answers[1] == answers[2]
+
+
 async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_model: Path) -> None:
     """A prompt that goes on from a cached one gets the answer that an empty engine gives."""
     longer = Generate(

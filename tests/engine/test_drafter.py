@@ -66,7 +66,7 @@ def test_a_guess_continues_an_earlier_place(tokens: list[int], most: int) -> Non
 def grown(pool: DraftPool, prompt: list[int], answer: list[int]) -> Drafter:
     """Return the drafter of a text that was generated token by token."""
     tokens = list(prompt)
-    drafter = pool.drafter(tokens)
+    drafter = pool.drafter(tokens, is_alone=True)
     for token in answer:
         tokens.append(token)
         drafter.propose()
@@ -77,8 +77,15 @@ def test_what_another_text_said_is_proposed() -> None:
     """A prompt that was answered before is guessed to be answered so again, as soon as four tokens are the same."""
     pool = DraftPool(3)
     grown(pool, [1, 2, 3, 4], [50, 51, 52, 53])
-    assert pool.drafter([9, 1, 2, 3, 4]).propose()[0] == [50, 51, 52]
-    assert pool.drafter([2, 3, 4]).propose() == ([4], 0.0)
+    assert pool.drafter([9, 1, 2, 3, 4], is_alone=True).propose()[0] == [50, 51, 52]
+    assert pool.drafter([2, 3, 4], is_alone=True).propose() == ([4], 0.0)
+
+
+def test_one_of_several_choices_guesses_from_itself_alone() -> None:
+    """What a choice guesses follows from its request, whatever others said."""
+    pool = DraftPool(3)
+    grown(pool, [1, 2, 3, 4], [50, 51, 52, 53])
+    assert pool.drafter([1, 2, 3, 4], is_alone=False).propose() == ([4], 0.0)
 
 
 def test_of_own_and_another_s_words_the_likelier_are_proposed() -> None:
@@ -86,12 +93,12 @@ def test_of_own_and_another_s_words_the_likelier_are_proposed() -> None:
     pool = DraftPool(2)
     grown(pool, [1, 2, 3, 4], [50, 51])
     prompt = [2, 3, 60, 61, 1, 2, 3]
-    assert pool.drafter([*prompt, 4]).propose()[0] == [50, 51]
-    drafter = pool.drafter([7, 1, 2, 3, 4])
+    assert pool.drafter([*prompt, 4], is_alone=True).propose()[0] == [50, 51]
+    drafter = pool.drafter([7, 1, 2, 3, 4], is_alone=True)
     for _ in range(9):
         drafter.propose()
         drafter.learn(2, 0)
-    assert pool.drafter([4, 70, 71, 1, 2, 3, 4]).propose()[0] == [70, 71]
+    assert pool.drafter([4, 70, 71, 1, 2, 3, 4], is_alone=True).propose()[0] == [70, 71]
 
 
 def test_the_latest_texts_are_remembered() -> None:
@@ -99,7 +106,9 @@ def test_the_latest_texts_are_remembered() -> None:
     pool = DraftPool(1, capacity=8)
     for first in range(0, 400, 40):
         grown(pool, list(range(first, first + 4)), list(range(first + 4, first + 8)))
-    remembered = [pool.drafter(list(range(first, first + 4))).propose()[1] > 0 for first in range(0, 400, 40)]
+    remembered = [
+        pool.drafter(list(range(first, first + 4)), is_alone=True).propose()[1] > 0 for first in range(0, 400, 40)
+    ]
     assert remembered[:6] == [False] * 6
     assert remembered[-2:] == [True] * 2
 

@@ -55,9 +55,13 @@ class DraftPool:
         self._young: dict[int, _Place] = {}
         self._old: dict[int, _Place] = {}
 
-    def drafter(self, prompt: list[int]) -> "Drafter":
-        """Return who follows the text that grows out of ``prompt``, and guesses so many tokens of it at most."""
-        return Drafter(prompt, self._most, self)
+    def drafter(self, prompt: list[int], *, is_alone: bool) -> "Drafter":
+        """Return who follows the text that grows out of ``prompt``, and guesses so many tokens of it at most.
+
+        A text that has siblings draws on itself only: wrong guesses leave holes among the cells of all that run, and so
+        change in which order sums are made. A request that comes again must find the same guesses.
+        """
+        return Drafter(prompt, self._most, self if is_alone else None)
 
     def note(self, text: list[int], start: int) -> None:
         """Remember what stands in ``text`` from ``start`` on."""

@@ -61,7 +61,7 @@ class Choice:
         self._num_tokens = 0
         self._is_finished = False
         self._pending: list[Token] = []
-        self._drafter = None if drafts is None else drafts.drafter(self.sequence.tokens)
+        self._drafter = None if drafts is None else drafts.drafter(self.sequence.tokens, is_alone=request.n == 1)
         if self._drafter is not None:
             self.sequence.draft, self.sequence.draft_odds = self._drafter.propose()
 
