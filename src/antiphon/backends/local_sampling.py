@@ -1,7 +1,5 @@
 """The wire's sampling parameters in the engine's terms."""
 
-import numpy as np
-
 from antiphon.engine.messages import Sampling
 from antiphon.protocol import chat as wire
 
@@ -9,8 +7,7 @@ from antiphon.protocol import chat as wire
 def engine_sampling(sampling: wire.Sampling) -> Sampling:
     """Return the same values; both sides use OpenAI's ranges."""
     return Sampling(
-        # Logits are float32. What is no number above zero there cannot divide them, and leaves the likeliest token alone.
-        temperature=float(np.float32(sampling.temperature)),
+        temperature=sampling.temperature,
         top_p=sampling.top_p,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
