@@ -26,8 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from antiphon.toolkit.chunking import Chunk
-from antiphon.toolkit.embedding_cache import EmbeddingCache
+from antiphon.toolkit.embeddings.chunking import Chunk
+from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.index import Document, Hit, Index
 from antiphon.toolkit.index.fusion import fuse
 from antiphon.toolkit.index.store import Store, Stored

@@ -13,9 +13,9 @@ from tests.waiting import PATIENCE_S
 from antiphon.accounts import Accounts, AccountSettings
 from antiphon.backends.base import Backend
 from antiphon.backends.caching import CacheSettings
-from antiphon.server.faults import FaultSettings
 from antiphon.server.logs import configure_logs
-from antiphon.server.run import address_of, bind, serve
+from antiphon.server.process.http_server import address_of, bind, serve
+from antiphon.server.request.faults import FaultSettings
 from antiphon.server.service import Service
 from antiphon.server.settings import ServerSettings
 

@@ -12,10 +12,10 @@ from antiphon.backends.caching import disk
 from antiphon.backends.caching.disk import DiskStore
 from antiphon.errors import AntiphonError
 from antiphon.sqlite_file import open_sqlite
-from antiphon.toolkit.embedding_cache import EmbeddingCache
+from antiphon.toolkit.calls.response_cache import ResponseCache
+from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.errors import IndexingError
 from antiphon.toolkit.index.store import Store
-from antiphon.toolkit.response_cache import ResponseCache
 
 _NUM_OPENERS = 8
 

@@ -9,29 +9,50 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from antiphon.errors import AntiphonError as AntiphonError
-    from antiphon.toolkit.breaker import BreakerStatistics as BreakerStatistics
-    from antiphon.toolkit.breaker import CircuitBreaker as CircuitBreaker
-    from antiphon.toolkit.budget import Budget as Budget
-    from antiphon.toolkit.budget import BudgetStatistics as BudgetStatistics
-    from antiphon.toolkit.calls import CallOptions as CallOptions
-    from antiphon.toolkit.calls import Fallback as Fallback
-    from antiphon.toolkit.cascade import Cascade as Cascade
-    from antiphon.toolkit.cascade import acascade as acascade
-    from antiphon.toolkit.cascade import cascade as cascade
-    from antiphon.toolkit.chat import AsyncChat as AsyncChat
-    from antiphon.toolkit.chat import Chat as Chat
-    from antiphon.toolkit.chat_state import ChatOptions as ChatOptions
-    from antiphon.toolkit.choose import Choice as Choice
-    from antiphon.toolkit.choose import ModelCard as ModelCard
-    from antiphon.toolkit.choose import Task as Task
-    from antiphon.toolkit.choose import choose_model as choose_model
-    from antiphon.toolkit.chunking import Chunk as Chunk
-    from antiphon.toolkit.chunking import Chunking as Chunking
-    from antiphon.toolkit.embedding_cache import EmbeddingCache as EmbeddingCache
-    from antiphon.toolkit.embeddings import Embedder as Embedder
-    from antiphon.toolkit.embeddings import Embeddings as Embeddings
-    from antiphon.toolkit.embeddings import aembed as aembed
-    from antiphon.toolkit.embeddings import embed as embed
+    from antiphon.toolkit.calls.breaker import BreakerStatistics as BreakerStatistics
+    from antiphon.toolkit.calls.breaker import CircuitBreaker as CircuitBreaker
+    from antiphon.toolkit.calls.caller import CallOptions as CallOptions
+    from antiphon.toolkit.calls.caller import Fallback as Fallback
+    from antiphon.toolkit.calls.response_cache import CacheStatistics as CacheStatistics
+    from antiphon.toolkit.calls.response_cache import ResponseCache as ResponseCache
+    from antiphon.toolkit.calls.retry import RetryPolicy as RetryPolicy
+    from antiphon.toolkit.calls.retry_table import RetryTable as RetryTable
+    from antiphon.toolkit.calls.retry_table import explain_client_retries as explain_client_retries
+    from antiphon.toolkit.chat.chat import AsyncChat as AsyncChat
+    from antiphon.toolkit.chat.chat import Chat as Chat
+    from antiphon.toolkit.chat.chat_state import ChatOptions as ChatOptions
+    from antiphon.toolkit.chat.history import Turn as Turn
+    from antiphon.toolkit.chat.reply import AnswerRejected as AnswerRejected
+    from antiphon.toolkit.chat.reply import Reply as Reply
+    from antiphon.toolkit.chat.reply import TextDelta as TextDelta
+    from antiphon.toolkit.chat.reply import ToolFinished as ToolFinished
+    from antiphon.toolkit.chat.reply import ToolStarted as ToolStarted
+    from antiphon.toolkit.chat.reply import TruncatedAnswerWarning as TruncatedAnswerWarning
+    from antiphon.toolkit.chat.result_stream import AsyncReplyStream as AsyncReplyStream
+    from antiphon.toolkit.chat.result_stream import AsyncResultStream as AsyncResultStream
+    from antiphon.toolkit.chat.result_stream import ReplyStream as ReplyStream
+    from antiphon.toolkit.chat.result_stream import ResultStream as ResultStream
+    from antiphon.toolkit.chat.trim import HistoryPolicy as HistoryPolicy
+    from antiphon.toolkit.chat.trim import TrimReport as TrimReport
+    from antiphon.toolkit.costs.budget import Budget as Budget
+    from antiphon.toolkit.costs.budget import BudgetStatistics as BudgetStatistics
+    from antiphon.toolkit.costs.choose import Choice as Choice
+    from antiphon.toolkit.costs.choose import ModelCard as ModelCard
+    from antiphon.toolkit.costs.choose import Task as Task
+    from antiphon.toolkit.costs.choose import choose_model as choose_model
+    from antiphon.toolkit.costs.prices import Price as Price
+    from antiphon.toolkit.costs.prices import PriceTable as PriceTable
+    from antiphon.toolkit.costs.prices import cost_of as cost_of
+    from antiphon.toolkit.costs.report import Report as Report
+    from antiphon.toolkit.costs.report import ReportStatistics as ReportStatistics
+    from antiphon.toolkit.embeddings.chunking import Chunk as Chunk
+    from antiphon.toolkit.embeddings.chunking import Chunking as Chunking
+    from antiphon.toolkit.embeddings.embedder import Embedder as Embedder
+    from antiphon.toolkit.embeddings.embedder import Embeddings as Embeddings
+    from antiphon.toolkit.embeddings.embedder import aembed as aembed
+    from antiphon.toolkit.embeddings.embedder import embed as embed
+    from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache as EmbeddingCache
+    from antiphon.toolkit.embeddings.similarity import cosine_similarity as cosine_similarity
     from antiphon.toolkit.errors import BatchFileError as BatchFileError
     from antiphon.toolkit.errors import BudgetExceededError as BudgetExceededError
     from antiphon.toolkit.errors import BulkError as BulkError
@@ -55,7 +76,6 @@ if TYPE_CHECKING:
     from antiphon.toolkit.errors import ToolLoopError as ToolLoopError
     from antiphon.toolkit.errors import TruncatedError as TruncatedError
     from antiphon.toolkit.errors import UnknownPriceError as UnknownPriceError
-    from antiphon.toolkit.history import Turn as Turn
     from antiphon.toolkit.index import AsyncIndex as AsyncIndex
     from antiphon.toolkit.index import CitedAnswer as CitedAnswer
     from antiphon.toolkit.index import Document as Document
@@ -63,62 +83,42 @@ if TYPE_CHECKING:
     from antiphon.toolkit.index import Index as Index
     from antiphon.toolkit.index import UpdateReport as UpdateReport
     from antiphon.toolkit.index import read_folder as read_folder
-    from antiphon.toolkit.prices import Price as Price
-    from antiphon.toolkit.prices import PriceTable as PriceTable
-    from antiphon.toolkit.prices import cost_of as cost_of
+    from antiphon.toolkit.record import Attempt as Attempt
     from antiphon.toolkit.record import CallRecord as CallRecord
     from antiphon.toolkit.record import Timing as Timing
-    from antiphon.toolkit.reply import AnswerRejected as AnswerRejected
-    from antiphon.toolkit.reply import Attempt as Attempt
-    from antiphon.toolkit.reply import Reply as Reply
-    from antiphon.toolkit.reply import TextDelta as TextDelta
-    from antiphon.toolkit.reply import ToolFinished as ToolFinished
-    from antiphon.toolkit.reply import ToolStarted as ToolStarted
-    from antiphon.toolkit.reply import TruncatedAnswerWarning as TruncatedAnswerWarning
-    from antiphon.toolkit.report import Report as Report
-    from antiphon.toolkit.report import ReportStatistics as ReportStatistics
-    from antiphon.toolkit.response_cache import CacheStatistics as CacheStatistics
-    from antiphon.toolkit.response_cache import ResponseCache as ResponseCache
-    from antiphon.toolkit.result_stream import AsyncReplyStream as AsyncReplyStream
-    from antiphon.toolkit.result_stream import AsyncResultStream as AsyncResultStream
-    from antiphon.toolkit.result_stream import ReplyStream as ReplyStream
-    from antiphon.toolkit.result_stream import ResultStream as ResultStream
-    from antiphon.toolkit.retry import RetryPolicy as RetryPolicy
-    from antiphon.toolkit.retry_table import RetryTable as RetryTable
-    from antiphon.toolkit.retry_table import explain_client_retries as explain_client_retries
-    from antiphon.toolkit.similarity import cosine_similarity as cosine_similarity
-    from antiphon.toolkit.structured import aextract as aextract
-    from antiphon.toolkit.structured import aextract_many as aextract_many
-    from antiphon.toolkit.structured import astream_items as astream_items
-    from antiphon.toolkit.structured import extract as extract
-    from antiphon.toolkit.structured import extract_many as extract_many
-    from antiphon.toolkit.structured import stream_items as stream_items
-    from antiphon.toolkit.tokens import TokenCount as TokenCount
-    from antiphon.toolkit.tokens import acount_tokens as acount_tokens
-    from antiphon.toolkit.tokens import count_tokens as count_tokens
-    from antiphon.toolkit.tool_loop import ToolCall as ToolCall
-    from antiphon.toolkit.tool_loop import ToolLimits as ToolLimits
-    from antiphon.toolkit.tool_loop import ToolResult as ToolResult
-    from antiphon.toolkit.tools import Tool as Tool
-    from antiphon.toolkit.tools import tool as tool
-    from antiphon.toolkit.trim import HistoryPolicy as HistoryPolicy
-    from antiphon.toolkit.trim import TrimReport as TrimReport
+    from antiphon.toolkit.structured.cascade import Cascade as Cascade
+    from antiphon.toolkit.structured.cascade import acascade as acascade
+    from antiphon.toolkit.structured.cascade import cascade as cascade
+    from antiphon.toolkit.structured.extract import aextract as aextract
+    from antiphon.toolkit.structured.extract import aextract_many as aextract_many
+    from antiphon.toolkit.structured.extract import astream_items as astream_items
+    from antiphon.toolkit.structured.extract import extract as extract
+    from antiphon.toolkit.structured.extract import extract_many as extract_many
+    from antiphon.toolkit.structured.extract import stream_items as stream_items
+    from antiphon.toolkit.tokens.count import TokenCount as TokenCount
+    from antiphon.toolkit.tokens.count import acount_tokens as acount_tokens
+    from antiphon.toolkit.tokens.count import count_tokens as count_tokens
+    from antiphon.toolkit.tools.tool import Tool as Tool
+    from antiphon.toolkit.tools.tool import tool as tool
+    from antiphon.toolkit.tools.tool_loop import ToolCall as ToolCall
+    from antiphon.toolkit.tools.tool_loop import ToolLimits as ToolLimits
+    from antiphon.toolkit.tools.tool_loop import ToolResult as ToolResult
     from antiphon.toolkit.usage import Usage as Usage
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "antiphon.errors": ("AntiphonError",),
-    "antiphon.toolkit.breaker": ("BreakerStatistics", "CircuitBreaker"),
-    "antiphon.toolkit.budget": ("Budget", "BudgetStatistics"),
-    "antiphon.toolkit.calls": ("CallOptions", "Fallback"),
-    "antiphon.toolkit.cascade": ("Cascade", "acascade", "cascade"),
-    "antiphon.toolkit.chat": ("AsyncChat", "Chat"),
-    "antiphon.toolkit.chat_state": ("ChatOptions",),
-    "antiphon.toolkit.choose": ("Choice", "ModelCard", "Task", "choose_model"),
-    "antiphon.toolkit.chunking": ("Chunk", "Chunking"),
-    "antiphon.toolkit.embedding_cache": ("EmbeddingCache",),
-    "antiphon.toolkit.embeddings": ("Embedder", "Embeddings", "aembed", "embed"),
+    "antiphon.toolkit.calls.breaker": ("BreakerStatistics", "CircuitBreaker"),
+    "antiphon.toolkit.costs.budget": ("Budget", "BudgetStatistics"),
+    "antiphon.toolkit.calls.caller": ("CallOptions", "Fallback"),
+    "antiphon.toolkit.structured.cascade": ("Cascade", "acascade", "cascade"),
+    "antiphon.toolkit.chat.chat": ("AsyncChat", "Chat"),
+    "antiphon.toolkit.chat.chat_state": ("ChatOptions",),
+    "antiphon.toolkit.costs.choose": ("Choice", "ModelCard", "Task", "choose_model"),
+    "antiphon.toolkit.embeddings.chunking": ("Chunk", "Chunking"),
+    "antiphon.toolkit.embeddings.embedding_cache": ("EmbeddingCache",),
+    "antiphon.toolkit.embeddings.embedder": ("Embedder", "Embeddings", "aembed", "embed"),
     "antiphon.toolkit.errors": (
         "BatchFileError",
         "BudgetExceededError",
@@ -144,11 +144,11 @@ _PUBLIC = {
         "TruncatedError",
         "UnknownPriceError",
     ),
-    "antiphon.toolkit.history": ("Turn",),
+    "antiphon.toolkit.chat.history": ("Turn",),
     "antiphon.toolkit.index": ("AsyncIndex", "CitedAnswer", "Document", "Hit", "Index", "UpdateReport", "read_folder"),
-    "antiphon.toolkit.prices": ("Price", "PriceTable", "cost_of"),
+    "antiphon.toolkit.costs.prices": ("Price", "PriceTable", "cost_of"),
     "antiphon.toolkit.record": ("CallRecord", "Timing"),
-    "antiphon.toolkit.reply": (
+    "antiphon.toolkit.chat.reply": (
         "AnswerRejected",
         "Attempt",
         "Reply",
@@ -157,13 +157,13 @@ _PUBLIC = {
         "ToolStarted",
         "TruncatedAnswerWarning",
     ),
-    "antiphon.toolkit.report": ("Report", "ReportStatistics"),
-    "antiphon.toolkit.response_cache": ("CacheStatistics", "ResponseCache"),
-    "antiphon.toolkit.result_stream": ("AsyncReplyStream", "AsyncResultStream", "ReplyStream", "ResultStream"),
-    "antiphon.toolkit.retry": ("RetryPolicy",),
-    "antiphon.toolkit.retry_table": ("RetryTable", "explain_client_retries"),
-    "antiphon.toolkit.similarity": ("cosine_similarity",),
-    "antiphon.toolkit.structured": (
+    "antiphon.toolkit.costs.report": ("Report", "ReportStatistics"),
+    "antiphon.toolkit.calls.response_cache": ("CacheStatistics", "ResponseCache"),
+    "antiphon.toolkit.chat.result_stream": ("AsyncReplyStream", "AsyncResultStream", "ReplyStream", "ResultStream"),
+    "antiphon.toolkit.calls.retry": ("RetryPolicy",),
+    "antiphon.toolkit.calls.retry_table": ("RetryTable", "explain_client_retries"),
+    "antiphon.toolkit.embeddings.similarity": ("cosine_similarity",),
+    "antiphon.toolkit.structured.extract": (
         "aextract",
         "aextract_many",
         "astream_items",
@@ -171,10 +171,10 @@ _PUBLIC = {
         "extract_many",
         "stream_items",
     ),
-    "antiphon.toolkit.tokens": ("TokenCount", "acount_tokens", "count_tokens"),
-    "antiphon.toolkit.tool_loop": ("ToolCall", "ToolLimits", "ToolResult"),
-    "antiphon.toolkit.tools": ("Tool", "tool"),
-    "antiphon.toolkit.trim": ("HistoryPolicy", "TrimReport"),
+    "antiphon.toolkit.tokens.count": ("TokenCount", "acount_tokens", "count_tokens"),
+    "antiphon.toolkit.tools.tool_loop": ("ToolCall", "ToolLimits", "ToolResult"),
+    "antiphon.toolkit.tools.tool": ("Tool", "tool"),
+    "antiphon.toolkit.chat.trim": ("HistoryPolicy", "TrimReport"),
     "antiphon.toolkit.usage": ("Usage",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

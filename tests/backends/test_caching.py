@@ -13,8 +13,8 @@ from tests.waiting import until
 from antiphon.backends.base import Backend
 from antiphon.backends.caching import CacheSettings, CachingBackend, MemoryStore, cache_use
 from antiphon.backends.routing import Router
-from antiphon.backends.script import Reply, Script, ScriptedCall, ScriptedError
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Reply, Script, ScriptedCall, ScriptedError
 from antiphon.backends.upstream import UpstreamBackend, UpstreamModel, UpstreamSettings
 from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.chat import ChatRequest, Message, Sampling

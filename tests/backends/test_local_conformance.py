@@ -8,9 +8,9 @@ import pytest
 from tests.backends.conformance import BackendConformance, collect
 
 from antiphon.backends.base import Backend
-from antiphon.backends.local import LocalBackend
-from antiphon.backends.local_chat import LocalChat
-from antiphon.backends.local_embedding import LocalEmbedding
+from antiphon.backends.local.backend import LocalBackend
+from antiphon.backends.local.chat import LocalChat
+from antiphon.backends.local.embedding import LocalEmbedding
 from antiphon.engine import Engine, EngineSettings
 from antiphon.models import Catalogue, Store
 from antiphon.protocol.chat import Sampling

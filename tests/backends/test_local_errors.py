@@ -1,6 +1,6 @@
 """What the engine's errors say on the wire."""
 
-from antiphon.backends.local_errors import as_api_error
+from antiphon.backends.local.errors import as_api_error
 from antiphon.engine import GrammarRejected
 
 

@@ -9,10 +9,10 @@ from tests.backends.conformance import BackendConformance, collect
 from tests.waiting import until
 
 from antiphon.backends.base import Backend, Countable
-from antiphon.backends.local import LocalBackend
+from antiphon.backends.local.backend import LocalBackend
 from antiphon.backends.replicated import Batch, Description, Refusal, ReplicaLost, ReplicaService, ReplicatedBackend
-from antiphon.backends.script import Reply, Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Reply, Script
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult

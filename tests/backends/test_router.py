@@ -25,8 +25,8 @@ from tests.waiting import until
 
 from antiphon.backends.base import Backend
 from antiphon.backends.routing import BreakerSettings, Clock, RetrySettings, Router, RouteSettings, TargetSettings
-from antiphon.backends.script import Pattern, Reply, Script, ScriptedError
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedError
 from antiphon.backends.upstream import UpstreamBackend, UpstreamModel, UpstreamSettings
 from antiphon.errors import ConfigError
 from antiphon.protocol.chat import ChatRequest, Message

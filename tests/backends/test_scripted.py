@@ -10,8 +10,8 @@ from tests.backends.conformance import BackendConformance, collect, text_of
 from tests.waiting import until
 
 from antiphon.backends.base import Backend, StreamCut
-from antiphon.backends.script import Pattern, Reply, Script, ScriptedCall, ScriptedError, read_script, tokens
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedCall, ScriptedError, read_script, tokens
 from antiphon.errors import ConfigError
 from antiphon.protocol.chat import ChatRequest, Message
 from antiphon.protocol.errors import ApiError

@@ -9,8 +9,8 @@ from tests.backends.conformance import BackendConformance, collect, text_of
 from tests.serving import Running, running
 
 from antiphon.backends.base import Backend
-from antiphon.backends.script import Reply, Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Reply, Script
 from antiphon.backends.upstream import Timeouts, UpstreamBackend, UpstreamModel, UpstreamSettings
 from antiphon.errors import ConfigError
 from antiphon.protocol.chat import ChatRequest, Message, Sampling, Tool, ToolChoice

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 from tests.serving import Running, running
 
-from antiphon.backends.script import Pattern, Reply, Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Pattern, Reply, Script
 from antiphon.cli.root import main
 
 CHAT, EMBEDDING = "gpt-4o-mini", "text-embedding-3-small"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tests.serving import Running, running
 
-from antiphon.backends.script import Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Script
 from antiphon.cli.root import main
 from antiphon.cli.tour import read_steps
 

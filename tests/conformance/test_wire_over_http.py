@@ -9,8 +9,8 @@ import pytest
 from tests.protocol.malformed import ALL, Malformed
 from tests.serving import Running, running
 
-from antiphon.backends.script import Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Script
 from antiphon.server.app import ROUTES
 
 

@@ -19,8 +19,8 @@ from tests.waiting import PATIENCE_S
 from antiphon.accounts import Principal
 from antiphon.accounts.database import open_database
 from antiphon.accounts.keys import KeyStore
-from antiphon.backends.script import Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Script
 from antiphon.cli import main
 from antiphon.server.configuration import load_configuration
 

@@ -47,7 +47,7 @@ def matches(expected: str, printed: str) -> bool:
 @pytest.mark.model
 @pytest.mark.slow
 # The default model may not know when to stop; a reader sees a warning then, not an error.
-@pytest.mark.filterwarnings("default::antiphon.toolkit.reply.TruncatedAnswerWarning")
+@pytest.mark.filterwarnings("default::antiphon.toolkit.chat.reply.TruncatedAnswerWarning")
 @pytest.mark.parametrize("page", [p for p in PAGES if any(examples(p.read_text()))], ids=lambda p: p.stem)
 def test_examples_of_a_page_run(page: Path, local_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every example runs as it stands and prints what the page says."""

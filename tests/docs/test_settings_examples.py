@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from antiphon.backends.routing import BreakerSettings, RetrySettings, RouteSettings, TargetSettings
-from antiphon.backends.script import read_script
+from antiphon.backends.scripted.script import read_script
 from antiphon.backends.upstream import Timeouts, UpstreamModel, UpstreamSettings
 from antiphon.server.configuration import load_configuration
 

@@ -4,10 +4,10 @@ import itertools
 import random
 from collections import Counter
 
-from antiphon.engine.prefix_cache import BLOCK
-from antiphon.engine.scheduler import Scheduler
-from antiphon.engine.sequence import Copy, Remove, Sequence, Slice, Step
-from antiphon.engine.shapes import Shapes, plain
+from antiphon.engine.scheduling.batch_shapes import Shapes, plain
+from antiphon.engine.scheduling.prefix_cache import BLOCK
+from antiphon.engine.scheduling.scheduler import Scheduler
+from antiphon.engine.scheduling.sequence import Copy, Remove, Sequence, Slice, Step
 
 NO_TOKEN = -1
 

@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.engine.llama import Aborted, Batch
-from antiphon.engine.messages import Generate, Text
-from antiphon.engine.sampler import Logits, Sampler, log_probabilities
-from antiphon.engine.vocabulary import Piece, Vocabulary
+from antiphon.engine.ipc.messages import Generate, Text
+from antiphon.engine.model.llama import Aborted, Batch
+from antiphon.engine.model.logits import Logits, log_probabilities
+from antiphon.engine.model.vocabulary import Piece, Vocabulary
+from antiphon.engine.sampling.sampler import Sampler
 
 PIECES = ("", "<x>", "a", "b", "ab", " ", "c", "\n\n", "日", "!")
 END, CONTROL = 0, 1

@@ -9,11 +9,21 @@ import pytest
 from tests.waiting import until
 
 from antiphon.engine import Engine, EngineOverloaded, EngineSettings, EngineStopped
-from antiphon.engine.client import EngineClient
-from antiphon.engine.follower import Notice, post
-from antiphon.engine.messages import Cancel, Failed, Finished, Generate, ModelInfo, Ready, Request, Tokenize, Tokenized
+from antiphon.engine.host.attached import Notice, post
+from antiphon.engine.host.client import EngineClient
+from antiphon.engine.ipc.messages import (
+    Cancel,
+    Failed,
+    Finished,
+    Generate,
+    ModelInfo,
+    Ready,
+    Request,
+    Tokenize,
+    Tokenized,
+)
+from antiphon.engine.ipc.wire import decode_request, frame, read_frame
 from antiphon.engine.statistics import EngineStatistics
-from antiphon.engine.wire import decode_request, frame, read_frame
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from antiphon.engine import Engine, GrammarRejected
-from antiphon.engine.messages import Delta, Finished, Generate, Prompt, Sampling, Text
+from antiphon.engine.ipc.messages import Delta, Finished, Generate, Prompt, Sampling, Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 

@@ -1,6 +1,6 @@
 """How many threads compute beside a busy process."""
 
-from antiphon.engine.crowding import Crowding
+from antiphon.engine.model.thread_throttle import Crowding
 
 
 class Steps:

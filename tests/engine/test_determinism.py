@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.engine import Engine, EngineSettings
-from antiphon.engine.messages import Delta, Generate, Prompt, Sampling, Started, Text
+from antiphon.engine.ipc.messages import Delta, Generate, Prompt, Sampling, Started, Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.engine.detokeniser import Detokeniser
+from antiphon.engine.sampling.detokeniser import Detokeniser
 
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.engine.drafter import Drafter, DraftPool
+from antiphon.engine.sampling.speculation import Drafter, DraftPool
 
 
 def test_what_stood_after_the_same_tokens_is_proposed() -> None:

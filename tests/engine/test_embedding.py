@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from antiphon.engine.embedding import EmbeddingLoop, EmbeddingTask
-from antiphon.engine.llama import Batch
-from antiphon.engine.loop import CancelTask
-from antiphon.engine.messages import Answer, Embed, Embedded
+from antiphon.engine.ipc.messages import Answer, Embed, Embedded
+from antiphon.engine.model.llama import Batch
+from antiphon.engine.steps.embedding import EmbeddingLoop, EmbeddingTask
+from antiphon.engine.steps.loop import CancelTask
 
 Command = EmbeddingTask | CancelTask
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from antiphon.engine import ContextOverflow, Engine, EngineCrashed, EngineSettings, EngineStartFailed, InvalidPrompt
-from antiphon.engine.messages import Delta, Finished, Generate, Ids, Prompt, Sampling, Started, Text
+from antiphon.engine.ipc.messages import Delta, Finished, Generate, Ids, Prompt, Sampling, Started, Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 

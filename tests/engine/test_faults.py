@@ -29,9 +29,9 @@ from antiphon.engine import (
     EngineStopped,
     InvalidPrompt,
 )
-from antiphon.engine.messages import Delta, Generate, Prompt, Sampling, Text
-from antiphon.engine.supervisor import _keep_lines
-from antiphon.engine.wire import frame, read_frame
+from antiphon.engine.host.supervisor import _keep_lines
+from antiphon.engine.ipc.messages import Delta, Generate, Prompt, Sampling, Text
+from antiphon.engine.ipc.wire import frame, read_frame
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 

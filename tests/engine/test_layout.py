@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.engine import EngineSettings, EngineStartFailed
-from antiphon.engine import layout as layouts
+from antiphon.engine.model import weight_format
 from antiphon.errors import ConfigError
 
 pytestmark = pytest.mark.model
@@ -22,11 +22,11 @@ def measured(monkeypatch: pytest.MonkeyPatch, by_type: dict[str, tuple[float, fl
         cpu_s, divergence = by_type.get(name.removeprefix("."), (1.0, 0.0))
         return b'{"cpu_s": %f, "divergence": %f, "size_bytes": 4}' % (cpu_s, divergence)
 
-    monkeypatch.setattr(layouts, "_run", run)
+    monkeypatch.setattr(weight_format, "_run", run)
 
 
-def serve(model: Path, tmp_path: Path, **given: str) -> layouts.Served:
-    return layouts.prepare(EngineSettings(model_path=model, cache_directory=tmp_path, **given))  # pyright: ignore[reportArgumentType]
+def serve(model: Path, tmp_path: Path, **given: str) -> weight_format.Served:
+    return weight_format.prepare(EngineSettings(model_path=model, cache_directory=tmp_path, **given))  # pyright: ignore[reportArgumentType]
 
 
 def test_takes_the_fastest_that_is_as_good(chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_takes_the_fastest_that_is_as_good(chat_model: Path, tmp_path: Path, mon
     assert "2.5 times as fast" in served.reason
     assert [path.name for path in tmp_path.glob("*.gguf")] == [served.path.name]
     with monkeypatch.context() as patch:
-        patch.setattr(layouts, "_decide", None)
+        patch.setattr(weight_format, "_decide", None)
         assert serve(chat_model, tmp_path) == served
     (record,) = tmp_path.glob("*.json")
     record.write_bytes(record.read_bytes()[:9])
@@ -65,7 +65,7 @@ def test_an_embedding_model_in_a_plain_type_is_measured_too(embedding_model: Pat
 def test_as_is_touches_nothing(chat_model: Path, embedding_model: Path, tmp_path: Path) -> None:
     """With as-is, or without a folder for copies, the file itself is served."""
     assert serve(chat_model, tmp_path, layout="as-is").path == chat_model
-    assert layouts.prepare(EngineSettings(model_path=embedding_model)).path == embedding_model
+    assert weight_format.prepare(EngineSettings(model_path=embedding_model)).path == embedding_model
     with pytest.raises(ConfigError, match="cache_directory"):
         EngineSettings(model_path=chat_model, layout="bf16")
 

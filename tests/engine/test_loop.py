@@ -19,13 +19,13 @@ from tests.engine.plain_engine import (
     vocabulary,
 )
 
-from antiphon.engine.drafter import DraftPool
-from antiphon.engine.loop import CancelTask, Command, StepLoop
-from antiphon.engine.messages import Answer, Delta, Finished, Generate, Sampling, Score, Scored, Started
-from antiphon.engine.scheduler import Scheduler
-from antiphon.engine.shapes import free, plain, tiled
+from antiphon.engine.ipc.messages import Answer, Delta, Finished, Generate, Sampling, Score, Scored, Started
+from antiphon.engine.sampling.speculation import DraftPool
+from antiphon.engine.scheduling.batch_shapes import free, plain, tiled
+from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.statistics import MASK_BOUNDS_S, HistogramCollector
-from antiphon.engine.tasks import Generation, Key, Scoring
+from antiphon.engine.steps.loop import CancelTask, Command, StepLoop
+from antiphon.engine.steps.tasks import Generation, Key, Scoring
 
 VOCABULARY = vocabulary()
 GREEDY = Sampling(temperature=0)

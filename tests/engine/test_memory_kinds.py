@@ -19,9 +19,9 @@ from tests.engine.tiny_models import KINDS, WINDOW, hybrid, sliding_window
 from tests.waiting import until
 
 from antiphon.engine import Engine, EngineSettings, EngineStartFailed
-from antiphon.engine.llama import Context, Model
-from antiphon.engine.messages import Delta, Generate, Ids, Sampling, Started, Text, Token
-from antiphon.engine.sizing import ContextSettings
+from antiphon.engine.ipc.messages import Delta, Generate, Ids, Sampling, Started, Text, Token
+from antiphon.engine.model.llama import Context, Model
+from antiphon.engine.model.sizing import ContextSettings
 
 pytestmark = [pytest.mark.anyio]
 

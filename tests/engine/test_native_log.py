@@ -1,6 +1,6 @@
 """What is read from llama.cpp's log."""
 
-from antiphon.engine.native_log import NativeLog
+from antiphon.engine.model.native_log import NativeLog
 
 
 def test_keeps_the_latest_warnings_and_sums_memory_by_kind() -> None:

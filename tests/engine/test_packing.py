@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.engine.packing import Place, pack
+from antiphon.engine.steps.packing import Place, pack
 
 TILE = 64
 LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=80)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from antiphon.engine.messages import WaysOut
-from antiphon.engine.runaway import MIN_REPEATED, Runaway
-from antiphon.engine.vocabulary import Piece, Vocabulary
+from antiphon.engine.ipc.messages import WaysOut
+from antiphon.engine.model.vocabulary import Piece, Vocabulary
+from antiphon.engine.sampling.repetition import MIN_REPEATED, Runaway
 
 WAYS = WaysOut(('"', "]", "}"), max_word=20)
 TEXTS = ("a", "b", " ", '"', '",', "]", "}", ", ", "é", "word")

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from antiphon.engine.messages import Sampling
-from antiphon.engine.sampler import BrokenLogits, Sampler, log_probabilities
+from antiphon.engine.ipc.messages import Sampling
+from antiphon.engine.model.logits import log_probabilities
+from antiphon.engine.sampling.sampler import BrokenLogits, Sampler
 
 LOGITS = np.array([2.0, 1.0, 0.0, -1.0, 3.0], np.float32)
 NUM_DRAWS = 4000

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.naive_cache import Runner
 
-from antiphon.engine.prefix_cache import PrefixCache
-from antiphon.engine.scheduler import Scheduler
-from antiphon.engine.sequence import Copy, Sequence, Step
-from antiphon.engine.shapes import tiled
+from antiphon.engine.scheduling.batch_shapes import tiled
+from antiphon.engine.scheduling.prefix_cache import PrefixCache
+from antiphon.engine.scheduling.scheduler import Scheduler
+from antiphon.engine.scheduling.sequence import Copy, Sequence, Step
 
 prompts = st.builds(
     lambda shared, own, tail: [7] * shared + [own] * tail,

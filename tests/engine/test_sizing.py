@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from antiphon.engine import EngineSettings, EngineStartFailed
-from antiphon.engine.sizing import Machine, ModelFacts, choose
+from antiphon.engine.model.sizing import Machine, ModelFacts, choose
 from antiphon.errors import ConfigError
 
 GIB = 2**30

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.prompting.bounds import (
+from antiphon.prompting.schemas.bounds import (
     KEY,
     MAX_ITEMS,
     MAX_ITEMS_IN_LIST,
@@ -15,7 +15,7 @@ from antiphon.prompting.bounds import (
     bounded,
     max_word,
 )
-from antiphon.prompting.schema import within_bounds
+from antiphon.prompting.schemas.compile import within_bounds
 
 TEXT = {"type": "string"}
 

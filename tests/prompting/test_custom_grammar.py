@@ -8,9 +8,9 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 
 from antiphon.prompting import ChatPrompter, Plan
-from antiphon.prompting.custom_grammar import MAX_CHARS, problem_of_grammar
-from antiphon.prompting.lark_rules import LarkRules, lark_tokens
-from antiphon.prompting.schema import check_request
+from antiphon.prompting.grammars.custom import MAX_CHARS, problem_of_grammar
+from antiphon.prompting.grammars.lark_rules import LarkRules, lark_tokens
+from antiphon.prompting.schemas.compile import check_request
 from antiphon.protocol.chat import ChatRequest, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ToolCallDelta

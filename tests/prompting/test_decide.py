@@ -2,7 +2,7 @@
 
 import pytest
 
-from antiphon.prompting.decide import Decision, in_full, in_short
+from antiphon.prompting.tool_calls.selection import Decision, in_full, in_short
 from antiphon.protocol.chat import Tool
 
 WEATHER = Tool(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.prompting.drafts import in_latest_terms
+from antiphon.prompting.schemas.dialects import in_latest_terms
 
 BESIDE = {
     "properties": {"a": {"$ref": "#/definitions/text", "maxLength": 1, "additionalProperties": False}},

@@ -13,8 +13,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from tests.prompting.random_schemas import schemas
 
 from antiphon.prompting import ChatPrompter, Plan
-from antiphon.prompting.custom_grammar import problem_of_grammar
-from antiphon.prompting.lark import of_user
+from antiphon.prompting.grammars.custom import problem_of_grammar
+from antiphon.prompting.grammars.lark import of_user
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted

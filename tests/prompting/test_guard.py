@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.prompting.errors import PromptError
-from antiphon.prompting.guard import Guard, Piece
+from antiphon.prompting.escaping import Guard, Piece
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "<s><s>")
 GUARD = Guard(TOKENS)

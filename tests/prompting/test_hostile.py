@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.prompting.hostile import MAX_LEVELS, hostile_part
-from antiphon.prompting.schema import check_schema
+from antiphon.prompting.schemas.compile import check_schema
+from antiphon.prompting.schemas.compiler_limits import MAX_LEVELS, hostile_part
 from antiphon.protocol.errors import ApiError
 
 LOW = -(10**24)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.prompting.one_of import with_exclusive_alternatives
+from antiphon.prompting.schemas.one_of import with_exclusive_alternatives
 
 TEXT = {"type": "string"}
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.prompting.preamble import form_in_words
+from antiphon.prompting.instructions import form_in_words
 from antiphon.protocol.chat import JsonSchemaFormat
 
 

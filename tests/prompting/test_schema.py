@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from antiphon.prompting.grammar import answer_grammar
-from antiphon.prompting.schema import (
+from antiphon.prompting.answer_grammar import answer_grammar
+from antiphon.prompting.schemas.compile import (
     MAX_SCHEMA_CHARS,
     arguments_schema,
     bounded_text,
@@ -154,8 +154,8 @@ def test_a_schema_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is made of a schema is remembered: a request that brings it again costs no walk through it."""
     seen = {"type": "object", "properties": {"once": {"type": "string"}}}
     texts = [schema_text(seen), bounded_text(seen)]
-    monkeypatch.setattr("antiphon.prompting.schema.rewritten", None)
-    monkeypatch.setattr("antiphon.prompting.schema.bounded", None)
+    monkeypatch.setattr("antiphon.prompting.schemas.compile.rewritten", None)
+    monkeypatch.setattr("antiphon.prompting.schemas.compile.bounded", None)
     assert [schema_text(dict(seen)), bounded_text(dict(seen))] == texts
 
 

@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from tests.prompting.random_schemas import schemas
 
-from antiphon.prompting.grammar import answer_grammar
-from antiphon.prompting.schema import check_schema
+from antiphon.prompting.answer_grammar import answer_grammar
+from antiphon.prompting.schemas.compile import check_schema
 from antiphon.protocol.chat import JsonSchemaFormat
 from antiphon.protocol.errors import ApiError
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from antiphon.prompting import sandbox, template
 from antiphon.prompting.errors import TemplateBrokenError, TemplateRefusedError
-from antiphon.prompting.template import ChatTemplate
+from antiphon.prompting.templates import sandbox, template
+from antiphon.prompting.templates.template import ChatTemplate
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.prompting import trial
-from antiphon.prompting.trial import problem_in_trial
+from antiphon.prompting.grammars import trial
+from antiphon.prompting.grammars.trial import problem_in_trial
 
 SOUND = "start: /a/\n"
 

@@ -20,8 +20,8 @@ from antiphon.accounts.database import open_database
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.limiter import MemoryLimiter
 from antiphon.accounts.reports import UsageQuery, UsageTotal
-from antiphon.backends.script import Pattern, Reply, Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Pattern, Reply, Script
 
 T = TypeVar("T")
 MODEL = "gpt-4o-mini"

@@ -11,10 +11,10 @@ from tests.serving import Running, running
 
 from antiphon.backends.caching import HEADER, CacheSettings, CachingBackend, make_store
 from antiphon.backends.routing import Router
-from antiphon.backends.script import Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Script
 from antiphon.errors import AntiphonError
-from antiphon.server.run import bind
+from antiphon.server.process.http_server import bind
 from antiphon.server.settings import ServerSettings
 
 

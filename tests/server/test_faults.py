@@ -10,10 +10,10 @@ import pytest
 from tests.processes import serving
 from tests.serving import Running, running
 
-from antiphon.backends.script import Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Script
 from antiphon.protocol.errors import ApiError
-from antiphon.server.faults import HEADER, Fault, Faults, FaultSettings
+from antiphon.server.request.faults import HEADER, Fault, Faults, FaultSettings
 
 MODEL = "gpt-4o-mini"
 MESSAGES: list[Any] = [{"role": "user", "content": "one two three four"}]

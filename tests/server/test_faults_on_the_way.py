@@ -10,8 +10,8 @@ import pytest
 from tests.serving import Running, running
 from tests.waiting import until, wait_until
 
-from antiphon.backends.script import Pattern, Reply, Script, ScriptedError
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedError
 
 LIMITED = ScriptedError(status=429, message="slow down", type="requests", code="rate_limit_exceeded")
 

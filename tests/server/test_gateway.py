@@ -37,8 +37,8 @@ from antiphon.accounts.reports import UsageQuery
 from antiphon.backends.base import RelayingBackend
 from antiphon.backends.caching import CacheSettings, CachingBackend, MemoryStore
 from antiphon.backends.routing import BreakerSettings, RetrySettings, Router, RouteSettings, TargetSettings
-from antiphon.backends.script import Reply, Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Reply, Script
 from antiphon.backends.upstream import Timeouts, UpstreamBackend, UpstreamModel, UpstreamSettings
 from antiphon.protocol.events import Usage
 

@@ -1,7 +1,7 @@
 import pytest
 
 from antiphon.protocol.errors import ApiError
-from antiphon.server.guard import Guard
+from antiphon.server.request.origin_check import Guard
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8787", "localhost", "LOCALHOST:1", "[::1]:8787", "[::1]", None])

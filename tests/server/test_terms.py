@@ -2,8 +2,8 @@
 
 from typing import Any, cast
 
-from antiphon.server.call import Call
-from antiphon.server.terms import note_client_id
+from antiphon.server.request.call import Call
+from antiphon.server.request.query import note_client_id
 
 
 def test_the_clients_own_request_id_is_noted_for_the_log() -> None:

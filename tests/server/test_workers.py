@@ -26,7 +26,7 @@ ASK: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "con
 
 
 def workers(server: ServerProcess) -> list[int]:
-    return children(server, b"antiphon.server.worker")
+    return children(server, b"antiphon.server.process.worker")
 
 
 def run(home: Path, *words: str) -> str:

@@ -3,7 +3,7 @@
 import pytest
 from tests.toolkit.scripted_endpoint import Endpoint
 
-from antiphon.toolkit import context, ranks, server_tokens
+from antiphon.toolkit.tokens import context, ranks, server_tokens
 
 
 @pytest.fixture

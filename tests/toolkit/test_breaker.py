@@ -5,7 +5,7 @@ from openai import APIStatusError
 from tests.toolkit.moved_clock import MovedClock
 from tests.toolkit.test_retry import status_error
 
-from antiphon.toolkit.breaker import CircuitBreaker
+from antiphon.toolkit.calls.breaker import CircuitBreaker
 from antiphon.toolkit.errors import CircuitOpenError
 
 

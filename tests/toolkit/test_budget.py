@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.toolkit.budget import Budget
+from antiphon.toolkit.costs.budget import Budget
 from antiphon.toolkit.errors import BudgetExceededError, UnknownPriceError
 from antiphon.toolkit.usage import Usage
 

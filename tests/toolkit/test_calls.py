@@ -9,15 +9,15 @@ from openai import BadRequestError, InternalServerError, RateLimitError
 from tests.toolkit.moved_clock import MovedClock
 from tests.toolkit.scripted_endpoint import Endpoint, answer, broken_stream, error, json_route, usage
 
-from antiphon.toolkit.breaker import CircuitBreaker
-from antiphon.toolkit.budget import Budget
-from antiphon.toolkit.calls import Caller, CallOptions, Fallback
+from antiphon.toolkit.calls.breaker import CircuitBreaker
+from antiphon.toolkit.calls.caller import Caller, CallOptions, Fallback
+from antiphon.toolkit.calls.response_cache import ResponseCache
+from antiphon.toolkit.calls.retry import RetryPolicy
 from antiphon.toolkit.clients import Connection
+from antiphon.toolkit.costs.budget import Budget
+from antiphon.toolkit.costs.prices import Price, PriceTable
+from antiphon.toolkit.costs.report import Report
 from antiphon.toolkit.errors import BudgetExceededError, CircuitOpenError, RetryExhaustedError
-from antiphon.toolkit.prices import Price, PriceTable
-from antiphon.toolkit.report import Report
-from antiphon.toolkit.response_cache import ResponseCache
-from antiphon.toolkit.retry import RetryPolicy
 
 pytestmark = pytest.mark.anyio
 REQUEST: dict[str, Any] = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}

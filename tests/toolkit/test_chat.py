@@ -9,8 +9,10 @@ from openai import InternalServerError
 from pydantic import BaseModel, field_validator
 from tests.toolkit.scripted_endpoint import Endpoint, answer, error, json_route
 
-from antiphon.toolkit.budget import Budget
-from antiphon.toolkit.chat import AsyncChat, Chat
+from antiphon.toolkit.chat.chat import AsyncChat, Chat
+from antiphon.toolkit.chat.reply import TruncatedAnswerWarning
+from antiphon.toolkit.chat.trim import HistoryPolicy
+from antiphon.toolkit.costs.budget import Budget
 from antiphon.toolkit.errors import (
     BudgetExceededError,
     ExtractionError,
@@ -21,10 +23,8 @@ from antiphon.toolkit.errors import (
     ToolLoopError,
     TruncatedError,
 )
-from antiphon.toolkit.reply import TruncatedAnswerWarning
-from antiphon.toolkit.tool_loop import ToolLimits
-from antiphon.toolkit.tools import tool
-from antiphon.toolkit.trim import HistoryPolicy
+from antiphon.toolkit.tools.tool import tool
+from antiphon.toolkit.tools.tool_loop import ToolLimits
 
 
 def add(a: int, b: int) -> int:

@@ -7,11 +7,11 @@ import pytest
 from pydantic import BaseModel, Field
 from tests.toolkit.scripted_endpoint import Endpoint, answer, usage
 
-from antiphon.toolkit.cascade import acascade, cascade
-from antiphon.toolkit.choose import ModelCard, Task, choose_model
+from antiphon.toolkit.costs.choose import ModelCard, Task, choose_model
+from antiphon.toolkit.costs.prices import Price, PriceTable
+from antiphon.toolkit.costs.report import Report
 from antiphon.toolkit.errors import NoModelError, OutputError
-from antiphon.toolkit.prices import Price, PriceTable
-from antiphon.toolkit.report import Report
+from antiphon.toolkit.structured.cascade import acascade, cascade
 
 PRICES = PriceTable({"small": Price(1, 1), "large": Price(10, 10)})
 

@@ -13,12 +13,12 @@ from tests.serving import Running, running
 from tests.toolkit.short_backend import ShortBackend
 from tests.waiting import PATIENCE_S
 
-from antiphon.backends.script import Script
-from antiphon.backends.scripted import ScriptedBackend
-from antiphon.toolkit.embedding_cache import CachedVector, CacheSpace, EmbeddingCache
-from antiphon.toolkit.embeddings import MAX_BATCH_TOKENS, batches, embed, num_tokens_at_most
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Script
+from antiphon.toolkit.embeddings.embedder import MAX_BATCH_TOKENS, batches, embed, num_tokens_at_most
+from antiphon.toolkit.embeddings.embedding_cache import CachedVector, CacheSpace, EmbeddingCache
+from antiphon.toolkit.embeddings.similarity import cosine_similarity
 from antiphon.toolkit.errors import EmbeddingError
-from antiphon.toolkit.similarity import cosine_similarity
 
 MODEL = "text-embedding-3-small"
 

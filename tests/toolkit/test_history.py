@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from antiphon.toolkit.chat.history import History, Turn, read_chat, write_chat
 from antiphon.toolkit.errors import HistoryError
-from antiphon.toolkit.history import History, Turn, read_chat, write_chat
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from antiphon.toolkit.clients import Endpoint
-from antiphon.toolkit.prices import OPENAI, Price, PriceTable, cost_of
+from antiphon.toolkit.costs.prices import OPENAI, Price, PriceTable, cost_of
 from antiphon.toolkit.usage import Usage
 
 LOCAL = Endpoint("http://127.0.0.1:8000/v1")

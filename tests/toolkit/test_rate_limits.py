@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.toolkit.rate_limits import Allowance, RateLimits, parse_duration
+from antiphon.toolkit.pacing.rate_limits import Allowance, RateLimits, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from openai import APIConnectionError, APIStatusError, InternalServerError, Open
 from tests.toolkit.moved_clock import MovedClock
 from tests.toolkit.scripted_endpoint import Endpoint, answer, error
 
+from antiphon.toolkit.calls.retry import RetryPolicy, asked_wait_s
+from antiphon.toolkit.calls.retry_table import explain_client_retries
 from antiphon.toolkit.clients import Connection
 from antiphon.toolkit.errors import RetryExhaustedError
-from antiphon.toolkit.retry import RetryPolicy, asked_wait_s
-from antiphon.toolkit.retry_table import explain_client_retries
 
 pytestmark = pytest.mark.anyio
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

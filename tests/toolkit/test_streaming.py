@@ -3,9 +3,9 @@
 import pytest
 from tests.toolkit.scripted_endpoint import ERROR_CHUNK, Endpoint, answer, broken_stream
 
-from antiphon.toolkit.chat import Chat
+from antiphon.toolkit.chat.chat import Chat
+from antiphon.toolkit.chat.reply import TruncatedAnswerWarning
 from antiphon.toolkit.errors import StreamError
-from antiphon.toolkit.reply import TruncatedAnswerWarning
 
 
 def test_an_error_in_the_middle_keeps_the_text_that_came(endpoint: Endpoint) -> None:

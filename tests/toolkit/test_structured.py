@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field
 from tests.toolkit.scripted_endpoint import Endpoint, answer
 from typing_extensions import TypedDict
 
-from antiphon.toolkit.chat import Chat
+from antiphon.toolkit.calls.response_cache import ResponseCache
+from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.errors import ExtractionError, SchemaError
-from antiphon.toolkit.response_cache import ResponseCache
-from antiphon.toolkit.structured import aextract, astream_items, extract, extract_many, stream_items
+from antiphon.toolkit.structured.extract import aextract, astream_items, extract, extract_many, stream_items
 
 
 class Person(BaseModel):

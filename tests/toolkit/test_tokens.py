@@ -6,10 +6,10 @@ import pytest
 from openai import OpenAI
 from tests.toolkit.scripted_endpoint import Endpoint, error, json_route
 
-from antiphon.toolkit import ranks
 from antiphon.toolkit.errors import TokenizerError
-from antiphon.toolkit.text_estimate import estimate_text
-from antiphon.toolkit.tokens import TokenCount, count_tokens
+from antiphon.toolkit.tokens import ranks
+from antiphon.toolkit.tokens.count import TokenCount, count_tokens
+from antiphon.toolkit.tokens.text_estimate import estimate_text
 
 # The examples of "How to count tokens with tiktoken" in OpenAI's cookbook, with what the API itself counted.
 JARGON = [
@@ -118,7 +118,7 @@ def test_ranks_that_cannot_be_had_make_an_estimate(monkeypatch: pytest.MonkeyPat
     def unavailable(name: str) -> None:
         raise TokenizerError("no ranks here")
 
-    monkeypatch.setattr("antiphon.toolkit.tokens.load_encoding", unavailable)
+    monkeypatch.setattr("antiphon.toolkit.tokens.count.load_encoding", unavailable)
     counted = count_tokens("hello", model="gpt-4o")
     assert counted == TokenCount(2, "estimate", "characters; no ranks here")
 

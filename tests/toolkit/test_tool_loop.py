@@ -7,8 +7,8 @@ import anyio
 import pytest
 from tests.waiting import PATIENCE_S
 
-from antiphon.toolkit.tool_loop import ToolCall, ToolLimits, ToolResult, run_tools
-from antiphon.toolkit.tools import Toolbox, tool
+from antiphon.toolkit.tools.tool import Toolbox, tool
+from antiphon.toolkit.tools.tool_loop import ToolCall, ToolLimits, ToolResult, run_tools
 
 pytestmark = pytest.mark.anyio
 

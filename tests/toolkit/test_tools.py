@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from antiphon.toolkit.errors import SchemaError
-from antiphon.toolkit.tools import Toolbox, tool
+from antiphon.toolkit.tools.tool import Toolbox, tool
 
 
 class Colour(Enum):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.toolkit.chat.history import History, Turn
+from antiphon.toolkit.chat.trim import HistoryPolicy, TrimReport, trim
 from antiphon.toolkit.errors import HistoryError
-from antiphon.toolkit.history import History, Turn
-from antiphon.toolkit.text_estimate import message_texts
-from antiphon.toolkit.tokens import TokenCount
-from antiphon.toolkit.trim import HistoryPolicy, TrimReport, trim
+from antiphon.toolkit.tokens.count import TokenCount
+from antiphon.toolkit.tokens.text_estimate import message_texts
 
 
 def weigh(messages: Sequence[Any]) -> int:

@@ -9,9 +9,9 @@ from cyclopts import Parameter
 from antiphon.cli.connection import Server, dollars, piped
 from antiphon.cli.output import print_json
 from antiphon.errors import AntiphonError
-from antiphon.toolkit.chat import Chat
-from antiphon.toolkit.chat_state import ChatOptions
-from antiphon.toolkit.reply import Reply, TruncatedAnswerWarning
+from antiphon.toolkit.chat.chat import Chat
+from antiphon.toolkit.chat.chat_state import ChatOptions
+from antiphon.toolkit.chat.reply import Reply, TruncatedAnswerWarning
 
 
 def ask(

@@ -9,9 +9,9 @@ from cyclopts import Parameter
 from antiphon.cli.connection import Server, piped
 from antiphon.cli.output import FORM, print_json
 from antiphon.errors import AntiphonError
-from antiphon.toolkit.embeddings import DEFAULT_EMBEDDING_MODEL
-from antiphon.toolkit.embeddings import embed as embed_texts
-from antiphon.toolkit.similarity import cosine_similarity
+from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL
+from antiphon.toolkit.embeddings.embedder import embed as embed_texts
+from antiphon.toolkit.embeddings.similarity import cosine_similarity
 
 
 def embed(

@@ -8,8 +8,8 @@ from pydantic import Field, create_model
 from antiphon.cli.connection import Server, text_of
 from antiphon.cli.output import print_json
 from antiphon.errors import AntiphonError
-from antiphon.toolkit.structured import extract as extract_object
-from antiphon.toolkit.structured import extract_many
+from antiphon.toolkit.structured.extract import extract as extract_object
+from antiphon.toolkit.structured.extract import extract_many
 
 _TYPES: dict[str, Any] = {
     "str": str,

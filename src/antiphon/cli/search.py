@@ -14,7 +14,7 @@ from antiphon.cli.connection import Server, dollars
 from antiphon.cli.output import print_json
 from antiphon.config import home_directory
 from antiphon.errors import AntiphonError
-from antiphon.toolkit.embeddings import DEFAULT_EMBEDDING_MODEL
+from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL
 from antiphon.toolkit.index import CitedAnswer, Hit, Index, UpdateReport, read_folder
 from antiphon.toolkit.index.index import Mode
 

@@ -14,12 +14,12 @@ from rich.markup import escape
 from antiphon import __version__
 from antiphon.cli.progress import download_progress
 from antiphon.engine import Engine
-from antiphon.server.assembly import Assembly, ModelFile, fetch_models
 from antiphon.server.configuration import Configuration, load_configuration
-from antiphon.server.crew import Crew
 from antiphon.server.logs import configure_logs
-from antiphon.server.run import address_of, bind, collect_seldom, new_event_loop
-from antiphon.server.run import serve as run_server
+from antiphon.server.process.assembly import Assembly, ModelFile, fetch_models
+from antiphon.server.process.http_server import address_of, bind, collect_seldom, new_event_loop
+from antiphon.server.process.http_server import serve as run_server
+from antiphon.server.process.worker_pool import Crew
 
 
 def serve(

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from antiphon.cli.connection import Server, text_of
 from antiphon.cli.output import print_json
 from antiphon.errors import AntiphonError
-from antiphon.toolkit.tokens import count_tokens
+from antiphon.toolkit.tokens.count import count_tokens
 
 
 def tokens(

@@ -1,7 +1,5 @@
 """Runs one model file over llama.cpp in a process of its own: token ids in, tokens out."""
 
-from antiphon.engine.client import EngineClient
-from antiphon.engine.engine import Engine
 from antiphon.engine.errors import (
     ContextOverflow,
     DeadlineExceeded,
@@ -13,7 +11,9 @@ from antiphon.engine.errors import (
     GrammarRejected,
     InvalidPrompt,
 )
-from antiphon.engine.follower import Notice, post
+from antiphon.engine.host.attached import Notice, post
+from antiphon.engine.host.client import EngineClient
+from antiphon.engine.host.engine import Engine
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.statistics import EngineStatistics, Histogram
 

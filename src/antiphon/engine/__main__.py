@@ -27,7 +27,7 @@ def main() -> None:
     threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
     settings = from_json(line)
     # Loaded late: its import takes native libraries that read the environment.
-    from antiphon.engine.process import run  # noqa: PLC0415
+    from antiphon.engine.worker.process import run  # noqa: PLC0415
 
     run(settings, Path(sys.argv[1]), reports)
 

@@ -11,7 +11,7 @@ EngineError
 └── GrammarRejected     the grammar does not compile, or cannot be followed with this vocabulary
 """
 
-from antiphon.engine.messages import Failed
+from antiphon.engine.ipc.messages import Failed
 from antiphon.errors import AntiphonError
 
 

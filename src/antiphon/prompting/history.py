@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from antiphon.prompting.syntax import IdStyle, ToolSyntax
-from antiphon.prompting.turns import Turn
+from antiphon.prompting.templates.adaptations import Turn
+from antiphon.prompting.tool_calls.syntax import IdStyle, ToolSyntax
 from antiphon.protocol.chat import Message, ToolCall
 from antiphon.protocol.errors import ApiError
 

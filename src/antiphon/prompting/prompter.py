@@ -5,18 +5,18 @@ from typing import Any
 
 import msgspec
 
-from antiphon.prompting.bounds import WAYS_OUT, max_word
-from antiphon.prompting.decide import Decision
-from antiphon.prompting.grammar import MAX_CALLS, CallRules, allowed, answer_grammar
-from antiphon.prompting.guard import Cover, Guard, Piece
+from antiphon.prompting.answer_grammar import MAX_CALLS, CallRules, allowed, answer_grammar
+from antiphon.prompting.escaping import Cover, Guard, Piece
 from antiphon.prompting.history import native_turns, written_turns
-from antiphon.prompting.pairs import check_pairs
-from antiphon.prompting.preamble import form_in_words, tool_value, tools_in_words, with_instructions
-from antiphon.prompting.reader import Layout, Reader
-from antiphon.prompting.schema import check_request
-from antiphon.prompting.stops import check_stops
-from antiphon.prompting.turns import Turn
-from antiphon.prompting.voice import Voice
+from antiphon.prompting.instructions import form_in_words, tool_value, tools_in_words, with_instructions
+from antiphon.prompting.output_parser import Layout, Reader
+from antiphon.prompting.schemas.bounds import WAYS_OUT, max_word
+from antiphon.prompting.schemas.compile import check_request
+from antiphon.prompting.template_profile import Voice
+from antiphon.prompting.templates.adaptations import Turn
+from antiphon.prompting.tool_calls.key_values import check_pairs
+from antiphon.prompting.tool_calls.selection import Decision
+from antiphon.prompting.tool_calls.stops import check_stops
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import FinishReason

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from antiphon.prompting.errors import TemplateRefusedError
-from antiphon.prompting.template import ChatTemplate
+from antiphon.prompting.templates.template import ChatTemplate
 from antiphon.protocol.errors import ApiError
 
 _USER = "MarkerOfUser"

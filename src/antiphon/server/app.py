@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from starlette.routing import Route, Router
 
 from antiphon.server.endpoint import Endpoint, Handler, unknown_route
-from antiphon.server.generation import chat_completions, completions, embeddings
-from antiphon.server.health import health
 from antiphon.server.metrics import metrics
-from antiphon.server.models import delete_model, list_models, retrieve_model
-from antiphon.server.openapi import openapi
-from antiphon.server.organization import costs, usage_completions, usage_embeddings
+from antiphon.server.routes.generation import chat_completions, completions, embeddings
+from antiphon.server.routes.health import health
+from antiphon.server.routes.models import delete_model, list_models, retrieve_model
+from antiphon.server.routes.openapi import openapi
+from antiphon.server.routes.organization import costs, usage_completions, usage_embeddings
+from antiphon.server.routes.tokens import tokenize
 from antiphon.server.service import Service
-from antiphon.server.tokens import tokenize
 
 ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/v1/chat/completions": {"POST": chat_completions},

@@ -13,7 +13,7 @@ from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
-from antiphon.server.faults import FaultSettings
+from antiphon.server.request.faults import FaultSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
 
 SECTIONS: Mapping[str, type[msgspec.Struct]] = {

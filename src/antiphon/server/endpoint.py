@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from antiphon.accounts import CLIENT_CLOSED_REQUEST
 from antiphon.protocol.errors import ApiError, server_fault
-from antiphon.server.call import Call
-from antiphon.server.headers import Scope
 from antiphon.server.logs import log
-from antiphon.server.terms import note_client_id
-from antiphon.server.types import ClientGone, Receive, Send
+from antiphon.server.request.asgi import ClientGone, Receive, Send
+from antiphon.server.request.call import Call
+from antiphon.server.request.headers import Scope
+from antiphon.server.request.query import note_client_id
 
 if TYPE_CHECKING:
     from antiphon.server.service import Service

@@ -13,7 +13,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from antiphon.server.call import Call
+from antiphon.server.request.call import Call
 
 if TYPE_CHECKING:
     from antiphon.server.service import Service

@@ -24,7 +24,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from antiphon.backends.base import Countable
-from antiphon.backends.local import LocalBackend
+from antiphon.backends.local.backend import LocalBackend
 from antiphon.backends.replicated import Batch, Description, Refusal, ReplicaLost, ReplicaService, ReplicatedBackend
 from antiphon.backends.routing.balance import Load, by_outstanding, by_prefix
 from antiphon.config import read_layers
@@ -34,10 +34,10 @@ from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.server.app import create_app
-from antiphon.server.assembly import Assembly, fetch_models, make_local, served_names
 from antiphon.server.configuration import SECTIONS, Configuration, load_configuration
 from antiphon.server.logs import configure_logs
-from antiphon.server.types import Receive, Send
+from antiphon.server.process.assembly import Assembly, fetch_models, make_local, served_names
+from antiphon.server.request.asgi import Receive, Send
 
 T = TypeVar("T")
 Settings = Mapping[str, Mapping[str, Any]]

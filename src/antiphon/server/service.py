@@ -12,11 +12,11 @@ from antiphon.backends.caching import HEADER, CacheSettings, cache_use
 from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.errors import model_not_found, overloaded
 from antiphon.protocol.relay import Operation, RelayRequest, model_named, parse_relay
-from antiphon.server.call import Call
-from antiphon.server.faults import Faults, FaultSettings
-from antiphon.server.guard import Guard
 from antiphon.server.logs import log
 from antiphon.server.metrics import Metrics
+from antiphon.server.request.call import Call
+from antiphon.server.request.faults import Faults, FaultSettings
+from antiphon.server.request.origin_check import Guard
 from antiphon.server.settings import ServerSettings
 
 _CACHE_HEADER = HEADER.encode()

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
-    from antiphon.toolkit.reply import Attempt
+    from antiphon.toolkit.record import Attempt
     from antiphon.toolkit.usage import Usage
 
 

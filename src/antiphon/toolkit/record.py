@@ -46,6 +46,15 @@ class CallRecord:
     failed_over: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One answer to a request for structured output; ``error`` is why it was not accepted, None if it was."""
+
+    text: str
+    usage: Usage | None
+    error: str | None
+
+
 def total_cost(records: tuple[CallRecord, ...]) -> Decimal | None:
     """Return the dollars of all ``records``, or None if one of them is not known."""
     costs = [record.cost for record in records]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.toolkit.bulk.pacing import MINUTE_S, Pacer, Ticket
 from antiphon.toolkit.errors import RequestTooLargeError
-from antiphon.toolkit.rate_limits import Allowance, RateLimits
+from antiphon.toolkit.pacing.pacer import MINUTE_S, Pacer, Ticket
+from antiphon.toolkit.pacing.rate_limits import Allowance, RateLimits
 
 
 @dataclass

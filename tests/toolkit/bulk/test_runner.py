@@ -16,11 +16,11 @@ from tests.serving import Running, running
 from tests.waiting import wait_until
 
 from antiphon.accounts import AccountSettings
-from antiphon.backends.script import Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Script
 from antiphon.toolkit.bulk import Request, read_results, run, write_requests
+from antiphon.toolkit.calls.retry import RetryPolicy
 from antiphon.toolkit.errors import BatchFileError, BulkError, JournalError, OutputError
-from antiphon.toolkit.retry import RetryPolicy
 
 CHAT, EMBEDDING = "gpt-4o-mini", "text-embedding-3-small"
 

@@ -11,15 +11,15 @@ import pytest
 from tests.serving import Running, running
 
 from antiphon.accounts import AccountSettings
-from antiphon.backends.script import Script
-from antiphon.backends.scripted import ScriptedBackend
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import Script
 from antiphon.toolkit.clients import Connection, Endpoint
 from antiphon.toolkit.doctor import Diagnosis, Finding, examine, explain_answer
 from antiphon.toolkit.doctor.key import check_key
 from antiphon.toolkit.doctor.network import check_proxy, check_url
 from antiphon.toolkit.doctor.server import explain
 from antiphon.toolkit.doctor.tiers import tier_of
-from antiphon.toolkit.rate_limits import Allowance, RateLimits
+from antiphon.toolkit.pacing.rate_limits import Allowance, RateLimits
 
 OPENAI = Endpoint("https://api.openai.com/v1")
 LOCAL = Endpoint("http://127.0.0.1:8787/v1")

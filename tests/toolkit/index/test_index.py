@@ -12,7 +12,7 @@ import pytest
 from tests.serving import running
 from tests.toolkit.short_backend import CHAT, ShortBackend
 
-from antiphon.toolkit.chunking import Chunking
+from antiphon.toolkit.embeddings.chunking import Chunking
 from antiphon.toolkit.errors import FilterError, IndexingError, OutputError
 from antiphon.toolkit.index import Document, Index, read_folder
 from antiphon.toolkit.index.store import Store, Stored

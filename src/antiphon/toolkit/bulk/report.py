@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from antiphon.toolkit.bulk.pacing import PacerStatistics
+from antiphon.toolkit.pacing.pacer import PacerStatistics
 from antiphon.toolkit.usage import Usage
 
 

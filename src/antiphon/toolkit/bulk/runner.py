@@ -15,18 +15,18 @@ import openai
 
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.bulk.batchfile import Request, RequestFile, Result, as_object
-from antiphon.toolkit.bulk.crew import all_or_none
-from antiphon.toolkit.bulk.gate import Gate
 from antiphon.toolkit.bulk.journal import Journal
-from antiphon.toolkit.bulk.pacing import Pacer
 from antiphon.toolkit.bulk.post import Poster
 from antiphon.toolkit.bulk.progress import bar
 from antiphon.toolkit.bulk.report import BulkReport, BulkStatistics
 from antiphon.toolkit.bulk.reserve import Reserve
+from antiphon.toolkit.calls.retry import RetryPolicy, asked_wait_s, classify
 from antiphon.toolkit.clients import Client, Connection, connect, portal_client
+from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import BatchFileError, BulkError, RequestTooLargeError
-from antiphon.toolkit.prices import PriceTable
-from antiphon.toolkit.retry import RetryPolicy, asked_wait_s, classify
+from antiphon.toolkit.pacing.gate import Gate
+from antiphon.toolkit.pacing.pacer import Pacer
+from antiphon.toolkit.pacing.task_group import all_or_none
 from antiphon.toolkit.usage import NO_USAGE, Usage
 
 # A long run outlives a restart of the server; the client's own retries are off.

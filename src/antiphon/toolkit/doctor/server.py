@@ -11,7 +11,7 @@ import openai
 from antiphon.toolkit.clients import Connection, is_about_model
 from antiphon.toolkit.doctor.findings import Finding, Status
 from antiphon.toolkit.doctor.tiers import tier_of
-from antiphon.toolkit.rate_limits import RateLimits
+from antiphon.toolkit.pacing.rate_limits import RateLimits
 
 # Dates in headers are whole seconds, and an answer may take one.
 MAX_SKEW_S = 5.0

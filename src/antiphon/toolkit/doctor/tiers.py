@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.toolkit.rate_limits import RateLimits
+from antiphon.toolkit.pacing.rate_limits import RateLimits
 
 # Requests and tokens per minute, tiers 1 to 5.
 _TIERS: dict[str, tuple[tuple[int, int], ...]] = {

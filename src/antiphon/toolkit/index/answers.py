@@ -9,12 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 from antiphon.toolkit.clients import DEFAULT_MODEL
+from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import OutputError
 from antiphon.toolkit.index.documents import Hit
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.index import AsyncIndex, Mode
-from antiphon.toolkit.prices import PriceTable
-from antiphon.toolkit.text_estimate import ASCII_PER_TOKEN
+from antiphon.toolkit.tokens.text_estimate import ASCII_PER_TOKEN
 from antiphon.toolkit.usage import Usage
 
 INSTRUCTIONS = (

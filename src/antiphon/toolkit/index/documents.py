@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from antiphon.toolkit.chunking import Chunking, Syntax
+from antiphon.toolkit.embeddings.chunking import Chunking, Syntax
 from antiphon.toolkit.errors import IndexingError
 from antiphon.toolkit.usage import Usage
 

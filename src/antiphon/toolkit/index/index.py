@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from antiphon.toolkit.chunking import Chunk, Chunking
 from antiphon.toolkit.clients import Client, Connection, connect
-from antiphon.toolkit.embedding_cache import EmbeddingCache
-from antiphon.toolkit.embeddings import DEFAULT_EMBEDDING_MODEL, Embedder, Progress
+from antiphon.toolkit.embeddings.chunking import Chunk, Chunking
+from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Embedder, Progress
+from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.errors import EmbeddingError, IndexingError
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
 from antiphon.toolkit.index.filters import Where

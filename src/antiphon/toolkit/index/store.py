@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.sqlite_file import open_sqlite
-from antiphon.toolkit.chunking import Chunk
+from antiphon.toolkit.embeddings.chunking import Chunk
 from antiphon.toolkit.errors import IndexingError
 from antiphon.toolkit.index.documents import Document
 from antiphon.toolkit.index.filters import Where, compile_filter

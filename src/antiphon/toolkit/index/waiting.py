@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from antiphon.toolkit._sync import portal
-from antiphon.toolkit.chunking import Chunking
 from antiphon.toolkit.clients import DEFAULT_MODEL, Client, portal_client
-from antiphon.toolkit.embedding_cache import EmbeddingCache
-from antiphon.toolkit.embeddings import DEFAULT_EMBEDDING_MODEL, Progress
+from antiphon.toolkit.embeddings.chunking import Chunking
+from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Progress
+from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.index.answers import CitedAnswer, answer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
 from antiphon.toolkit.index.filters import Where

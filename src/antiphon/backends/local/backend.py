@@ -1,0 +1,124 @@
+"""Models that run in this machine: prompting around an engine per model."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics
+from antiphon.backends.local.chat import LocalChat
+from antiphon.backends.local.embedding import LocalEmbedding
+from antiphon.backends.local.errors import engine_errors
+from antiphon.backends.local.tokens import plain_prompt
+from antiphon.engine import Engine
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+from antiphon.protocol.errors import ApiError, model_not_found
+from antiphon.protocol.events import Event
+
+LocalModel = LocalChat | LocalEmbedding
+
+
+class LocalBackend:
+    """The models of this machine by name; a ``Backend``.
+
+    ``names`` maps every name that may be asked for (ids and aliases) to its model. The engines are started by ``start``
+    and ended by ``aclose``.
+    """
+
+    def __init__(self, names: Mapping[str, LocalModel]) -> None:
+        self._names = dict(names)
+        self._created = int(time.time())
+
+    @property
+    def models(self) -> Sequence[BackendModel]:
+        return [
+            BackendModel(
+                id=name,
+                created=self._created,
+                owned_by="antiphon",
+                kind=model.kind,
+                context_length=model.context_length,
+            )
+            for name, model in self._names.items()
+        ]
+
+    @property
+    def _distinct(self) -> list[LocalModel]:
+        return list({id(model): model for model in self._names.values()}.values())
+
+    async def start(self) -> None:
+        """Start every engine; returns when all are ready, raises the first ``EngineError``."""
+        async with asyncio.TaskGroup() as group:
+            for model in self._distinct:
+                group.create_task(model.start())
+
+    def serves(self, model: str) -> bool:
+        return model in self._names
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
+        return self._chat_model(request.model, "chat/completions").chat(request)
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
+        return self._chat_model(request.model, "completions").complete(request)
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        model = self._find(request.model)
+        if not isinstance(model, LocalEmbedding):
+            raise ApiError(
+                403,
+                f"You are not allowed to generate embeddings from this model: `{request.model}` is a chat model.",
+                param="model",
+            )
+        return await model.embed(request)
+
+    async def count_tokens(self, request: Countable) -> int:
+        model = self._find(request.model)
+        if isinstance(request, ChatRequest):
+            return await self._chat_model(request.model, "chat/completions").count_tokens(request)
+        texts = request.prompts if isinstance(request, CompletionRequest) else request.inputs
+        with engine_errors():
+            counted = await model.engine.tokenize(tuple(plain_prompt(text) for text in texts))
+        return sum(map(len, counted.ids))
+
+    def health(self) -> Health:
+        states = {model.name: model.engine.state for model in self._distinct}
+        detail = ", ".join(f"{name}: {state}" for name, state in states.items())
+        if all(state == "ready" for state in states.values()):
+            return Health("ready", detail)
+        return Health("down" if {"failed", "stopped"} & set(states.values()) else "loading", detail)
+
+    def statistics(self) -> Sequence[PartStatistics]:
+        return [PartStatistics("engine", {"model": m.name}, m.engine.statistics()) for m in self._distinct]
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*(model.engine.aclose() for model in self._distinct))
+
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """The engine of each model."""
+        return [model.engine for model in self._distinct]
+
+    def _find(self, name: str) -> LocalModel:
+        model = self._names.get(name)
+        if model is None:
+            raise model_not_found(name)
+        if not model.is_started:
+            raise ApiError(
+                503,
+                f"The model `{name}` is still being loaded; please try again shortly.",
+                type="server_error",
+                code="model_loading",
+                headers={"Retry-After": "1"},
+            )
+        return model
+
+    def _chat_model(self, name: str, endpoint: str) -> LocalChat:
+        model = self._find(name)
+        if not isinstance(model, LocalChat):
+            raise ApiError(
+                404,
+                f"This is not a chat model and thus not supported in the v1/{endpoint} endpoint: `{name}` makes embeddings.",
+                param="model",
+            )
+        return model

@@ -1,0 +1,125 @@
+"""A chat model in this machine: a request becomes a prompt, the engine's tokens become events."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Literal
+
+from antiphon.backends.local.completion import complete
+from antiphon.backends.local.errors import engine_errors
+from antiphon.backends.local.sampling import engine_sampling
+from antiphon.backends.local.tokens import engine_prompt, token_logprobs
+from antiphon.backends.local.usage import Tally
+from antiphon.engine import Engine
+from antiphon.engine.ipc.messages import Delta, Finished, Generate, Started, WaysOut
+from antiphon.prompting import ChatPrompter, Plan
+from antiphon.protocol import events
+from antiphon.protocol.abilities import check_logit_bias, check_max_tokens
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.events import Event
+
+Embed = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]] | None]]
+"""Returns a unit vector per text, or None while there is no model for that."""
+
+
+class LocalChat:
+    """One chat model. ``name`` is its catalogue id, told in every answer.
+
+    ``embed`` gives a vector per text; a model that was not trained on tools needs it to choose among them.
+    """
+
+    kind: Literal["chat"] = "chat"
+
+    def __init__(self, name: str, engine: Engine, *, embed: Embed | None = None) -> None:
+        self.name = name
+        self.engine = engine
+        self._embed = embed
+        self._prompter: ChatPrompter | None = None
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens of prompt and answer together; None before the model is loaded."""
+        return self.engine.info.context_length if self._prompter is not None else None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the model was loaded once; its engine may be restarting since."""
+        return self._prompter is not None
+
+    async def start(self) -> None:
+        """Start the engine and derive from its template how to prompt it."""
+        await self.engine.start()
+        info = self.engine.info
+        self._prompter = ChatPrompter(
+            template=info.chat_template,
+            templates=info.templates,
+            bos_token=info.bos_token,
+            eos_token=info.eos_token,
+            adds_bos=info.adds_bos,
+            control_tokens=info.control_tokens,
+            end_tokens=info.end_tokens,
+            token_ids=info.mark_ids,
+        )
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
+        """Answer; see ``Backend.chat``."""
+        check_max_tokens(request.raw, self.engine.info.context_length)
+        check_logit_bias(request.sampling.logit_bias, self.engine.info.vocabulary_size)
+        plan = await self._plan(request)
+        readers = [plan.reader(index) for index in range(request.n)]
+        tally = Tally(request.n)
+        with engine_errors(max_tokens=request.max_tokens):
+            async with aclosing(self.engine.generate(_job(request, plan))) as answers:
+                async for answer in answers:
+                    match answer:
+                        case Started():
+                            yield tally.started(self.name, answer, self.engine.info)
+                        case Delta():
+                            heard = readers[answer.index].feed(answer.text, token_logprobs(answer.tokens))
+                            tally.count(answer.index, answer.num_tokens, heard)
+                            for event in heard:
+                                yield event
+                        case Finished():
+                            tally.count(answer.index, answer.num_tokens, ())
+                            for event in readers[answer.index].finish(answer.reason):
+                                yield event
+        yield events.Completed(tally.meter.usage())
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
+        """Continue prompts; see ``Backend.complete``."""
+        return complete(self.name, self.engine, request)
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Return the prompt's exact length in tokens."""
+        prompt = engine_prompt((await self._plan(request)).prompt)
+        with engine_errors():
+            counted = await self.engine.tokenize((prompt,))
+        return len(counted.ids[0])
+
+    async def _plan(self, request: ChatRequest) -> Plan:
+        if self._prompter is None:
+            raise RuntimeError(f"the model {self.name!r} has not been started")
+        if not request.tools and request.response_format is None:
+            return self._prompter.plan(request)
+        # Grammars are made and checked in native code: off the event loop.
+        plan = await asyncio.to_thread(self._prompter.plan, request)
+        if plan.decide is None:
+            return plan
+        vectors = await self._embed(plan.decide.texts) if self._embed is not None and plan.decide.texts else None
+        return await asyncio.to_thread(plan.decide.resolve, vectors)
+
+
+def _job(request: ChatRequest, plan: Plan) -> Generate:
+    return Generate(
+        id=0,
+        prompt=engine_prompt(plan.prompt),
+        n=request.n,
+        max_tokens=request.max_tokens,
+        sampling=engine_sampling(request.sampling),
+        stop=(*request.stop, *plan.stop),
+        logprobs=request.top_logprobs if request.logprobs else None,
+        grammar=plan.grammar,
+        ways_out=WaysOut(plan.ways_out, plan.max_word) if plan.ways_out else None,
+        special=plan.special,
+    )

@@ -1,0 +1,39 @@
+"""Keeps the meter of one request current while its choices grow."""
+
+import time
+from collections.abc import Iterable
+
+from antiphon.backends.local.fingerprint import fingerprint
+from antiphon.engine.ipc.messages import ModelInfo, Started
+from antiphon.protocol import events
+from antiphon.protocol.events import Event, Meter, ReasoningDelta
+
+
+class Tally:
+    """Counts what a request uses; a request with several prompts is started once for each."""
+
+    def __init__(self, num_choices: int) -> None:
+        self.meter = Meter()
+        self._counted = [0] * num_choices
+        self._began = time.perf_counter()
+
+    def started(self, model: str, answer: Started, info: ModelInfo) -> events.Started:
+        """Note a prompt's tokens and return what begins the request; ``info`` is of the engine that runs it."""
+        self.meter.prompt_tokens += answer.prompt_tokens
+        self.meter.cached_tokens += answer.cached_tokens
+        return events.Started(
+            model,
+            answer.prompt_tokens,
+            answer.cached_tokens,
+            meter=self.meter,
+            system_fingerprint=fingerprint(model, info),
+        )
+
+    def count(self, index: int, num_tokens: int, heard: Iterable[Event]) -> None:
+        """Note that choice ``index`` has ``num_tokens`` tokens now; those that made ``heard`` may be reasoning."""
+        new = num_tokens - self._counted[index]
+        self._counted[index] = num_tokens
+        self.meter.completion_tokens += new
+        self.meter.compute_s = time.perf_counter() - self._began
+        if any(isinstance(event, ReasoningDelta) for event in heard):
+            self.meter.reasoning_tokens += new

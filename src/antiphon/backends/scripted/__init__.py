@@ -1,0 +1,1 @@
+"""Replies, errors and faults from a script, for tests of an application."""

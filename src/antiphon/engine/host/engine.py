@@ -1,0 +1,130 @@
+"""An engine as its user sees it: a supervised process and a connection to it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from antiphon.engine.errors import EngineCrashed, EngineStopped
+from antiphon.engine.host.attached import Follower, Notice
+from antiphon.engine.host.client import EngineClient, GenerationAnswer
+from antiphon.engine.host.supervisor import State, Supervisor
+from antiphon.engine.ipc.messages import Embedded, Generate, ModelInfo, Prompt, Scored, Tokenized
+from antiphon.engine.settings import EngineSettings
+from antiphon.engine.statistics import EngineStatistics
+
+_RESTART_WAIT_S = 30.0
+_TRY_EVERY_S = 0.05
+
+
+class Engine:
+    """One model, served by a process of its own that is restarted when it dies.
+
+    Every call raises ``EngineCrashed`` if the process dies under it; a call made while it restarts waits for it.
+    With ``notice`` the process is another's, who posts there how it is; then nothing is started or ended here.
+    """
+
+    def __init__(self, settings: EngineSettings, *, notice: Path | None = None) -> None:
+        self.settings = settings
+        self._supervisor = Supervisor(settings, self._ready) if notice is None else Follower(notice, self._ready)
+        self._path: Path | None = None
+        self._info: ModelInfo | None = None
+        self._client: EngineClient | None = None
+        self._connecting = asyncio.Lock()
+        self._is_ready = asyncio.Event()
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model says of itself.
+
+        Raises:
+            EngineStopped: before ``start``.
+        """
+        if self._info is None:
+            raise EngineStopped("the engine was not started")
+        return self._info
+
+    @property
+    def state(self) -> State:
+        """How the process is."""
+        return self._supervisor.state
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, None while there is none."""
+        return self._supervisor.pid
+
+    def notice(self) -> Notice:
+        """Return what engines in other processes that share this one's process must know."""
+        return Notice(self.state, None if self._path is None else str(self._path), self.statistics())
+
+    def statistics(self) -> EngineStatistics:
+        """Return what the last heartbeat said."""
+        return self._supervisor.statistics
+
+    async def start(self) -> None:
+        """Start the process and wait until the model is loaded.
+
+        Raises:
+            EngineStartFailed: with reason and hint.
+        """
+        await self._supervisor.start()
+
+    async def aclose(self) -> None:
+        """End the process; open requests raise ``EngineStopped``. Idempotent."""
+        if self._client is not None:
+            await self._client.aclose()
+        await self._supervisor.aclose()
+
+    async def generate(self, request: Generate) -> AsyncGenerator[GenerationAnswer]:
+        """Yield ``Started``, then each choice's ``Delta`` and ``Finished``. Closing the generator cancels.
+
+        ``request.id`` is assigned here. See ``errors`` for what can be raised.
+        """
+        client = await self._connected()
+        async with contextlib.aclosing(client.generate(request)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def embed(self, prompts: tuple[Prompt, ...]) -> Embedded:
+        """Return a unit vector for each prompt."""
+        return await (await self._connected()).embed(prompts)
+
+    async def tokenize(self, prompts: tuple[Prompt, ...]) -> Tokenized:
+        """Return the token ids of each prompt."""
+        return await (await self._connected()).tokenize(prompts)
+
+    async def score(self, prompt: Prompt, continuations: tuple[Prompt, ...]) -> Scored:
+        """Return the log-probability of each continuation after ``prompt``."""
+        return await (await self._connected()).score(prompt, continuations)
+
+    def _ready(self, path: Path, info: ModelInfo) -> None:
+        self._path = path
+        self._info = info
+        self._is_ready.set()
+
+    async def _connected(self) -> EngineClient:
+        async with self._connecting:
+            if self._client is not None and self._client.is_open:
+                return self._client
+            try:
+                async with asyncio.timeout(_RESTART_WAIT_S):
+                    return await self._reconnect()
+            except TimeoutError:
+                failure = self._supervisor.failure
+                reason = f": {failure}" if failure is not None else ""
+                raise EngineCrashed(f"the engine does not come back{reason}", retry_after_s=_RESTART_WAIT_S) from None
+
+    async def _reconnect(self) -> EngineClient:
+        while True:
+            if self.state in {"stopped", "failed"}:
+                raise EngineStopped(f"the engine is {self.state}")
+            await self._is_ready.wait()
+            assert self._path is not None
+            try:
+                self._client = await EngineClient.connect(self._path)
+            except EngineStopped:
+                # Of a process that ended; or one that is well but could not answer just now, of which nobody will tell again.
+                await asyncio.sleep(_TRY_EVERY_S)
+            else:
+                return self._client

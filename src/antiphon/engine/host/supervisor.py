@@ -1,0 +1,204 @@
+"""Owns an engine's process: starts it, watches its heartbeat, restarts it with backoff, and leaves no orphan."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from antiphon.engine.child_process import child_environment
+from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.ipc.messages import Heartbeat, LoadFailed, ModelInfo, Ready, Report
+from antiphon.engine.ipc.wire import FrameError, read_frame
+from antiphon.engine.settings import EngineSettings, to_json
+from antiphon.engine.statistics import EngineStatistics
+
+_log = logging.getLogger(__name__)
+State = Literal["loading", "ready", "restarting", "failed", "stopped"]
+_decode_report = msgspec.msgpack.Decoder(Report).decode
+_OPENMP = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "2000"}
+"""Threads wait for each other by spinning for a few microseconds, then sleep: see `docs/engine.md`."""
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 30.0
+_HEALTHY_AFTER_S = 60.0
+_KEPT_STDERR_LINES = 50
+
+
+class Supervisor:
+    """Keeps one engine process running from ``start`` to ``aclose``.
+
+    ``on_ready`` is called, with the socket's path, whenever a process can be connected to.
+    """
+
+    def __init__(self, settings: EngineSettings, on_ready: Callable[[Path, ModelInfo], None]) -> None:
+        self.state: State = "stopped"
+        self.statistics = EngineStatistics()
+        self.failure: EngineStartFailed | None = None
+        self._settings = settings
+        self._on_ready = on_ready
+        self._directory: Path | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._num_starts = 0
+
+    async def start(self) -> None:
+        """Start the process and wait until the model is loaded.
+
+        Raises:
+            EngineStartFailed: it cannot be; nothing is left running.
+        """
+        self.state = "loading"
+        self._directory = Path(tempfile.mkdtemp(prefix="antiphon-"))
+        try:
+            await self._spawn()
+        except BaseException:
+            await self.aclose()
+            self.state = "failed"
+            raise
+        self._watcher = asyncio.create_task(self._keep_running())
+
+    async def aclose(self) -> None:
+        """End the process. Idempotent."""
+        self.state = "stopped"
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        await self._kill()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, None while there is none."""
+        return None if self._process is None or self._process.returncode is not None else self._process.pid
+
+    async def _spawn(self) -> None:
+        self._num_starts += 1
+        assert self._directory is not None
+        path = self._directory / f"engine-{self._num_starts}.sock"
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "antiphon.engine", str(path),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                env=_OPENMP | child_environment(),
+            )  # fmt: skip
+        except OSError as error:
+            raise EngineStartFailed(
+                f"no process could be started: {error}", hint="Free memory, processes or open files."
+            ) from error
+        assert self._process.stdin is not None
+        assert self._process.stderr is not None
+        self._stderr: deque[str] = deque(maxlen=_KEPT_STDERR_LINES)
+        self._stderr_reader = asyncio.create_task(_keep_lines(self._process.stderr, self._stderr))
+        self._process.stdin.write(to_json(self._settings) + b"\n")
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                report = await self._report()
+        except TimeoutError:
+            seconds = self._settings.start_timeout_s
+            raise EngineStartFailed(
+                f"the model was not loaded within {seconds} s", hint="Raise `start_timeout_s`."
+            ) from None
+        match report:
+            case Ready(info):
+                self.state = "ready"
+                self._on_ready(path, info)
+            case LoadFailed(message, hint):
+                raise EngineStartFailed(message, hint=hint)
+            case _:
+                raise EngineStartFailed(await self._epitaph(), hint=_guess_hint(await self._exit_code()))
+
+    async def _report(self) -> Report | None:
+        """Return the process's next report, None if it ended or talks nonsense."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        try:
+            body = await read_frame(self._process.stdout)
+            return None if body is None else _decode_report(body)
+        except (FrameError, msgspec.DecodeError):
+            return None
+
+    async def _keep_running(self) -> None:
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            healthy_s = await self._watch()
+            backoff_s = _FIRST_BACKOFF_S if healthy_s > _HEALTHY_AFTER_S else backoff_s
+            self.state = "restarting"
+            await self._kill()
+            _log.error("the engine's process ended with code %s: %s", await self._exit_code(), self._last_words())
+            while self.state == "restarting":
+                await self._kill()
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
+                try:
+                    await self._spawn()
+                except EngineStartFailed as error:
+                    self.failure = error
+
+    async def _watch(self) -> float:
+        """Return, when the process has ended or hangs, how long it was well."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.heartbeat_timeout_s):
+                    report = await self._report()
+            except TimeoutError:
+                break
+            if not isinstance(report, Heartbeat) or report.step_s > self._settings.step_timeout_s:
+                break
+            self.statistics = msgspec.structs.replace(report.statistics, restarts=self._num_starts - 1)
+        return loop.time() - started
+
+    async def _kill(self) -> None:
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            # Not Process.kill: that polls, and so takes the exit status away from asyncio's watcher.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        self._stderr_reader.cancel()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    async def _exit_code(self) -> int:
+        assert self._process is not None
+        return await self._process.wait()
+
+    def _last_words(self) -> str:
+        return "; ".join(line for line in list(self._stderr)[-8:] if line)
+
+    async def _epitaph(self) -> str:
+        code = await self._exit_code()
+        last = self._last_words()
+        return f"the engine's process ended with code {code} while loading{': ' + last if last else ''}"
+
+
+def _guess_hint(code: int) -> str:
+    if code == -9:  # noqa: PLR2004 - SIGKILL, which nobody sends but the kernel
+        return "The system probably ran out of memory: use a smaller model, context or cache."
+    return "Run it by hand with the same settings to see the whole output."
+
+
+async def _keep_lines(stream: asyncio.StreamReader, lines: deque[str]) -> None:
+    """Read to the end, whatever comes: a process whose output nobody takes stands still."""
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:
+            lines.append("(a line too long to be kept)")
+            continue
+        if not line:
+            return
+        lines.append(line.decode("utf-8", "replace").rstrip())

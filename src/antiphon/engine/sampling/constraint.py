@@ -1,0 +1,111 @@
+"""Texts that must follow a grammar, by llguidance: which tokens are allowed next, and which follow by themselves."""
+
+import time
+from typing import Any
+
+import llguidance
+import numpy as np
+from llguidance.llamacpp import lltokenizer_from_vocab
+from numpy.typing import NDArray
+
+from antiphon.engine.model.vocabulary import Vocabulary
+from antiphon.engine.statistics import MASK_BOUNDS_S, HistogramCollector
+
+_llguidance: Any = llguidance
+_MAX_KEPT_GRAMMARS = 256
+
+
+class GrammarError(ValueError):
+    """The grammar does not compile, or the text ran into one of llguidance's limits. The message is llguidance's."""
+
+
+class Constraint:
+    """The state of one text in a grammar. Not thread-safe. ``mask_s`` observes how long masks take."""
+
+    __slots__ = ("_mask_s", "_matcher", "_size")
+
+    def __init__(self, matcher: Any, vocabulary_size: int, mask_s: HistogramCollector) -> None:
+        self._matcher = matcher
+        self._size = vocabulary_size
+        self._mask_s = mask_s
+
+    def copy(self) -> "Constraint":
+        """Return an independent copy."""
+        return Constraint(self._matcher.deep_copy(), self._size, self._mask_s)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Return which tokens may come next, end tokens among them where the text may end here.
+
+        Raises:
+            GrammarError: the grammar became too complex to follow.
+        """
+        began = time.perf_counter()
+        allowed = self._matcher.compute_logit_bias()
+        self._check()
+        mask = np.frombuffer(allowed, np.uint8)[: self._size].astype(np.bool_)
+        self._mask_s.observe(time.perf_counter() - began)
+        return mask
+
+    def accept(self, token: int) -> None:
+        """Go on by one token, which ``mask`` allowed.
+
+        Raises:
+            GrammarError: it was not allowed.
+        """
+        self._matcher.consume_token(token)
+        self._check()
+
+    def take_forced(self) -> list[int]:
+        """Go on by the tokens that are the only way, and return them."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        if tokens:
+            self._matcher.consume_tokens(tokens)
+            self._check()
+        return tokens
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the grammar is satisfied and admits nothing more."""
+        return self._matcher.is_stopped()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarError(self._matcher.get_error())
+
+
+class GrammarCompiler:
+    """Compiles grammars for one vocabulary and keeps the latest. Belongs to one thread, and never to the step loop's.
+
+    ``mask_s`` belongs to the step loop's thread, on which the constraints are used.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._tokenizer: Any = None
+        self._kept: dict[str, Constraint] = {}
+        self.mask_s = HistogramCollector(MASK_BOUNDS_S)
+
+    def compile(self, grammar: str) -> Constraint:
+        """Return a constraint at its beginning.
+
+        Raises:
+            GrammarError: with the compiler's message.
+        """
+        constraint = self._kept.pop(grammar, None) or self._compile(grammar)
+        self._kept[grammar] = constraint
+        if len(self._kept) > _MAX_KEPT_GRAMMARS:
+            del self._kept[next(iter(self._kept))]
+        return constraint.copy()
+
+    def warm_up(self) -> None:
+        """Build llguidance's view of the vocabulary, about half a second's work, before the first grammar comes."""
+        if self._tokenizer is None:
+            ends = sorted(self._vocabulary.end_tokens)
+            self._tokenizer = lltokenizer_from_vocab(self._vocabulary.handle, eos_token=ends or None)
+
+    def _compile(self, grammar: str) -> Constraint:
+        self.warm_up()
+        matcher = _llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise GrammarError(matcher.get_error())
+        return Constraint(matcher, self._vocabulary.size, self.mask_s)

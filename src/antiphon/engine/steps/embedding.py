@@ -1,0 +1,171 @@
+"""The embedding loop: packs inputs of all requests into batches, one sequence each."""
+
+import queue
+import time
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+
+from antiphon.engine.ipc.messages import Embed, Embedded
+from antiphon.engine.model.llama import Context
+from antiphon.engine.model.thread_throttle import Crowding
+from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
+from antiphon.engine.steps.loop import CancelTask, Emit
+from antiphon.engine.steps.packing import WINDOW, pack
+from antiphon.engine.steps.tasks import Key
+
+_PACKED_TOKENS = 256
+"""Where a batch is large enough for the matrix kernels; docs/engine.md has the measurement."""
+
+
+class EmbeddingTask:
+    """An ``Embed`` request and what is known of its vectors."""
+
+    def __init__(self, key: Key, request: Embed, prompts: list[list[int]]) -> None:
+        self.key = key
+        self.prompts = prompts
+        self.num_missing = len(prompts)
+        self.vectors = [b""] * len(prompts)
+        self.request = request
+
+    def answer(self) -> Embedded:
+        """Return the complete answer."""
+        return Embedded(self.request.id, tuple(self.vectors), tuple(map(len, self.prompts)))
+
+
+class _Input(msgspec.Struct, frozen=True):
+    """One text of a request. ``turn`` is when it is due: requests take turns, so that none waits for the end of a long one."""
+
+    turn: int
+    task: EmbeddingTask
+    index: int
+
+    @property
+    def tokens(self) -> list[int]:
+        """Return its token ids."""
+        return self.task.prompts[self.index]
+
+
+class EmbeddingLoop:
+    """Runs embedding requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
+
+    def __init__(
+        self, context: Context, emit: Emit, *, tile: int, max_sequences: int, crowding: Crowding | None = None
+    ) -> None:
+        self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask] = queue.SimpleQueue()
+        self.step_started: float | None = None
+        self.statistics = EngineStatistics()
+        self._rate = RateCollector()
+        self._step_s = HistogramCollector(STEP_BOUNDS_S)
+        self._num_requests = self._num_steps = self._num_tokens = 0
+        self._context = context
+        self._tile = tile
+        self._max_sequences = max_sequences
+        self._crowding = crowding
+        self._emit = emit
+        self._inputs: list[_Input] = []
+        self._tasks: dict[Key, EmbeddingTask] = {}
+
+    def run(self) -> None:
+        """Work for as long as the process lives."""
+        while True:
+            self._receive()
+            if self._inputs:
+                self._step()
+            self._measure()
+
+    def cancel(self, command: CancelTask) -> None:
+        """Cancel from any thread."""
+        self.inbox.put(command)
+
+    def _receive(self) -> None:
+        wait = not self._inputs
+        while True:
+            try:
+                command = self.inbox.get(block=wait)
+            except queue.Empty:
+                return
+            wait = False
+            match command:
+                case CancelTask(connection, request):
+                    self._cancel(lambda key, c=connection, r=request: key[0] == c and r in (None, key[1]))
+                case EmbeddingTask():
+                    self._num_requests += 1
+                    self._tasks[command.key] = command
+                    now = self._inputs[0].turn + 1 if self._inputs else 0
+                    self._inputs += [_Input(now + index, command, index) for index in range(len(command.prompts))]
+                    self._inputs.sort(key=lambda waiting: waiting.turn)
+
+    def _cancel(self, is_meant: Callable[[Key], bool]) -> None:
+        for key in [key for key in self._tasks if is_meant(key)]:
+            del self._tasks[key]
+        self._inputs = [waiting for waiting in self._inputs if waiting.task.key in self._tasks]
+
+    def _step(self) -> None:
+        packed = self._pack()
+        started = self.step_started = time.monotonic()
+        started_cpu = time.process_time()
+        try:
+            self._context.decode()
+        finally:
+            self.step_started = None
+        duration_s = time.monotonic() - started
+        if self._crowding is not None:
+            self._crowding.observe(duration_s, time.process_time() - started_cpu, started + duration_s)
+        num_tokens = sum(len(waiting.tokens) for waiting in packed)
+        self._num_steps += 1
+        self._num_tokens += num_tokens
+        self._step_s.observe(duration_s)
+        self._rate.observe(num_tokens, duration_s)
+        self._deliver(packed)
+
+    def _pack(self) -> list[_Input]:
+        """Fill the batch; return what sequences 0, 1, ... of it are. Filling has sequences of its own behind them."""
+        batch = self._context.batch
+        places = pack(
+            [len(waiting.tokens) for waiting in self._inputs[:WINDOW]],
+            tile=self._tile,
+            room=min(_PACKED_TOKENS, batch.capacity),
+            capacity=batch.capacity,
+            most=self._max_sequences,
+        )
+        packed = [self._inputs[place.index] for place in places]
+        batch.clear()
+        filling = len(packed)
+        for sequence, (waiting, place) in enumerate(zip(packed, places, strict=True)):
+            batch.add(sequence, 0, waiting.tokens, len(waiting.tokens))
+            if place.padding:
+                batch.add(filling, 0, waiting.tokens[:1] * place.padding, place.padding)
+                filling += 1
+        for place in sorted(places, key=lambda place: -place.index):
+            del self._inputs[place.index]
+        self._context.clear()
+        return packed
+
+    def _measure(self) -> None:
+        self.statistics = EngineStatistics(
+            running=len(self._tasks),
+            waiting=len(self._inputs),
+            requests=self._num_requests,
+            prompt_tokens=self._num_tokens,
+            prefill_tokens=self._num_tokens,
+            prefill_tokens_per_s=self._rate.snapshot(),
+            steps=self._num_steps,
+            step_s=self._step_s.snapshot(),
+        )
+
+    def _deliver(self, packed: list[_Input]) -> None:
+        done: list[EmbeddingTask] = []
+        vectors = self._context.embeddings(len(packed))
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+        units = (vectors / np.maximum(lengths, 1e-12)[:, None]).astype("<f4")
+        for unit, waiting in zip(units, packed, strict=True):
+            task = waiting.task
+            task.vectors[waiting.index] = unit.tobytes()
+            task.num_missing -= 1
+            if not task.num_missing:
+                done.append(task)
+        self._emit([(task.key[0], task.answer()) for task in done])
+        for task in done:
+            del self._tasks[task.key]

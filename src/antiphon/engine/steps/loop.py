@@ -1,0 +1,212 @@
+"""The step loop: takes requests from its inbox, plans a step, decodes it, and sends the answers on as one batch."""
+
+import queue
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from antiphon.engine.ipc.messages import Answer, Failed
+from antiphon.engine.model.llama import Aborted, Context
+from antiphon.engine.model.logits import Logits
+from antiphon.engine.model.thread_throttle import Crowding
+from antiphon.engine.sampling.constraint import GrammarError
+from antiphon.engine.sampling.sampler import BrokenLogits
+from antiphon.engine.scheduling.scheduler import Scheduler
+from antiphon.engine.scheduling.sequence import Copy, Sequence, Slice, Step
+from antiphon.engine.statistics import HistogramCollector
+from antiphon.engine.steps.meter import Meter
+from antiphon.engine.steps.tasks import Key, Task
+
+Emit = Callable[[list[tuple[int, Answer]]], None]
+"""Sends (connection, answer) pairs; called from the loop's thread."""
+
+
+class CancelTask(msgspec.Struct, frozen=True):
+    """Stop one request, or with ``request`` None all of a connection's."""
+
+    connection: int
+    request: int | None = None
+
+
+Command = Task | CancelTask
+
+
+class StepLoop:
+    """Runs tasks over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any.
+
+    ``mask_s`` collects how long its constraints' masks take. ``can_roll_back`` says whether the model's memory can drop the
+    last tokens of a sequence: only then is a step aborted.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        scheduler: Scheduler,
+        emit: Emit,
+        *,
+        mask_s: HistogramCollector,
+        can_roll_back: bool = True,
+        crowding: Crowding | None = None,
+    ) -> None:
+        self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self.step_started: float | None = None
+        self._meter = Meter(scheduler, context.cells, mask_s)
+        self.statistics = self._meter.snapshot()
+        self._context = context
+        self._scheduler = scheduler
+        self._emit = emit
+        self._can_roll_back = can_roll_back
+        self._crowding = crowding
+        self._tasks: dict[Key, Task] = {}
+        self._owners: dict[int, Task] = {}
+        self._answers: list[tuple[int, Answer]] = []
+        self._in_step: set[Key] = set()
+        """Whom the step of now computes for; each step has a set of its own, and only ``cancel`` takes from it."""
+
+    def run(self) -> None:
+        """Work for as long as the process lives."""
+        while True:
+            self._receive()
+            self._expire()
+            step = self._scheduler.plan()
+            self._change(step)
+            if step.slices:
+                self._compute(step)
+            if self._answers:
+                self._emit(self._answers)
+                self._answers = []
+            self.statistics = self._meter.snapshot()
+
+    def cancel(self, command: CancelTask) -> None:
+        """Cancel, from one other thread; a step that computes for nobody who is left is aborted within milliseconds."""
+        self.inbox.put(command)
+        in_step = self._in_step
+        leaving = {key for key in in_step if key[0] == command.connection and command.request in (None, key[1])}
+        in_step -= leaving
+        if leaving and not in_step and self._can_roll_back:
+            self._context.abort(True)
+
+    def _receive(self) -> None:
+        """Take all commands, waiting for one when there is nothing to do."""
+        wait = not self._tasks
+        if wait and not self._scheduler.cells_used:
+            self._context.clear()  # the next request finds the cells in the order of a new context, and rounds as there
+        while True:
+            try:
+                command = self.inbox.get(block=wait)
+            except queue.Empty:
+                return
+            wait = False
+            match command:
+                case CancelTask(connection, request):
+                    self._cancel(connection, request)
+                case Task():
+                    self._begin(command)
+
+    def _begin(self, task: Task) -> None:
+        self._tasks[task.key] = task
+        self._meter.num_requests += 1
+        for sequence in task.sequences:
+            self._owners[id(sequence)] = task
+            self._scheduler.add(sequence)
+
+    def _cancel(self, connection: int, request: int | None) -> None:
+        keys = [key for key in self._tasks if key[0] == connection and request in (None, key[1])]
+        for key in keys:
+            self._meter.num_cancelled += 1
+            self._drop(self._tasks[key])
+
+    def _drop(self, task: Task) -> None:
+        for sequence in task.sequences:
+            self._release(sequence)
+        self._end(task)
+
+    def _end(self, task: Task) -> None:
+        del self._tasks[task.key]
+        self._meter.ended(*task.key)
+
+    def _release(self, sequence: Sequence) -> None:
+        del self._owners[id(sequence)]
+        self._scheduler.remove(sequence)
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for task in [task for task in self._tasks.values() if task.deadline is not None and task.deadline < now]:
+            self._fail(task, "deadline", "the request's deadline passed before it was complete")
+
+    def _fail(self, task: Task, kind: Literal["deadline", "grammar", "internal"], message: str) -> None:
+        self._answers.append((task.key[0], Failed(task.key[1], kind, message)))
+        self._drop(task)
+
+    def _change(self, step: Step) -> None:
+        for change in step.changes:
+            if isinstance(change, Copy):
+                self._context.copy(change.source, change.target, change.start, change.end)
+            else:
+                self._context.remove(change.slot, change.start)
+
+    def _compute(self, step: Step) -> None:
+        batch = self._context.batch
+        batch.clear()
+        for piece in step.slices:
+            tokens = [*piece.sequence.tokens[piece.start : piece.end], *piece.draft]
+            batch.add(piece.sequence.slot, piece.start, tokens, piece.num_outputs, piece.padding)
+        started = self.step_started = time.monotonic()
+        started_cpu = time.process_time()
+        self._in_step = {self._owners[id(piece.sequence)].key for piece in step.slices}
+        try:
+            self._context.decode()
+        except Aborted:
+            self._roll_back(step)
+            return
+        finally:
+            self.step_started = None
+            self._in_step = set()
+            self._context.abort(False)
+        seconds = time.monotonic() - started
+        if self._crowding is not None:
+            self._crowding.observe(seconds, time.process_time() - started_cpu, started + seconds)
+        self._meter.step(step, seconds, self._use(step))
+
+    def _roll_back(self, step: Step) -> None:
+        for piece in step.slices:
+            self._context.remove(piece.sequence.slot, piece.start)
+
+    def _use(self, step: Step) -> int:
+        """Give each task its rows of logits. Return how many guessed tokens were right."""
+        self._scheduler.computed(step)
+        num_right = 0
+        logits = self._context.logits() if self._context.batch.num_outputs else None
+        row = 0
+        for piece in step.slices:
+            if piece.num_outputs and logits is not None:
+                self._hand_over(piece, logits[row : row + piece.num_outputs])
+                row += piece.num_outputs
+            right, removal = self._scheduler.settle(piece)
+            num_right += right
+            if removal is not None:
+                self._context.remove(removal.slot, removal.start)
+        return num_right
+
+    def _hand_over(self, piece: Slice, rows: Logits) -> None:
+        task = self._owners.get(id(piece.sequence))
+        if task is None:  # another choice of the same request has just failed
+            return
+        before = list(task.sequences)
+        try:
+            for answer in task.take(piece, rows):
+                self._answers.append((task.key[0], answer))
+                self._meter.answer(task.key[0], answer, task.arrived)
+        except BrokenLogits as error:
+            self._fail(task, "internal", str(error))
+            return
+        except GrammarError as error:
+            self._fail(task, "grammar", str(error))
+            return
+        for sequence in before:
+            if sequence not in task.sequences:
+                self._release(sequence)
+        if not task.sequences:
+            self._end(task)

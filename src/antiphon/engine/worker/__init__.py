@@ -1,0 +1,1 @@
+"""The engine process: its entry point, its socket, its core."""

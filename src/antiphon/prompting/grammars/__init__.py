@@ -1,0 +1,1 @@
+"""Lark grammars: composing them, and checking those that users supply."""

@@ -1,0 +1,1 @@
+"""JSON Schema into a grammar that the compiler can hold."""

@@ -1,0 +1,283 @@
+"""JSON Schemas as grammars, and the refusal of what a grammar cannot enforce."""
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, cast
+
+from llguidance import LLMatcher, LLTokenizer
+
+from antiphon.prompting.grammars.custom import problem_of_grammar
+from antiphon.prompting.grammars.lark import in_one_line
+from antiphon.prompting.schemas.bounds import bounded
+from antiphon.prompting.schemas.compiler_limits import MOST_INTEGER, hostile_part, is_number
+from antiphon.prompting.schemas.dialects import in_latest_terms
+from antiphon.prompting.schemas.one_of import with_exclusive_alternatives
+from antiphon.prompting.schemas.termination import has_endless
+from antiphon.prompting.schemas.traversal import DATA, NAMED_SCHEMAS, rewritten, schemas_in
+from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
+from antiphon.protocol.errors import ApiError
+
+MAX_SCHEMA_CHARS = 200_000
+
+_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""One layout, the one models see most in training: a small model given free whitespace may write nothing else."""
+
+_ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
+"""None by number: with it a name beside the declared ones could be a declared one, written another way."""
+_CONTROL = "\\u00"
+"""How a control character stands in JSON that has no short escape: a schema that asks for one gets escapes by number."""
+_UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
+"""Keywords of older drafts and of OpenAPI that would restrict output and that llguidance passes over."""
+
+_MOST_WITH_FRACTION = 10**15
+"""Numbers beyond have no thousandths."""
+_REASONS = {"minProperties": " Of several names that it does not declare, two may be the same."}
+_TOO_DEEP = "it is nested too deeply."
+_TOKENIZER = LLTokenizer("byte")
+_PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
+_OF_PATTERNS = ("regex parse error", "lookarounds not supported", "determine if regex")
+_COUNTING = frozenset({"multipleOf", "pattern", "patternProperties", "format", "maxLength", "minLength"})
+_UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
+
+
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """Return the schema as text for ``%json`` in a grammar, with the layout of the output pinned. Results are remembered."""
+    return _text_of(_written(schema))
+
+
+def bounded_text(schema: Mapping[str, Any]) -> str:
+    """Return the same for a model that may run away; see ``within_bounds``. Results are remembered."""
+    return _bounded_text_of(_written(schema))
+
+
+def _written(schema: Mapping[str, Any]) -> str:
+    return json.dumps(schema, ensure_ascii=False)
+
+
+@lru_cache(maxsize=256)
+def _text_of(written: str) -> str:
+    return _with_layout(_plain(json.loads(written)))
+
+
+@lru_cache(maxsize=256)
+def _bounded_text_of(written: str) -> str:
+    return _with_layout(within_bounds(json.loads(written)))
+
+
+def _with_layout(schema: Mapping[str, Any]) -> str:
+    text = json.dumps({**schema, "x-guidance": _LAYOUT | _ESCAPES}, ensure_ascii=False)
+    return json.dumps({**schema, "x-guidance": _LAYOUT}, ensure_ascii=False) if _CONTROL in text else text
+
+
+def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Say the same in words that llguidance takes."""
+    without = rewritten(
+        in_latest_terms(dict(schema)), lambda part: _with_closed_ends(_in_64_bits(_without_empty_rules(part)))
+    )
+    return with_exclusive_alternatives(cast("dict[str, Any]", without))
+
+
+def arguments_schema(tool: Tool) -> dict[str, Any]:
+    """Return the schema that generated arguments follow: always an object.
+
+    Where a function leaves open which further keys it takes, none are generated: a model only invents them.
+    """
+    shown = shown_parameters(tool)
+    is_open = not any(key in shown for key in _LEAVE_OPEN)
+    return {**shown, "additionalProperties": False} if is_open and "properties" in shown else shown
+
+
+def within_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with bounds for a model that may run away, unless nothing would satisfy both."""
+    plain = _plain(schema)
+    for with_patterns in (True, False):
+        within = cast("dict[str, Any]", bounded(plain, with_patterns=with_patterns))
+        if not _problem_of(_with_layout(within)):
+            return within
+    return plain
+
+
+_LEAVE_OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "minProperties")
+
+
+def shown_parameters(tool: Tool) -> dict[str, Any]:
+    """Return a function's parameters as the model is told them."""
+    if tool.parameters is None:
+        return {"type": "object", "properties": {}}
+    return tool.parameters if "type" in tool.parameters else {**tool.parameters, "type": "object"}
+
+
+def check_schema(schema: Mapping[str, Any], *, what: str, param: str, code: str | None = None) -> None:
+    """Refuse a schema that the grammar could not enforce to the letter.
+
+    ``what`` names it in the message (``response_format 'X'``). Takes up to a second for a very complex schema, in
+    native code that releases the interpreter lock; results are remembered.
+    Raises ``ApiError`` 400 naming the keyword.
+    """
+    try:
+        num_chars = len(_written(schema))
+        problem = f"it has {num_chars} characters, which exceeds the limit of {MAX_SCHEMA_CHARS}."
+        if num_chars <= MAX_SCHEMA_CHARS:
+            problem = _problem_of(schema_text(schema))
+    except RecursionError:
+        problem = _TOO_DEEP
+    if problem:
+        raise ApiError(400, f"Invalid schema for {what}: {problem}", param=param, code=code)
+
+
+@lru_cache(maxsize=256)
+def _problem_of(text: str) -> str | None:
+    schema = json.loads(text)
+    keyword = _unenforced(schema)
+    if keyword:
+        return _refusal(keyword) + _REASONS.get(keyword, "")
+    hostile = hostile_part(schema)
+    if hostile:
+        return hostile
+    if has_endless(schema):
+        return (
+            "only an endless value would satisfy it, or a part of it: a '$ref' leads back to itself without a way out."
+        )
+    return _translate(LLMatcher(_TOKENIZER, f"start: %json {text}", log_level=0).get_error(), schema)
+
+
+def _translate(error: str, schema: dict[str, Any]) -> str | None:
+    """Return llguidance's error in terms of the keyword that is at fault."""
+    one_line = _PLACE.sub("", in_one_line(error))
+    unimplemented = _UNIMPLEMENTED.search(error)
+    problem = one_line or None
+    if unimplemented:
+        problem = _refusal(*json.loads(unimplemented[1]))
+    elif "oneOf constraints" in error:
+        problem = _refusal("oneOf") + " Its alternatives may overlap; use 'anyOf'."
+    elif "min/maxProperties" in error:
+        problem = _refusal("minProperties", "maxProperties") + " They are where all declared properties are required."
+    elif "Unknown format" in error:
+        name = error.partition("Unknown format: ")[2].split()[0]
+        problem = _refusal("format") + f" No format '{name}' is known; use 'pattern'."
+    elif any(words in error for words in _OF_PATTERNS):
+        problem = f"{_refusal('pattern')} {one_line}"
+    elif "fuel exhausted" in error:
+        used = {key for part in schemas_in(schema) for key in part}
+        problem = _refusal(*sorted(used & _COUNTING)) + " It takes too many steps to tell what fits."
+    elif "recursion limit" in error:
+        problem = _TOO_DEEP
+    return problem
+
+
+def _refusal(*keywords: str) -> str:
+    names = ", ".join(f"'{keyword}'" for keyword in keywords)
+    return f"{names} cannot be enforced here{', so it is' if len(keywords) == 1 else ', so they are'} not permitted."
+
+
+_EMPTY_RULES: tuple[tuple[str, Any], ...] = (
+    ("uniqueItems", False),
+    ("nullable", False),
+    ("propertyNames", True),
+    ("propertyNames", {}),
+    ("propertyNames", {"type": "string"}),
+)
+
+
+def _without_empty_rules(schema: dict[str, Any]) -> dict[str, Any]:
+    """Drop keywords set to a value that asks for nothing, which llguidance would refuse by their name alone."""
+    return {key: value for key, value in schema.items() if (key, value) not in _EMPTY_RULES}
+
+
+def _in_64_bits(schema: dict[str, Any]) -> dict[str, Any]:
+    """Write integers as such, also 5.2e16, and begin ranges where the compiler can: its own least integer is too low for it."""
+    made = {key: _as_integers(value) if key in {"const", "enum"} else value for key, value in schema.items()}
+    least = made.get("minimum")
+    if isinstance(least, int | float) and least < -MOST_INTEGER:
+        made["minimum"] = -MOST_INTEGER
+    return made
+
+
+def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let a range begin or end beside an excluded integer, by a step of 12 digits or a thousandth, where fractions are allowed.
+
+    The compiler takes 0 for a number above 0 and below 0.5, also where the two are said in different parts of an ``allOf``.
+    """
+    made = _with_numbers_as_ends(schema)
+    if made.get("type") == "integer":
+        return made
+    for excluded, included, side in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
+        end: Any = made.get(excluded)
+        if is_number(end) and float(end).is_integer() and abs(end) < _MOST_WITH_FRACTION and included not in made:
+            del made[excluded]
+            made[included] = float(int(end) + side * Decimal(1).scaleb(min(len(str(abs(int(end)))) - 13, -3)))
+    return made
+
+
+def _with_numbers_as_ends(schema: dict[str, Any]) -> dict[str, Any]:
+    """Write what draft 4 says by ``exclusiveMinimum: true`` beside a ``minimum`` as later drafts do."""
+    made = dict(schema)
+    for excluded, included in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        says = made.get(excluded)
+        if isinstance(says, bool):
+            del made[excluded]
+            if says and included in made:
+                made[excluded] = made.pop(included)
+    return made
+
+
+def _as_integers(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_integers(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {key: _as_integers(item) for key, item in cast("dict[str, Any]", value).items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _unenforced(schema: Any) -> str | None:
+    """Return a keyword that restricts and that llguidance passes over."""
+    if isinstance(schema, list):
+        return next(filter(None, map(_unenforced, cast("list[Any]", schema))), None)
+    if not isinstance(schema, dict):
+        return None
+    part = cast("dict[str, Any]", schema)
+    for key, value in part.items():
+        if key in _UNENFORCED or (key == "required" and isinstance(value, bool)):
+            return key
+        if (key == "format" and not isinstance(value, str)) or (key == "minProperties" and _needs_new_names(part)):
+            return key
+        if key in DATA:
+            continue
+        named = key in NAMED_SCHEMAS and isinstance(value, dict)
+        found = _unenforced(list(cast("dict[str, Any]", value).values()) if named else value)
+        if found:
+            return found
+    return None
+
+
+def _needs_new_names(schema: dict[str, Any]) -> bool:
+    """Whether ``minProperties`` asks for two or more names that are not declared: the compiler counts one that comes twice as two."""
+    declared = schema.get("properties")
+    least = schema["minProperties"]
+    return is_number(least) and least > 1 + (len(cast("dict[str, Any]", declared)) if isinstance(declared, dict) else 0)
+
+
+def check_request(request: ChatRequest) -> None:
+    """Refuse a request whose schemas or grammars cannot be enforced. Raises ``ApiError`` 400, naming the keyword."""
+    form = request.response_format
+    if isinstance(form, JsonSchemaFormat):
+        check_schema(form.schema, what=f"response_format '{form.name}'", param="response_format")
+    if request.tool_choice.mode == "none":
+        return
+    for number, tool in enumerate(request.tools):
+        path = f"functions[{number}].parameters" if request.legacy_functions else f"tools[{number}].function.parameters"
+        if tool.kind == "function":
+            what = f"function '{tool.name}'"
+            check_schema(arguments_schema(tool), what=what, param=path, code="invalid_function_parameters")
+        elif tool.grammar is not None:
+            _check_grammar(tool, f"tools[{number}].custom.format.grammar.definition")
+
+
+def _check_grammar(tool: Tool, param: str) -> None:
+    assert tool.grammar is not None
+    problem = problem_of_grammar(*tool.grammar)
+    if problem:
+        raise ApiError(400, f"Invalid grammar for custom tool '{tool.name}': {problem}", param=param)

@@ -1,0 +1,142 @@
+"""Fits conversations to a template: finds the least adaptation under which every message is shown to the model.
+
+Templates drop what they do not know, without a word. So the shape of each conversation (its roles, who calls what) is
+first rendered with a marker in place of each content; only if every marker comes out is the shape accepted.
+"""
+
+import itertools
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from antiphon.prompting.errors import TemplateRefusedError
+from antiphon.prompting.templates.adaptations import (
+    Adaptation,
+    Turn,
+    content_in_parts,
+    developer_as_system,
+    joined_system,
+    later_words,
+    merged_neighbours,
+    separate_calls,
+    system_in_user,
+)
+from antiphon.prompting.templates.template import ChatTemplate
+from antiphon.protocol.errors import ApiError
+
+_CACHE_SIZE = 512
+
+Plan = tuple[Adaptation, ...]
+
+_STRUCTURES: tuple[Plan, ...] = (
+    (),
+    (joined_system,),
+    (merged_neighbours,),
+    (joined_system, merged_neighbours),
+    (system_in_user,),
+    (system_in_user, merged_neighbours),
+)
+
+
+class Fitting:
+    """Chooses and remembers adaptations for one template. Safe to share between threads."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        first: Plan = () if "developer" in template.source else (developer_as_system,)
+        forms: tuple[Plan, ...] = ((), (content_in_parts,))
+        splits: tuple[Plan, ...] = ((), (separate_calls,), (later_words,))
+        self._plans: list[Plan] = [
+            (*first, *structure, *split, *form)
+            for form, split, structure in itertools.product(forms, splits, _STRUCTURES)
+        ]
+        self._known: OrderedDict[Any, Plan] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def render(self, turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> str:
+        """Render the conversation.
+
+        Raises ``ApiError`` 400 with the template's words when it refuses, or naming the message that it would drop.
+        """
+        shape = (tuple(_shape(turn) for turn in turns), bool(tools), repr(sorted(variables.items())))
+        with self._lock:
+            plan = self._known.get(shape)
+        if plan is None:
+            plan = self._fit(turns, tools, variables)
+            with self._lock:
+                self._known[shape] = plan
+                while len(self._known) > _CACHE_SIZE:
+                    self._known.popitem(last=False)
+        try:
+            return self._template.render(_apply(plan, turns), tools, **variables)
+        except TemplateRefusedError as error:
+            raise _refusal(error) from error
+
+    def _fit(self, turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> Plan:
+        marked = [_marked(turn, number) for number, turn in enumerate(turns)]
+        problem: ApiError | None = None
+        for plan in self._plans:
+            try:
+                rendered = self._template.render(_apply(plan, marked), tools, **variables)
+            except TemplateRefusedError as error:
+                problem = problem or _refusal(error)
+                continue
+            missing = next((n for n, turn in enumerate(marked) if not _is_shown(turn, n, rendered)), None)
+            if missing is None:
+                return plan
+            problem = problem or _dropped(missing, turns[missing])
+        assert problem is not None
+        raise problem
+
+
+def _apply(plan: Plan, turns: Sequence[Turn]) -> list[Turn]:
+    adapted = list(turns)
+    for adaptation in plan:
+        adapted = adaptation(adapted)
+    return adapted
+
+
+def _marker(number: int) -> str:
+    return f"Marker{number:06d}x"
+
+
+def _marked(turn: Turn, number: int) -> Turn:
+    marked = dict(turn)
+    if turn["content"]:
+        marked["content"] = _marker(number)
+    if turn.get("tool_calls"):
+        marked["tool_calls"] = [_marked_call(call, number, place) for place, call in enumerate(turn["tool_calls"])]
+    return marked
+
+
+def _marked_call(call: dict[str, Any], number: int, place: int) -> dict[str, Any]:
+    marker = f"{_marker(number)}{place}y"
+    as_text = isinstance(call["function"]["arguments"], str)
+    arguments = f'{{"key": "{marker}"}}' if as_text else {"key": marker}
+    return {**call, "function": {**call["function"], "arguments": arguments}}
+
+
+def _is_shown(turn: Turn, number: int, rendered: str) -> bool:
+    markers = [f"{_marker(number)}{place}y" for place in range(len(turn.get("tool_calls") or ()))]
+    if turn["content"]:
+        markers.append(_marker(number))
+    return all(re.search(rf"{marker}(?!\d+y)", rendered) for marker in markers)
+
+
+def _shape(turn: Turn) -> tuple[Any, ...]:
+    return turn["role"], bool(turn["content"]), len(turn.get("tool_calls") or ())
+
+
+def _refusal(error: TemplateRefusedError) -> ApiError:
+    return ApiError(400, f"The model's chat template refuses these messages: {error.message}", param="messages")
+
+
+def _dropped(number: int, turn: Turn) -> ApiError:
+    return ApiError(
+        400,
+        f"The model's chat template has no place for 'messages[{number}]' with role '{turn['role']}' here, "
+        "so the model would never see it.",
+        param=f"messages[{number}]",
+    )

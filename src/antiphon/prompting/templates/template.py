@@ -1,0 +1,94 @@
+"""A chat template: the model's own Jinja, compiled once and rendered within bounds."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.environment import Template
+
+from antiphon.prompting.errors import PromptError, TemplateBrokenError, TemplateRefusedError
+from antiphon.prompting.templates.sandbox import MAX_CHARS, Bounds, TemplateEnvironment
+
+RENDER_LIMIT_S = 10.0
+
+
+def _local_now() -> datetime:
+    return datetime.now().astimezone()
+
+
+class ChatTemplate:
+    """Renders conversations as `transformers` would. Safe to share between threads.
+
+    ``variables`` are given to every rendering (``bos_token`` and the like). ``now`` is what ``strftime_now`` shows.
+    Raises ``TemplateBrokenError`` when the source is no valid template.
+    """
+
+    def __init__(
+        self, source: str, variables: Mapping[str, Any] | None = None, now: Callable[[], datetime] = _local_now
+    ) -> None:
+        self.source = source
+        self._variables = dict(variables or {})
+        self._environment = TemplateEnvironment(now)
+        self._lock = threading.Lock()
+        self._template = self._compile(source)
+        self._no_tools: dict[str, Any] = {"tools": None}
+        self._no_tools = self._without_tools()
+
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None, **variables: Any
+    ) -> str:
+        """Return the prompt's text, with the opening of the assistant's turn unless ``add_generation_prompt`` is False.
+
+        Raises ``TemplateRefusedError`` with the template's own words, ``TemplateBrokenError`` for any other failure.
+        """
+        values: dict[str, Any] = {"add_generation_prompt": True, "documents": None, **self._variables, **variables}
+        values |= {"messages": list(messages)} | ({"tools": list(tools)} if tools else self._no_tools)
+        with self._lock:
+            self._environment.start(RENDER_LIMIT_S)
+            try:
+                return self._collect(values)
+            except PromptError:
+                raise
+            except RecursionError as error:
+                raise TemplateBrokenError("The chat template recurses without end.") from error
+            except TemplateError as error:
+                raise TemplateRefusedError(str(error)) from error
+            except Exception as error:
+                # What templates do to values (None + str, missing attributes) ends in any of Python's errors.
+                raise TemplateRefusedError(f"{type(error).__name__}: {error}") from error
+
+    def _without_tools(self) -> dict[str, Any]:
+        """Return how to say that there are no tools: None as a rule, but some templates only ask if they are defined."""
+        conversation = [{"role": "user", "content": "Hello"}]
+        try:
+            self.render(conversation)
+        except PromptError:
+            try:
+                self._no_tools = {}
+                self.render(conversation)
+            except PromptError:
+                return {"tools": None}
+        return self._no_tools
+
+    def _collect(self, values: dict[str, Any]) -> str:
+        parts: list[str] = []
+        size = 0
+        for part in self._template.generate(values):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_CHARS:
+                raise TemplateBrokenError("The chat template's output is beyond its bounds.")
+        return "".join(parts)
+
+    def _compile(self, source: str) -> Template:
+        environment = self._environment
+        try:
+            tree = Bounds().visit(environment.parse(source))
+            return Template.from_code(environment, environment.compile(tree), environment.make_globals(None))
+        except (TemplateError, RecursionError) as error:
+            raise TemplateBrokenError(
+                f"The model's chat template is no valid Jinja: {error}",
+                hint="Give a corrected template for this model.",
+            ) from error

@@ -1,0 +1,179 @@
+"""Puts a server together from its configuration: files, engines, backend, accounts, service."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from antiphon.accounts import Accounts
+from antiphon.backends.base import Backend
+from antiphon.backends.caching import CachingBackend, make_store
+from antiphon.backends.local.backend import LocalBackend, LocalModel
+from antiphon.backends.local.chat import LocalChat
+from antiphon.backends.local.embedding import LocalEmbedding
+from antiphon.backends.routing import Router
+from antiphon.backends.scripted.backend import ScriptedBackend
+from antiphon.backends.scripted.script import read_script
+from antiphon.backends.settings import GatewaySettings, upstream_backends
+from antiphon.engine import Engine
+from antiphon.errors import ConfigError
+from antiphon.models import Catalogue, Kind, ModelEntry, Progress, Store
+from antiphon.models.catalogue import suggest_id
+from antiphon.server.configuration import Configuration
+from antiphon.server.service import Service
+from antiphon.server.settings import ExtraModel
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model to serve: its entry, and its verified file on this machine."""
+
+    entry: ModelEntry
+    path: Path
+
+
+def choose_models(configuration: Configuration) -> tuple[Catalogue, tuple[ModelEntry, ...]]:
+    """Return the catalogue with the user's models in it (those pulled before too), and what is to be served."""
+    settings = configuration.models
+    catalogue = Store(configuration.home).catalogue()
+    wanted: list[str] = []
+    choices: Mapping[Kind, str] = {"chat": settings.chat, "embedding": settings.embedding}
+    for kind, choice in choices.items():
+        if choice == "none":
+            continue
+        if choice != "default":
+            catalogue = catalogue.add(choice, kind=kind, default=True)
+        wanted.append(catalogue.default_of(kind).id)
+    for extra in settings.extra:
+        entry = _entry(catalogue, extra)
+        catalogue = catalogue.with_models([entry])
+        wanted.append(entry.id)
+    served = {entry.id: entry for entry in catalogue.entries if entry.id in wanted}
+    return catalogue, tuple(served[name] for name in dict.fromkeys(wanted))
+
+
+def _entry(catalogue: Catalogue, extra: ExtraModel) -> ModelEntry:
+    """Return the entry of a further model: one of the catalogue by its name, or a new one."""
+    known = next((entry for entry in catalogue.entries if entry.id == extra.source), None)
+    if known is not None:
+        return msgspec.structs.replace(known, aliases=(*known.aliases, *extra.aliases))
+    return ModelEntry(
+        id=extra.id or suggest_id(extra.source), kind=extra.kind, source=extra.source, aliases=extra.aliases
+    )
+
+
+def fetch_models(configuration: Configuration, progress: Progress) -> list[ModelFile]:
+    """Bring every model to this machine; may take long, and says so through ``progress``."""
+    store = Store(configuration.home)
+    _, entries = choose_models(configuration)
+    return [ModelFile(entry, store.ensure(entry, progress)) for entry in entries]
+
+
+class Assembly:
+    """A server's parts, owned together. Made by ``open``, ended by ``aclose``."""
+
+    def __init__(self, configuration: Configuration, local: Backend, router: Router, accounts: Accounts) -> None:
+        self.configuration = configuration
+        self._local = local
+        self.router = router
+        self.accounts = accounts
+        store = make_store(configuration.cache, configuration.home)
+        self.service = Service(
+            configuration.server,
+            accounts,
+            router if store is None else CachingBackend(router, store),
+            organization=configuration.accounts.organization,
+            cache=configuration.cache,
+            faults=configuration.faults,
+        )
+
+    @classmethod
+    async def open(cls, configuration: Configuration, files: list[ModelFile], notices: Path | None = None) -> Self:
+        """Put the parts together; no engine runs yet. ``ConfigError`` for an address that would be open to strangers.
+
+        ``notices`` is the folder in which the process that owns the engines says how they are; None: they are ours.
+        """
+        return await cls.over(configuration, make_local(configuration, files, notices))
+
+    @classmethod
+    async def over(cls, configuration: Configuration, local: Backend) -> Self:
+        """The same around a backend that stands for the models of this machine."""
+        router = _router(configuration.gateway, local)
+        accounts = await Accounts.open(configuration.accounts, configuration.home)
+        if accounts.is_open and not configuration.server.is_loopback:
+            await accounts.aclose()
+            raise ConfigError(
+                f"refusing to listen on {configuration.server.host}: no key exists, so anybody who reaches it could use it",
+                hint="create one with `antiphon keys create --name NAME`, or listen on 127.0.0.1",
+            )
+        return cls(configuration, local, router, accounts)
+
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """The engines that this process follows or owns."""
+        return self._local.engines if isinstance(self._local, LocalBackend) else ()
+
+    async def start(self) -> None:
+        """Load the models and ask the upstreams how they are; returns when all models are ready."""
+        loading = [self._local.start()] if isinstance(self._local, LocalBackend) else []
+        await asyncio.gather(*loading, self.router.start())
+
+    async def aclose(self) -> None:
+        """End engines, then write what the ledger still holds."""
+        await self.service.backend.aclose()
+        await self.accounts.aclose()
+
+
+def _router(settings: GatewaySettings, local: Backend) -> Router:
+    """Put the models of this machine, the upstreams and a script behind one front; the first that serves a name is asked."""
+    backends: dict[str, Backend] = {"local": local}
+    backends |= upstream_backends(settings)
+    if settings.script is not None:
+        backends["scripted"] = ScriptedBackend(read_script(Path(settings.script).expanduser()))
+    return Router(backends, settings.routes, retry=settings.retry, breaker=settings.breaker)
+
+
+def notice_path(notices: Path, file: ModelFile) -> Path:
+    """Return where it is said how the engine of ``file`` is."""
+    return notices / hashlib.sha256(file.entry.id.encode()).hexdigest()
+
+
+def make_engine(configuration: Configuration, file: ModelFile, notices: Path | None = None) -> Engine:
+    """Return the engine of a file: our own, or with ``notices`` the one that another process owns."""
+    settings = configuration.engine_settings(file.entry.kind, file.path)
+    return Engine(settings, notice=None if notices is None else notice_path(notices, file))
+
+
+def make_local(configuration: Configuration, files: list[ModelFile], notices: Path | None = None) -> LocalBackend:
+    """Return the models of this machine; no engine runs yet. ``notices`` as for ``make_engine``."""
+    return LocalBackend(_names(configuration, files, notices))
+
+
+def served_names(configuration: Configuration) -> frozenset[str]:
+    """Return every name that the models to be served answer to, without their files."""
+    catalogue, entries = choose_models(configuration)
+    ids = {entry.id for entry in entries}
+    return frozenset(ids | {alias.name for alias in catalogue.aliases if alias.model in ids})
+
+
+def _names(configuration: Configuration, files: list[ModelFile], notices: Path | None) -> dict[str, LocalModel]:
+    catalogue, _ = choose_models(configuration)
+    names: dict[str, LocalModel] = {}
+    embedding = None
+    # Embedding models first: chat models that were not trained on tools ask one which tool is meant.
+    for file in sorted(files, key=lambda file: file.entry.kind, reverse=True):
+        entry = file.entry
+        engine = make_engine(configuration, file, notices)
+        aliases = {alias.name: alias.pad_to for alias in catalogue.aliases if alias.model == entry.id}
+        if entry.kind == "chat":
+            model: LocalModel = LocalChat(entry.id, engine, embed=embedding.vectors if embedding else None)
+        else:
+            model = LocalEmbedding(entry.id, engine, {name: pad for name, pad in aliases.items() if pad is not None})
+            embedding = embedding or model
+        names[entry.id] = model
+        names |= dict.fromkeys(aliases, model)
+    return names

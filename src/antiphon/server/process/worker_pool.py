@@ -1,0 +1,162 @@
+"""Several API processes behind one port, sharing one engine per model: ``[server] workers``.
+
+This process owns the port, the engines and the workers, and answers nothing itself. A worker that dies is replaced; when
+this process ends in any way, workers and engines end with it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from antiphon.engine import Engine, post
+from antiphon.errors import AntiphonError, ConfigError
+from antiphon.server.configuration import Configuration
+from antiphon.server.logs import log
+from antiphon.server.process.assembly import ModelFile, make_engine, notice_path
+
+_POST_EVERY_S = 0.25
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 10.0
+_LEAVE_S = 5.0
+"""How long a worker may take beyond the grace time before it is killed."""
+
+
+class Crew:
+    """Owns engines and workers from ``run`` to its end. ``options`` are those of the command line, for the workers."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        files: Sequence[ModelFile],
+        listener: socket.socket,
+        *,
+        config_file: Path | None,
+        options: dict[str, dict[str, Any]],
+    ) -> None:
+        if configuration.accounts.redis_url is None:
+            raise ConfigError(
+                f"[server] workers = {configuration.server.workers} needs [accounts] redis_url: "
+                "limits hold only where all processes count together",
+                hint="start Redis and name it, or use one worker",
+            )
+        self._configuration = configuration
+        self._files = list(files)
+        self._listener = listener
+        self._config_file = config_file
+        self._options = options
+        self._workers: dict[int, asyncio.subprocess.Process] = {}
+        self._is_ending = False
+        self._is_open = False
+
+    async def run(self, on_ready: Callable[[Sequence[Engine], bool], None]) -> None:
+        """Serve until SIGINT or SIGTERM. ``on_ready`` is given the engines, and whether any key is accepted."""
+        engines = [make_engine(self._configuration, file) for file in self._files]
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        with tempfile.TemporaryDirectory(prefix="antiphon-") as folder:
+            tasks = [asyncio.ensure_future(self._post(Path(folder), engines))]
+            try:
+                ready = [asyncio.Event() for _ in range(self._configuration.server.workers)]
+                tasks += [asyncio.ensure_future(self._keep(n, Path(folder), event)) for n, event in enumerate(ready)]
+                await self._until(stop, tasks, self._start(engines, ready))
+                if not stop.is_set():
+                    on_ready(engines, self._is_open)
+                await self._until(stop, tasks, stop.wait())
+            finally:
+                self._is_ending = True
+                await self._dismiss()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(*(engine.aclose() for engine in engines))
+
+    async def _start(self, engines: Sequence[Engine], ready: Sequence[asyncio.Event]) -> None:
+        await asyncio.gather(*(engine.start() for engine in engines))
+        await asyncio.gather(*(event.wait() for event in ready))
+
+    async def _until(self, stop: asyncio.Event, tasks: Sequence["asyncio.Future[None]"], work: Any) -> None:
+        """Wait for ``work``, unless a signal comes or one of ``tasks`` fails, which is raised."""
+        waiting = [asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())]
+        try:
+            done, _ = await asyncio.wait({*waiting, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _post(self, folder: Path, engines: Sequence[Engine]) -> None:
+        while True:
+            for file, engine in zip(self._files, engines, strict=True):
+                post(notice_path(folder, file), engine.notice())
+            await asyncio.sleep(_POST_EVERY_S)
+
+    async def _keep(self, number: int, folder: Path, ready: asyncio.Event) -> None:
+        """Keep one worker running; raises if it never gets ready."""
+        backoff_s = _FIRST_BACKOFF_S
+        while not self._is_ending:
+            process = await self._spawn(folder)
+            self._workers[number] = process
+            assert process.stdout is not None
+            if said := await process.stdout.readline():
+                self._is_open = bool(json.loads(said)["open"])
+                ready.set()
+                backoff_s = _FIRST_BACKOFF_S
+            code = await process.wait()
+            if self._is_ending:
+                return
+            _forget(folder, process.pid)
+            if not ready.is_set():
+                raise AntiphonError(f"a worker could not start (status {code})", hint="its reason stands above")
+            log.error("worker ended", worker=number, status=code)
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
+
+    async def _spawn(self, folder: Path) -> asyncio.subprocess.Process:
+        descriptor = self._listener.fileno()
+        # A session of its own: Ctrl-C is for this process, which ends the workers in order.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "antiphon.server.process.worker",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            pass_fds=(descriptor,), start_new_session=True,
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        )  # fmt: skip
+        order = {
+            "config_file": None if self._config_file is None else str(self._config_file),
+            "options": self._options,
+            "notices": str(folder),
+            "listener": descriptor,
+        }
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(order).encode() + b"\n")
+        return process
+
+    async def _dismiss(self) -> None:
+        """End all workers: asked first, killed when they take too long."""
+        running = [process for process in self._workers.values() if process.returncode is None]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        patience_s = self._configuration.server.shutdown_grace_s + _LEAVE_S
+        for process in running:
+            try:
+                async with asyncio.timeout(patience_s):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+def _forget(folder: Path, pid: int) -> None:
+    """Take a dead worker's gauges out of the sum; its counters stay."""
+    for gauge in folder.glob(f"gauge_live*_{pid}.db"):
+        gauge.unlink()

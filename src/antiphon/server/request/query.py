@@ -1,0 +1,31 @@
+"""What a request says beside its body: the client's own request id, the query of the URL."""
+
+from urllib.parse import parse_qsl
+
+from antiphon.protocol import problems
+from antiphon.server.request.call import Call
+
+_MAX_ID_LENGTH = 512
+
+
+def note_client_id(call: Call) -> None:
+    """Take ``X-Client-Request-Id`` over into the log line; ``ApiError`` 400 where it is not what OpenAI allows."""
+    given = call.header(b"x-client-request-id")
+    if given is None:
+        return
+    if not given.isascii() or len(given) > _MAX_ID_LENGTH:
+        raise problems.bad_request(
+            f"Invalid 'X-Client-Request-Id': expected at most {_MAX_ID_LENGTH} ASCII characters.", "X-Client-Request-Id"
+        )
+    call.note["client_request_id"] = given
+
+
+def query_parameters(call: Call) -> list[tuple[str, str]]:
+    """Return names and values of the URL's query, in order."""
+    return parse_qsl(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+
+
+def refuse_query(call: Call) -> None:
+    """Raise ``ApiError`` 400 for any query parameter, on routes that have none."""
+    for name, _ in query_parameters(call):
+        raise problems.unknown(name, ())

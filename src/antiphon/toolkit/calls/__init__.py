@@ -1,0 +1,1 @@
+"""One call to a model: retries, circuit breaker, fallback, response cache, streaming."""

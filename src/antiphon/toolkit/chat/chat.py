@@ -1,0 +1,181 @@
+"""A conversation with a model: ``Chat``, and ``AsyncChat`` for asynchronous code."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Self, TypeVar, Unpack
+
+from openai import OpenAI
+
+from antiphon.toolkit._sync import portal
+from antiphon.toolkit.chat.chat_state import CONTINUE, ChatOptions, ChatState, saved_options
+from antiphon.toolkit.chat.history import Content
+from antiphon.toolkit.chat.partial import read_partials
+from antiphon.toolkit.chat.reply import Event, Reply, warned
+from antiphon.toolkit.chat.result_stream import AsyncReplyStream, AsyncResultStream, ReplyStream, ResultStream
+from antiphon.toolkit.chat.turn_loop import Exchange
+from antiphon.toolkit.clients import Client, Connection, connect, portal_client
+from antiphon.toolkit.schemas.output_schema import OutputSchema, describe_output
+from antiphon.toolkit.tokens.count import TokenCount, count_through
+
+T = TypeVar("T")
+
+
+class _Talking(ChatState):
+    """The asynchronous code that both faces run."""
+
+    async def _send(self, content: Content, request: dict[str, Any], *, pin: bool) -> Reply[None]:
+        exchange: Exchange[None] = self._exchange(content, request, None)
+        await self._run(exchange)
+        return self._commit(exchange, pin=pin)
+
+    async def _parse(self, output: type[T], content: Content, request: dict[str, Any], *, pin: bool) -> Reply[T]:
+        exchange = self._exchange(content, request, describe_output(output))
+        await self._run(exchange)
+        return self._commit(exchange, pin=pin)
+
+    async def _continue(self, request: dict[str, Any]) -> Reply[None]:
+        self._require_truncated()
+        exchange: Exchange[None] = self._exchange(CONTINUE, request, None)
+        await self._run(exchange)
+        return self._commit_continuation(exchange)
+
+    async def _events(
+        self, content: Content, request: dict[str, Any], output: OutputSchema[T] | None, *, pin: bool
+    ) -> AsyncGenerator[Event | Reply[T]]:
+        # Made when the stream is first read: until then the conversation may go on.
+        exchange = self._exchange(content, request, output)
+        self._is_busy = True
+        try:
+            async for event in exchange.run(stream=True):
+                yield event
+        finally:
+            self._is_busy = False
+        yield self._commit(exchange, pin=pin)
+
+    def _partials(
+        self, schema: OutputSchema[T], content: Content, request: dict[str, Any]
+    ) -> AsyncGenerator[Any | Reply[T]]:
+        return read_partials(self._events(content, request, schema, pin=False), schema)
+
+    async def _count(self) -> TokenCount:
+        return await count_through(self._connection, self.messages, self.model, self._options.toolbox.definitions)
+
+    async def _run(self, exchange: Exchange[T]) -> None:
+        self._is_busy = True
+        try:
+            async for _ in exchange.run(stream=False):
+                pass
+        finally:
+            self._is_busy = False
+
+
+class AsyncChat(_Talking):
+    """A conversation held from asynchronous code; see ``Chat``, whose methods it has as coroutines.
+
+    Without ``client`` it makes an ``AsyncOpenAI()``, which ``async with`` (or ``aclose``) closes.
+    """
+
+    def __init__(
+        self, system: str | None = None, *, client: Client | None = None, **options: Unpack[ChatOptions]
+    ) -> None:
+        super().__init__(system, connect(client), options)
+
+    @classmethod
+    def load(cls, path: str | Path, *, client: Client | None = None, **options: Unpack[ChatOptions]) -> Self:
+        """Go on with what ``save`` wrote."""
+        saved, given = saved_options(path, options)
+        chat = cls(client=client, **given)
+        chat._restore(saved)
+        return chat
+
+    async def send(self, content: Content, *, pin: bool = False, **request: Any) -> Reply[None]:
+        return warned(await self._send(content, request, pin=pin))
+
+    async def parse(self, output: type[T], content: Content, *, pin: bool = False, **request: Any) -> Reply[T]:
+        return await self._parse(output, content, request, pin=pin)
+
+    def stream(self, content: Content, *, pin: bool = False, **request: Any) -> AsyncReplyStream[None]:
+        parts: AsyncGenerator[Event | Reply[None]] = self._events(content, request, None, pin=pin)
+        return AsyncReplyStream(parts)
+
+    def stream_parse(self, output: type[T], content: Content, **request: Any) -> AsyncResultStream[Any, T]:
+        return AsyncResultStream(self._partials(describe_output(output), content, request))
+
+    async def continue_(self, **request: Any) -> Reply[None]:
+        return warned(await self._continue(request))
+
+    async def count_tokens(self) -> TokenCount:
+        return await self._count()
+
+    async def aclose(self) -> None:
+        """Close the client if this chat made it."""
+        await self._connection.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Chat(_Talking):
+    """A conversation with a model, kept within its context.
+
+    ``client`` None is the environment's (``OPENAI_API_KEY``, ``OPENAI_BASE_URL``); options are those of ``ChatOptions``.
+    Content is text or a list of the API's content parts. Keyword arguments of a call go to the model as they are and
+    hold for that call. When a call raises, the conversation is as it was before it.
+    """
+
+    def __init__(
+        self, system: str | None = None, *, client: OpenAI | None = None, **options: Unpack[ChatOptions]
+    ) -> None:
+        super().__init__(system, Connection(portal_client(client)), options)
+
+    @classmethod
+    def load(cls, path: str | Path, *, client: OpenAI | None = None, **options: Unpack[ChatOptions]) -> Self:
+        """Go on with what ``save`` wrote."""
+        saved, given = saved_options(path, options)
+        chat = cls(client=client, **given)
+        chat._restore(saved)
+        return chat
+
+    def send(self, content: Content, *, pin: bool = False, **request: Any) -> Reply[None]:
+        """Send a message and return the answer; tools that the model calls are run on the way.
+
+        Warns with TruncatedAnswerWarning if the answer was cut at the token limit. ``pin`` keeps this turn when older
+        ones are left out. Raises the client's errors, HistoryError, ToolLoopError, and those of the options in use.
+        """
+        return warned(portal.call(self._send(content, request, pin=pin)))
+
+    def parse(self, output: type[T], content: Content, *, pin: bool = False, **request: Any) -> Reply[T]:
+        """Send a message and return an answer of type ``output`` in ``reply.parsed``.
+
+        An answer that fails the type's own validators is asked for again, with what was wrong, up to ``attempts`` times;
+        the conversation keeps the accepted one alone. Raises ExtractionError, TruncatedError, RefusalError.
+        """
+        return portal.call(self._parse(output, content, request, pin=pin))
+
+    def stream(self, content: Content, *, pin: bool = False, **request: Any) -> ReplyStream[None]:
+        """Send a message and return its answer as it comes. Nothing is sent before the first iteration."""
+        parts: AsyncGenerator[Event | Reply[None]] = self._events(content, request, None, pin=pin)
+        return ReplyStream(parts)
+
+    def stream_parse(self, output: type[T], content: Content, **request: Any) -> ResultStream[Any, T]:
+        """Send a message and iterate what its answer says so far, as plain data; ``reply.parsed`` is the valid whole.
+
+        Raises what ``parse`` raises. After an answer that was not valid the data begins anew.
+        """
+        return ResultStream(AsyncResultStream(self._partials(describe_output(output), content, request)))
+
+    def continue_(self, **request: Any) -> Reply[None]:
+        """Have an answer continued that was cut at the token limit; ``reply.text`` is then the whole of it.
+
+        Raises HistoryError if the last answer was not cut.
+        """
+        return warned(portal.call(self._continue(request)))
+
+    def count_tokens(self) -> TokenCount:
+        """Count what the next request begins with, tools included."""
+        return portal.call(self._count())

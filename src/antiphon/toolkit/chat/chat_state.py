@@ -1,0 +1,199 @@
+"""What a chat is, apart from talking: its options, its history, and what its answers took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
+
+from antiphon.toolkit.calls.caller import Caller, CallOptions
+from antiphon.toolkit.chat.history import Content, History, Message, Turn, read_chat, write_chat
+from antiphon.toolkit.chat.reply import Reply
+from antiphon.toolkit.chat.trim import HistoryPolicy
+from antiphon.toolkit.chat.turn_loop import Exchange, ExchangeOptions
+from antiphon.toolkit.clients import DEFAULT_MODEL, Connection
+from antiphon.toolkit.errors import HistoryError, ToolkitError
+from antiphon.toolkit.record import CallRecord, total_cost, total_usage
+from antiphon.toolkit.schemas.output_schema import OutputSchema
+from antiphon.toolkit.tools.tool import Tool, Toolbox
+from antiphon.toolkit.tools.tool_loop import Approve, ToolLimits
+from antiphon.toolkit.usage import Usage
+
+T = TypeVar("T")
+CONTINUE = "Your last answer was cut off. Continue it exactly where it stopped, without repeating anything."
+
+
+class ChatOptions(CallOptions, total=False):
+    """Options of a chat, all optional, beside those of every call (``CallOptions``).
+
+    ``temperature``, ``seed``, ``max_completion_tokens`` and whatever ``request`` holds go to the model as they are.
+    ``history`` says how the conversation is kept within ``context_tokens`` (asked of the server if not given).
+    ``limits`` bound the tool loop; ``approve`` is asked before each call of a tool. ``reinforce`` adds the system prompt
+    (True), or the given key instructions, to each message of the user, for models that forget them. ``attempts`` is how
+    often ``parse`` asks for an answer that validates.
+    """
+
+    model: str
+    tools: Sequence[Tool[..., Any] | Callable[..., Any]]
+    temperature: float
+    seed: int
+    max_completion_tokens: int
+    request: Mapping[str, Any]
+    history: HistoryPolicy
+    context_tokens: int
+    limits: ToolLimits
+    approve: Approve
+    reinforce: bool | str
+    attempts: int
+
+
+_KNOWN = ChatOptions.__required_keys__ | ChatOptions.__optional_keys__
+_SENT = ("temperature", "seed", "max_completion_tokens")
+
+
+class ChatState:
+    """A conversation and how it is held; shared by ``Chat`` and ``AsyncChat``, which add the talking."""
+
+    def __init__(self, system: str | None, connection: Connection, options: ChatOptions) -> None:
+        if unknown := options.keys() - _KNOWN:
+            raise TypeError(f"A chat has no options {sorted(unknown)!r}; it has {sorted(_KNOWN)!r}")
+        self._connection = connection
+        self._options = _exchange_options(options)
+        self._caller = Caller(connection, options)
+        self._history = History(system=system, reminder=_reminder(system, options.get("reinforce", False)))
+        self._records: tuple[CallRecord, ...] = ()
+        self._last: Reply[Any] | None = None
+        self._is_busy = False
+
+    @property
+    def model(self) -> str:
+        return self._options.model
+
+    @property
+    def messages(self) -> list[Message]:
+        """What the next request begins with, in the API's form: system prompt, summary, and the turns still sent."""
+        return self._history.messages()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The whole conversation, also what is no longer sent."""
+        return self._history.turns
+
+    @property
+    def last_reply(self) -> Reply[Any] | None:
+        return self._last
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens of all answers of this chat, or None if a server did not tell."""
+        return total_usage(self._records) if self._records else Usage(num_calls=0)
+
+    @property
+    def cost(self) -> Decimal | None:
+        """Dollars of all answers of this chat, or None if a price is unknown."""
+        return total_cost(self._records)
+
+    def undo(self) -> None:
+        """Forget the last turn. What it cost stays counted."""
+        self._history = self._history.undo()
+        self._last = None
+
+    def pin(self, index: int = -1) -> None:
+        """Always send the turn at ``index`` (as in a list), however long the conversation gets."""
+        self._history = self._history.pin(index)
+
+    def remember(self, user: str, assistant: str) -> None:
+        """Add a pinned turn that was not asked of a model: an example, or facts."""
+        messages = ({"role": "user", "content": user}, {"role": "assistant", "content": assistant})
+        self._history = self._history.append(Turn(messages, is_pinned=True))
+
+    def fork(self) -> Self:
+        """Return a chat that shares the conversation so far and goes its own way from here."""
+        forked = copy(self)
+        forked._is_busy = False  # noqa: SLF001 - its own class
+        return forked
+
+    def to_markdown(self) -> str:
+        """Return the whole conversation as Markdown."""
+        return self._history.markdown()
+
+    def save(self, path: str | Path) -> None:
+        """Write the conversation and the model's name as JSON; tools, client and options are given anew to ``load``."""
+        write_chat(path, {**self._history.to_json(), "model": self.model})
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        self._history = History.from_json(saved)
+
+    def _exchange(self, content: Content, request: Mapping[str, Any], output: OutputSchema[T] | None) -> Exchange[T]:
+        if self._is_busy:
+            raise HistoryError(
+                "This chat is still answering; a conversation is one thing at a time",
+                hint="await the first answer, or take a fork() for each branch",
+            )
+        message: Message = {"role": "user", "content": content if isinstance(content, str) else list(content)}
+        options = replace(self._options, request={**self._options.request, **request})
+        return Exchange(
+            self._connection, self._caller, options, history=self._history, pending=[message], output=output
+        )
+
+    def _commit(self, exchange: Exchange[T], *, pin: bool) -> Reply[T]:
+        assert exchange.reply is not None
+        self._history = exchange.history.append(Turn(tuple(exchange.messages), is_pinned=pin))
+        self._records += exchange.reply.records
+        self._last = exchange.reply
+        return exchange.reply
+
+    def _commit_continuation(self, exchange: Exchange[T]) -> Reply[T]:
+        reply = exchange.reply
+        assert reply is not None
+        cut = exchange.history.turns[-1]
+        whole = f"{cut.messages[-1]['content']}{reply.text}"
+        messages = (*cut.messages[:-1], {**cut.messages[-1], "content": whole})
+        self._history = exchange.history.replace_last(Turn(messages, cut.is_pinned))
+        self._records += reply.records
+        self._last = joined = replace(reply, text=whole)
+        return joined
+
+    def _require_truncated(self) -> None:
+        if self._last is None or not self._last.is_truncated:
+            raise HistoryError("The last answer was not cut; there is nothing to continue")
+
+
+def saved_options(path: str | Path, options: ChatOptions) -> tuple[dict[str, Any], ChatOptions]:
+    """Return what ``save`` wrote, and ``options`` with the saved model unless they name one."""
+    saved = read_chat(path)
+    if "model" not in saved:
+        raise HistoryError(f"{str(path)!r} is not a saved chat: it names no model")
+    given: ChatOptions = {"model": saved["model"], **options}  # pyright: ignore[reportAssignmentType]
+    return saved, given
+
+
+def _exchange_options(options: ChatOptions) -> ExchangeOptions:
+    toolbox = Toolbox.of(options.get("tools", ()))
+    approve = options.get("approve")
+    unguarded = [made.name for made in toolbox.tools.values() if made.options.needs_approval]
+    if unguarded and approve is None:
+        raise ToolkitError(f"The tools {unguarded!r} need approval, and nobody is asked", hint="pass approve=...")
+    attempts = options.get("attempts", 3)
+    if attempts < 1:
+        raise ValueError(f"attempts must be >= 1, got {attempts!r}")
+    given = cast("Mapping[str, Any]", options)
+    sent = {key: given[key] for key in _SENT if key in given}
+    return ExchangeOptions(
+        model=options.get("model", DEFAULT_MODEL),
+        request={**sent, **options.get("request", {})},
+        toolbox=toolbox,
+        limits=options.get("limits") or ToolLimits(),
+        approve=approve,
+        policy=options.get("history") or HistoryPolicy(),
+        context=options.get("context_tokens"),
+        attempts=attempts,
+    )
+
+
+def _reminder(system: str | None, reinforce: bool | str) -> str | None:
+    text = system if reinforce is True else reinforce
+    return f"(Keep to this: {text})" if text else None

@@ -1,0 +1,147 @@
+"""A conversation as a value: its system prompt, its turns, and what of them is sent.
+
+A turn is a message of the user and all that answers it, calls of tools and their results included. Turns are kept or
+left out whole, so that a call is never parted from its result. Everything stays in the history; ``start`` marks from
+where on turns are sent, and moves forward only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from antiphon.toolkit.errors import HistoryError
+from antiphon.toolkit.tokens.text_estimate import is_image, message_parts
+
+Message = dict[str, Any]
+Content = str | Sequence[Mapping[str, Any]]
+FORMAT = "antiphon-chat/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Messages in the API's form, in order; each call of a tool is answered within the turn.
+
+    Raises HistoryError if one is not. A pinned turn is always sent.
+    """
+
+    messages: tuple[Message, ...]
+    is_pinned: bool = False
+
+    def __post_init__(self) -> None:
+        called = [call["id"] for message in self.messages for call in message.get("tool_calls") or ()]
+        answered = [message["tool_call_id"] for message in self.messages if message.get("role") == "tool"]
+        if sorted(called) != sorted(answered):
+            raise HistoryError(
+                f"A turn has calls of tools {called!r} and results for {answered!r}",
+                hint="give each call exactly one message with role 'tool', within the same turn",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """An immutable conversation; its methods return new ones.
+
+    ``summary`` stands for turns before ``start``. ``reminder`` is added to each message of the user when it is sent, the
+    same for every turn, so that what was sent before stays a prefix of what is sent next.
+    """
+
+    system: str | None = None
+    turns: tuple[Turn, ...] = ()
+    start: int = 0
+    summary: str | None = None
+    reminder: str | None = None
+
+    def append(self, turn: Turn) -> History:
+        return replace(self, turns=(*self.turns, turn))
+
+    def undo(self) -> History:
+        """Return the conversation without its last turn; raises HistoryError if there is none that is sent."""
+        if len(self.turns) <= self.start:
+            raise HistoryError("There is no turn to undo")
+        return replace(self, turns=self.turns[:-1])
+
+    def pin(self, index: int) -> History:
+        """Mark a turn as always sent; ``index`` counts as in a list."""
+        turns = list(self.turns)
+        turns[index] = replace(turns[index], is_pinned=True)
+        return replace(self, turns=tuple(turns))
+
+    def replace_last(self, turn: Turn) -> History:
+        return replace(self, turns=(*self.turns[:-1], turn))
+
+    def sent_turns(self, start: int | None = None) -> list[Turn]:
+        """Return the turns that are sent, if those before ``start`` (the history's own) are left out."""
+        start = self.start if start is None else start
+        return [turn for index, turn in enumerate(self.turns) if index >= start or turn.is_pinned]
+
+    def messages(self, pending: Sequence[Message] = (), *, start: int | None = None) -> list[Message]:
+        """Return what is sent, ``pending`` messages of the turn under way at its end."""
+        system = "\n\n".join(part for part in (self.system, self._summary_text()) if part)
+        head: list[Message] = [{"role": "system", "content": system}] if system else []
+        body = [message for turn in self.sent_turns(start) for message in turn.messages]
+        return [*head, *(self._as_sent(message) for message in (*body, *pending))]
+
+    def markdown(self) -> str:
+        """Return the whole conversation, also what is no longer sent, as Markdown."""
+        sections = [("System", self.system)] if self.system else []
+        for turn in self.turns:
+            sections.extend(_section(message) for message in turn.messages)
+        return "\n\n".join(f"## {title}\n\n{text}" for title, text in sections) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        turns = [{"messages": list(turn.messages), "is_pinned": turn.is_pinned} for turn in self.turns]
+        values = {"system": self.system, "start": self.start, "summary": self.summary, "reminder": self.reminder}
+        return {"format": FORMAT, **values, "turns": turns}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> History:
+        """Read what ``to_json`` gave; raises HistoryError for anything else."""
+        try:
+            if value["format"] != FORMAT:
+                raise HistoryError(f"A chat was saved in the format {value['format']!r}; this version reads {FORMAT!r}")
+            turns = tuple(Turn(tuple(turn["messages"]), turn["is_pinned"]) for turn in value["turns"])
+            return cls(value["system"], turns, value["start"], value["summary"], value["reminder"])
+        except (KeyError, TypeError) as error:
+            raise HistoryError(f"This is not a saved chat: {error!r}") from error
+
+    def _summary_text(self) -> str | None:
+        return None if self.summary is None else f"Summary of the earlier conversation:\n{self.summary}"
+
+    def _as_sent(self, message: Message) -> Message:
+        if self.reminder is None or message.get("role") != "user":
+            return message
+        content = message["content"]
+        if isinstance(content, str):
+            return {**message, "content": f"{content}\n\n{self.reminder}"}
+        return {**message, "content": [*cast("list[Any]", content), {"type": "text", "text": self.reminder}]}
+
+
+def write_chat(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write a chat as JSON, whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+    partial.replace(path)
+
+
+def read_chat(path: str | Path) -> dict[str, Any]:
+    """Read what ``write_chat`` wrote; raises HistoryError if it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HistoryError(f"{str(path)!r} is not a saved chat: {error}") from error
+
+
+def _section(message: Message) -> tuple[str, str]:
+    title = str(message["role"]).capitalize()
+    parts = ["*(image)*" if is_image(part) else str(part.get("text") or "") for part in message_parts(message)]
+    for call in message.get("tool_calls") or ():
+        function: Mapping[str, Any] = call["function"]
+        parts.append(f"`{function['name']}({function['arguments']})`")
+    if message.get("refusal"):
+        parts.append(f"*(refusal)* {message['refusal']}")
+    return title, "\n\n".join(part for part in parts if part)

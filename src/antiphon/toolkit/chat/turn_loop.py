@@ -1,0 +1,240 @@
+"""One message and all that answers it: trim, call, run tools, call again, validate.
+
+The one place where a chat talks to a model. Streamed or not, with tools or a type of output, it is the same loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, cast
+
+from openai.types.chat import ChatCompletion, ChatCompletionMessage
+from pydantic import ValidationError
+
+from antiphon.toolkit.calls.caller import Caller, Completed
+from antiphon.toolkit.calls.streaming import read_stream
+from antiphon.toolkit.chat.history import History, Message
+from antiphon.toolkit.chat.reply import AnswerRejected, Event, Reply, TextDelta, ToolFinished, ToolStarted
+from antiphon.toolkit.chat.trim import HistoryPolicy, TrimReport, trim
+from antiphon.toolkit.clients import Connection
+from antiphon.toolkit.errors import ExtractionError, OutputError, RefusalError, ToolLoopError, TruncatedError
+from antiphon.toolkit.record import Attempt, CallRecord, total_usage
+from antiphon.toolkit.schemas.output_schema import OutputSchema
+from antiphon.toolkit.tokens.context import context_tokens
+from antiphon.toolkit.tokens.count import TokenCount, count_through
+from antiphon.toolkit.tools.tool import Toolbox
+from antiphon.toolkit.tools.tool_loop import Approve, ToolCall, ToolLimits, ToolResult, explain_invalid, run_tools
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeOptions:
+    """What holds for every exchange of a chat; ``request`` goes to the client as it is."""
+
+    model: str
+    request: Mapping[str, Any]
+    toolbox: Toolbox
+    limits: ToolLimits
+    approve: Approve | None
+    policy: HistoryPolicy
+    context: int | None
+    attempts: int
+
+
+class Exchange(Generic[T]):
+    """One exchange under way. ``run`` yields its events; ``reply``, ``history`` and ``messages`` are then final."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        caller: Caller,
+        options: ExchangeOptions,
+        *,
+        history: History,
+        pending: Sequence[Message],
+        output: OutputSchema[T] | None = None,
+    ) -> None:
+        self.history = history
+        self.messages = list(pending)
+        self.reply: Reply[T] | None = None
+        self._connection = connection
+        self._caller = caller
+        self._options = options
+        self._output = output
+        self._records: list[CallRecord] = []
+        self._results: list[ToolResult] = []
+        self._attempts: list[Attempt] = []
+        self._trim: TrimReport | None = None
+        # An answer that was not accepted and the words that asked again; sent, but no part of the conversation.
+        self._rejected: list[Message] = []
+
+    async def run(self, *, stream: bool) -> AsyncGenerator[Event]:
+        """Go on until the model has answered without calling a tool, and the answer is valid.
+
+        Raises what calls raise, and ToolLoopError, TruncatedError, RefusalError, ExtractionError. Nothing is added to
+        the conversation then.
+        """
+        for _ in range(self._options.limits.rounds):
+            request = await self._request()
+            answer: Completed | None = None
+            async with aclosing(self._ask(request, stream=stream)) as parts:
+                async for part in parts:
+                    if isinstance(part, Completed):
+                        answer = part
+                    else:
+                        yield TextDelta(part)
+            assert answer is not None
+            self._records.append(answer.record)
+            message = _first_message(answer.completion)
+            if message.tool_calls:
+                async for event in self._run_tools(message):
+                    yield event
+                continue
+            if (rejected := self._finish(message, answer.record)) is None:
+                return
+            yield AnswerRejected(rejected)
+        raise ToolLoopError(
+            f"No answer after {self._options.limits.rounds} requests to the model; it kept calling tools",
+            hint="raise ToolLimits(rounds=...), or tell the model when to stop",
+            usage=total_usage(tuple(self._records)),
+        )
+
+    async def _ask(self, request: dict[str, Any], *, stream: bool) -> AsyncGenerator[str | Completed]:
+        if not stream:
+            yield await self._caller.complete(request)
+            return
+        if (kept := self._caller.kept(request)) is not None:
+            yield kept.completion.choices[0].message.content or ""
+            yield kept
+            return
+        asked = {**request, "stream_options": {"include_usage": True}}
+        async with self._caller.stream(asked) as (chunks, call):
+            async for part in read_stream(chunks, call):
+                if isinstance(part, str):
+                    yield part
+                    continue
+                self._caller.keep(request, part)
+                yield Completed(part, call.finish(part))
+
+    async def _request(self) -> dict[str, Any]:
+        options = self._options
+        pending = [*self.messages, *self._rejected]
+        request: dict[str, Any] = {"model": options.model, **options.request}
+        if options.toolbox.tools:
+            request["tools"] = options.toolbox.definitions
+        if self._output is not None:
+            request["response_format"] = self._output.response_format
+        await self._fit(pending, request)
+        request["messages"] = self.history.messages(pending)
+        return request
+
+    async def _fit(self, pending: Sequence[Message], request: Mapping[str, Any]) -> None:
+        policy, model = self._options.policy, self._options.model
+        context = self._options.context
+        if context is None and policy.max_tokens is None:
+            context = await context_tokens(self._connection, model)
+        budget = policy.budget(context, request.get("max_completion_tokens"))
+        if budget is None:
+            return
+
+        async def count(messages: Sequence[Message]) -> TokenCount:
+            return await count_through(self._connection, messages, model, request.get("tools") or ())
+
+        room = budget - policy.summary_tokens if policy.summarise else budget
+        before = self.history
+        self.history, report = await trim(before, pending, budget=room, keep=policy.keep, count=count)
+        if report is not None:
+            if policy.summarise:
+                report = replace(report, summary=await self._summarise(before, report))
+                self.history = replace(self.history, summary=report.summary)
+            self._trim = report
+
+    async def _summarise(self, history: History, report: TrimReport) -> str:
+        old = History(history.summary, report.dropped).markdown()
+        instruction = "Summarise the conversation for your own memory: facts, names, decisions and open questions only."
+        request = {
+            "model": self._options.model,
+            "messages": [{"role": "system", "content": instruction}, {"role": "user", "content": old}],
+            "max_completion_tokens": self._options.policy.summary_tokens,
+        }
+        answer = await self._caller.complete(request)
+        self._records.append(answer.record)
+        return _first_message(answer.completion).content or ""
+
+    async def _run_tools(self, message: ChatCompletionMessage) -> AsyncGenerator[Event]:
+        calls = [
+            ToolCall(call.id, call.function.name, call.function.arguments)
+            for call in message.tool_calls or ()
+            if call.type == "function"
+        ]
+        for call in calls:
+            yield ToolStarted(call)
+        results = await run_tools(
+            self._options.toolbox, calls, limits=self._options.limits, approve=self._options.approve
+        )
+        asked = {"role": "assistant", "content": message.content, "tool_calls": [call.as_message() for call in calls]}
+        self.messages.extend((asked, *(result.as_message() for result in results)))
+        self._results.extend(results)
+        for result in results:
+            yield ToolFinished(result)
+
+    def _finish(self, message: ChatCompletionMessage, record: CallRecord) -> Attempt | None:
+        text = message.content or ""
+        parsed = cast("T", None)
+        if self._output is not None:
+            self._require_whole(message, record)
+            try:
+                parsed = self._output.read(text)
+            except ValidationError as error:
+                return self._reject(text, explain_invalid(error), record)
+            except ValueError as error:
+                raise OutputError(
+                    f"The answer is not JSON ({error}): this endpoint does not keep to a response_format",
+                    hint="use a server that enforces json_schema, or a model that supports structured output",
+                    text=text,
+                    usage=total_usage(tuple(self._records)),
+                ) from error
+            self._attempts.append(Attempt(text, record.usage, None))
+        answer: Message = {"role": "assistant", "content": message.content}
+        if message.refusal:
+            answer["refusal"] = message.refusal
+        self.messages.append(answer)
+        self.reply = Reply(
+            text=text,
+            parsed=parsed,
+            refusal=message.refusal,
+            records=tuple(self._records),
+            tool_results=tuple(self._results),
+            attempts=tuple(self._attempts),
+            trim=self._trim,
+        )
+        return None
+
+    def _require_whole(self, message: ChatCompletionMessage, record: CallRecord) -> None:
+        usage = total_usage(tuple(self._records))
+        text = message.content or ""
+        if message.refusal:
+            raise RefusalError(f"The model declined: {message.refusal}", text=message.refusal, usage=usage)
+        if record.finish_reason == "length":
+            hint = "raise max_completion_tokens, or ask for less at once"
+            raise TruncatedError("The answer was cut at the token limit", hint=hint, text=text, usage=usage)
+
+    def _reject(self, text: str, why: str, record: CallRecord) -> Attempt:
+        attempt = Attempt(text, record.usage, why)
+        self._attempts.append(attempt)
+        if len(self._attempts) >= self._options.attempts:
+            raise ExtractionError(
+                f"The answer did not validate on {len(self._attempts)} attempts, at last: {why}",
+                attempts=tuple(self._attempts),
+                usage=total_usage(tuple(self._records)),
+            )
+        again = f"That answer is not valid: {why}. Answer again, with these mended."
+        self._rejected.extend(({"role": "assistant", "content": text}, {"role": "user", "content": again}))
+        return attempt
+
+
+def _first_message(completion: ChatCompletion) -> ChatCompletionMessage:
+    return completion.choices[0].message

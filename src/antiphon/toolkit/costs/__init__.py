@@ -1,0 +1,1 @@
+"""What calls cost: prices, budgets, reports, the choice of a model."""

@@ -1,0 +1,323 @@
+"""Texts into vectors: batched, concurrent, de-duplicated, in order, and cached on disk.
+
+``embed`` waits, ``aembed`` is its asynchronous twin, ``Embedder`` keeps the client, the cache and what was learnt
+about the server's limits between calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import openai
+from numpy.typing import NDArray
+
+from antiphon.toolkit._sync import portal
+from antiphon.toolkit.clients import Answer, Client, Connection, connect, portal_client
+from antiphon.toolkit.costs.prices import PriceTable
+from antiphon.toolkit.embeddings.embedding_cache import CachedVector, CacheSpace, EmbeddingCache
+from antiphon.toolkit.errors import EmbeddingError
+from antiphon.toolkit.pacing.gate import Gate
+from antiphon.toolkit.pacing.pacer import Pacer
+from antiphon.toolkit.pacing.task_group import all_or_none
+from antiphon.toolkit.usage import NO_USAGE, Usage
+
+DEFAULT_EMBEDDING_MODEL = "text-embedding-3-small"
+# OpenAI takes 2,048 inputs and 300,000 tokens in a request. Smaller batches lose little and let several run at once.
+MAX_BATCH_TEXTS = 512
+MAX_BATCH_TOKENS = 100_000
+# UTF-8 bytes per token of OpenAI's tokenizers: 4 to 5 in English, 3 in Chinese. The low one never packs too much.
+_BYTES_PER_TOKEN = 3
+_TOO_LARGE = (
+    "maximum context length",
+    "max_tokens_per_request",
+    "max 300000 tokens",
+    "too large",
+    "too long",
+    "too many tokens",
+)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """The vectors of texts, in the texts' order: float32 [n, dimensions], of unit length.
+
+    ``num_cached`` of the texts came from disk and ``num_repeated`` stood in the list before. ``usage`` is what the
+    rest consumed, ``cost`` its price in dollars (None: unknown). numpy takes the value for the matrix it holds.
+    """
+
+    vectors: NDArray[np.float32]
+    model: str
+    usage: Usage
+    cost: Decimal | None
+    num_cached: int
+    num_repeated: int
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        return self.vectors[index]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return iter(self.vectors)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.vectors, dtype=dtype, copy=copy)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitting:
+    """The vectors of the texts that fit the model, and the texts that do not. ``model`` is None if none fits."""
+
+    vectors: dict[str, NDArray[np.float32]]
+    too_long: list[str]
+    model: str | None
+    usage: Usage
+    cost: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """What calls brought: vectors, their usage, and the texts refused for their length."""
+
+    vectors: dict[str, CachedVector] = field(default_factory=dict[str, CachedVector])
+    usage: Usage = NO_USAGE
+    refused: dict[str, openai.BadRequestError] = field(default_factory=dict[str, openai.BadRequestError])
+
+    def joined(self, other: _Made) -> _Made:
+        return _Made(self.vectors | other.vectors, self.usage + other.usage, self.refused | other.refused)
+
+
+class Embedder:
+    """Embeds through one client with one model; safe to share between tasks of one event loop.
+
+    ``cache`` None calls the server for every text. Errors of the client pass through unchanged, but an input that
+    no request can hold raises EmbeddingError with its place in the list.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        model: str = DEFAULT_EMBEDDING_MODEL,
+        dimensions: int | None = None,
+        cache: EmbeddingCache | None = None,
+        concurrency: int = 4,
+        prices: PriceTable | None = None,
+    ) -> None:
+        self.space = CacheSpace(connection.endpoint.base_url, model, dimensions)
+        self._connection = connection
+        self._cache = cache
+        # Limits are learnt from the first answer; the pacer then keeps every later batch within them.
+        self._gate = Gate(Pacer(), concurrency)
+        self._prices = prices or PriceTable()
+
+    async def embed(self, texts: Sequence[str], *, on_progress: Progress | None = None) -> Embeddings:
+        """Return the vectors of ``texts``; ``on_progress`` is told how many of the distinct texts are done."""
+        _check(texts)
+        unique = list(dict.fromkeys(texts))
+        cached = await self._cached(unique)
+        made = await self._embed_all([text for text in unique if text not in cached], len(unique), on_progress)
+        while stale := _stale(cached, made.vectors):
+            # Another model answers now than when these were stored; vectors of two models cannot be compared.
+            made = made.joined(await self._embed_all(stale, len(unique), on_progress))
+        for text, error in made.refused.items():
+            raise EmbeddingError(
+                f"texts[{texts.index(text)}], of {len(text)} characters, was refused for its length: {text[:60]!r}...",
+                hint="cut it first: Chunking(tokens=...).chunks(text), or use an Index, which does",
+                text=text,
+            ) from error
+        known = cached | made.vectors
+        return Embeddings(
+            vectors=_matrix([known[text].vector for text in texts]),
+            model=known[texts[0]].answered_by if texts else self.space.model,
+            usage=made.usage,
+            cost=self._cost(made.usage),
+            num_cached=len(unique) - len(made.vectors),
+            num_repeated=len(texts) - len(unique),
+        )
+
+    async def embed_fitting(self, texts: Sequence[str]) -> Fitting:
+        """Embed distinct texts; those that the server refuses for their length are named instead of raised."""
+        cached = await self._cached(texts)
+        made = await self._embed_all([text for text in texts if text not in cached], len(texts), None)
+        while stale := _stale(cached, made.vectors):
+            made = made.joined(await self._embed_all(stale, len(texts), None))
+        known = cached | made.vectors
+        model = next((vector.answered_by for vector in known.values()), None)
+        vectors = {text: vector.vector for text, vector in known.items()}
+        return Fitting(vectors, list(made.refused), model, made.usage, self._cost(made.usage))
+
+    def _cost(self, usage: Usage) -> Decimal | None:
+        if not usage.num_calls:
+            return Decimal(0)
+        return self._prices.cost(usage, self.space.model, self._connection.endpoint)
+
+    async def _cached(self, texts: Sequence[str]) -> dict[str, CachedVector]:
+        if self._cache is None:
+            return {}
+        keys = {self.space.key(text): text for text in texts}
+        found = await asyncio.to_thread(self._cache.get, list(keys))
+        return {keys[key]: vector for key, vector in found.items()}
+
+    async def _embed_all(self, texts: Sequence[str], total: int, on_progress: Progress | None) -> _Made:
+        made = _Made()
+        before = total - len(texts)
+        async with all_or_none(self._embed_batch(batch) for batch in batches(texts)) as running:
+            for task in running:
+                made = made.joined(await task)
+                if on_progress is not None:
+                    on_progress(before + len(made.vectors), total)
+        return made
+
+    async def _embed_batch(self, texts: Sequence[str]) -> _Made:
+        try:
+            answer = await self._call(texts)
+        except openai.BadRequestError as error:
+            if not _is_too_large(error):
+                raise
+            if len(texts) == 1:
+                return _Made(refused={texts[0]: error})
+            # Halving finds which text it is, and embeds the others.
+            middle = len(texts) // 2
+            left = await self._embed_batch(texts[:middle])
+            return left.joined(await self._embed_batch(texts[middle:]))
+        vectors = sorted(answer.value.data, key=lambda item: item.index)
+        if len(vectors) != len(texts):
+            raise EmbeddingError(f"{len(texts)} texts were sent, and {len(vectors)} vectors came back")
+        made = {
+            text: CachedVector(_unit(item.embedding, text), answer.value.model)
+            for text, item in zip(texts, vectors, strict=True)
+        }
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.put, {self.space.key(text): vector for text, vector in made.items()})
+        return _Made(made, Usage.of(answer.value.usage) or Usage())
+
+    async def _call(self, texts: Sequence[str]) -> Answer[Any]:
+        request: dict[str, Any] = {"model": self.space.model, "input": list(texts)}
+        if self.space.dimensions is not None:
+            request["dimensions"] = self.space.dimensions
+        estimate = sum(num_tokens_at_most(text) for text in texts)
+        async with self._gate.passage(min(estimate, self._gate.pacer.tpm or estimate)) as passage:
+            answer = await self._connection.embeddings(request)
+            passage.note_headers(answer.headers)
+            usage = Usage.of(answer.value.usage)
+            passage.used_tokens = usage.total_tokens if usage else None
+            return answer
+
+
+async def aembed(
+    texts: Sequence[str],
+    *,
+    model: str = DEFAULT_EMBEDDING_MODEL,
+    dimensions: int | None = None,
+    client: Client | None = None,
+    cache: EmbeddingCache | bool = True,
+    concurrency: int = 4,
+    on_progress: Progress | None = None,
+) -> Embeddings:
+    """Embed ``texts``; ``cache`` True is the file of the user, False none.
+
+    Raises EmbeddingError for an empty or over-long text, ClientError without a usable client, else the client's own.
+    """
+    own = EmbeddingCache() if cache is True else None
+    used = own if own is not None else (cache if isinstance(cache, EmbeddingCache) else None)
+    try:
+        async with connect(client) as connection:
+            embedder = Embedder(connection, model=model, dimensions=dimensions, cache=used, concurrency=concurrency)
+            return await embedder.embed([texts] if isinstance(texts, str) else texts, on_progress=on_progress)
+    finally:
+        if own is not None:
+            own.close()
+
+
+def embed(
+    texts: Sequence[str],
+    *,
+    model: str = DEFAULT_EMBEDDING_MODEL,
+    dimensions: int | None = None,
+    client: Client | None = None,
+    cache: EmbeddingCache | bool = True,
+    concurrency: int = 4,
+    on_progress: Progress | None = None,
+) -> Embeddings:
+    """Do what ``aembed`` does, and wait for it."""
+    return portal.call(
+        aembed(
+            texts,
+            model=model,
+            dimensions=dimensions,
+            client=portal_client(client),
+            cache=cache,
+            concurrency=concurrency,
+            on_progress=on_progress,
+        )
+    )
+
+
+def num_tokens_at_most(text: str) -> int:
+    """Return a number of tokens that ``text`` hardly exceeds: for packing and reserving, not for reporting."""
+    return len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN + 1
+
+
+def batches(
+    texts: Sequence[str], max_texts: int = MAX_BATCH_TEXTS, max_tokens: int = MAX_BATCH_TOKENS
+) -> list[list[str]]:
+    """Cut ``texts``, in order, into batches within both bounds; a text larger than the bound goes alone."""
+    made: list[list[str]] = []
+    room = 0
+    for text in texts:
+        n_tokens = num_tokens_at_most(text)
+        if not made or len(made[-1]) == max_texts or n_tokens > room:
+            made.append([])
+            room = max_tokens
+        made[-1].append(text)
+        room -= n_tokens
+    return made
+
+
+def _check(texts: Sequence[str]) -> None:
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] # callers need not be typed
+            raise EmbeddingError(f"texts[{place}] must be a string, not {type(text).__name__}")
+        if not text:
+            raise EmbeddingError(f"texts[{place}] is empty, and an empty text has no vector", hint="leave it out")
+
+
+def _stale(cached: Mapping[str, CachedVector], made: Mapping[str, CachedVector]) -> list[str]:
+    """List the cached texts whose vectors are of another model than the one that answers now."""
+    old = {text: vector for text, vector in cached.items() if text not in made}
+    current = {vector.answered_by for vector in made.values()}
+    if len(current) > 1:
+        raise EmbeddingError(f"Several models answered, and their vectors cannot be compared: {sorted(current)}")
+    if not current:
+        current = {name for name, _ in Counter(vector.answered_by for vector in old.values()).most_common(1)}
+    return [text for text, vector in old.items() if vector.answered_by not in current]
+
+
+def _matrix(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    if not vectors:
+        return np.empty((0, 0), dtype=np.float32)
+    if len(sizes := {len(vector) for vector in vectors}) > 1:
+        raise EmbeddingError(f"The server answered with vectors of different dimensions: {sorted(sizes)}")
+    return np.stack(vectors)
+
+
+def _unit(values: Sequence[float], text: str) -> NDArray[np.float32]:
+    vector = np.asarray(values, dtype=np.float32)
+    length = float(np.linalg.norm(vector))
+    if not length > 0:
+        raise EmbeddingError(f"The server answered with a vector of no direction for {text[:60]!r}")
+    return vector / np.float32(length)
+
+
+def _is_too_large(error: openai.BadRequestError) -> bool:
+    return any(sign in str(error).lower() for sign in _TOO_LARGE)

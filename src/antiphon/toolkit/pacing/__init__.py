@@ -1,0 +1,1 @@
+"""Sending within an endpoint's rate limits."""

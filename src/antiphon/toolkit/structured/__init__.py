@@ -1,0 +1,1 @@
+"""Values of a given type from a text."""
