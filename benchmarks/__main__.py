@@ -13,7 +13,7 @@ from pathlib import Path
 import gguf
 import msgspec
 
-from antiphon.models import Catalogue, Store, read_header
+from antiphon.models import Catalogue, ModelStore, read_header
 from benchmarks import machine
 from benchmarks.arguments import at_least_one, existing_file
 from benchmarks.contenders import Contender, Task, contenders
@@ -119,7 +119,7 @@ def _say(sample: Sample) -> None:
 
 def _model(task: Task, options: argparse.Namespace) -> Path:
     given = options.model if task == "chat" else options.embedding_model
-    return given or Store().ensure(Catalogue.default().default_of(task))
+    return given or ModelStore().ensure(Catalogue.default().default_of(task))
 
 
 def _end_tokens(model: Path) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from antiphon.models import Catalogue, Store, read_header
+from antiphon.models import Catalogue, ModelStore, read_header
 
 Task = Literal["chat", "embedding"]
 
@@ -71,7 +71,7 @@ class Antiphon:
 
     def launch_defaults(self, port: int, threads: int) -> Launch:
         """Return how to serve the default models, both of them."""
-        store, catalogue = Store(), Catalogue.default()
+        store, catalogue = ModelStore(), Catalogue.default()
         chat, embedding = (str(store.ensure(catalogue.default_of(task))) for task in self.tasks)
         return self._launch("both", chat, embedding, port, threads)
 

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from antiphon.accounts import Accounts, AccountSettings, Admission, Budget, Kind, Limits, ModelPrice, Outcome, Principal
+from antiphon.accounts import (
+    Accounts,
+    AccountSettings,
+    Admission,
+    KeyBudget,
+    Kind,
+    Limits,
+    ModelPrice,
+    Outcome,
+    Principal,
+)
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.schema import usage
 from antiphon.protocol.errors import ApiError
@@ -95,7 +105,7 @@ async def test_a_model_that_the_key_may_not_use_does_not_exist(accounts: Account
 async def test_a_spent_budget_refuses_before_any_work(tmp_path: Path) -> None:
     """A key with a budget of one cent is refused after spending it, with the quota error and no retry."""
     accounts = await Accounts.open(AccountSettings(prices={"small": ModelPrice(input=1_000.0)}), tmp_path)
-    principal = Principal(key_id="key_1", name="one", budget=Budget(usd=0.01))
+    principal = Principal(key_id="key_1", name="one", budget=KeyBudget(usd=0.01))
     await (await admit(accounts, principal)).settle(outcome(9, 0))
     await (await admit(accounts, principal)).settle(outcome(1, 0))
     with pytest.raises(ApiError) as caught:
@@ -109,7 +119,7 @@ async def test_a_spent_budget_refuses_before_any_work(tmp_path: Path) -> None:
 async def test_a_budget_outlives_a_restart(tmp_path: Path) -> None:
     """What was spent is read from the database."""
     settings = AccountSettings(prices={"small": ModelPrice(input=1_000.0)})
-    principal = Principal(key_id="key_1", name="one", budget=Budget(usd=0.01))
+    principal = Principal(key_id="key_1", name="one", budget=KeyBudget(usd=0.01))
     first = await Accounts.open(settings, tmp_path)
     await (await admit(first, principal)).settle(outcome(10, 0))
     await first.aclose()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.accounts import Accounts, AccountSettings, Budget, Principal
+from antiphon.accounts import Accounts, AccountSettings, KeyBudget, Principal
 from antiphon.accounts.budgets import Budgets, period_start_ms
 from antiphon.accounts.ledger import write_rows
 from antiphon.accounts.principal import BudgetPeriod
@@ -69,8 +69,8 @@ async def test_a_budget_begins_anew_with_its_period(accounts: Accounts) -> None:
     now = [NOON]
     budgets = Budgets(accounts.engine, accounts._ledger, lambda: now[0])
     await write_rows(accounts.engine, [row(NOON, 1.0)], is_retry=False)
-    daily = Principal(key_id="key_1", budget=Budget(usd=1.0, period="day"))
-    monthly = Principal(key_id="key_1", budget=Budget(usd=1.0, period="month"))
+    daily = Principal(key_id="key_1", budget=KeyBudget(usd=1.0, period="day"))
+    monthly = Principal(key_id="key_1", budget=KeyBudget(usd=1.0, period="month"))
     assert await is_spent(budgets, daily)
     now[0] += DAY_S
     assert not await is_spent(budgets, daily)
@@ -84,7 +84,7 @@ async def test_what_another_server_spends_is_seen_within_a_second(database_url: 
     accounts = await Accounts.open(AccountSettings(database_url=database_url), tmp_path)
     now = [NOON]
     budgets = Budgets(accounts.engine, accounts._ledger, lambda: now[0])
-    principal = Principal(key_id="key_1", budget=Budget(usd=1.0))
+    principal = Principal(key_id="key_1", budget=KeyBudget(usd=1.0))
     assert not await is_spent(budgets, principal)
     budgets.add("key_1", 0.5)
     assert not await is_spent(budgets, principal)
@@ -98,17 +98,17 @@ async def test_rows_that_wait_are_counted_once(accounts: Accounts) -> None:
     """What is not committed yet counts as well, and not twice once it is."""
     budgets = Budgets(accounts.engine, accounts._ledger, lambda: NOON)
     accounts._ledger.append(row(NOON, 0.4))
-    assert await budgets._current("key_1", Budget(usd=1.0)) == pytest.approx(0.4)
+    assert await budgets._current("key_1", KeyBudget(usd=1.0)) == pytest.approx(0.4)
     await accounts.flush()
     fresh = Budgets(accounts.engine, accounts._ledger, lambda: NOON)
-    assert await fresh._current("key_1", Budget(usd=1.0)) == pytest.approx(0.4)
+    assert await fresh._current("key_1", KeyBudget(usd=1.0)) == pytest.approx(0.4)
 
 
 async def test_a_clock_that_went_back_does_not_hide_what_others_spend(accounts: Accounts) -> None:
     """What was read an hour in the future is read again."""
     times = iter([NOON, NOON - 3600])
     budgets = Budgets(accounts.engine, accounts._ledger, lambda: next(times))
-    principal = Principal(key_id="key_1", name="one", budget=Budget(usd=1.0))
+    principal = Principal(key_id="key_1", name="one", budget=KeyBudget(usd=1.0))
     await budgets.check(principal)
     await write_rows(accounts.engine, [row(NOON, 1.0)], is_retry=False)
     with pytest.raises(ApiError, match="exceeded your current quota"):

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 from tests.waiting import until
 
-from antiphon.accounts import AccountError, Accounts, AccountSettings, Budget, Limits, Principal
+from antiphon.accounts import AccountError, Accounts, AccountSettings, KeyBudget, Limits, Principal
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.schema import key_state, keys
 from antiphon.accounts.secret import load_hasher, new_key
@@ -66,7 +66,7 @@ async def test_everything_about_a_key_is_kept(workers: list[Accounts], keystore:
     given = Principal(
         name="one",
         limits=Limits(rpm=1, tpm=2, rpd=3, concurrency=4),
-        budget=Budget(usd=1.5, period="month"),
+        budget=KeyBudget(usd=1.5, period="month"),
         models=("a", "b*"),
         is_admin=True,
         expires_at_ms=4_000_000_000_000,

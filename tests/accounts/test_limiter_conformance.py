@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from antiphon.accounts.limiter import Decision, Limiter, MemoryLimiter
+from antiphon.accounts.limiter import LimitDecision, Limiter, MemoryLimiter
 from antiphon.accounts.limiter.redis import RedisLimiter
 from antiphon.accounts.reading import Scope
 from antiphon.accounts.settings import Limits
@@ -30,10 +30,10 @@ class Bench:
         """How much time may have passed for the limiter beside what ``advance`` let pass: Redis' clock runs on."""
         return 1e-3 + (time.monotonic() - self._begun if isinstance(self.limiter, RedisLimiter) else 0.0)
 
-    async def ask(self, n_tokens: int = 1, *, key: str = "key_1", model: str = "m", **limits: int) -> Decision:
+    async def ask(self, n_tokens: int = 1, *, key: str = "key_1", model: str = "m", **limits: int) -> LimitDecision:
         return await self.limiter.reserve(key, model, Limits(**limits), n_tokens)
 
-    async def settle(self, decision: Decision, n_tokens: int) -> None:
+    async def settle(self, decision: LimitDecision, n_tokens: int) -> None:
         assert decision.reservation is not None
         decision.reservation.settle(n_tokens)
         if isinstance(self.limiter, RedisLimiter):

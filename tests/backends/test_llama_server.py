@@ -13,7 +13,7 @@ from tests.backends.conformance import BackendConformance
 
 from antiphon.backends.base import Backend
 from antiphon.backends.upstream import UpstreamBackend, UpstreamSettings
-from antiphon.models import Catalogue, Store
+from antiphon.models import Catalogue, ModelStore
 
 PROGRAM = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
 
@@ -32,7 +32,7 @@ def url() -> Generator[str]:
         port = listener.getsockname()[1]
     # One thread: more of them spin at barriers, and on a busy machine stand still.
     options = ["--alias", "small", "--port", str(port), "-c", "8192", "-np", "4", "-t", "1"]
-    options += ["-m", str(Store().ensure(entry))]
+    options += ["-m", str(ModelStore().ensure(entry))]
     process = subprocess.Popen([PROGRAM or "", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         root = f"http://127.0.0.1:{port}"

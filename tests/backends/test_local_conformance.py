@@ -12,7 +12,7 @@ from antiphon.backends.local.backend import LocalBackend
 from antiphon.backends.local.chat import LocalChat
 from antiphon.backends.local.embedding import LocalEmbedding
 from antiphon.engine import Engine, EngineSettings
-from antiphon.models import Catalogue, Store
+from antiphon.models import Catalogue, ModelStore
 from antiphon.protocol.chat import Sampling
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import TextDelta
@@ -23,7 +23,7 @@ CHAT, EMBEDDING = "smollm2-135m-instruct", "all-minilm-l6-v2"
 
 def engine(name: str) -> Engine:
     entry = next(entry for entry in Catalogue.default().entries if entry.id == name)
-    return Engine(EngineSettings(model_path=Store().ensure(entry), context_size=2048 if name == CHAT else None))
+    return Engine(EngineSettings(model_path=ModelStore().ensure(entry), context_size=2048 if name == CHAT else None))
 
 
 # Engines take seconds to start: one of each for all tests but the one that closes them.

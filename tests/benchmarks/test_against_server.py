@@ -12,7 +12,7 @@ from benchmarks.texts import sentences, words
 from benchmarks.workloads import Run, arrivals
 from tests.processes import ServerProcess
 
-from antiphon.models import Catalogue, Store
+from antiphon.models import Catalogue, ModelStore
 from benchmarks import machine
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +88,7 @@ def test_each_contender_serves_the_model_it_is_given(tmp_path: Path) -> None:
 @pytest.mark.model
 def test_bytes_of_the_cache_are_told_or_reckoned_up(tmp_path: Path, model_home: Path) -> None:
     """Ours has a metric; a peer has its cells, of the size that the file says; an encoder keeps nothing that we know of."""
-    store, catalogue = Store(model_home), Catalogue.default()
+    store, catalogue = ModelStore(model_home), Catalogue.default()
     chat, embedding = (store.ensure(catalogue.default_of(task)) for task in ("chat", "embedding"))
     ours, *peers = contenders("/bin/true", "/bin/true", [], tmp_path)
     metrics = '# TYPE antiphon_engine_kv_bytes gauge\nantiphon_engine_kv_bytes{model="m"} 377487360\n'

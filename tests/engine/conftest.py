@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from antiphon.engine import Engine, EngineSettings
-from antiphon.models import Catalogue, Store
+from antiphon.models import Catalogue, ModelStore
 
 
 def stored(model_id: str) -> Path:
     """The file of a default model, fetched at the first use."""
-    return Store().ensure(Catalogue.default().resolve(model_id).entry)
+    return ModelStore().ensure(Catalogue.default().resolve(model_id).entry)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from tests.models.bert_reference import embed
 from tests.models.encoder import open_encoder
 from tests.models.tiny import safetensors, tiny_bert
 
-from antiphon.models import Catalogue, ConversionFailed, CorruptModel, Store
+from antiphon.models import Catalogue, ConversionFailed, CorruptModel, ModelStore
 from antiphon.models.conversion import convert_bert
 from antiphon.models.conversion.safetensors import read_safetensors
 
@@ -133,14 +133,14 @@ COSINES = {
 @pytest.mark.model
 def test_the_default_encoder_tokenizes_like_the_original() -> None:
     """Capitals, accents, CJK, punctuation and spaces as BERT's own tokenizer has them."""
-    with open_encoder(Store().ensure(Catalogue.default().default_of("embedding"))) as encoder:
+    with open_encoder(ModelStore().ensure(Catalogue.default().default_of("embedding"))) as encoder:
         assert {text: encoder.tokens(text) for text in TOKENS} == {t: [101, *ids, 102] for t, ids in TOKENS.items()}
 
 
 @pytest.mark.model
 def test_the_default_encoder_is_as_good_as_the_original() -> None:
     """Similarities of sentences are those of the fp32 weights, within what f16 costs."""
-    with open_encoder(Store().ensure(Catalogue.default().default_of("embedding"))) as encoder:
+    with open_encoder(ModelStore().ensure(Catalogue.default().default_of("embedding"))) as encoder:
         for (one, other), expected in COSINES.items():
             similarity = encoder.embed(encoder.tokens(one)) @ encoder.embed(encoder.tokens(other))
             assert similarity == pytest.approx(expected, abs=5e-4)

@@ -5,7 +5,7 @@ import pytest
 from tests.models.hub_double import Hub, running_hub
 from tests.models.tiny import tiny_bert, tiny_gguf
 
-from antiphon.models import CorruptModel, ModelEntry, ProgressEvent, SourceUnavailable, Store, StoreFull
+from antiphon.models import CorruptModel, ModelEntry, ModelStore, ProgressEvent, SourceUnavailable, StoreFull
 from antiphon.models.sources import http
 
 MODEL = tiny_gguf() + bytes(range(256)) * 1600
@@ -24,11 +24,11 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Hub]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "home")
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "home")
 
 
-def test_a_file_is_fetched_over_the_redirect(hub: Hub, store: Store) -> None:
+def test_a_file_is_fetched_over_the_redirect(hub: Hub, store: ModelStore) -> None:
     """The bytes come from where the hub points, and are checked against the hash it announced."""
     events: list[ProgressEvent] = []
     path = store.ensure(ENTRY, events.append)
@@ -40,7 +40,7 @@ def test_a_file_is_fetched_over_the_redirect(hub: Hub, store: Store) -> None:
     assert len(hub.seen) == requests
 
 
-def test_the_token_stays_with_the_hub(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_stays_with_the_hub(hub: Hub, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """HF_TOKEN goes to the hub and not to the storage that it redirects to."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     store.ensure(ENTRY)
@@ -48,7 +48,7 @@ def test_the_token_stays_with_the_hub(hub: Hub, store: Store, monkeypatch: pytes
         assert authorization == (None if path.startswith("/storage/") else "Bearer hf_secret")
 
 
-def test_the_token_of_a_login_is_used(hub: Hub, store: Store, tmp_path: Path) -> None:
+def test_the_token_of_a_login_is_used(hub: Hub, store: ModelStore, tmp_path: Path) -> None:
     """Whoever is logged in needs no variable."""
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "token").write_text("hf_stored\n")
@@ -56,14 +56,14 @@ def test_the_token_of_a_login_is_used(hub: Hub, store: Store, tmp_path: Path) ->
     assert hub.seen[0][3] == "Bearer hf_stored"
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(hub: Hub, store: Store) -> None:
+def test_a_broken_connection_is_taken_up_where_it_broke(hub: Hub, store: ModelStore) -> None:
     """Each attempt asks for what is still missing."""
     hub.cut_after = [100_000, 70_000]
     assert store.ensure(ENTRY).read_bytes() == MODEL
     assert hub.ranges() == [None, "bytes=100000-", "bytes=170000-"]
 
 
-def test_an_interrupted_fetch_goes_on_in_the_next_call(hub: Hub, store: Store) -> None:
+def test_an_interrupted_fetch_goes_on_in_the_next_call(hub: Hub, store: ModelStore) -> None:
     """Ctrl-C in the middle loses nothing; the store shows no model until it is whole."""
 
     def interrupt(event: ProgressEvent) -> None:
@@ -77,7 +77,7 @@ def test_an_interrupted_fetch_goes_on_in_the_next_call(hub: Hub, store: Store) -
     assert hub.ranges()[1].startswith("bytes=")
 
 
-def test_a_changed_file_is_started_over(hub: Hub, store: Store) -> None:
+def test_a_changed_file_is_started_over(hub: Hub, store: ModelStore) -> None:
     """A part of an older upload is not glued to a newer one."""
     hub.cut_after = [900, 0, 0, 0, 0, 0]
     with pytest.raises(SourceUnavailable, match="broke off"):
@@ -87,20 +87,20 @@ def test_a_changed_file_is_started_over(hub: Hub, store: Store) -> None:
     assert store.ensure(ENTRY).read_bytes() == newer
 
 
-def test_a_server_without_ranges_is_started_over(hub: Hub, store: Store) -> None:
+def test_a_server_without_ranges_is_started_over(hub: Hub, store: ModelStore) -> None:
     """A mirror that ignores Range sends everything again, and the file is still right."""
     hub.cut_after = [100_000]
     hub.ignores_ranges = True
     assert store.ensure(ENTRY).read_bytes() == MODEL
 
 
-def test_overload_is_waited_out(hub: Hub, store: Store) -> None:
+def test_overload_is_waited_out(hub: Hub, store: ModelStore) -> None:
     """429 and 503 are tried again."""
     hub.storage_statuses = [429, 503, 200]
     assert store.ensure(ENTRY).read_bytes() == MODEL
 
 
-def test_a_hub_that_keeps_failing_is_given_up_and_the_part_kept(hub: Hub, store: Store) -> None:
+def test_a_hub_that_keeps_failing_is_given_up_and_the_part_kept(hub: Hub, store: ModelStore) -> None:
     """The error says that the same command goes on."""
     hub.cut_after = [100_000, 0, 0, 0, 0, 0]
     with pytest.raises(SourceUnavailable, match=r"m\.gguf broke off") as caught:
@@ -111,7 +111,7 @@ def test_a_hub_that_keeps_failing_is_given_up_and_the_part_kept(hub: Hub, store:
     assert hub.ranges()[-1] == "bytes=100000-"
 
 
-def test_wrong_bytes_never_reach_the_store(hub: Hub, store: Store) -> None:
+def test_wrong_bytes_never_reach_the_store(hub: Hub, store: ModelStore) -> None:
     """A hash that does not match removes the file, names it, and leaves no model."""
     hub.wrong_etag = True
     with pytest.raises(CorruptModel, match=r"sha256 .* expected 0000") as caught:
@@ -133,7 +133,7 @@ def test_wrong_bytes_never_reach_the_store(hub: Hub, store: Store) -> None:
         ((500, ""), "HTTP 500", "later"),
     ],
 )
-def test_a_refusal_says_what_to_do(hub: Hub, store: Store, refusal: tuple[int, str], says: str, hint: str) -> None:
+def test_a_refusal_says_what_to_do(hub: Hub, store: ModelStore, refusal: tuple[int, str], says: str, hint: str) -> None:
     """Each of the hub's errors becomes one that its reader can act on."""
     hub.refuse = refusal
     with pytest.raises(SourceUnavailable, match=says) as caught:
@@ -141,14 +141,14 @@ def test_a_refusal_says_what_to_do(hub: Hub, store: Store, refusal: tuple[int, s
     assert hint in caught.value.hint
 
 
-def test_no_hub_at_all_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_hub_at_all_is_said(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address where nobody answers is a matter of the network."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(SourceUnavailable, match="cannot be reached"):
         store.ensure(ENTRY)
 
 
-def test_all_shards_are_fetched(hub: Hub, store: Store) -> None:
+def test_all_shards_are_fetched(hub: Hub, store: ModelStore) -> None:
     """A split model is complete only with every part."""
     hub.files |= {f"q/m-0000{i}-of-00002.gguf": tiny_gguf(part=i) for i in (1, 2)}
     path = store.ensure(ModelEntry(id="split", kind="chat", source="hf:org/repo/q/m-00001-of-00002.gguf"))
@@ -156,7 +156,7 @@ def test_all_shards_are_fetched(hub: Hub, store: Store) -> None:
     assert sorted(f.name for f in path.parent.glob("*.gguf")) == [f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
 
 
-def test_a_sentence_encoder_is_converted(hub: Hub, store: Store) -> None:
+def test_a_sentence_encoder_is_converted(hub: Hub, store: ModelStore) -> None:
     """Safetensors come with what belongs to them; small files are checked by their git hash."""
     files = tiny_bert()
     hub.files["model.safetensors"] = files.pop("model.safetensors")
@@ -166,7 +166,9 @@ def test_a_sentence_encoder_is_converted(hub: Hub, store: Store) -> None:
     assert store.find("enc").entry.kind == "embedding"
 
 
-def test_a_full_disk_is_noticed_before_the_download(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_noticed_before_the_download(
+    hub: Hub, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What cannot fit is not begun."""
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(StoreFull, match="are needed"):

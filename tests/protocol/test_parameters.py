@@ -15,7 +15,7 @@ from antiphon.protocol.chat_fields import chat
 from antiphon.protocol.completion_request import completion
 from antiphon.protocol.embedding_request import embedding
 from antiphon.protocol.fields import Spec
-from antiphon.protocol.shapes import Array, Either, Object, Refused, Tagged
+from antiphon.protocol.shapes import Array, Either, Object, Tagged, Unsupported
 
 HERE = Path(__file__).parent
 OPENAI: dict[str, list[str]] = json.loads((HERE / "openai_parameters.json").read_text())
@@ -130,7 +130,7 @@ def test_every_parameter_has_one_effect(operation: str) -> None:
 def paths(spec: Spec, prefix: str = "") -> Iterator[str]:
     """The paths of every field in our tables; what is refused as a whole ends at its name and ``*``."""
     match spec:
-        case Refused():
+        case Unsupported():
             yield f"{prefix}*"
         case Array():
             yield from paths(spec.item, f"{prefix}[]")

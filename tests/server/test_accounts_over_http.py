@@ -15,7 +15,7 @@ import pytest
 from tests.serving import Running, running
 from tests.waiting import PATIENCE_S
 
-from antiphon.accounts import AccountSettings, Budget, Limits, ModelPrice, Principal
+from antiphon.accounts import AccountSettings, KeyBudget, Limits, ModelPrice, Principal
 from antiphon.accounts.database import open_database
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.limiter import MemoryLimiter
@@ -195,7 +195,7 @@ def test_a_spent_budget_is_refused_without_a_retry(tmp_path: Path) -> None:
     """The quota error names itself, and the client does not try again."""
     prices = {MODEL: ModelPrice(input=1e6, output=1e6)}
     with server(tmp_path, prices=prices) as up:
-        key = new_key(tmp_path, Principal(name="bob", budget=Budget(usd=1.0)))
+        key = new_key(tmp_path, Principal(name="bob", budget=KeyBudget(usd=1.0)))
         with openai.OpenAI(base_url=up.url, api_key=key, max_retries=2) as client:
             ask(client)
             with pytest.raises(openai.RateLimitError, match="exceeded your current quota") as caught:

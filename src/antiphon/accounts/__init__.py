@@ -7,7 +7,7 @@ from antiphon.accounts.accounts import Accounts, AccountStatistics
 from antiphon.accounts.admission import Admission
 from antiphon.accounts.errors import AccountError
 from antiphon.accounts.outcome import CLIENT_CLOSED_REQUEST, Kind, Outcome, how_it_failed
-from antiphon.accounts.principal import Budget, Principal
+from antiphon.accounts.principal import KeyBudget, Principal
 from antiphon.accounts.settings import AccountSettings, Limits, ModelPrice, Tier
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "AccountStatistics",
     "Accounts",
     "Admission",
-    "Budget",
+    "KeyBudget",
     "Kind",
     "Limits",
     "ModelPrice",

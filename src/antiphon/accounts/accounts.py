@@ -15,7 +15,7 @@ from antiphon.accounts.errors import rate_limited, request_too_large, store_unre
 from antiphon.accounts.keyring import Keyring
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.ledger import Ledger, LedgerStatistics
-from antiphon.accounts.limiter import Decision, Limiter, LimiterStatistics, make_limiter
+from antiphon.accounts.limiter import LimitDecision, Limiter, LimiterStatistics, make_limiter
 from antiphon.accounts.outcome import Kind, Outcome, how_it_failed
 from antiphon.accounts.prices import PriceBook
 from antiphon.accounts.principal import Principal
@@ -126,7 +126,7 @@ class Accounts:
         """
         self.record(Request(principal=principal, model=model, kind=kind), outcome)
 
-    async def _let_in(self, request: Request, counted_as: str, n_tokens: int) -> Decision:
+    async def _let_in(self, request: Request, counted_as: str, n_tokens: int) -> LimitDecision:
         principal = request.principal
         if principal.models is not None and not principal.may_use(request.model):
             raise model_not_found(request.model)
@@ -134,7 +134,7 @@ class Accounts:
             await self._budgets.check(principal)
         return await self._reserve(request, counted_as, n_tokens)
 
-    async def _reserve(self, request: Request, counted_as: str, n_tokens: int) -> Decision:
+    async def _reserve(self, request: Request, counted_as: str, n_tokens: int) -> LimitDecision:
         limits = self.limits_of(request.principal, counted_as, request.kind)
         organization = self.settings.organization
         if limits.tpm is not None and n_tokens > limits.tpm:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import msgspec
 
-from antiphon.accounts.limiter import Decision
+from antiphon.accounts.limiter import LimitDecision
 from antiphon.accounts.outcome import Kind, Outcome
 from antiphon.accounts.principal import Principal
 
@@ -28,7 +28,7 @@ class Admission:
 
     __slots__ = ("_decision", "_is_settled", "_recorder", "_request")
 
-    def __init__(self, request: Request, decision: Decision, recorder: Recorder) -> None:
+    def __init__(self, request: Request, decision: LimitDecision, recorder: Recorder) -> None:
         self._request = request
         self._decision = decision
         self._recorder = recorder

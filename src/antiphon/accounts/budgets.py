@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.errors import insufficient_quota, store_unreachable
 from antiphon.accounts.ledger import Ledger
-from antiphon.accounts.principal import Budget, BudgetPeriod, Principal
+from antiphon.accounts.principal import BudgetPeriod, KeyBudget, Principal
 from antiphon.accounts.schema import spend
 
 _READ_EVERY_S = 1.0
@@ -54,7 +54,7 @@ class Budgets:
         if spent is not None:
             spent.usd += usd
 
-    async def _current(self, key_id: str, budget: Budget) -> float:
+    async def _current(self, key_id: str, budget: KeyBudget) -> float:
         now = self._clock()
         since_ms = period_start_ms(budget.period, now)
         spent = self._spent.get(key_id)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from antiphon.accounts.database import is_sqlite
 from antiphon.accounts.errors import AccountError, masked
-from antiphon.accounts.principal import Budget, Principal
+from antiphon.accounts.principal import KeyBudget, Principal
 from antiphon.accounts.schema import key_state, keys
 from antiphon.accounts.secret import KeyHasher, load_hasher, new_key
 from antiphon.accounts.settings import Limits
@@ -166,7 +166,7 @@ def _record(row: RowMapping) -> KeyRecord:
             key_id=row["id"],
             name=row["name"],
             limits=Limits(rpm=row["rpm"], tpm=row["tpm"], rpd=row["rpd"], concurrency=row["concurrency"]),
-            budget=None if row["budget_usd"] is None else Budget(usd=row["budget_usd"], period=row["budget_period"]),
+            budget=None if row["budget_usd"] is None else KeyBudget(usd=row["budget_usd"], period=row["budget_period"]),
             models=_models(row["models"]),
             is_admin=row["is_admin"],
             expires_at_ms=row["expires_at_ms"],

@@ -10,7 +10,7 @@ from antiphon.accounts.settings import Limits
 BudgetPeriod = Literal["day", "month", "total"]
 
 
-class Budget(msgspec.Struct, frozen=True, kw_only=True):
+class KeyBudget(msgspec.Struct, frozen=True, kw_only=True):
     """Dollars per calendar ``period`` in UTC; ``total`` never starts anew."""
 
     usd: float
@@ -27,7 +27,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None = None
     name: str = ""
     limits: Limits = Limits()
-    budget: Budget | None = None
+    budget: KeyBudget | None = None
     models: tuple[str, ...] | None = None
     is_admin: bool = False
     expires_at_ms: int | None = None

@@ -21,7 +21,7 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class DatabaseOptions:
     """Which database; the same settings as the server's."""
 
     config: Annotated[Path | None, Parameter(help="The server's TOML file. [default: ANTIPHON_CONFIG]")] = None
@@ -40,9 +40,9 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(source: Source | None) -> AsyncGenerator[Opened]:
+async def opened(source: DatabaseOptions | None) -> AsyncGenerator[Opened]:
     """Open the database for the length of a command."""
-    source = source or Source()
+    source = source or DatabaseOptions()
     configuration = load_configuration(file=source.config, options={"accounts": {"database_url": source.database_url}})
     engine = await open_database(configuration.accounts.database_url, configuration.home)
     try:

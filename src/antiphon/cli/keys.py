@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 
-from antiphon.accounts import AccountError, Budget, Limits, Principal
+from antiphon.accounts import AccountError, KeyBudget, Limits, Principal
 from antiphon.accounts.keys import KeyRecord, KeyStore
 from antiphon.accounts.principal import BudgetPeriod
-from antiphon.cli.accounts import Source, bad_option, day, milliseconds, moment, opened, span
+from antiphon.cli.accounts import DatabaseOptions, bad_option, day, milliseconds, moment, opened, span
 from antiphon.cli.tables import print_table
 from antiphon.errors import AntiphonError
 
@@ -40,7 +40,7 @@ def create(
     ] = None,
     expires: Annotated[str | None, Parameter(help="When it ends: 12h, 30d, 2w, or a date.")] = None,
     admin: Annotated[bool, Parameter(negative="", help="May read everybody's usage over the API.")] = False,
-    source: Source | None = None,
+    source: DatabaseOptions | None = None,
 ) -> None:
     """Create a key and print it: once, on standard output and nowhere else."""
     principal = Principal(
@@ -58,7 +58,7 @@ def create(
 
 
 @app.command(name="list")
-def list_keys(*, as_json: Json = False, source: Source | None = None) -> None:
+def list_keys(*, as_json: Json = False, source: DatabaseOptions | None = None) -> None:
     """List every key ever made, with its limits; never the keys themselves."""
     records = asyncio.run(_all(source))
     if as_json:
@@ -72,36 +72,36 @@ def list_keys(*, as_json: Json = False, source: Source | None = None) -> None:
 
 
 @app.command
-def revoke(name: Name, /, *, source: Source | None = None) -> None:
+def revoke(name: Name, /, *, source: DatabaseOptions | None = None) -> None:
     """End a key for good."""
     record = asyncio.run(_revoke(source, name))
     print(f"Revoked {record.principal.name} ({record.principal.key_id}).")
 
 
 @app.command
-def rotate(name: Name, /, *, source: Source | None = None) -> None:
+def rotate(name: Name, /, *, source: DatabaseOptions | None = None) -> None:
     """Replace a key's secret and print the new one; id, limits, budget and usage stay, the old secret ends at once."""
     key, record = asyncio.run(_rotate(source, name))
     _show(key, f"New secret of {record.principal.name} ({record.principal.key_id}). The old one no longer works.")
 
 
-async def _create(source: Source | None, principal: Principal) -> tuple[str, KeyRecord]:
+async def _create(source: DatabaseOptions | None, principal: Principal) -> tuple[str, KeyRecord]:
     async with opened(source) as db:
         store = await KeyStore.open(db.engine, db.settings.key_secret_file, db.home)
         return await store.create(principal)
 
 
-async def _all(source: Source | None) -> list[KeyRecord]:
+async def _all(source: DatabaseOptions | None) -> list[KeyRecord]:
     async with opened(source) as db:
         return await (await KeyStore.open(db.engine, db.settings.key_secret_file, db.home)).all()
 
 
-async def _revoke(source: Source | None, name: str) -> KeyRecord:
+async def _revoke(source: DatabaseOptions | None, name: str) -> KeyRecord:
     async with opened(source) as db:
         return await (await KeyStore.open(db.engine, db.settings.key_secret_file, db.home)).revoke(name)
 
 
-async def _rotate(source: Source | None, name: str) -> tuple[str, KeyRecord]:
+async def _rotate(source: DatabaseOptions | None, name: str) -> tuple[str, KeyRecord]:
     async with opened(source) as db:
         return await (await KeyStore.open(db.engine, db.settings.key_secret_file, db.home)).rotate(name)
 
@@ -119,14 +119,14 @@ def _limits(**limits: int | None) -> Limits:
         raise AccountError(str(error)) from error
 
 
-def _budget(usd: float | None, period: BudgetPeriod | None) -> Budget | None:
+def _budget(usd: float | None, period: BudgetPeriod | None) -> KeyBudget | None:
     if usd is None:
         if period is not None:
             raise AntiphonError("--budget-period without a budget", hint="add --budget-usd")
         return None
     if not 0 < usd < math.inf:
         raise bad_option("budget-usd", str(usd), "dollars, more than 0")
-    return Budget(usd=usd, period=period or "total")
+    return KeyBudget(usd=usd, period=period or "total")
 
 
 def _named(name: str) -> str:

@@ -19,7 +19,7 @@ from antiphon.models import (
     GGUFHeader,
     Kind,
     ModelEntry,
-    Store,
+    ModelStore,
     read_header,
 )
 
@@ -32,7 +32,7 @@ AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON 
 @app.command(name="list")
 def list_models(*, as_json: AsJson = False) -> None:
     """List the models that have a name here, and whether they are on this machine."""
-    store = Store()
+    store = ModelStore()
     catalogue = store.catalogue()
     rows = [_row(store, catalogue, entry) for entry in catalogue.entries]
     if as_json:
@@ -50,7 +50,7 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch a model, or check the hashes of one that is here. Interrupted, the next pull goes on."""
-    store = Store()
+    store = ModelStore()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     entry = _wanted(store.catalogue(), source, kind, name)
     with download_progress(console) as progress:
@@ -72,7 +72,7 @@ def pull(
 @app.command
 def show(name: Name, *, as_json: AsJson = False) -> None:
     """Show where a model comes from and what its file says of itself."""
-    store = Store()
+    store = ModelStore()
     catalogue = store.catalogue()
     facts: dict[str, Any] = _row(store, catalogue, catalogue.resolve(name).entry)
     facts |= {"source": catalogue.resolve(name).entry.source, "description": catalogue.resolve(name).entry.description}
@@ -95,7 +95,7 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
 @app.command
 def remove(name: Name) -> None:
     """Remove a model's files from this machine."""
-    store = Store()
+    store = ModelStore()
     entry = store.catalogue().resolve(name).entry
     freed = store.remove(entry.id)
     print(f"Removed {entry.id}: {freed / 1e6:,.0f} MB freed.")
@@ -104,7 +104,7 @@ def remove(name: Name) -> None:
 @app.command
 def path(name: Name) -> None:
     """Print the path of a model's GGUF file, for other programs."""
-    store = Store()
+    store = ModelStore()
     print(store.path(store.catalogue().resolve(name).entry.id))
 
 
@@ -114,7 +114,7 @@ def _wanted(catalogue: Catalogue, source: str, kind: Kind | None, name: str | No
     return added[0] if added else catalogue.resolve(source).entry
 
 
-def _row(store: Store, catalogue: Catalogue, entry: ModelEntry) -> dict[str, Any]:
+def _row(store: ModelStore, catalogue: Catalogue, entry: ModelEntry) -> dict[str, Any]:
     stored = store.find(entry.id)
     return {
         "id": entry.id,

@@ -11,7 +11,7 @@ import msgspec
 from cyclopts import Parameter
 
 from antiphon.accounts.reports import Group, UsageQuery, UsageTotal, ids_of, totals
-from antiphon.cli.accounts import Source, bad_option, day, milliseconds, moment, opened, span
+from antiphon.cli.accounts import DatabaseOptions, bad_option, day, milliseconds, moment, opened, span
 from antiphon.cli.output import FORM
 from antiphon.cli.tables import print_table
 from antiphon.errors import AntiphonError
@@ -38,7 +38,7 @@ def usage(
     model: Annotated[str | None, Parameter(help="Only this model.")] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.", group=FORM)] = False,
     as_csv: Annotated[bool, Parameter(name="--csv", negative="", help="Print CSV.", group=FORM)] = False,
-    source: Source | None = None,
+    source: DatabaseOptions | None = None,
 ) -> None:
     """Print requests, tokens, seconds of compute and dollars by day, key or model.
 
@@ -64,7 +64,7 @@ def usage(
         _print_table(found, by)
 
 
-async def _totals(source: Source | None, query: UsageQuery, key: str | None) -> list[UsageTotal]:
+async def _totals(source: DatabaseOptions | None, query: UsageQuery, key: str | None) -> list[UsageTotal]:
     # The keys' secret is not needed to read what they used, so it is not asked for.
     async with opened(source) as db:
         if key is not None:

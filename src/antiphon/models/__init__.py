@@ -14,7 +14,7 @@ from antiphon.models.errors import (
 )
 from antiphon.models.gguf_header import GGUFHeader, read_header
 from antiphon.models.progress import Phase, Progress, ProgressEvent
-from antiphon.models.store import Store, StoredFile, StoredModel, default_home
+from antiphon.models.store import ModelStore, StoredFile, StoredModel, default_home
 
 __all__ = [
     "Alias",
@@ -27,13 +27,13 @@ __all__ = [
     "ModelEntry",
     "ModelError",
     "ModelNotFound",
+    "ModelStore",
     "NotStored",
     "Phase",
     "Progress",
     "ProgressEvent",
     "Resolved",
     "SourceUnavailable",
-    "Store",
     "StoreFull",
     "StoredFile",
     "StoredModel",

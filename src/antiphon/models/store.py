@@ -68,7 +68,7 @@ def default_home() -> Path:
     return Path(configured).expanduser() if configured else platformdirs.user_data_path("antiphon", appauthor=False)
 
 
-class Store:
+class ModelStore:
     """The models below ``home``. Every method is synchronous; several processes may use one home at once."""
 
     def __init__(self, home: Path | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from antiphon.protocol.fields import Choice, Flag, Integer, Number, Spec, Text
+from antiphon.protocol.fields import Enumeration, Flag, Integer, Number, Spec, String
 from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Tagged
 
 _count = Integer(minimum=0)
@@ -18,7 +18,7 @@ def _or_null(spec: Object) -> Object:
 
 
 error = _all_of(
-    error=_all_of(message=Text(), type=Text(), param=Text(nullable=True), code=Text(nullable=True)),
+    error=_all_of(message=String(), type=String(), param=String(nullable=True), code=String(nullable=True)),
 )
 
 usage = _all_of(
@@ -35,7 +35,7 @@ usage = _all_of(
 )
 
 _alternative: dict[str, Spec] = {
-    "token": Text(),
+    "token": String(),
     "logprob": Number(maximum=0),
     "bytes": Array(Integer(minimum=0, maximum=255), "integers"),
 }
@@ -44,78 +44,78 @@ _entries = Array(
 )
 _logprobs = _or_null(_all_of(content=_entries, refusal=_entries))
 
-_function = _all_of(name=Text(), arguments=Text())
+_function = _all_of(name=String(), arguments=String())
 _tool_calls = Array(
     Tagged(
         "type",
         {
-            "function": _all_of(id=Text(), type=Text(), function=_function),
-            "custom": _all_of(id=Text(), type=Text(), custom=_all_of(name=Text(), input=Text())),
+            "function": _all_of(id=String(), type=String(), function=_function),
+            "custom": _all_of(id=String(), type=String(), custom=_all_of(name=String(), input=String())),
         },
     ),
     "objects",
 )
 _message = Object(
     {
-        "role": Choice(("assistant",)),
-        "content": Text(nullable=True),
-        "refusal": Text(nullable=True),
+        "role": Enumeration(("assistant",)),
+        "content": String(nullable=True),
+        "refusal": String(nullable=True),
         "annotations": Array(JsonObject(), "objects"),
-        "reasoning_content": Text(),
+        "reasoning_content": String(),
         "tool_calls": _tool_calls,
         "function_call": _function,
     },
     required=("role", "content", "refusal", "annotations"),
 )
-_fingerprint: dict[str, Spec] = {"system_fingerprint": Text()}
+_fingerprint: dict[str, Spec] = {"system_fingerprint": String()}
 _chat_head: dict[str, Spec] = {
-    "id": Text(),
+    "id": String(),
     "created": _count,
-    "model": Text(),
-    "service_tier": Choice(("default",)),
+    "model": String(),
+    "service_tier": Enumeration(("default",)),
 }
 chat_completion = _all_of(
     _fingerprint,
     **_chat_head,
-    object=Choice(("chat.completion",)),
+    object=Enumeration(("chat.completion",)),
     choices=Array(
-        _all_of(index=_count, message=_message, logprobs=_logprobs, finish_reason=Choice(_FINISH)), "objects"
+        _all_of(index=_count, message=_message, logprobs=_logprobs, finish_reason=Enumeration(_FINISH)), "objects"
     ),
     usage=usage,
 )
 
 _delta = Object(
     {
-        "role": Choice(("assistant",)),
-        "content": Text(nullable=True),
-        "refusal": Text(nullable=True),
-        "reasoning_content": Text(),
+        "role": Enumeration(("assistant",)),
+        "content": String(nullable=True),
+        "refusal": String(nullable=True),
+        "reasoning_content": String(),
         "tool_calls": Array(
             Object(
                 {
                     "index": _count,
-                    "id": Text(),
-                    "type": Choice(("function", "custom")),
-                    "function": Object({"name": Text(), "arguments": Text()}, required=("arguments",)),
-                    "custom": Object({"name": Text(), "input": Text()}, required=("input",)),
+                    "id": String(),
+                    "type": Enumeration(("function", "custom")),
+                    "function": Object({"name": String(), "arguments": String()}, required=("arguments",)),
+                    "custom": Object({"name": String(), "input": String()}, required=("input",)),
                 },
                 required=("index",),
             ),
             "objects",
         ),
-        "function_call": Object({"name": Text(), "arguments": Text()}, required=("arguments",)),
+        "function_call": Object({"name": String(), "arguments": String()}, required=("arguments",)),
     }
 )
 chat_chunk = Object(
     {
         **_chat_head,
-        "object": Choice(("chat.completion.chunk",)),
+        "object": Enumeration(("chat.completion.chunk",)),
         "choices": Array(
-            _all_of(index=_count, delta=_delta, logprobs=_logprobs, finish_reason=Choice(_FINISH, nullable=True)),
+            _all_of(index=_count, delta=_delta, logprobs=_logprobs, finish_reason=Enumeration(_FINISH, nullable=True)),
             "objects",
         ),
         "usage": _or_null(usage),
-        "obfuscation": Text(),
+        "obfuscation": String(),
         **_fingerprint,
     },
     required=(*_chat_head, "object", "choices"),
@@ -123,23 +123,23 @@ chat_chunk = Object(
 
 _older_logprobs = _or_null(
     _all_of(
-        tokens=Array(Text(), "strings"),
+        tokens=Array(String(), "strings"),
         token_logprobs=Array(Number(maximum=0, nullable=True), "decimals"),
         top_logprobs=Array(Mapping(Number(maximum=0), nullable=True), "objects"),
         text_offset=Array(_count, "integers"),
     )
 )
 _text_head: dict[str, Spec] = {
-    "id": Text(),
-    "object": Choice(("text_completion",)),
+    "id": String(),
+    "object": Enumeration(("text_completion",)),
     "created": _count,
-    "model": Text(),
+    "model": String(),
 }
 text_completion = _all_of(
     _fingerprint,
     **_text_head,
     choices=Array(
-        _all_of(text=Text(), index=_count, logprobs=_older_logprobs, finish_reason=Choice(_FINISH)), "objects"
+        _all_of(text=String(), index=_count, logprobs=_older_logprobs, finish_reason=Enumeration(_FINISH)), "objects"
     ),
     usage=usage,
 )
@@ -147,55 +147,61 @@ text_chunk = Object(
     {
         **_text_head,
         "choices": Array(
-            _all_of(text=Text(), index=_count, logprobs=_older_logprobs, finish_reason=Choice(_FINISH, nullable=True)),
+            _all_of(
+                text=String(), index=_count, logprobs=_older_logprobs, finish_reason=Enumeration(_FINISH, nullable=True)
+            ),
             "objects",
         ),
         "usage": _or_null(usage),
-        "obfuscation": Text(),
+        "obfuscation": String(),
         **_fingerprint,
     },
     required=(*_text_head, "choices"),
 )
 
 embeddings = _all_of(
-    object=Choice(("list",)),
+    object=Enumeration(("list",)),
     data=Array(
-        _all_of(object=Choice(("embedding",)), index=_count, embedding=Either((Array(Number(), "decimals"), Text()))),
+        _all_of(
+            object=Enumeration(("embedding",)), index=_count, embedding=Either((Array(Number(), "decimals"), String()))
+        ),
         "objects",
     ),
-    model=Text(),
+    model=String(),
     usage=_all_of(prompt_tokens=_count, total_tokens=_count),
 )
 
 model = Object(
     {
-        "id": Text(),
-        "object": Choice(("model",)),
+        "id": String(),
+        "object": Enumeration(("model",)),
         "created": _count,
-        "owned_by": Text(),
-        "kind": Choice(("chat", "embedding"), note="What the model is for; not part of OpenAI's API."),
+        "owned_by": String(),
+        "kind": Enumeration(("chat", "embedding"), note="What the model is for; not part of OpenAI's API."),
         "context_length": Integer(minimum=1, nullable=True, note="In tokens; not part of OpenAI's API."),
     },
     required=("id", "object", "created", "owned_by"),
 )
-models = _all_of(object=Choice(("list",)), data=Array(model, "objects"))
-health = _all_of(status=Choice(("ready", "loading", "down")), detail=Text())
+models = _all_of(object=Enumeration(("list",)), data=Array(model, "objects"))
+health = _all_of(status=Enumeration(("ready", "loading", "down")), detail=String())
 token_count = _all_of(count=_count, max_model_len=Integer(minimum=1, nullable=True))
 
 
 def _page_of(result: Object) -> Object:
-    bucket = _all_of(object=Choice(("bucket",)), start_time=_count, end_time=_count, results=Array(result, "objects"))
+    bucket = _all_of(
+        object=Enumeration(("bucket",)), start_time=_count, end_time=_count, results=Array(result, "objects")
+    )
     return _all_of(
-        object=Choice(("page",)), data=Array(bucket, "objects"), has_more=Flag(), next_page=Text(nullable=True)
+        object=Enumeration(("page",)), data=Array(bucket, "objects"), has_more=Flag(), next_page=String(nullable=True)
     )
 
 
-_text_or_null = Text(nullable=True)
+_text_or_null = String(nullable=True)
 _who: dict[str, Spec] = {"project_id": _text_or_null, "user_id": _text_or_null, "api_key_id": _text_or_null}
 usage_of_completions = _page_of(
     _all_of(
         **_who,
-        object=Choice(("organization.usage.completions.result",)),
+        object=Enumeration(("organization.usage.completions.result",)),
         input_tokens=_count,
         output_tokens=_count,
         input_cached_tokens=_count,
@@ -210,18 +216,18 @@ usage_of_completions = _page_of(
 usage_of_embeddings = _page_of(
     _all_of(
         **_who,
-        object=Choice(("organization.usage.embeddings.result",)),
+        object=Enumeration(("organization.usage.embeddings.result",)),
         input_tokens=_count,
         num_model_requests=_count,
         model=_text_or_null,
     )
 )
-_amount = _all_of(value=Number(minimum=0), currency=Choice(("usd",)))
+_amount = _all_of(value=Number(minimum=0), currency=Enumeration(("usd",)))
 costs = _page_of(
     _all_of(
         {"saved_amount": _amount},
         **_who,
-        object=Choice(("organization.costs.result",)),
+        object=Enumeration(("organization.costs.result",)),
         amount=_amount,
         line_item=_text_or_null,
     )

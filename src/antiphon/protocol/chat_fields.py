@@ -3,9 +3,9 @@
 from typing import Any
 
 from antiphon.protocol import problems
-from antiphon.protocol.fields import Choice, Flag, Integer, Number, Text
+from antiphon.protocol.fields import Enumeration, Flag, Integer, Number, String
 from antiphon.protocol.message_fields import NAME_PATTERN, messages
-from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Refused, Tagged
+from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Tagged, Unsupported
 from antiphon.protocol.tool_fields import function_call, functions, tool_choice, tools
 
 INT64 = 2**63
@@ -13,7 +13,7 @@ INT64 = 2**63
 _RECORDED = "Recorded with the request's usage; no effect on the answer."
 
 
-class Retention(Choice):
+class Retention(Enumeration):
     """A choice whose wrong values have an error of their own."""
 
     def check(self, value: Any, path: str) -> None:
@@ -22,14 +22,14 @@ class Retention(Choice):
         super().check(value, path)
 
 
-stop = Either((Text(min_length=1), Array(Text(min_length=1), "strings", min_length=1, max_length=4)), nullable=True)
+stop = Either((String(min_length=1), Array(String(min_length=1), "strings", min_length=1, max_length=4)), nullable=True)
 logit_bias = Mapping(Number(minimum=-100, maximum=100), nullable=True)
 penalty = Number(minimum=-2, maximum=2, nullable=True)
 temperature = Number(minimum=0, maximum=2, nullable=True)
 top_p = Number(minimum=0, maximum=1, nullable=True)
 n = Integer(minimum=1, maximum=128, nullable=True)
 seed = Integer(minimum=-INT64, maximum=INT64 - 1, nullable=True)
-user = Text(note=_RECORDED)
+user = String(note=_RECORDED)
 stream_options = Object(
     {
         "include_usage": Flag(note="A last chunk carries the usage of the whole request."),
@@ -40,14 +40,14 @@ stream_options = Object(
 response_format = Tagged(
     "type",
     {
-        "json_object": Object({"type": Text()}, required=("type",)),
+        "json_object": Object({"type": String()}, required=("type",)),
         "json_schema": Object(
             {
-                "type": Text(),
+                "type": String(),
                 "json_schema": Object(
                     {
-                        "name": Text(min_length=1, max_length=64, pattern=NAME_PATTERN),
-                        "description": Text(),
+                        "name": String(min_length=1, max_length=64, pattern=NAME_PATTERN),
+                        "description": String(),
                         "schema": JsonObject(note="A JSON Schema; its keywords are enforced, or refused by name."),
                         "strict": Flag(nullable=True, note="Checks the schema against OpenAI's strict subset."),
                     },
@@ -56,14 +56,14 @@ response_format = Tagged(
             },
             required=("type", "json_schema"),
         ),
-        "text": Object({"type": Text()}, required=("type",)),
+        "text": Object({"type": String()}, required=("type",)),
     },
 )
-_prediction_content = Either((Text(), Array(JsonObject(), "objects", min_length=1)))
+_prediction_content = Either((String(), Array(JsonObject(), "objects", min_length=1)))
 _user_location = Object(
     {
-        "type": Choice(("approximate",)),
-        "approximate": Object({"country": Text(), "region": Text(), "city": Text(), "timezone": Text()}),
+        "type": Enumeration(("approximate",)),
+        "approximate": Object({"country": String(), "region": String(), "city": String(), "timezone": String()}),
     },
     required=("type", "approximate"),
     nullable=True,
@@ -71,7 +71,7 @@ _user_location = Object(
 
 chat = Object(
     {
-        "model": Text(min_length=1),
+        "model": String(min_length=1),
         "messages": messages,
         "functions": functions,
         "function_call": function_call,
@@ -88,15 +88,15 @@ chat = Object(
         "top_logprobs": Integer(minimum=0, maximum=20, nullable=True),
         "user": user,
         "seed": seed,
-        "safety_identifier": Text(max_length=64, nullable=True, note=_RECORDED),
-        "prompt_cache_options": Refused(
-            Object({"ttl": Choice(("30m",)), "mode": Choice(("implicit", "explicit"))}),
+        "safety_identifier": String(max_length=64, nullable=True, note=_RECORDED),
+        "prompt_cache_options": Unsupported(
+            Object({"ttl": Enumeration(("30m",)), "mode": Enumeration(("implicit", "explicit"))}),
         ),
-        "prompt_cache_key": Text(
+        "prompt_cache_key": String(
             nullable=True, note="Recorded, and a hint for routing; the prefix cache needs no key."
         ),
         "prompt_cache_retention": Retention(("in_memory", "24h"), supported=("in_memory",), nullable=True),
-        "service_tier": Choice(
+        "service_tier": Enumeration(
             ("auto", "default", "fast", "flex", "priority"),
             nullable=True,
             note="There is one tier; the answer says 'default', whichever was asked for.",
@@ -104,38 +104,40 @@ chat = Object(
         "stream": Flag(nullable=True),
         "store": Flag(nullable=True),
         "metadata": Mapping(
-            Text(max_length=512),
+            String(max_length=512),
             max_properties=16,
             max_name_length=64,
             called="metadata object",
             nullable=True,
             note=_RECORDED,
         ),
-        "verbosity": Choice(("low", "medium", "high"), supported=("medium",), nullable=True),
+        "verbosity": Enumeration(("low", "medium", "high"), supported=("medium",), nullable=True),
         "max_tokens": Integer(minimum=1, nullable=True, note="The older name of max_completion_tokens; not both."),
         "stop": stop,
         "logit_bias": logit_bias,
         "response_format": response_format,
         "stream_options": stream_options,
-        "reasoning_effort": Choice(
+        "reasoning_effort": Enumeration(
             ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
             nullable=True,
             note="For models whose template has a switch for it; refused otherwise.",
         ),
-        "modalities": Array(Choice(("text", "audio"), supported=("text",)), "strings", min_length=1, nullable=True),
-        "audio": Refused(
-            Object({"voice": Either((Text(), JsonObject())), "format": Text()}, required=("voice", "format")),
+        "modalities": Array(
+            Enumeration(("text", "audio"), supported=("text",)), "strings", min_length=1, nullable=True
+        ),
+        "audio": Unsupported(
+            Object({"voice": Either((String(), JsonObject())), "format": String()}, required=("voice", "format")),
             nullable=True,
         ),
-        "prediction": Refused(
-            Object({"type": Choice(("content",)), "content": _prediction_content}, required=("type", "content")),
+        "prediction": Unsupported(
+            Object({"type": Enumeration(("content",)), "content": _prediction_content}, required=("type", "content")),
             nullable=True,
         ),
-        "web_search_options": Refused(
-            Object({"user_location": _user_location, "search_context_size": Choice(("low", "medium", "high"))}),
+        "web_search_options": Unsupported(
+            Object({"user_location": _user_location, "search_context_size": Enumeration(("low", "medium", "high"))}),
         ),
-        "moderation": Refused(
-            Object({"model": Text(min_length=1), "policy": JsonObject(nullable=True)}, required=("model",)),
+        "moderation": Unsupported(
+            Object({"model": String(min_length=1), "policy": JsonObject(nullable=True)}, required=("model",)),
             nullable=True,
         ),
     },

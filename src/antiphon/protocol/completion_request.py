@@ -6,7 +6,7 @@ from antiphon.protocol import problems
 from antiphon.protocol.chat_fields import logit_bias, n, penalty, seed, stop, stream_options, temperature, top_p, user
 from antiphon.protocol.chat_request import check_body, check_together, read_sampling, read_stop
 from antiphon.protocol.completions import CompletionRequest
-from antiphon.protocol.fields import Flag, Integer, Text
+from antiphon.protocol.fields import Flag, Integer, String
 from antiphon.protocol.shapes import Object
 from antiphon.protocol.token_input import Inputs, read_inputs, wrong_prompt
 
@@ -14,9 +14,9 @@ _MAX_BEST_OF = 20
 
 completion = Object(
     {
-        "model": Text(min_length=1),
+        "model": String(min_length=1),
         "prompt": Inputs(wrong_prompt, nullable=True),
-        "suffix": Text(nullable=True, note="For models with infill tokens; refused otherwise."),
+        "suffix": String(nullable=True, note="For models with infill tokens; refused otherwise."),
         "max_tokens": Integer(minimum=0, nullable=True),
         "n": n,
         "best_of": Integer(minimum=0, maximum=_MAX_BEST_OF, nullable=True),

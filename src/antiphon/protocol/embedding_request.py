@@ -6,15 +6,15 @@ from antiphon.protocol import problems
 from antiphon.protocol.chat_fields import user
 from antiphon.protocol.chat_request import check_body
 from antiphon.protocol.embeddings import EmbeddingRequest
-from antiphon.protocol.fields import Choice, Integer, Text
+from antiphon.protocol.fields import Enumeration, Integer, String
 from antiphon.protocol.shapes import Object
 from antiphon.protocol.token_input import Inputs, read_inputs, wrong_input
 
 embedding = Object(
     {
-        "model": Text(min_length=1),
+        "model": String(min_length=1),
         "input": Inputs(wrong_input, allows_empty_text=False),
-        "encoding_format": Choice(("float", "base64")),
+        "encoding_format": Enumeration(("float", "base64")),
         "dimensions": Integer(minimum=1, note="At most the model's own; refused beyond."),
         "user": user,
     },

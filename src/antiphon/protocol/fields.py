@@ -73,7 +73,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text(Spec):
+class String(Spec):
     """A string; ``pattern`` is searched, anchors are its own."""
 
     can_refuse: ClassVar[bool] = False
@@ -167,7 +167,7 @@ class Integer(Number):
 
 
 @dataclass(frozen=True)
-class Choice(Spec):
+class Enumeration(Spec):
     """One string of a closed set; ``supported`` are those that this server honours (default: all)."""
 
     values: tuple[str, ...]

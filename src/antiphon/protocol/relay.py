@@ -14,7 +14,7 @@ from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.chat_fields import stream_options
 from antiphon.protocol.decoding import unparsable
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.fields import Flag, Integer, Spec, Text, check
+from antiphon.protocol.fields import Flag, Integer, Spec, String, check
 
 Operation = Literal["chat/completions", "completions", "embeddings"]
 """The path of an endpoint below ``/v1/``."""
@@ -73,8 +73,8 @@ class _Named(msgspec.Struct, frozen=True):
 _SPECS: dict[str, Spec] = {
     "max_completion_tokens": Integer(nullable=True),
     "n": Integer(nullable=True),
-    "user": Text(nullable=True),
-    "prompt_cache_key": Text(nullable=True),
+    "user": String(nullable=True),
+    "prompt_cache_key": String(nullable=True),
     "stream": Flag(nullable=True),
     "max_tokens": Integer(nullable=True),
     "stream_options": stream_options,

@@ -6,7 +6,7 @@ from typing import Any
 
 from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.fields import Choice, Schema, Spec, check, schema_of
+from antiphon.protocol.fields import Enumeration, Schema, Spec, check, schema_of
 
 _ALIKE = 0.75
 
@@ -103,7 +103,7 @@ class Object(Spec):
                 spec.refuse(item, prefix + name)
 
     def schema(self) -> Schema:
-        shown = {name: schema_of(spec) for name, spec in self.fields.items() if not isinstance(spec, Refused)}
+        shown = {name: schema_of(spec) for name, spec in self.fields.items() if not isinstance(spec, Unsupported)}
         schema: Schema = {"type": "object", "properties": shown, "additionalProperties": False}
         return schema | ({"required": list(self.required)} if self.required else {})
 
@@ -173,7 +173,7 @@ class Tagged(Spec):
             raise problems.missing(f"{path}.{self.tag}")
         tag = value[self.tag]
         if type(tag) is not str or tag not in self.variants:
-            Choice(tuple(self.variants)).check(tag, f"{path}.{self.tag}")
+            Enumeration(tuple(self.variants)).check(tag, f"{path}.{self.tag}")
         self.variants[tag].check(value, path)
 
     def refuse(self, value: Any, path: str) -> None:
@@ -189,12 +189,12 @@ class Tagged(Spec):
 
 
 def _is_refused(spec: Object, tag: str) -> bool:
-    return isinstance(spec.fields[tag], Refused)
+    return isinstance(spec.fields[tag], Unsupported)
 
 
 @dataclass(frozen=True)
 class Either(Spec):
-    """One of several specs, told apart by JSON type; Choice goes before Text."""
+    """One of several specs, told apart by JSON type; ``Enumeration`` goes before ``String``."""
 
     specs: tuple[Spec, ...]
 
@@ -232,7 +232,7 @@ class Either(Spec):
 
 
 @dataclass(frozen=True)
-class Refused(Spec):
+class Unsupported(Spec):
     """Checked like ``inner``, then refused: the parameter exists and this server cannot honour it.
 
     ``message`` replaces the usual words.

@@ -19,7 +19,7 @@ class Reservation(Protocol):
         ...
 
 
-class Decision(msgspec.Struct, frozen=True):
+class LimitDecision(msgspec.Struct, frozen=True):
     """Admitted when ``reservation`` is there; else ``refused_by`` says why.
 
     ``readings`` are the buckets after this decision, those that have a limit. ``wait_s``: after how many seconds
@@ -67,7 +67,7 @@ class Limiter(Protocol):
     wait that it is told would not be true.
     """
 
-    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> Decision:
+    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> LimitDecision:
         """Ask for one request of ``n_tokens`` by ``key`` to ``model``; ``n_tokens`` is at most ``limits.tpm``.
 
         Raises ``ApiError`` 503 when the store of the limits does not answer and the settings say to refuse.
@@ -95,7 +95,7 @@ def charges(limits: Limits, n_tokens: int) -> list[tuple[Scope, int, int]]:
     return wanted
 
 
-def refusal(readings: tuple[Reading, ...], wanted: Sequence[tuple[Scope, int, int]], full: int) -> Decision:
+def refusal(readings: tuple[Reading, ...], wanted: Sequence[tuple[Scope, int, int]], full: int) -> LimitDecision:
     """Return the refusal by bucket number ``full``; ``wanted`` as ``charges`` lists it."""
     wait_s = max(reading.wait_s(n) for reading, (_, _, n) in zip(readings, wanted, strict=True))
-    return Decision(readings, refused_by=readings[full], wait_s=wait_s)
+    return LimitDecision(readings, refused_by=readings[full], wait_s=wait_s)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from antiphon.accounts.bucket import Bucket
-from antiphon.accounts.limiter.base import CONCURRENCY, Decision, LimiterStatistics, Reservation, charges, refusal
+from antiphon.accounts.limiter.base import CONCURRENCY, LimitDecision, LimiterStatistics, Reservation, charges, refusal
 from antiphon.accounts.reading import Reading, Scope
 from antiphon.accounts.settings import Limits
 
@@ -39,7 +39,7 @@ class MemoryLimiter:
         self._num_admitted = 0
         self._num_refused = 0
 
-    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> Decision:
+    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> LimitDecision:
         now = self._clock()
         wanted = charges(limits, n_tokens)
         cells: list[_Cell] = []
@@ -51,20 +51,20 @@ class MemoryLimiter:
             cells.append(cell)
         if limits.concurrency is not None and self._in_flight.get(key, 0) >= limits.concurrency:
             self._num_refused += 1
-            return Decision(_readings(cells), refused_by=CONCURRENCY)
+            return LimitDecision(_readings(cells), refused_by=CONCURRENCY)
         for number, (cell, (_, limit, n)) in enumerate(zip(cells, wanted, strict=True)):
             if not cell.bucket.has_room(n, limit):
                 return self._refuse(cells, wanted, number)
         return self._admit(key, cells, wanted)
 
-    def _refuse(self, cells: list[_Cell], wanted: list[tuple[Scope, int, int]], full: int) -> Decision:
+    def _refuse(self, cells: list[_Cell], wanted: list[tuple[Scope, int, int]], full: int) -> LimitDecision:
         self._num_refused += 1
         if cells[full].scope is Scope.TOKENS:
             for cell in cells[:full]:
                 cell.bucket = cell.bucket.poured(1)
         return refusal(_readings(cells), wanted, full)
 
-    def _admit(self, key: str, cells: list[_Cell], wanted: list[tuple[Scope, int, int]]) -> Decision:
+    def _admit(self, key: str, cells: list[_Cell], wanted: list[tuple[Scope, int, int]]) -> LimitDecision:
         self._num_admitted += 1
         self._in_flight[key] = self._in_flight.get(key, 0) + 1
         for cell, (_, _, n) in zip(cells, wanted, strict=True):
@@ -75,7 +75,7 @@ class MemoryLimiter:
             tokens.num_open += 1
         if self._num_admitted % _SWEEP_EVERY == 0:
             self._sweep()
-        return Decision(_readings(cells), _MemoryReservation(self, key, tokens, reserved))
+        return LimitDecision(_readings(cells), _MemoryReservation(self, key, tokens, reserved))
 
     def settle(self, key: str, tokens: _Cell | None, *, reserved: int, mark: float, actual: int) -> None:
         """Give back what ``_MemoryReservation`` holds."""

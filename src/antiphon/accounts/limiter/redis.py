@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from antiphon.accounts.errors import store_unreachable
-from antiphon.accounts.limiter.base import CONCURRENCY, Decision, LimiterStatistics, Reservation, charges, refusal
+from antiphon.accounts.limiter.base import CONCURRENCY, LimitDecision, LimiterStatistics, Reservation, charges, refusal
 from antiphon.accounts.reading import Reading, Scope
 from antiphon.accounts.settings import Limits
 
@@ -55,10 +55,10 @@ class RedisLimiter:
         self._num_uncounted = 0
         self._num_unsettled = 0
 
-    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> Decision:
+    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> LimitDecision:
         wanted = charges(limits, n_tokens)
         if not wanted and limits.concurrency is None:
-            return self._admit(Decision((), _RedisReservation(self)))
+            return self._admit(LimitDecision((), _RedisReservation(self)))
         if time.monotonic() < self._away_until:
             return self._away()
         asked = asyncio.ensure_future(self._ask(key, model, limits, n_tokens))
@@ -69,7 +69,7 @@ class RedisLimiter:
             asked.add_done_callback(_give_back)
             raise
 
-    async def _ask(self, key: str, model: str, limits: Limits, n_tokens: int) -> Decision:
+    async def _ask(self, key: str, model: str, limits: Limits, n_tokens: int) -> LimitDecision:
         wanted = charges(limits, n_tokens)
         names = [self._name(key, model, scope) for scope, _, _ in wanted]
         arguments: list[Any] = [len(wanted)]
@@ -86,14 +86,14 @@ class RedisLimiter:
         readings = tuple(Reading(scope, limit, float(u)) for (scope, limit, _), u in zip(wanted, used, strict=True))
         if refused == "0":
             return self._admit(
-                Decision(readings, _RedisReservation(self, _Tokens.of(wanted, names, mark, born), slots, lease))
+                LimitDecision(readings, _RedisReservation(self, _Tokens.of(wanted, names, mark, born), slots, lease))
             )
         self._num_refused += 1
         if refused == "-1":
-            return Decision(readings, refused_by=CONCURRENCY)
+            return LimitDecision(readings, refused_by=CONCURRENCY)
         return refusal(readings, wanted, int(refused) - 1)
 
-    def _admit(self, decision: Decision) -> Decision:
+    def _admit(self, decision: LimitDecision) -> LimitDecision:
         self._num_admitted += 1
         self._num_in_flight += 1
         reservation = decision.reservation
@@ -101,16 +101,16 @@ class RedisLimiter:
             self._leases[reservation.lease] = reservation.slots
         return decision
 
-    def _lost(self, error: BaseException) -> Decision:
+    def _lost(self, error: BaseException) -> LimitDecision:
         self._away_until = time.monotonic() + _ASK_AGAIN_S
         _log.warning("redis_away", error=str(error), answer=self._when_away)
         return self._away()
 
-    def _away(self) -> Decision:
+    def _away(self) -> LimitDecision:
         if self._when_away == "refuse":
             raise store_unreachable("rate limits")
         self._num_uncounted += 1
-        return self._admit(Decision((), _RedisReservation(self)))
+        return self._admit(LimitDecision((), _RedisReservation(self)))
 
     def _name(self, key: str, *parts: str | Scope) -> str:
         # The braces keep all names of one key on one node of a cluster, as a script needs them.
@@ -169,7 +169,7 @@ class RedisLimiter:
         await self._redis.aclose()
 
 
-def _give_back(asked: "asyncio.Future[Decision]") -> None:
+def _give_back(asked: "asyncio.Future[LimitDecision]") -> None:
     if not asked.cancelled() and asked.exception() is None and (reservation := asked.result().reservation) is not None:
         reservation.settle(0)
 

@@ -14,10 +14,10 @@ from antiphon.engine import Engine
 from antiphon.engine.ipc.messages import Delta, Finished, Generate, Started, WaysOut
 from antiphon.prompting import ChatPrompter, Plan
 from antiphon.protocol import events
-from antiphon.protocol.abilities import check_logit_bias, check_max_tokens
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.events import Event
+from antiphon.protocol.model_limits import check_logit_bias, check_max_tokens
 
 Embed = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]] | None]]
 """Returns a unit vector per text, or None while there is no model for that."""

@@ -14,10 +14,10 @@ from antiphon.backends.local.tokens import plain_prompt, token_logprobs
 from antiphon.backends.local.usage import Tally
 from antiphon.engine import Engine
 from antiphon.engine.ipc.messages import Delta, Finished, Generate, ModelInfo, Prompt, Started, Text
-from antiphon.protocol.abilities import check_logit_bias, check_max_tokens, check_token_ids
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Completed, Event, TextDelta, TokenLogprob
+from antiphon.protocol.model_limits import check_logit_bias, check_max_tokens, check_token_ids
 
 _FIM = ("prefix", "suffix", "middle")
 

@@ -11,9 +11,9 @@ from antiphon.backends.local.tokens import plain_prompt
 from antiphon.engine import Engine
 from antiphon.engine.errors import ContextOverflow, EngineError
 from antiphon.engine.ipc.messages import Text
-from antiphon.protocol.abilities import check_token_ids
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError, prompt_too_long
+from antiphon.protocol.model_limits import check_token_ids
 
 
 class LocalEmbedding:

@@ -21,7 +21,7 @@ from antiphon.backends.scripted.script import read_script
 from antiphon.backends.settings import GatewaySettings, upstream_backends
 from antiphon.engine import Engine
 from antiphon.errors import ConfigError
-from antiphon.models import Catalogue, Kind, ModelEntry, Progress, Store
+from antiphon.models import Catalogue, Kind, ModelEntry, ModelStore, Progress
 from antiphon.models.catalogue import suggest_id
 from antiphon.server.configuration import Configuration
 from antiphon.server.service import Service
@@ -39,7 +39,7 @@ class ModelFile:
 def choose_models(configuration: Configuration) -> tuple[Catalogue, tuple[ModelEntry, ...]]:
     """Return the catalogue with the user's models in it (those pulled before too), and what is to be served."""
     settings = configuration.models
-    catalogue = Store(configuration.home).catalogue()
+    catalogue = ModelStore(configuration.home).catalogue()
     wanted: list[str] = []
     choices: Mapping[Kind, str] = {"chat": settings.chat, "embedding": settings.embedding}
     for kind, choice in choices.items():
@@ -68,7 +68,7 @@ def _entry(catalogue: Catalogue, extra: ExtraModel) -> ModelEntry:
 
 def fetch_models(configuration: Configuration, progress: Progress) -> list[ModelFile]:
     """Bring every model to this machine; may take long, and says so through ``progress``."""
-    store = Store(configuration.home)
+    store = ModelStore(configuration.home)
     _, entries = choose_models(configuration)
     return [ModelFile(entry, store.ensure(entry, progress)) for entry in entries]
 

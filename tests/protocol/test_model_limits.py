@@ -3,7 +3,7 @@
 import pytest
 
 from antiphon.protocol import ApiError
-from antiphon.protocol.abilities import check_logit_bias, check_max_tokens, check_token_ids
+from antiphon.protocol.model_limits import check_logit_bias, check_max_tokens, check_token_ids
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
