@@ -147,10 +147,9 @@ _PUBLIC = {
     "antiphon.toolkit.chat.history": ("Turn",),
     "antiphon.toolkit.index": ("AsyncIndex", "CitedAnswer", "Document", "Hit", "Index", "UpdateReport", "read_folder"),
     "antiphon.toolkit.costs.prices": ("Price", "PriceTable", "cost_of"),
-    "antiphon.toolkit.record": ("CallRecord", "Timing"),
+    "antiphon.toolkit.record": ("Attempt", "CallRecord", "Timing"),
     "antiphon.toolkit.chat.reply": (
         "AnswerRejected",
-        "Attempt",
         "Reply",
         "TextDelta",
         "ToolFinished",
