@@ -2,7 +2,7 @@
 
 A key carries 256 random bits, so nobody finds it by trying, and a slow password hash would protect nothing; it would
 cost every request a tenth of a second. A *keyed* hash (HMAC-SHA256 with a secret outside the database) adds that
-who can read or write the database alone can neither check nor plant a key. See docs/decisions/0040.
+who can read or write the database alone can neither check nor plant a key. See docs/decisions/0013.
 """
 
 import contextlib

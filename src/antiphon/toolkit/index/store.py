@@ -2,7 +2,7 @@
 
 One transaction writes a document whole, so a killed process leaves each document old or new, never in between; the
 full-text index is kept by triggers in the same transaction. Vectors are searched exactly, as one matrix in memory,
-which is read anew when the file has changed. Why this and no vector database: docs/decisions/0070.
+which is read anew when the file has changed. Why this and no vector database: docs/decisions/0032.
 """
 
 from __future__ import annotations
