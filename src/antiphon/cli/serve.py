@@ -16,10 +16,10 @@ from antiphon.cli.progress import download_progress
 from antiphon.engine import Engine
 from antiphon.server.configuration import Configuration, load_configuration
 from antiphon.server.logs import configure_logs
-from antiphon.server.process.assembly import Assembly, ModelFile, fetch_models
 from antiphon.server.process.http_server import address_of, bind, collect_seldom, new_event_loop
 from antiphon.server.process.http_server import serve as run_server
-from antiphon.server.process.worker_pool import Crew
+from antiphon.server.process.server_parts import ModelFile, ServerParts, fetch_models
+from antiphon.server.process.worker_pool import WorkerPool
 
 
 def serve(
@@ -54,10 +54,10 @@ def serve(
             files = fetch_models(configuration, progress)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             if configuration.server.workers > 1:
-                crew = Crew(configuration, files, listener, config_file=config, options=options)
+                pool = WorkerPool(configuration, files, listener, config_file=config, options=options)
                 url = address_of(listener)
                 console.print(_loading(configuration, files))
-                runner.run(crew.run(lambda engines, is_open: _print_ready(console, url, engines, is_open=is_open)))
+                runner.run(pool.run(lambda engines, is_open: _print_ready(console, url, engines, is_open=is_open)))
             else:
                 runner.run(_serve(configuration, files, listener, console))
 
@@ -65,18 +65,18 @@ def serve(
 async def _serve(
     configuration: Configuration, files: list[ModelFile], listener: socket.socket, console: Console
 ) -> None:
-    assembly = await Assembly.open(configuration, files)
+    parts = await ServerParts.open(configuration, files)
 
     async def start() -> None:
         console.print(_loading(configuration, files))
-        await assembly.start()
+        await parts.start()
         collect_seldom()
-        _print_ready(console, address_of(listener), assembly.engines, is_open=assembly.accounts.is_open)
+        _print_ready(console, address_of(listener), parts.engines, is_open=parts.accounts.is_open)
 
     try:
-        await run_server(assembly.service, listener, start)
+        await run_server(parts.service, listener, start)
     finally:
-        await assembly.aclose()
+        await parts.aclose()
 
 
 def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:

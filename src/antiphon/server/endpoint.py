@@ -1,4 +1,4 @@
-"""The shell around every handler: guard, errors in the envelope, the log line, metrics."""
+"""The shell around every handler: the origin check, errors in the envelope, the log line, metrics."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
@@ -34,8 +34,8 @@ class Endpoint:
 
     async def _answer(self, call: Call) -> None:
         try:
-            self._service.guard.check_host(call.header(b"host"))
-            self._service.guard.check_origin(call.header(b"origin"))
+            self._service.origin_check.check_host(call.header(b"host"))
+            self._service.origin_check.check_origin(call.header(b"origin"))
             handler = self._handler(call)
             note_client_id(call)
             await handler(call)

@@ -36,7 +36,7 @@ from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.server.app import create_app
 from antiphon.server.configuration import SECTIONS, Configuration, load_configuration
 from antiphon.server.logs import configure_logs
-from antiphon.server.process.assembly import Assembly, fetch_models, make_local, served_names
+from antiphon.server.process.server_parts import ServerParts, fetch_models, make_local, served_names
 from antiphon.server.request.asgi import Receive, Send
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ class FrontApp:
 
     def __init__(self, settings: Settings) -> None:
         self._configuration = _front_configuration(settings)
-        self._assembly: Assembly | None = None
+        self._parts: ServerParts | None = None
         self._app: Any = None
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -160,8 +160,8 @@ class FrontApp:
             raise
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        if self._assembly is not None:
-            await self._assembly.aclose()
+        if self._parts is not None:
+            await self._parts.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _open(self) -> None:
@@ -169,9 +169,9 @@ class FrontApp:
         configure_logs(configuration.server.log_level, configuration.server.log_format)
         handle = serve.get_deployment_handle(ENGINES)
         backend = ReplicatedBackend(RayCaller(handle), served_names(configuration))
-        self._assembly = await Assembly.over(configuration, backend)
-        await self._assembly.start()
-        self._app = create_app(self._assembly.service)
+        self._parts = await ServerParts.over(configuration, backend)
+        await self._parts.start()
+        self._app = create_app(self._parts.service)
 
 
 def _under_serves_id(scope: Any, send: Send, receive: Receive) -> tuple[Any, Receive, Send]:

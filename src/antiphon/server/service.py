@@ -16,7 +16,7 @@ from antiphon.server.logs import log
 from antiphon.server.metrics import Metrics
 from antiphon.server.request.call import Call
 from antiphon.server.request.faults import Faults, FaultSettings
-from antiphon.server.request.origin_check import Guard
+from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.settings import ServerSettings
 
 _CACHE_HEADER = HEADER.encode()
@@ -43,7 +43,9 @@ class Service:
         self.backend = backend
         self._can_relay = isinstance(backend, RelayingBackend)
         self._aliasing = backend if isinstance(backend, AliasingBackend) else None
-        self.guard = Guard(host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins)
+        self.origin_check = OriginCheck(
+            host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
+        )
         self.metrics = Metrics(self)
         self.num_in_flight = 0
         self.encode = msgspec.json.Encoder().encode

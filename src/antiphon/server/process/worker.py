@@ -1,4 +1,4 @@
-"""One API process of several: ``python -m antiphon.server.process.worker``, started by ``crew`` with its orders on standard input.
+"""One API process of several: ``python -m antiphon.server.process.worker``, started by ``worker_pool`` with its orders on standard input.
 
 Answers on the port that it is handed, with engines that its parent owns. It says when it is ready, and ends when its
 parent does: the end of standard input is the sign.
@@ -16,8 +16,8 @@ from antiphon.errors import AntiphonError
 from antiphon.models.progress import ignore
 from antiphon.server.configuration import load_configuration
 from antiphon.server.logs import configure_logs
-from antiphon.server.process.assembly import Assembly, fetch_models
 from antiphon.server.process.http_server import collect_seldom, new_event_loop, serve
+from antiphon.server.process.server_parts import ServerParts, fetch_models
 
 
 def main() -> int:
@@ -37,21 +37,21 @@ async def _work(order: dict[str, Any]) -> None:
     configuration = load_configuration(file=None if file is None else Path(file), options=order["options"])
     configure_logs(configuration.server.log_level, configuration.server.log_format)
     files = fetch_models(configuration, ignore)
-    assembly = await Assembly.open(configuration, files, Path(order["notices"]))
+    parts = await ServerParts.open(configuration, files, Path(order["notices"]))
 
     async def start() -> None:
-        await assembly.start()
+        await parts.start()
         collect_seldom()
-        sys.stdout.write(json.dumps({"open": assembly.accounts.is_open}) + "\n")
+        sys.stdout.write(json.dumps({"open": parts.accounts.is_open}) + "\n")
         sys.stdout.flush()
 
     stop = asyncio.Event()
     _when_orphaned(stop)
     try:
         with socket.socket(fileno=os.dup(order["listener"])) as listener:
-            await serve(assembly.service, listener, start, stop=stop)
+            await serve(parts.service, listener, start, stop=stop)
     finally:
-        await assembly.aclose()
+        await parts.aclose()
 
 
 def _when_orphaned(stop: asyncio.Event) -> None:

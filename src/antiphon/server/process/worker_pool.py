@@ -20,7 +20,7 @@ from antiphon.engine import Engine, post
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon.server.configuration import Configuration
 from antiphon.server.logs import log
-from antiphon.server.process.assembly import ModelFile, make_engine, notice_path
+from antiphon.server.process.server_parts import ModelFile, make_engine, notice_path
 
 _POST_EVERY_S = 0.25
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 10.0
@@ -28,7 +28,7 @@ _LEAVE_S = 5.0
 """How long a worker may take beyond the grace time before it is killed."""
 
 
-class Crew:
+class WorkerPool:
     """Owns engines and workers from ``run`` to its end. ``options`` are those of the command line, for the workers."""
 
     def __init__(

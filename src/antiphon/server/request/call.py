@@ -121,7 +121,7 @@ class Call:
             **self.extra,
         }
         origin = self.header(b"origin")
-        if origin is not None and self.service.guard.allows_origin(origin):
+        if origin is not None and self.service.origin_check.allows_origin(origin):
             standard = {
                 **standard,
                 "access-control-allow-origin": origin,

@@ -1,7 +1,7 @@
 """Fault injection: errors, slowness and broken streams on purpose, to learn and to test what an application does then.
 
 Off unless ``[faults]`` asks for it, or allows requests to ask with the header ``x-antiphon-fault``. The same settings and the
-same order of requests give the same faults. A request meets its fault at two points: before the work (``strike``) and around
+same order of requests give the same faults. A request meets its fault at two points: before the work (``apply``) and around
 the frames of its stream (``frames``).
 """
 
@@ -67,7 +67,7 @@ class Fault:
     def __init__(self, plan: FaultSettings) -> None:
         self._plan = plan
 
-    async def strike(self) -> None:
+    async def apply(self) -> None:
         """Wait and fail as planned, before the work. Raises ``ApiError``."""
         if self._plan.latency_s:
             await asyncio.sleep(self._plan.latency_s)

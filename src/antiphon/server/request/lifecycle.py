@@ -21,7 +21,7 @@ from antiphon.server.request.asgi import ClientGone
 from antiphon.server.request.call import Call
 from antiphon.server.request.faults import HEADER as FAULT
 from antiphon.server.request.faults import Fault
-from antiphon.server.request.reservation import CHARACTERS_PER_TOKEN, Estimate
+from antiphon.server.request.reservation import CHARACTERS_PER_TOKEN, TokenReservation
 
 FAULT_HEADER = FAULT.encode()
 
@@ -40,13 +40,15 @@ class BodyRenderer(Protocol):
     def encoded(self) -> bytes: ...
 
 
-class Exchange:
+class RequestAccount:
     """One admitted request. Use as an async context manager around the work; leaving it settles."""
 
-    def __init__(self, call: Call, admission: Admission, estimate: Estimate, fault: Fault | None = None) -> None:
+    def __init__(
+        self, call: Call, admission: Admission, reservation: TokenReservation, fault: Fault | None = None
+    ) -> None:
         self._call = call
         self._admission = admission
-        self._estimate = estimate
+        self._reservation = reservation
         self._fault = fault
         self.model: str | None = None
         self.meter = Meter()
@@ -54,7 +56,7 @@ class Exchange:
         self.spared: Spared | None = None
         self._spared_meter: Meter | None = None
         # What was given of an answer, in tokens by estimate, as long as nobody has told what it took; None: nothing was.
-        self._untold: int | None = None
+        self._estimated_output_tokens: int | None = None
         self.first_token_s: float | None = None
         self.status = 200
         self.error_code: str | None = None
@@ -62,7 +64,7 @@ class Exchange:
     async def __aenter__(self) -> Self:
         if self._fault is not None:
             try:
-                await self._fault.strike()
+                await self._fault.apply()
             except BaseException as error:
                 await self.__aexit__(type(error), error, None)
                 raise
@@ -87,7 +89,7 @@ class Exchange:
                 status=self.status,
                 model=self.model,
                 usage=usage,
-                is_estimate=self._untold is not None,
+                is_estimate=self._estimated_output_tokens is not None,
                 cache=self.cache,
                 compute_s=self.meter.compute_s,
                 spared=self.spared or self._spared_answer(),
@@ -101,7 +103,7 @@ class Exchange:
         error = asyncio.CancelledError() if isinstance(error, ClientGone) else error
         self.status, self.error_code = how_it_failed(error)
 
-    def tell_cache(self, status: CacheStatus | None) -> None:
+    def set_cache_status(self, status: CacheStatus | None) -> None:
         """Note what the response cache did, for the answer's header and the ledger."""
         self.cache = status
         if status is not None:
@@ -109,14 +111,18 @@ class Exchange:
 
     def _spared_answer(self) -> Spared | None:
         """Return what a kept answer would have cost: the row's own tokens. A cut relayed one did not tell its tokens."""
-        if self.cache not in {"hit", "joined"} or self._untold is not None:
+        if self.cache not in {"hit", "joined"} or self._estimated_output_tokens is not None:
             return None
         usage, meter = self.meter.usage(), self._spared_meter
         return Spared(usage, is_local=meter is not None and meter.compute_s is not None) if usage.total_tokens else None
 
     def _usage(self) -> Usage:
         """Return what was used. Leaving before it is told must not be free, so an answer that had begun has an estimate."""
-        return self.meter.usage() if self._untold is None else Usage(self._estimate.prompt, self._untold)
+        return (
+            self.meter.usage()
+            if self._estimated_output_tokens is None
+            else Usage(self._reservation.prompt, self._estimated_output_tokens)
+        )
 
     def learn(self, outcome: RelayOutcome, request: RelayRequest) -> None:
         """Take over what the relayed answer told of itself; one that does not name its model has the name that was asked for."""
@@ -124,7 +130,7 @@ class Exchange:
         usage = outcome.usage
         if usage is None:
             given = outcome.num_chunks + outcome.num_bytes // CHARACTERS_PER_TOKEN
-            self._untold = 0 if request.operation == "embeddings" else given
+            self._estimated_output_tokens = 0 if request.operation == "embeddings" else given
         else:
             self.meter = Meter(
                 usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
@@ -164,34 +170,36 @@ class Exchange:
             async for event in events:
                 if isinstance(event, Started):
                     self.model = event.model
-                    self.tell_cache(event.cache)
+                    self.set_cache_status(event.cache)
                     self._spared_meter = event.spared
                     self.meter = event.meter or Meter(event.prompt_tokens, 0, event.cached_tokens)
                 elif isinstance(event, Completed):
-                    self._untold = None
+                    self._estimated_output_tokens = None
                     self._charge(event.usage)
                 else:
                     self._mark_first_token()
                     num_given += 1
-                    self._untold = None if self.meter.usage().total_tokens else num_given
+                    self._estimated_output_tokens = None if self.meter.usage().total_tokens else num_given
                 yield event
 
 
-async def answer_whole(call: Call, exchange: Exchange, events: AsyncGenerator[Event], renderer: BodyRenderer) -> None:
+async def answer_whole(
+    call: Call, account: RequestAccount, events: AsyncGenerator[Event], renderer: BodyRenderer
+) -> None:
     """Run the generation to its end and send one body."""
-    async with aclosing(exchange.watch(events)) as watched:
+    async with aclosing(account.watch(events)) as watched:
         async for event in watched:
             renderer.feed(event)
     await call.respond(renderer.encoded())
 
 
 async def answer_stream(
-    call: Call, exchange: Exchange, events: AsyncGenerator[Event], renderer: StreamRenderer
+    call: Call, account: RequestAccount, events: AsyncGenerator[Event], renderer: StreamRenderer
 ) -> None:
     """Send the generation as it comes. Until its first event an error is an ordinary answer, then an error chunk."""
-    async with aclosing(exchange.watch(events)) as watched:
+    async with aclosing(account.watch(events)) as watched:
         first = await anext(watched)
-        await call.stream(exchange.guarded(_frames(first, watched, renderer)))
+        await call.stream(account.guarded(_frames(first, watched, renderer)))
 
 
 async def _frames(first: Event, rest: AsyncIterator[Event], renderer: StreamRenderer) -> AsyncGenerator[bytes]:
@@ -245,18 +253,20 @@ class _Departure:
             self._task.cancel()
 
 
-async def admitted(call: Call, principal: Principal, kind: Kind, model: str, estimate: Estimate) -> Exchange:
+async def admitted(
+    call: Call, principal: Principal, kind: Kind, model: str, reservation: TokenReservation
+) -> RequestAccount:
     """Reserve room in the principal's limits; 429 says why there is none. The limits' headers go on every answer."""
     fault = call.service.faults.draw(call.header(FAULT_HEADER))
-    # From here on every end of the request has its row: a refusal by ``admit``, the others by the exchange.
+    # From here on every end of the request has its row: a refusal by ``admit``, the others by the account.
     call.is_recorded = True
     admission = await call.service.accounts.admit(
         principal,
         kind=kind,
         model=model,
         counted_as=call.service.counted_as(model),
-        estimated_tokens=estimate.reserved,
+        estimated_tokens=reservation.reserved,
         request_id=call.request_id,
     )
     call.extra.update(admission.headers())
-    return Exchange(call, admission, estimate, fault)
+    return RequestAccount(call, admission, reservation, fault)

@@ -12,7 +12,7 @@ from antiphon.protocol.errors import ApiError
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
-class Guard:
+class OriginCheck:
     """Checks the Host and Origin headers of a request; immutable."""
 
     def __init__(self, *, host: str, allowed_hosts: Iterable[str] = (), cors_origins: Iterable[str] = ()) -> None:

@@ -14,7 +14,7 @@ from antiphon.protocol.relay import RelayRequest
 CHARACTERS_PER_TOKEN = 4
 
 
-class Estimate(msgspec.Struct, frozen=True):
+class TokenReservation(msgspec.Struct, frozen=True):
     """Tokens of the prompt, by its characters, and of the longest answer that was asked for, 0 if that was left open."""
 
     prompt: int
@@ -26,7 +26,7 @@ class Estimate(msgspec.Struct, frozen=True):
         return max(1, self.prompt, self.completion)
 
 
-def estimate_chat(request: ChatRequest) -> Estimate:
+def reservation_of_chat(request: ChatRequest) -> TokenReservation:
     """Return the tokens to reserve for a conversation."""
     characters = sum(
         len(message.content or "") + sum(len(call.function.arguments) for call in message.tool_calls)
@@ -35,23 +35,23 @@ def estimate_chat(request: ChatRequest) -> Estimate:
     return _reserve(characters // CHARACTERS_PER_TOKEN, request.max_tokens, request.n)
 
 
-def estimate_completion(request: CompletionRequest) -> Estimate:
+def reservation_of_completion(request: CompletionRequest) -> TokenReservation:
     """Return the tokens to reserve for legacy prompts."""
     prompt = sum(len(p) // CHARACTERS_PER_TOKEN if isinstance(p, str) else len(p) for p in request.prompts)
     return _reserve(prompt, request.max_tokens, max(request.n, request.best_of) * len(request.prompts))
 
 
-def estimate_embedding(request: EmbeddingRequest) -> Estimate:
+def reservation_of_embedding(request: EmbeddingRequest) -> TokenReservation:
     """Return the tokens to reserve for texts to embed."""
     return _reserve(
         sum(len(i) // CHARACTERS_PER_TOKEN if isinstance(i, str) else len(i) for i in request.inputs), None, 1
     )
 
 
-def estimate_relay(request: RelayRequest) -> Estimate:
+def reservation_of_relay(request: RelayRequest) -> TokenReservation:
     """Return the tokens to reserve for a request whose text is not looked into."""
     return _reserve(request.input_bytes // CHARACTERS_PER_TOKEN, request.max_tokens, request.n)
 
 
-def _reserve(prompt: int, max_tokens: int | None, n: int) -> Estimate:
-    return Estimate(prompt, (max_tokens or 0) * n)
+def _reserve(prompt: int, max_tokens: int | None, n: int) -> TokenReservation:
+    return TokenReservation(prompt, (max_tokens or 0) * n)

@@ -26,9 +26,14 @@ from antiphon.protocol.rendering import (
 )
 from antiphon.server.request.call import Call
 from antiphon.server.request.headers import encoded
-from antiphon.server.request.lifecycle import Exchange, admitted, answer_stream, answer_whole, until_gone
+from antiphon.server.request.lifecycle import RequestAccount, admitted, answer_stream, answer_whole, until_gone
 from antiphon.server.request.query import refuse_query
-from antiphon.server.request.reservation import estimate_chat, estimate_completion, estimate_embedding, estimate_relay
+from antiphon.server.request.reservation import (
+    reservation_of_chat,
+    reservation_of_completion,
+    reservation_of_embedding,
+    reservation_of_relay,
+)
 
 Answer = Callable[[Call, Principal, bytes], Coroutine[Any, Any, None]]
 
@@ -97,14 +102,14 @@ _decode_asked = msgspec.json.Decoder(_Asked).decode
 async def _chat(call: Call, principal: Principal, body: bytes) -> None:
     request = msgspec.structs.replace(parse_chat(call.decode(body)), cache=call.service.cache_use(call, principal))
     call.service.require_model(principal, request.model)
-    async with await admitted(call, principal, "chat", request.model, estimate_chat(request)) as exchange:
+    async with await admitted(call, principal, "chat", request.model, reservation_of_chat(request)) as account:
         events = call.service.backend.chat(request)
         answer_id = new_id("chatcmpl")
         created = int(call.started_at)
         if request.stream:
-            await answer_stream(call, exchange, events, ChatStream(answer_id, created, request))
+            await answer_stream(call, account, events, ChatStream(answer_id, created, request))
         else:
-            await answer_whole(call, exchange, events, ChatBody(answer_id, created, request))
+            await answer_whole(call, account, events, ChatBody(answer_id, created, request))
 
 
 async def _completion(call: Call, principal: Principal, body: bytes) -> None:
@@ -112,26 +117,30 @@ async def _completion(call: Call, principal: Principal, body: bytes) -> None:
         parse_completion(call.decode(body)), cache=call.service.cache_use(call, principal)
     )
     call.service.require_model(principal, request.model)
-    async with await admitted(call, principal, "completion", request.model, estimate_completion(request)) as exchange:
+    async with await admitted(
+        call, principal, "completion", request.model, reservation_of_completion(request)
+    ) as account:
         events = call.service.backend.complete(request)
         answer_id = new_id("cmpl")
         created = int(call.started_at)
         if request.stream:
-            await answer_stream(call, exchange, events, CompletionStream(answer_id, created, request))
+            await answer_stream(call, account, events, CompletionStream(answer_id, created, request))
         else:
-            await answer_whole(call, exchange, events, CompletionBody(answer_id, created, request))
+            await answer_whole(call, account, events, CompletionBody(answer_id, created, request))
 
 
 async def _embedding(call: Call, principal: Principal, body: bytes) -> None:
     request = msgspec.structs.replace(parse_embedding(call.decode(body)), cache=call.service.cache_use(call, principal))
     call.service.require_model(principal, request.model)
-    async with await admitted(call, principal, "embedding", request.model, estimate_embedding(request)) as exchange:
+    async with await admitted(
+        call, principal, "embedding", request.model, reservation_of_embedding(request)
+    ) as account:
         result = await call.service.backend.embed(request)
-        exchange.model = result.model
+        account.model = result.model
         if request.cache is not None:
-            exchange.tell_cache("hit" if result.cached_inputs == len(request.inputs) else "miss")
-        exchange.meter = Meter(prompt_tokens=result.prompt_tokens, compute_s=result.compute_s)
-        exchange.spared = result.spared
+            account.set_cache_status("hit" if result.cached_inputs == len(request.inputs) else "miss")
+        account.meter = Meter(prompt_tokens=result.prompt_tokens, compute_s=result.compute_s)
+        account.spared = result.spared
         await call.respond(render_embeddings(request, result))
 
 
@@ -139,20 +148,20 @@ async def _relay(call: Call, principal: Principal, request: RelayRequest) -> Non
     call.service.require_model(principal, request.model)
     request = msgspec.structs.replace(request, cache=call.service.cache_use(call, principal))
     kind = _KINDS[request.operation]
-    async with await admitted(call, principal, kind, request.model, estimate_relay(request)) as exchange:
+    async with await admitted(call, principal, kind, request.model, reservation_of_relay(request)) as account:
         answer = await call.service.relay(request)
         try:
             async with aclosing(answer):
-                exchange.tell_cache(answer.outcome.cache)
-                await _pass_on(call, exchange, request, answer)
+                account.set_cache_status(answer.outcome.cache)
+                await _pass_on(call, account, request, answer)
         finally:
             # Once it is closed: an answer that others read along with ends later than its own request would.
-            exchange.learn(answer.outcome, request)
+            account.learn(answer.outcome, request)
 
 
-async def _pass_on(call: Call, exchange: Exchange, request: RelayRequest, answer: RelayedAnswer) -> None:
+async def _pass_on(call: Call, account: RequestAccount, request: RelayRequest, answer: RelayedAnswer) -> None:
     headers = encoded(answer.headers)
     if request.stream:
-        await call.stream(exchange.guarded(answer), headers)
+        await call.stream(account.guarded(answer), headers)
     else:
         await call.respond(b"".join([piece async for piece in answer]), headers=headers)

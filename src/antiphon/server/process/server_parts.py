@@ -73,7 +73,7 @@ def fetch_models(configuration: Configuration, progress: Progress) -> list[Model
     return [ModelFile(entry, store.ensure(entry, progress)) for entry in entries]
 
 
-class Assembly:
+class ServerParts:
     """A server's parts, owned together. Made by ``open``, ended by ``aclose``."""
 
     def __init__(self, configuration: Configuration, local: Backend, router: Router, accounts: Accounts) -> None:

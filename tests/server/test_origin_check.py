@@ -1,35 +1,35 @@
 import pytest
 
 from antiphon.protocol.errors import ApiError
-from antiphon.server.request.origin_check import Guard
+from antiphon.server.request.origin_check import OriginCheck
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8787", "localhost", "LOCALHOST:1", "[::1]:8787", "[::1]", None])
 def test_loopback_names_are_answered(host: str | None) -> None:
     """The machine's own names are always right; a client without the header is no browser."""
-    Guard(host="127.0.0.1").check_host(host)
+    OriginCheck(host="127.0.0.1").check_host(host)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8787", "127.0.0.1.evil.example", "localhost.evil:80"])
 def test_a_rebound_name_is_refused(host: str) -> None:
     """A name that only DNS points at this machine gets a 403."""
     with pytest.raises(ApiError) as caught:
-        Guard(host="127.0.0.1").check_host(host)
+        OriginCheck(host="127.0.0.1").check_host(host)
     assert (caught.value.status, caught.value.code) == (403, "host_not_allowed")
 
 
 def test_allowed_hosts_are_answered() -> None:
     """Names from the settings are accepted, with and without a port."""
-    guard = Guard(host="127.0.0.1", allowed_hosts=["api.lan", "box:9000"])
-    guard.check_host("api.lan:8787")
-    guard.check_host("box:9000")
+    check = OriginCheck(host="127.0.0.1", allowed_hosts=["api.lan", "box:9000"])
+    check.check_host("api.lan:8787")
+    check.check_host("box:9000")
 
 
 def test_every_interface_answers_to_every_name() -> None:
     """Bound to 0.0.0.0 the names are unknown, unless the settings list them."""
-    Guard(host="0.0.0.0").check_host("anything.lan")
+    OriginCheck(host="0.0.0.0").check_host("anything.lan")
     with pytest.raises(ApiError):
-        Guard(host="0.0.0.0", allowed_hosts=["api.lan"]).check_host("anything.lan")
+        OriginCheck(host="0.0.0.0", allowed_hosts=["api.lan"]).check_host("anything.lan")
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_every_interface_answers_to_every_name() -> None:
 )
 def test_pages_of_other_sites_are_refused(origin: str, allowed: bool) -> None:
     """Only pages of this machine and of the configured origins may call."""
-    guard = Guard(host="127.0.0.1", cors_origins=["https://app.example"])
-    assert guard.allows_origin(origin) is allowed
+    check = OriginCheck(host="127.0.0.1", cors_origins=["https://app.example"])
+    assert check.allows_origin(origin) is allowed
     if not allowed:
         with pytest.raises(ApiError, match="may not call"):
-            guard.check_origin(origin)
+            check.check_origin(origin)
