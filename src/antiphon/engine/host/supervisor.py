@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 State = Literal["loading", "ready", "restarting", "failed", "stopped"]
 _decode_report = msgspec.msgpack.Decoder(Report).decode
 _OPENMP = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "2000"}
-"""Threads wait for each other by spinning for a few microseconds, then sleep: see `docs/engine.md`."""
+"""Threads wait for each other by spinning for a few microseconds, then sleep: see `docs/engine/measurements.md`."""
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 30.0
 _HEALTHY_AFTER_S = 60.0
 _KEPT_STDERR_LINES = 50

@@ -7,7 +7,7 @@ if the end of its path would otherwise be lost, so that every leaf has exactly o
 block by block from the leaves, least recently used first.
 
 Sharing ends at block borders, and at least two tokens of a prompt are left to compute. That keeps what is computed for
-a prompt the same whether its prefix was cached or not: docs/engine.md says why.
+a prompt the same whether its prefix was cached or not: docs/engine/guarantees.md says why.
 """
 
 import itertools

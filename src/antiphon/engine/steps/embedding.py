@@ -16,7 +16,7 @@ from antiphon.engine.steps.packing import WINDOW, pack
 from antiphon.engine.steps.tasks import Key
 
 _PACKED_TOKENS = 256
-"""Where a batch is large enough for the matrix kernels; docs/engine.md has the measurement."""
+"""Where a batch is large enough for the matrix kernels; docs/engine/measurements.md has the measurement."""
 
 
 class EmbeddingTask:

@@ -2,7 +2,7 @@
 
 llama.cpp's flash attention goes over a batch in tiles of 64 rows by 64 rows and leaves out a tile in which nobody sees
 anybody. So an input that crosses a tile's border costs two tiles more. Inputs are chosen so that their lengths fill tiles
-exactly, and the few rows that stay free are filled up. docs/engine.md has the measurements.
+exactly, and the few rows that stay free are filled up. docs/engine/measurements.md has the measurements.
 """
 
 from collections.abc import Sequence
