@@ -46,7 +46,7 @@ embedding = "none"
 context_size = 1024
 threads = 1
 batch_threads = 1
-layout = "as-is"
+weight_format = "as-is"
 """
 
 

@@ -38,7 +38,7 @@ ARGUMENTS = {
     "settings": {
         "server": {"log_level": "warning"},
         "models": {"embedding": "none"},
-        "engine": {"context_size": 2048, "layout": "as-is"},
+        "engine": {"context_size": 2048, "weight_format": "as-is"},
         "accounts": {"tier": "tier5"},
     },
     "engines": {"autoscaling_config": {"min_replicas": 2, "max_replicas": 2, "target_ongoing_requests": 16}},

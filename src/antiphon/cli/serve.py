@@ -82,8 +82,8 @@ async def _serve(
 def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
     text = f"antiphon {__version__} loads {', '.join(file.entry.id for file in files) or 'no model of its own'}"
     settings = configuration.engine_settings("chat", files[0].path) if files else None
-    layouts = settings.cache_directory if settings is not None and settings.layout == "auto" else None
-    if layouts is not None and not layouts.exists():
+    copies = settings.cache_directory if settings is not None and settings.weight_format == "auto" else None
+    if copies is not None and not copies.exists():
         text += "; if llama.cpp is slow with their types, it tries others once (half a minute)"
     return f"[dim]{escape(text)}[/dim]"
 

@@ -1,5 +1,6 @@
 """How one model is run. Every field that may be None is chosen from the model and the machine, and reported."""
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,7 +8,8 @@ import msgspec
 
 from antiphon.errors import ConfigError
 
-Layout = Literal["auto", "as-is", "q4_0", "q8_0", "f16", "bf16"]
+_log = logging.getLogger(__name__)
+WeightFormat = Literal["auto", "as-is", "q4_0", "q8_0", "f16", "bf16"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 
@@ -42,11 +44,13 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Type of cached values; a quantised type needs flash attention."""
     flash_attention: bool | None = None
     """None: on. Off is up to a sixth faster where many texts share one long prefix and little else is in the cache."""
-    layout: Layout = "auto"
-    """How weights are laid out in memory. ``auto``: a file whose type has slow kernels is converted once, if that is
-    measured to be faster and as good; ``as-is``: the file as it came; otherwise that type, whatever it costs."""
+    weight_format: WeightFormat = "auto"
+    """Numeric type of the weights in memory. ``auto``: a file whose type has slow kernels is converted once, if the copy is
+    measured to be faster and as good; ``as-is``: the file unchanged; otherwise that type, whatever it costs."""
+    layout: WeightFormat | None = None
+    """Deprecated name of ``weight_format``; removed in the next version."""
     cache_directory: Path | None = None
-    """Where converted copies are kept. None: ``auto`` serves the file as it came."""
+    """Where converted copies are kept. None: ``auto`` serves the file unchanged."""
     cached_tokens: int | None = None
     """Prompt tokens that the prefix cache keeps while nothing runs on them. None: as many as slow a step by a tenth or so."""
     draft_tokens: int = 12
@@ -87,11 +91,27 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             )
         if not 0 <= self.draft_tokens <= MAX_DRAFT:
             raise ConfigError(f"engine setting draft_tokens must be from 0 to {MAX_DRAFT}, got {self.draft_tokens!r}")
-        if self.layout not in {"auto", "as-is"} and self.cache_directory is None:
-            raise ConfigError(f"engine setting layout {self.layout!r} needs cache_directory, where the copy is kept")
+        self._take_deprecated_layout()
+        if self.weight_format not in {"auto", "as-is"} and self.cache_directory is None:
+            raise ConfigError(
+                f"engine setting weight_format {self.weight_format!r} needs cache_directory, where the copy is kept"
+            )
         for name in ("step_timeout_s", "heartbeat_timeout_s", "start_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"engine setting {name} must be above 0, got {getattr(self, name)!r}")
+
+    def _take_deprecated_layout(self) -> None:
+        """Move the value of ``layout`` to ``weight_format``, with a warning in the log."""
+        if self.layout is None:
+            return
+        if self.weight_format not in {"auto", self.layout}:
+            raise ConfigError(
+                f"engine settings weight_format {self.weight_format!r} and layout {self.layout!r} disagree; "
+                "layout is the old name: remove it"
+            )
+        _log.warning("the engine setting `layout` is deprecated: write `weight_format = %r`", self.layout)
+        msgspec.structs.force_setattr(self, "weight_format", self.layout)
+        msgspec.structs.force_setattr(self, "layout", None)
 
 
 MAX_DRAFT = 32

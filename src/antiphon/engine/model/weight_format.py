@@ -37,7 +37,7 @@ _CANDIDATES: Final = ("bf16", "q8_0")
 
 
 class Served(msgspec.Struct, frozen=True):
-    """The file to load, its layout, and why it was chosen, with what was measured."""
+    """The file to load, its weight format, and why it was chosen, with what was measured."""
 
     path: Path
     type: str
@@ -56,16 +56,18 @@ def prepare(settings: EngineSettings) -> Served:
         EngineStartFailed: a type that was asked for could not be made.
     """
     source, directory = settings.model_path, settings.cache_directory
-    if settings.layout == "as-is" or directory is None or not source.is_file():
+    if settings.weight_format == "as-is" or directory is None or not source.is_file():
         return Served(source, "as-is", "as the settings say")
-    if settings.layout == "auto":
+    if settings.weight_format == "auto":
         reason = _why_not(source)
         if reason:
             return Served(source, "as-is", reason)
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / f"{_name(source)}.lock"):
-        if settings.layout != "auto":
-            return Served(_copy(source, directory, settings.layout), settings.layout, "as the settings say")
+        if settings.weight_format != "auto":
+            return Served(
+                _copy(source, directory, settings.weight_format), settings.weight_format, "as the settings say"
+            )
         return _chosen(source, directory)
 
 
@@ -146,8 +148,8 @@ def _run(*arguments: str) -> bytes:
     if done.returncode:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
         raise EngineStartFailed(
-            f"the layout of {arguments[1]!r} could not be prepared ({arguments[0]}): {'; '.join(last)}",
-            hint="Serve the file as it came: set layout = 'as-is'.",
+            f"the weight format of {arguments[1]!r} could not be prepared ({arguments[0]}): {'; '.join(last)}",
+            hint="Serve the file unchanged: set weight_format = 'as-is'.",
         )
     return done.stdout
 

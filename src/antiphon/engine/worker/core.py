@@ -63,8 +63,8 @@ class ModelService:
 
     def __init__(self, settings: EngineSettings, emit: Emit) -> None:
         self._settings = settings
-        self._layout = weight_format.prepare(settings)
-        self._model = load_model(self._layout.path, settings.gpu_layers)
+        self._served = weight_format.prepare(settings)
+        self._model = load_model(self._served.path, settings.gpu_layers)
         self._grammars = GrammarCompiler(self._model.vocabulary)
         self._sizes = self._choose()
         self.context_length = self._sizes.context_size
@@ -318,8 +318,8 @@ class ModelService:
             "kv_bytes": "unknown" if self.kv_bytes is None else self.kv_bytes,
             "kv_type_k": self._settings.kv_type_k,
             "kv_type_v": self._settings.kv_type_v,
-            "layout": self._layout.type,
-            "layout_reason": self._layout.reason,
+            "weight_format": self._served.type,
+            "weight_format_reason": self._served.reason,
             "prefix_cache": self._settings.prefix_cache,
             "notes": "; ".join(self._sizes.notes),
         }

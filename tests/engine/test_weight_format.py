@@ -64,17 +64,17 @@ def test_an_embedding_model_in_a_plain_type_is_measured_too(embedding_model: Pat
 
 def test_as_is_touches_nothing(chat_model: Path, embedding_model: Path, tmp_path: Path) -> None:
     """With as-is, or without a folder for copies, the file itself is served."""
-    assert serve(chat_model, tmp_path, layout="as-is").path == chat_model
+    assert serve(chat_model, tmp_path, weight_format="as-is").path == chat_model
     assert weight_format.prepare(EngineSettings(model_path=embedding_model)).path == embedding_model
     with pytest.raises(ConfigError, match="cache_directory"):
-        EngineSettings(model_path=chat_model, layout="bf16")
+        EngineSettings(model_path=chat_model, weight_format="bf16")
 
 
 def test_converts_for_real(chat_model: Path, tmp_path: Path) -> None:
     """A type that was asked for is made once, by a process of its own."""
-    served = serve(chat_model, tmp_path, layout="q8_0")
+    served = serve(chat_model, tmp_path, weight_format="q8_0")
     assert served.path.stat().st_size > chat_model.stat().st_size
-    assert serve(chat_model, tmp_path, layout="q8_0") == served
+    assert serve(chat_model, tmp_path, weight_format="q8_0") == served
     assert not list(tmp_path.glob("*.unfinished"))
 
 
@@ -83,5 +83,5 @@ def test_a_failed_conversion_says_what_to_do(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF nonsense")
     with pytest.raises(EngineStartFailed) as caught:
-        serve(broken, tmp_path / "cache", layout="q8_0")
+        serve(broken, tmp_path / "cache", weight_format="q8_0")
     assert "as-is" in caught.value.hint
