@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from antiphon.engine.model.machine import free_memory, left_in_container
+from antiphon.engine.machine import free_memory, left_in_container
 
 
 def test_files_that_nobody_reads_leave_room_in_a_container(tmp_path: Path) -> None:

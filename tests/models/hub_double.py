@@ -17,6 +17,7 @@ class Hub:
     """What the double has and does; tests change it while it runs. ``seen`` are (method, path, range, authorization)."""
 
     url: str = ""
+    repo: str = "org/repo"
     storage_url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     small_files: dict[str, bytes] = field(default_factory=dict)
@@ -63,10 +64,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.refuse:
             status, code = self.hub.refuse
             return self._answer(status, {"x-error-code": code} if code else {})
-        match = re.fullmatch(r"/org/repo/resolve/main/(.+)", self.path)
+        match = re.fullmatch(rf"/{self.hub.repo}/resolve/main/(.+)", self.path)
         if not match:
             return self._answer(
-                404, {"x-error-code": "RevisionNotFound" if "/org/repo/" in self.path else "RepoNotFound"}
+                404, {"x-error-code": "RevisionNotFound" if f"/{self.hub.repo}/" in self.path else "RepoNotFound"}
             )
         name = unquote(match[1])
         if name in self.hub.small_files:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from antiphon.cli.progress import download_progress
 from antiphon.cli.tables import print_table
+from antiphon.engine.machine import free_memory
 from antiphon.errors import AntiphonError
 from antiphon.models import (
     Catalogue,
@@ -22,6 +23,9 @@ from antiphon.models import (
     ModelStore,
     read_header,
 )
+from antiphon.models.known import KNOWN
+from antiphon.models.suggest import best, measure_bandwidth
+from antiphon.models.suggest import suggest as suggestions
 
 app = App(name="models", help="List, fetch, inspect and remove models.")
 
@@ -90,6 +94,51 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
         if value not in (None, "", []):
             table.add_row(key.removesuffix("_bytes").replace("_", " "), Text(_readable(key, value)))
     Console().print(table)
+
+
+@app.command
+def suggest(
+    *,
+    context_size: Annotated[int, Parameter(help="Tokens of context to plan for.")] = 8192,
+    as_json: AsJson = False,
+) -> None:
+    """Show which well-known models fit into this machine's free memory, and about how fast they would answer.
+
+    The memory bandwidth is measured here (about a second); the speeds follow from it and are estimates.
+    """
+    free, bandwidth = free_memory(), measure_bandwidth()
+    found = suggestions(KNOWN, memory_bytes=free, bandwidth=bandwidth, context_size=context_size)
+    if as_json:
+        rows = [
+            {
+                "id": s.model.entry.id,
+                "kind": s.model.entry.kind,
+                "memory_bytes": s.memory_bytes,
+                "fits": s.fits,
+                "estimated_tokens_per_s": s.tokens_per_s,
+            }
+            for s in found
+        ]
+        print(json.dumps({"free_bytes": free, "bandwidth_bytes_per_s": bandwidth, "models": rows}, indent=2))
+        return
+    cells = [
+        (
+            s.model.entry.id,
+            s.model.entry.kind,
+            "yes" if s.fits else "no",
+            s.model.entry.license,
+            f"{s.memory_bytes / 1e9:.1f} GB",
+            "" if s.tokens_per_s is None else f"about {s.tokens_per_s:,.0f}",
+        )
+        for s in found
+    ]
+    print_table(("name", "kind", "fits", "licence"), ("memory", "tokens/s"), cells)
+    print(
+        f"\n{free / 1e9:.1f} GB are free; memory is for {context_size:,} tokens of context. "
+        f"Speeds are estimates from {bandwidth / 1e9:.0f} GB/s read here."
+    )
+    if choice := best(found):
+        print(f"Suggested: antiphon serve --model {choice.model.entry.id}")
 
 
 @app.command

@@ -8,6 +8,7 @@ import msgspec
 from antiphon.models.defaults import DEFAULT_CHAT, DEFAULT_EMBEDDING, OPENAI_NAMES
 from antiphon.models.entry import Alias, Kind, ModelEntry, Resolved
 from antiphon.models.errors import BadSource, ModelNotFound
+from antiphon.models.known import KNOWN
 from antiphon.models.sources import looks_like_source, parse_source
 
 
@@ -24,8 +25,9 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     @classmethod
     def default(cls) -> "Catalogue":
-        """Return the two models that come with Antiphon."""
-        return cls((DEFAULT_CHAT, DEFAULT_EMBEDDING), DEFAULT_CHAT.id, DEFAULT_EMBEDDING.id)
+        """Return the two models that come with Antiphon, which answer OpenAI's names, and the well-known ones by short names."""
+        entries = (DEFAULT_CHAT, DEFAULT_EMBEDDING, *(model.entry for model in KNOWN))
+        return cls(entries, DEFAULT_CHAT.id, DEFAULT_EMBEDDING.id)
 
     def with_models(self, entries: Iterable[ModelEntry]) -> "Catalogue":
         """Return a catalogue with ``entries`` too; one with the id of an older entry takes its place."""

@@ -22,9 +22,9 @@ from antiphon.engine.ipc.messages import (
     Tokenize,
     Tokenized,
 )
+from antiphon.engine.machine import free_memory
 from antiphon.engine.model import weight_format
 from antiphon.engine.model.llama import MAX_SEQUENCE_IDS, Context, LlamaError, Model, has_gpu
-from antiphon.engine.model.machine import free_memory
 from antiphon.engine.model.sizing import ContextSettings, Machine, Sizes, choose
 from antiphon.engine.model.thread_throttle import Crowding
 from antiphon.engine.model.vocabulary import PromptError

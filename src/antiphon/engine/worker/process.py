@@ -14,7 +14,7 @@ import msgspec
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.ipc.messages import Answer, Heartbeat, LoadFailed, Ready, Report
 from antiphon.engine.ipc.wire import frame
-from antiphon.engine.model.machine import resident_bytes
+from antiphon.engine.machine import resident_bytes
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.statistics import EngineStatistics
 from antiphon.engine.worker.listener import Listener
