@@ -2,7 +2,7 @@
 
 llama.cpp chooses its CPU kernels by the shape of a batch, and each kernel rounds in its own way. Within one kernel a
 row's result is the same whatever the other rows are. So prompts are always computed by one kernel and single tokens by
-another: docs/engine/measurements.md has the measurements.
+another: docs/engine/guarantees.md has the measurements.
 """
 
 import msgspec
