@@ -73,7 +73,7 @@ def test_refused_patterns(pattern: str, reason: str) -> None:
     [
         'start: ""',
         'start: e\n?e: e "+" e -> add\n  | "(" e ")"\n  | /[0-9]+/  // a number',
-        'start: s\n# pairs of brackets\ns: ("(" s ")")*',
+        'start: s\n# key_values of brackets\ns: ("(" s ")")*',
         "start: list\nlist[lazy]: /[a-z]+;/",
         '%import common (INT, WS)\n%ignore WS\nstart: INT ("," INT)~0..5',
         'start: "é" L+ "日本語" "a".."z"\nL: /\\p{L}/ & ~/[a-z]/',
@@ -170,8 +170,8 @@ def test_closed_by_a_bracket(family: str, syntax: Any, definition: str, text: st
     tool = Tool("f", kind="custom", grammar=(syntax, definition) if syntax else None)
     made = plan(family, tool)
     assert made.layout.syntax is not None
-    # As text it stands where pairs would stand.
-    plain = msgspec.structs.replace(made.layout.syntax, pairs=None)
+    # As text it stands where key_values would stand.
+    plain = msgspec.structs.replace(made.layout.syntax, key_values=None)
     whole = plain.write([("f", text)])
     assert follows(made, whole)
     assert inputs(made, whole) == [text]
@@ -215,7 +215,7 @@ def follows(made: Plan, text: str) -> bool:
 
 def inputs(made: Plan, text: str) -> list[str]:
     """Return the inputs of the calls in a text that comes in letters."""
-    reader = made.reader(0)
-    events = [event for letter in text for event in reader.feed(letter)] + reader.finish("stop")
+    parser = made.parser(0)
+    events = [event for letter in text for event in parser.feed(letter)] + parser.finish("stop")
     deltas = [event for event in events if isinstance(event, ToolCallDelta)]
     return ["".join(event.arguments for event in deltas)]

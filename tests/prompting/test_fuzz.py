@@ -1,4 +1,4 @@
-"""Whatever a schema asks and whatever a model writes, grammar and reader stay within their contract."""
+"""Whatever a schema asks and whatever a model writes, grammar and parser stay within their contract."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def plan_for(name: str, schema: Any, *, as_tool: bool) -> Plan | None:
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(NAMES), schemas, st.booleans(), st.binary(max_size=60) | outputs.map(str.encode), st.data())
 def test_any_schema_and_any_output(name: str, schema: Any, as_tool: bool, output: bytes, data: st.DataObject) -> None:
-    """A schema is refused with a 400 or compiles; the matcher takes or rejects bytes; the reader reads all text."""
+    """A schema is refused with a 400 or compiles; the matcher takes or rejects bytes; the parser reads all text."""
     plan = plan_for(name, schema, as_tool=as_tool)
     if plan is None:
         return
@@ -116,9 +116,9 @@ def test_any_grammar_of_a_custom_tool(definition: str, chance: random.Random) ->
 
 
 def read(plan: Plan, pieces: list[str]) -> list[Event]:
-    reader = plan.reader(0)
-    events = [event for piece in pieces for event in reader.feed(piece)]
-    return [*events, *reader.finish("length")]
+    parser = plan.parser(0)
+    events = [event for piece in pieces for event in parser.feed(piece)]
+    return [*events, *parser.finish("length")]
 
 
 def merged(events: list[Event]) -> list[Any]:
@@ -156,8 +156,8 @@ def test_calls_in_any_pieces(name: str, arguments: dict[str, str], cuts: list[in
     assert plan is not None
     syntax = plan.layout.syntax
     assert syntax is not None
-    if syntax.pairs is not None and syntax.pairs.raw:
-        arguments = {key: value for key, value in arguments.items() if syntax.pairs.ending.strip() not in value}
+    if syntax.key_values is not None and syntax.key_values.raw:
+        arguments = {key: value for key, value in arguments.items() if syntax.key_values.ending.strip() not in value}
     written = syntax.write([("f", json.dumps(arguments))])
     places = sorted(min(cut, len(written)) for cut in cuts)
     pieces = [written[a:b] for a, b in zip([0, *places], [*places, len(written)], strict=True)]

@@ -133,7 +133,7 @@ def test_plain_reader() -> None:
     """Text comes out as it goes in, with its log-probabilities, then one end."""
     token = TokenLogprob("é", -1.0, (195, 169))
     half, end = TokenLogprob("\\xc3", -2.0, (195,)), TokenLogprob("<|im_end|>", -2.0, ())
-    reader = prompter(CHATML).plan(ChatRequest(model="m", messages=(Message("user", "A"),))).reader(3)
-    assert reader.feed("é", (token,)) == [TextDelta(3, "é", (token,))]
-    assert reader.feed("", (half, end)) == []
-    assert reader.finish("length") == [TextDelta(3, "", (half,)), ChoiceFinished(3, "length")]
+    parser = prompter(CHATML).plan(ChatRequest(model="m", messages=(Message("user", "A"),))).parser(3)
+    assert parser.feed("é", (token,)) == [TextDelta(3, "é", (token,))]
+    assert parser.feed("", (half, end)) == []
+    assert parser.finish("length") == [TextDelta(3, "", (half,)), ChoiceFinished(3, "length")]

@@ -12,7 +12,7 @@ from antiphon.prompting.answer_grammar import answer_grammar
 from antiphon.prompting.schemas.compile import (
     MAX_SCHEMA_CHARS,
     arguments_schema,
-    bounded_text,
+    bounded_schema_text,
     check_request,
     check_schema,
     schema_text,
@@ -153,10 +153,10 @@ def test_hostile_schemas_are_bounded() -> None:
 def test_a_schema_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is made of a schema is remembered: a request that brings it again costs no walk through it."""
     seen = {"type": "object", "properties": {"once": {"type": "string"}}}
-    texts = [schema_text(seen), bounded_text(seen)]
+    texts = [schema_text(seen), bounded_schema_text(seen)]
     monkeypatch.setattr("antiphon.prompting.schemas.compile.rewritten", None)
     monkeypatch.setattr("antiphon.prompting.schemas.compile.bounded", None)
-    assert [schema_text(dict(seen)), bounded_text(dict(seen))] == texts
+    assert [schema_text(dict(seen)), bounded_schema_text(dict(seen))] == texts
 
 
 @pytest.mark.parametrize(

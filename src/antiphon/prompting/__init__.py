@@ -2,7 +2,15 @@
 
 from antiphon.prompting.errors import PromptError, TemplateBrokenError, TemplateRefusedError
 from antiphon.prompting.escaping import Piece
-from antiphon.prompting.output_parser import Reader
+from antiphon.prompting.output_parser import OutputParser
 from antiphon.prompting.prompter import ChatPrompter, Plan
 
-__all__ = ["ChatPrompter", "Piece", "Plan", "PromptError", "Reader", "TemplateBrokenError", "TemplateRefusedError"]
+__all__ = [
+    "ChatPrompter",
+    "OutputParser",
+    "Piece",
+    "Plan",
+    "PromptError",
+    "TemplateBrokenError",
+    "TemplateRefusedError",
+]

@@ -8,8 +8,8 @@ import msgspec
 
 from antiphon.prompting.grammars.lark import ANY_TEXT, SOME_TEXT, LarkWriter, of_user, regex_literal
 from antiphon.prompting.reasoning import Thinking
-from antiphon.prompting.schemas.compile import arguments_schema, bounded_text, schema_text
-from antiphon.prompting.tool_calls.key_values import Pairs, is_plain_text, properties_of
+from antiphon.prompting.schemas.compile import arguments_schema, bounded_schema_text, schema_text
+from antiphon.prompting.tool_calls.key_values import KeyValueSyntax, is_plain_text, properties_of
 from antiphon.prompting.tool_calls.scanning import whole_tags
 from antiphon.prompting.tool_calls.syntax import ToolSyntax
 from antiphon.protocol.chat import JsonObjectFormat, JsonSchemaFormat, Tool
@@ -48,14 +48,14 @@ def answer_grammar(
 
 class _Grammar:
     def __init__(self, writer: LarkWriter, around: tuple[str, str], *, is_bounded: bool) -> None:
-        self._schema_text: Callable[[Mapping[str, Any]], str] = bounded_text if is_bounded else schema_text
+        self._schema_text: Callable[[Mapping[str, Any]], str] = bounded_schema_text if is_bounded else schema_text
         self._opening = writer.literal(around[0])
         # Text cannot run into a control token, but would swallow a closing in plain letters.
         self._closing = writer.literal(around[1]) if writer.is_control(around[1]) else ""
         self._literal = writer.literal
         self._is_control = writer.is_control
         self._up_to_control = writer.up_to_control
-        self._pairs: Pairs | None = None
+        self._key_values: KeyValueSyntax | None = None
         self._rules: list[str] = []
         self._parts: list[dict[str, str]] = []
         self._unclosed: list[str] = []
@@ -119,7 +119,7 @@ class _Grammar:
 
     def _calls(self, rules: CallRules) -> None:
         syntax = rules.syntax
-        self._pairs = syntax.pairs
+        self._key_values = syntax.key_values
         between = syntax.between if rules.max_calls > 1 else None
         # What follows every call, last or not, stands with the call: free text ends where it begins.
         shared = syntax.tail if between is None else whole_tags(syntax.shared)
@@ -165,33 +165,33 @@ class _Grammar:
             pending = ""
         self._rules.append(f"call_{number}: {' '.join([*parts, self._literal(pending)])}")
 
-    def _pair_rules(self, pairs: Pairs, tool: Tool, number: int) -> None:
-        """Write rules for pairs in the order of the schema; optional ones may be left out."""
+    def _pair_rules(self, key_values: KeyValueSyntax, tool: Tool, number: int) -> None:
+        """Write rules for key-value arguments in the order of the schema; optional ones may be left out."""
         required = cast("list[str]", (tool.parameters or {}).get("required") or [])
         properties = properties_of(tool)
         for place, (key, schema) in enumerate(properties.items()):
-            value = self._pair_value(pairs, schema, f"{number}_{place}")
-            self._rules.append(f"pair_{number}_{place}: {self._literal(key + pairs.assign)} {value}")
-            for state, mark in (("open", pairs.first), ("more", pairs.separator)):
+            value = self._pair_value(key_values, schema, f"{number}_{place}")
+            self._rules.append(f"pair_{number}_{place}: {self._literal(key + key_values.assign)} {value}")
+            for state, mark in (("open", key_values.first), ("more", key_values.separator)):
                 taken = f"{self._literal(mark)} pair_{number}_{place} more_{number}_{place + 1}"
                 skipped = "" if key in required else f" | {state}_{number}_{place + 1}"
                 self._rules.append(f"{state}_{number}_{place}: {taken}{skipped}")
         self._rules += [f'{state}_{number}_{len(properties)}: ""' for state in ("open", "more")]
 
-    def _pair_value(self, pairs: Pairs, schema: Mapping[str, Any], name: str) -> str:
-        if not (pairs.raw and is_plain_text(schema)):
+    def _pair_value(self, key_values: KeyValueSyntax, schema: Mapping[str, Any], name: str) -> str:
+        if not (key_values.raw and is_plain_text(schema)):
             self._rules.append(f"value_{name}: %json {schema_text(schema)}")
-            return f"value_{name} {self._literal(pairs.ending)}"
+            return f"value_{name} {self._literal(key_values.ending)}"
         choices = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
         if choices:
-            return f"({' | '.join(self._literal(choice + pairs.ending) for choice in choices)})"
-        return self._free_text(f"value_{name}", pairs.ending)
+            return f"({' | '.join(self._literal(choice + key_values.ending) for choice in choices)})"
+        return self._free_text(f"value_{name}", key_values.ending)
 
     def _arguments(self, tool: Tool, number: int, after: str) -> str:
         """Return what matches a call's arguments and the literal text after them."""
         rule, following = f"arguments_{number}", self._literal(after)
-        if tool.kind == "function" and self._pairs is not None:
-            self._pair_rules(self._pairs, tool, number)
+        if tool.kind == "function" and self._key_values is not None:
+            self._pair_rules(self._key_values, tool, number)
             return f"open_{number}_0 {following}"
         if tool.kind == "function":
             self._rules.append(f"{rule}: %json {self._schema_text(arguments_schema(tool))}")

@@ -9,7 +9,7 @@ from antiphon.errors import AntiphonError
 
 
 class PromptError(AntiphonError):
-    """A prompt, grammar or reader could not be made."""
+    """A prompt, grammar or parser could not be made."""
 
 
 class TemplateBrokenError(PromptError):

@@ -25,7 +25,7 @@ class Piece(msgspec.Struct, frozen=True):
     special: bool
 
 
-class Guard:
+class SpecialTokenEscaper:
     """Knows the control tokens of one model."""
 
     def __init__(self, control_tokens: Iterable[str]) -> None:
@@ -35,9 +35,9 @@ class Guard:
         self._start = re.compile(f"[{firsts}]") if firsts else re.compile(r"(?!)")
         self._prefixes = {token[:n] for token in self._tokens for n in range(1, len(token))}
 
-    def cover(self) -> "Cover":
-        """Return a fresh cover for the strings of one request."""
-        return Cover(self)
+    def for_request(self) -> "RequestEscaper":
+        """Return a fresh escaper for the strings of one request."""
+        return RequestEscaper(self)
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield where ``text`` holds a control token, or ends in the beginning of one.
@@ -61,22 +61,22 @@ class Guard:
                 return
 
 
-class Cover:
-    """The protection of one request: protect every user string, render, then split what was rendered."""
+class RequestEscaper:
+    """The protection of one request: escape every user string, render, then split what was rendered."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, escaper: SpecialTokenEscaper) -> None:
+        self._escaper = escaper
         self._texts: dict[str, str] = {}
         self._marks: dict[str, str] = {}
 
-    def protect(self, value: Any) -> Any:
+    def escape(self, value: Any) -> Any:
         """Return a copy of a JSON value whose strings (keys too) hold no control token.
 
         Call it once per request, with everything that comes from the user.
         """
         taken = {char for text in _strings(value) for char in _PRIVATE_TEXT.findall(text)}
         free = (chr(code) for code in _PRIVATE if chr(code) not in taken)
-        return self._protect(value, free)
+        return self._escape(value, free)
 
     def split(self, rendered: str) -> tuple[Piece, ...]:
         """Return the rendered text in pieces, protected texts in plain ones."""
@@ -90,22 +90,22 @@ class Cover:
             pieces.append(Piece(text, special=not is_plain))
         return tuple(piece for piece in pieces if piece.text)
 
-    def _protect(self, value: Any, free: Iterator[str]) -> Any:
+    def _escape(self, value: Any, free: Iterator[str]) -> Any:
         match value:
             case str():
                 return self._mask(value, free)
             case Mapping():
                 items = cast("Mapping[str, Any]", value).items()
-                return {self._mask(key, free): self._protect(item, free) for key, item in items}
+                return {self._mask(key, free): self._escape(item, free) for key, item in items}
             case list() | tuple():
-                return [self._protect(item, free) for item in cast("Sequence[Any]", value)]
+                return [self._escape(item, free) for item in cast("Sequence[Any]", value)]
             case _:
                 return value
 
     def _mask(self, text: str, free: Iterator[str]) -> str:
         parts: list[str] = []
         end = 0
-        for start, stop in self._guard.spans(text):
+        for start, stop in self._escaper.spans(text):
             parts += [text[end:start], self._mark(text[start:stop], free)]
             end = stop
         return "".join([*parts, text[end:]]) if parts else text

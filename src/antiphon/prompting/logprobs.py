@@ -1,4 +1,4 @@
-"""Keeps each token's log-probabilities with the text it belongs to, while a reader holds text back or drops it."""
+"""Keeps each token's log-probabilities with the text it belongs to, while a parser holds text back or drops it."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -7,14 +7,14 @@ import msgspec
 
 from antiphon.prompting.logprobs import LogprobQueue
 from antiphon.prompting.reasoning import Thinking
-from antiphon.prompting.tool_calls.parser import CallReader, new_call_id
+from antiphon.prompting.tool_calls.parser import ToolCallParser, new_call_id
 from antiphon.prompting.tool_calls.scanning import partial
 from antiphon.prompting.tool_calls.syntax import ToolSyntax
 from antiphon.protocol.chat import Tool
 from antiphon.protocol.events import ChoiceFinished, Event, FinishReason, ReasoningDelta, TextDelta, TokenLogprob
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
+class OutputLayout(msgspec.Struct, frozen=True, kw_only=True):
     """What generated text is made of.
 
     ``syntax`` and ``tools``: calls may come, and with ``calls_only`` nothing else. ``wrappers`` are texts around the
@@ -29,10 +29,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     call_reason: FinishReason = "tool_calls"
 
 
-class Reader:
+class OutputParser:
     """Turns the text of one choice into events; fed in any pieces, it yields the same whole. It never raises."""
 
-    def __init__(self, index: int, layout: Layout, new_id: Callable[[], str] = new_call_id) -> None:
+    def __init__(self, index: int, layout: OutputLayout, new_id: Callable[[], str] = new_call_id) -> None:
         self._index = index
         self._layout = layout
         self._logprobs = LogprobQueue()
@@ -43,9 +43,9 @@ class Reader:
         self._is_past_calls = False
         self._is_wrapped = False
         self._events: list[Event] = []
-        self._calls: CallReader | None = None
+        self._calls: ToolCallParser | None = None
         if layout.syntax is not None:
-            self._calls = CallReader(index, layout.syntax, {tool.name: tool for tool in layout.tools}, new_id)
+            self._calls = ToolCallParser(index, layout.syntax, {tool.name: tool for tool in layout.tools}, new_id)
         begun = layout.thinking is not None and layout.thinking.begun
         self._state: Literal["start", "thought", "text", "calls", "after"] = "thought" if begun else "start"
 
@@ -174,7 +174,7 @@ class Reader:
         self._leave_calls(self._calls)
         return bool(self._buffer)
 
-    def _leave_calls(self, calls: CallReader) -> None:
+    def _leave_calls(self, calls: ToolCallParser) -> None:
         """Go on with text: what follows the calls, or what turned out to be none."""
         self._buffer = calls.rest.lstrip() if calls.num_calls else self._gap + calls.rest
         self._is_past_calls = True

@@ -6,15 +6,15 @@ from typing import Any
 import msgspec
 
 from antiphon.prompting.answer_grammar import MAX_CALLS, CallRules, allowed, answer_grammar
-from antiphon.prompting.escaping import Cover, Guard, Piece
+from antiphon.prompting.escaping import Piece, RequestEscaper, SpecialTokenEscaper
 from antiphon.prompting.history import native_turns, written_turns
 from antiphon.prompting.instructions import form_in_words, tool_value, tools_in_words, with_instructions
-from antiphon.prompting.output_parser import Layout, Reader
-from antiphon.prompting.schemas.bounds import WAYS_OUT, max_word
+from antiphon.prompting.output_parser import OutputLayout, OutputParser
+from antiphon.prompting.schemas.bounds import CLOSING_TEXTS, max_word
 from antiphon.prompting.schemas.compile import check_request
-from antiphon.prompting.template_profile import Voice
+from antiphon.prompting.template_profile import TemplateProfile
 from antiphon.prompting.templates.adaptations import Turn
-from antiphon.prompting.tool_calls.key_values import check_pairs
+from antiphon.prompting.tool_calls.key_values import check_key_values
 from antiphon.prompting.tool_calls.selection import Decision
 from antiphon.prompting.tool_calls.stops import check_stops
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Message, Tool, ToolChoice
@@ -31,25 +31,25 @@ CHATML = (
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How to answer one request.
 
-    ``grammar`` is an llguidance grammar that the generated text must follow. ``ways_out`` are the texts with which an answer that
+    ``grammar`` is an llguidance grammar that the generated text must follow. ``closing_texts`` are the texts with which an answer that
     repeats itself ends what it is in the middle of, none where it may go on; ``max_word`` bounds runs of characters without a blank. ``stop`` are strings that end the answer
-    beside the request's own. With ``special``, control tokens are to be generated as their text, which the reader
-    needs. Each choice is read by a reader of its own. Where ``decide`` is set, an embedding model can make a better plan
+    beside the request's own. With ``special``, control tokens are to be generated as their text, which the parser
+    needs. Each choice is read by a parser of its own. Where ``decide`` is set, an embedding model can make a better plan
     of it; without one, this plan holds.
     """
 
     prompt: tuple[Piece, ...]
     grammar: str | None = None
-    ways_out: tuple[str, ...] = ()
+    closing_texts: tuple[str, ...] = ()
     max_word: int | None = None
     stop: tuple[str, ...] = ()
     special: bool = False
-    layout: Layout = Layout()
+    layout: OutputLayout = OutputLayout()
     decide: "Decision[Plan] | None" = None
 
-    def reader(self, index: int) -> Reader:
-        """Return a fresh reader for choice ``index``."""
-        return Reader(index, self.layout)
+    def parser(self, index: int) -> OutputParser:
+        """Return a fresh parser for choice ``index``."""
+        return OutputParser(index, self.layout)
 
 
 class ChatPrompter:
@@ -73,7 +73,7 @@ class ChatPrompter:
         end_tokens: Sequence[str] = (),
         token_ids: Mapping[str, int] | None = None,
     ) -> None:
-        self._guard = Guard(control_tokens)
+        self._escaper = SpecialTokenEscaper(control_tokens)
         self._control_tokens = tuple(control_tokens)
         self._token_ids = dict(token_ids or {})
         self._bos = bos_token if adds_bos else ""
@@ -83,11 +83,11 @@ class ChatPrompter:
             source = CHATML
         variables: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token}
 
-        def voice(text: str | None) -> Voice | None:
-            return None if text is None else Voice(text, variables, control_tokens, end_tokens)
+        def profile(text: str | None) -> TemplateProfile | None:
+            return None if text is None else TemplateProfile(text, variables, control_tokens, end_tokens)
 
-        self._voice = voice(source)
-        self._tool_voice = voice(named.get("tool_use")) or self._voice
+        self._profile = profile(source)
+        self._tool_profile = profile(named.get("tool_use")) or self._profile
 
     def plan(self, request: ChatRequest) -> Plan:
         """Return how to answer ``request``.
@@ -97,42 +97,46 @@ class ChatPrompter:
         """
         check_request(request)
         tools = allowed(request.tools, request.tool_choice.names) if request.tool_choice.mode != "none" else ()
-        voice = self._voice_for(request, tools)
-        if tools and voice.syntax is not None:
-            check_stops(request.stop, voice.syntax, tools, request.model)
-        if tools and not voice.knows_tools:
+        profile = self._profile_for(request, tools)
+        if tools and profile.syntax is not None:
+            check_stops(request.stop, profile.syntax, tools, request.model)
+        if tools and not profile.knows_tools:
             decision = self._decision(request, tools)
             if decision is not None:
                 return msgspec.structs.replace(decision.resolve(None), decide=decision)
-        return self._plan(voice, request, tools)
+        return self._plan(profile, request, tools)
 
-    def _voice_for(self, request: ChatRequest, tools: tuple[Tool, ...]) -> Voice:
+    def _profile_for(self, request: ChatRequest, tools: tuple[Tool, ...]) -> TemplateProfile:
         in_play = bool(tools) or any(message.tool_calls for message in request.messages)
-        voice = self._tool_voice if in_play else self._voice
-        if voice is None:
+        profile = self._tool_profile if in_play else self._profile
+        if profile is None:
             raise ApiError(
                 400,
                 f"The model `{request.model}` has no chat template, so it takes no messages; use /v1/completions.",
                 param="model",
             )
-        if in_play and voice.syntax is None:
+        if in_play and profile.syntax is None:
             raise ApiError(
                 400,
                 f"The model `{request.model}` cannot call tools here: its chat template shows tools, "
                 "but writes calls in a form that cannot be read back.",
                 param="tools" if tools else "messages",
             )
-        if voice.syntax is not None and not voice.syntax.names_first and any(tool.kind == "custom" for tool in tools):
+        if (
+            profile.syntax is not None
+            and not profile.syntax.names_first
+            and any(tool.kind == "custom" for tool in tools)
+        ):
             raise ApiError(
                 400,
                 f"The model `{request.model}` cannot call custom tools: it writes what a tool is given before the tool's name, "
                 "so that text could not be told from arguments. Use a function.",
                 param="tools",
             )
-        if voice.syntax is not None and voice.syntax.pairs is not None:
+        if profile.syntax is not None and profile.syntax.key_values is not None:
             for number, tool in enumerate(tools):
-                check_pairs(tool, request.model, f"tools[{number}].function.parameters")
-        return voice
+                check_key_values(tool, request.model, f"tools[{number}].function.parameters")
+        return profile
 
     def _decision(self, request: ChatRequest, tools: tuple[Tool, ...]) -> "Decision[Plan] | None":
         """Return what must be found out before a model without tool training calls one of several, or none."""
@@ -142,27 +146,27 @@ class ChatPrompter:
             return None
 
         def resolve(chosen: tuple[Tool, ...]) -> Plan:
-            voice = self._voice_for(request, tools)
+            profile = self._profile_for(request, tools)
             choice = request.tool_choice if required else ToolChoice("required" if chosen else "none")
-            return self._plan(voice, msgspec.structs.replace(request, tool_choice=choice), chosen)
+            return self._plan(profile, msgspec.structs.replace(request, tool_choice=choice), chosen)
 
         message = next((m.content or "" for m in reversed(request.messages) if m.role == "user"), "")
         if not required and last.role in {"tool", "function"}:
             message = ""
         return Decision(message=message, tools=tools, required=required, resolution=resolve)
 
-    def _plan(self, voice: Voice, request: ChatRequest, tools: tuple[Tool, ...]) -> Plan:
-        cover = self._guard.cover()
-        turns, shown = self._turns(cover, voice, request, tools)
-        variables = voice.reasoning.variables(request.reasoning_effort, model=request.model)
-        rendered = voice.fitting.render(turns, shown, variables)
+    def _plan(self, profile: TemplateProfile, request: ChatRequest, tools: tuple[Tool, ...]) -> Plan:
+        escaper = self._escaper.for_request()
+        turns, shown = self._turns(escaper, profile, request, tools)
+        variables = profile.reasoning.variables(request.reasoning_effort, model=request.model)
+        rendered = profile.adapter.render(turns, shown, variables)
         if self._bos and not rendered.startswith(self._bos):
             rendered = self._bos + rendered
-        layout = self._layout(voice, request, tools, rendered)
+        layout = self._layout(profile, request, tools, rendered)
         rules = None
         if layout.syntax is not None:
             # A model without tool training repeats itself when it may call more than once.
-            is_parallel = voice.knows_tools and request.parallel_tool_calls and not request.legacy_functions
+            is_parallel = profile.knows_tools and request.parallel_tool_calls and not request.legacy_functions
             max_calls = MAX_CALLS if is_parallel else 1
             rules = CallRules(syntax=layout.syntax, tools=tools, required=layout.calls_only, max_calls=max_calls)
         grammar = answer_grammar(
@@ -170,53 +174,55 @@ class ChatPrompter:
             calls=rules,
             form=request.response_format,
             thinking=layout.thinking,
-            around=(voice.opening, voice.closing),
-            is_bounded=not voice.knows_tools,
+            around=(profile.opening, profile.closing),
+            is_bounded=not profile.knows_tools,
         )
-        texts = (*voice.texts(), *voice.stop)
+        texts = (*profile.texts(), *profile.stop)
         special = any(token in text for text in texts for token in self._control_tokens if token)
         is_json = grammar is not None and all(tool.kind == "function" for tool in tools)
-        may_run_away = is_json and not voice.knows_tools and layout.thinking is None
+        may_run_away = is_json and not profile.knows_tools and layout.thinking is None
         return Plan(
-            prompt=cover.split(rendered),
+            prompt=escaper.split(rendered),
             grammar=grammar,
-            ways_out=WAYS_OUT if may_run_away else (),
+            closing_texts=CLOSING_TEXTS if may_run_away else (),
             max_word=max_word(_schemas(request, tools)) if may_run_away else None,
-            stop=voice.stop,
+            stop=profile.stop,
             special=special,
             layout=layout,
         )
 
     def _turns(
-        self, cover: Cover, voice: Voice, request: ChatRequest, tools: tuple[Tool, ...]
+        self, escaper: RequestEscaper, profile: TemplateProfile, request: ChatRequest, tools: tuple[Tool, ...]
     ) -> tuple[list[Turn], list[dict[str, Any]] | None]:
         form = request.response_format
-        words = [form_in_words(form, as_list=not voice.knows_tools)] if form is not None else []
-        if voice.knows_tools and voice.syntax is not None:
-            turns = with_instructions(native_turns(request.messages, voice.syntax), words)
-            protected = cover.protect([turns, [tool_value(tool) for tool in tools]])
+        words = [form_in_words(form, as_list=not profile.knows_tools)] if form is not None else []
+        if profile.knows_tools and profile.syntax is not None:
+            turns = with_instructions(native_turns(request.messages, profile.syntax), words)
+            protected = escaper.escape([turns, [tool_value(tool) for tool in tools]])
             return protected[0], protected[1] or None
         # Only what the user wrote is protected; the calls' own markup may well be control tokens.
-        plain = cover.protect(msgspec.to_builtins([request.messages, tools, words]))
+        plain = escaper.escape(msgspec.to_builtins([request.messages, tools, words]))
         messages, described, words = msgspec.convert(plain, tuple[list[Message], list[Tool], list[str]])
-        assert voice.syntax is not None
+        assert profile.syntax is not None
         if described:
             words = [tools_in_words(described), *words]
-        return with_instructions(written_turns(messages, voice.syntax), words), None
+        return with_instructions(written_turns(messages, profile.syntax), words), None
 
-    def _layout(self, voice: Voice, request: ChatRequest, tools: tuple[Tool, ...], rendered: str) -> Layout:
+    def _layout(
+        self, profile: TemplateProfile, request: ChatRequest, tools: tuple[Tool, ...], rendered: str
+    ) -> OutputLayout:
         choice = request.tool_choice
         reason: FinishReason = "tool_calls"
         if request.legacy_functions:
             reason = "function_call"
         if choice.mode == "required" and len(choice.names) == 1:
             reason = "stop"
-        return Layout(
-            thinking=voice.reasoning.thinking(rendered),
-            syntax=voice.syntax if tools else None,
+        return OutputLayout(
+            thinking=profile.reasoning.thinking(rendered),
+            syntax=profile.syntax if tools else None,
             tools=tools,
             calls_only=bool(tools) and choice.mode == "required",
-            wrappers=tuple(text for text in (voice.opening, voice.closing) if text),
+            wrappers=tuple(text for text in (profile.opening, profile.closing) if text),
             call_reason=reason,
         )
 

@@ -5,16 +5,16 @@ from typing import Any
 
 from antiphon.prompting.errors import TemplateRefusedError
 from antiphon.prompting.reasoning import Reasoning
-from antiphon.prompting.templates.adapter import Fitting
-from antiphon.prompting.templates.end_of_turn import turn_closing
+from antiphon.prompting.templates.adapter import ConversationAdapter
+from antiphon.prompting.templates.end_of_turn import end_of_turn_token
 from antiphon.prompting.templates.template import ChatTemplate
-from antiphon.prompting.tool_calls.detect import USER, Thought, derive_syntax, shows_tools, until_end, without_thought
+from antiphon.prompting.tool_calls.detect import USER, Thought, detect_syntax, shows_tools, until_end, without_thought
 from antiphon.prompting.tool_calls.syntax import GENERIC, ToolSyntax
 
 _ANSWER = "MarkerOfAnswer"
 
 
-class Voice:
+class TemplateProfile:
     """A template with everything derived from it. Safe to share between threads.
 
     ``syntax`` is None where the template shows tools but writes calls in a form that cannot be read back.
@@ -27,20 +27,20 @@ class Voice:
         self, source: str, variables: Mapping[str, Any], control_tokens: Sequence[str], end_tokens: Sequence[str]
     ) -> None:
         template = ChatTemplate(source, variables)
-        closing = turn_closing(template, control_tokens, end_tokens)
+        closing = end_of_turn_token(template, control_tokens, end_tokens)
         ends = [token for token in (*end_tokens, closing or "", variables.get("eos_token", "")) if token]
-        self.fitting = Fitting(template)
+        self.adapter = ConversationAdapter(template)
         self.reasoning = Reasoning(template)
         self.knows_tools = shows_tools(template)
         self.syntax: ToolSyntax | None = GENERIC
         if self.knows_tools:
-            self.syntax = derive_syntax(template, ends, self.reasoning.tags)
+            self.syntax = detect_syntax(template, ends, self.reasoning.tags)
         self.opening, self.closing = _around_answer(template, ends, self.reasoning.tags)
         in_thoughts = "".join(self.reasoning.tags or ())
         self.stop: tuple[str, ...] = (closing,) if closing and closing not in in_thoughts else ()
 
     def texts(self) -> tuple[str, ...]:
-        """Return all literal text that a reader of this voice looks for."""
+        """Return all literal text that a parser of this profile looks for."""
         syntax = self.syntax
         of_calls = (
             (syntax.lead, syntax.between or "", syntax.tail, *(slot.after for slot in syntax.slots)) if syntax else ()

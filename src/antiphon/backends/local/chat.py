@@ -67,7 +67,7 @@ class LocalChat:
         check_max_tokens(request.raw, self.engine.info.context_length)
         check_logit_bias(request.sampling.logit_bias, self.engine.info.vocabulary_size)
         plan = await self._plan(request)
-        readers = [plan.reader(index) for index in range(request.n)]
+        parsers = [plan.parser(index) for index in range(request.n)]
         tally = Tally(request.n)
         with engine_errors(max_tokens=request.max_tokens):
             async with aclosing(self.engine.generate(_job(request, plan))) as answers:
@@ -76,13 +76,13 @@ class LocalChat:
                         case Started():
                             yield tally.started(self.name, answer, self.engine.info)
                         case Delta():
-                            heard = readers[answer.index].feed(answer.text, token_logprobs(answer.tokens))
+                            heard = parsers[answer.index].feed(answer.text, token_logprobs(answer.tokens))
                             tally.count(answer.index, answer.num_tokens, heard)
                             for event in heard:
                                 yield event
                         case Finished():
                             tally.count(answer.index, answer.num_tokens, ())
-                            for event in readers[answer.index].finish(answer.reason):
+                            for event in parsers[answer.index].finish(answer.reason):
                                 yield event
         yield events.Completed(tally.meter.usage())
 
@@ -120,6 +120,6 @@ def _job(request: ChatRequest, plan: Plan) -> Generate:
         stop=(*request.stop, *plan.stop),
         logprobs=request.top_logprobs if request.logprobs else None,
         grammar=plan.grammar,
-        ways_out=WaysOut(plan.ways_out, plan.max_word) if plan.ways_out else None,
+        ways_out=WaysOut(plan.closing_texts, plan.max_word) if plan.closing_texts else None,
         special=plan.special,
     )

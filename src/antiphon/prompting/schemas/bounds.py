@@ -26,7 +26,7 @@ KEY = r"^[\p{L}\p{N}_$@][\p{L}\p{N}_$@ .:/-]{0,39}$"
 
 MAX_WORD = 160
 """Visible ASCII characters in a string without a blank: an SHA-512 in hexadecimal digits, a long address."""
-WAYS_OUT = ('"', "]", "}")
+CLOSING_TEXTS = ('"', "]", "}")
 """How JSON ends what it is in the middle of, once a model repeats itself: the string first, then the list or the object."""
 
 _LENGTHS = frozenset({"maxLength", "minLength", "pattern", "patternProperties"})

@@ -12,10 +12,10 @@ from llguidance import LLMatcher, LLTokenizer
 from antiphon.prompting.grammars.custom import problem_of_grammar
 from antiphon.prompting.grammars.lark import in_one_line
 from antiphon.prompting.schemas.bounds import bounded
-from antiphon.prompting.schemas.compiler_limits import MOST_INTEGER, hostile_part, is_number
+from antiphon.prompting.schemas.compiler_limits import MOST_INTEGER, beyond_compiler, is_number
 from antiphon.prompting.schemas.dialects import in_latest_terms
 from antiphon.prompting.schemas.one_of import with_exclusive_alternatives
-from antiphon.prompting.schemas.termination import has_endless
+from antiphon.prompting.schemas.termination import never_ends
 from antiphon.prompting.schemas.traversal import DATA, NAMED_SCHEMAS, rewritten, schemas_in
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
 from antiphon.protocol.errors import ApiError
@@ -48,7 +48,7 @@ def schema_text(schema: Mapping[str, Any]) -> str:
     return _text_of(_written(schema))
 
 
-def bounded_text(schema: Mapping[str, Any]) -> str:
+def bounded_schema_text(schema: Mapping[str, Any]) -> str:
     """Return the same for a model that may run away; see ``within_bounds``. Results are remembered."""
     return _bounded_text_of(_written(schema))
 
@@ -134,10 +134,10 @@ def _problem_of(text: str) -> str | None:
     keyword = _unenforced(schema)
     if keyword:
         return _refusal(keyword) + _REASONS.get(keyword, "")
-    hostile = hostile_part(schema)
+    hostile = beyond_compiler(schema)
     if hostile:
         return hostile
-    if has_endless(schema):
+    if never_ends(schema):
         return (
             "only an endless value would satisfy it, or a part of it: a '$ref' leads back to itself without a way out."
         )

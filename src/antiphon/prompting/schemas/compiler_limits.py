@@ -18,7 +18,7 @@ MAX_LEVELS = 500
 """Of objects in each other, from the root through references: half of what fills a usual stack."""
 
 
-def hostile_part(root: Schema) -> str | None:
+def beyond_compiler(root: Schema) -> str | None:
     """Say what must not be given to the compiler, None if all may be."""
     stray = _stray_reference(root)
     if stray is not None:

@@ -12,7 +12,7 @@ _IN_PLACE = ("allOf", "anyOf", "oneOf")
 """Hold schemas for the value itself, not for a part of it."""
 
 
-def has_endless(root: Schema) -> bool:
+def never_ends(root: Schema) -> bool:
     """Whether a part of the schema has no finite value, or refers to itself for the same value."""
     return _is_circular(root) or _Ends(root).are_missing()
 

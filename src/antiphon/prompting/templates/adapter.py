@@ -28,9 +28,9 @@ from antiphon.protocol.errors import ApiError
 
 _CACHE_SIZE = 512
 
-Plan = tuple[Adaptation, ...]
+Adaptations = tuple[Adaptation, ...]
 
-_STRUCTURES: tuple[Plan, ...] = (
+_STRUCTURES: tuple[Adaptations, ...] = (
     (),
     (joined_system,),
     (merged_neighbours,),
@@ -40,19 +40,19 @@ _STRUCTURES: tuple[Plan, ...] = (
 )
 
 
-class Fitting:
+class ConversationAdapter:
     """Chooses and remembers adaptations for one template. Safe to share between threads."""
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
-        first: Plan = () if "developer" in template.source else (developer_as_system,)
-        forms: tuple[Plan, ...] = ((), (content_in_parts,))
-        splits: tuple[Plan, ...] = ((), (separate_calls,), (later_words,))
-        self._plans: list[Plan] = [
+        first: Adaptations = () if "developer" in template.source else (developer_as_system,)
+        forms: tuple[Adaptations, ...] = ((), (content_in_parts,))
+        splits: tuple[Adaptations, ...] = ((), (separate_calls,), (later_words,))
+        self._candidates: list[Adaptations] = [
             (*first, *structure, *split, *form)
             for form, split, structure in itertools.product(forms, splits, _STRUCTURES)
         ]
-        self._known: OrderedDict[Any, Plan] = OrderedDict()
+        self._known: OrderedDict[Any, Adaptations] = OrderedDict()
         self._lock = threading.Lock()
 
     def render(self, turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> str:
@@ -62,38 +62,38 @@ class Fitting:
         """
         shape = (tuple(_shape(turn) for turn in turns), bool(tools), repr(sorted(variables.items())))
         with self._lock:
-            plan = self._known.get(shape)
-        if plan is None:
-            plan = self._fit(turns, tools, variables)
+            adaptations = self._known.get(shape)
+        if adaptations is None:
+            adaptations = self._find(turns, tools, variables)
             with self._lock:
-                self._known[shape] = plan
+                self._known[shape] = adaptations
                 while len(self._known) > _CACHE_SIZE:
                     self._known.popitem(last=False)
         try:
-            return self._template.render(_apply(plan, turns), tools, **variables)
+            return self._template.render(_apply(adaptations, turns), tools, **variables)
         except TemplateRefusedError as error:
             raise _refusal(error) from error
 
-    def _fit(self, turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> Plan:
+    def _find(self, turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> Adaptations:
         marked = [_marked(turn, number) for number, turn in enumerate(turns)]
         problem: ApiError | None = None
-        for plan in self._plans:
+        for adaptations in self._candidates:
             try:
-                rendered = self._template.render(_apply(plan, marked), tools, **variables)
+                rendered = self._template.render(_apply(adaptations, marked), tools, **variables)
             except TemplateRefusedError as error:
                 problem = problem or _refusal(error)
                 continue
             missing = next((n for n, turn in enumerate(marked) if not _is_shown(turn, n, rendered)), None)
             if missing is None:
-                return plan
+                return adaptations
             problem = problem or _dropped(missing, turns[missing])
         assert problem is not None
         raise problem
 
 
-def _apply(plan: Plan, turns: Sequence[Turn]) -> list[Turn]:
+def _apply(adaptations: Adaptations, turns: Sequence[Turn]) -> list[Turn]:
     adapted = list(turns)
-    for adaptation in plan:
+    for adaptation in adaptations:
         adapted = adaptation(adapted)
     return adapted
 

@@ -9,7 +9,7 @@ _ANSWER = "MarkerOfAnswer"
 _NEXT = "MarkerOfNext"
 
 
-def turn_closing(template: ChatTemplate, control_tokens: Sequence[str], end_tokens: Sequence[str]) -> str | None:
+def end_of_turn_token(template: ChatTemplate, control_tokens: Sequence[str], end_tokens: Sequence[str]) -> str | None:
     """Return the first control token after an assistant's text; None if there is none, or one of ``end_tokens`` follows.
 
     Model files often name only one end token, and not always the one that their template ends turns with.

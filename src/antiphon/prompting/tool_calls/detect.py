@@ -14,8 +14,8 @@ import msgspec
 
 from antiphon.prompting.errors import TemplateRefusedError
 from antiphon.prompting.templates.template import ChatTemplate
-from antiphon.prompting.tool_calls.detect_key_values import derive_pairs
-from antiphon.prompting.tool_calls.key_values import Pairs
+from antiphon.prompting.tool_calls.detect_key_values import detect_key_values
+from antiphon.prompting.tool_calls.key_values import KeyValueSyntax
 from antiphon.prompting.tool_calls.scanning import common_start, whole_tags
 from antiphon.prompting.tool_calls.syntax import IdStyle, Slot, SlotKind, ToolSyntax
 
@@ -50,7 +50,7 @@ def shows_tools(template: ChatTemplate) -> bool:
         return False
 
 
-def derive_syntax(template: ChatTemplate, ends: Sequence[str], thought: Thought) -> ToolSyntax | None:
+def detect_syntax(template: ChatTemplate, ends: Sequence[str], thought: Thought) -> ToolSyntax | None:
     """Return how the template writes calls, or None if it does not in a form that can be read back.
 
     ``ends`` are the texts that end a turn; ``thought`` is what opens and closes thinking, which may precede calls.
@@ -62,8 +62,8 @@ def derive_syntax(template: ChatTemplate, ends: Sequence[str], thought: Thought)
             if syntax is not None:
                 return syntax
     rendering = _Rendering(template, ends, thought, "any", as_text=False)
-    pairs = derive_pairs(_NAMES[0], rendering.of_arguments)
-    return None if pairs is None else rendering.syntax(pairs)
+    key_values = detect_key_values(_NAMES[0], rendering.of_arguments)
+    return None if key_values is None else rendering.syntax(key_values)
 
 
 class _Rendering:
@@ -77,16 +77,16 @@ class _Rendering:
         self._thought = thought
         self._style: IdStyle = ids
         self._as_text = as_text
-        self._pairs: Pairs | None = None
+        self._key_values: KeyValueSyntax | None = None
 
     def of_arguments(self, arguments: Mapping[str, Any]) -> str | None:
         """Return the text of one call with the given arguments."""
         call = self._call(0)
         return self._generated([{**call, "function": {**call["function"], "arguments": arguments}}])
 
-    def syntax(self, pairs: Pairs | None = None) -> ToolSyntax | None:
-        """Return the syntax, with arguments in JSON or in the given kind of pairs."""
-        self._pairs = pairs
+    def syntax(self, key_values: KeyValueSyntax | None = None) -> ToolSyntax | None:
+        """Return the syntax, with arguments in JSON or as key-value pairs of the given form."""
+        self._key_values = key_values
         one = self._read(1)
         if one is None:
             return None
@@ -108,7 +108,7 @@ class _Rendering:
             anywhere=anywhere,
             arguments="text" if self._as_text else "object",
             ids=self._style,
-            pairs=self._pairs,
+            key_values=self._key_values,
         )
 
     def _read(self, count: int) -> _Read | None:
@@ -154,8 +154,8 @@ class _Rendering:
         """Return where a call's values stand, in order; None if its name or arguments cannot be told."""
         name = text.find(_NAMES[number])
         arguments = _json_span(text, {_KEY: _value(number)})
-        if self._pairs is not None:
-            written = self._pairs.write({_KEY: _value(number)})
+        if self._key_values is not None:
+            written = self._key_values.write({_KEY: _value(number)})
             place = text.find(written)
             arguments = (place, place + len(written)) if place >= 0 else None
         if name < 0 or text.count(_NAMES[number]) != 1 or arguments is None:

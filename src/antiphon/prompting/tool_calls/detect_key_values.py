@@ -1,9 +1,9 @@
-"""Reads off a template how it writes arguments as pairs of key and value."""
+"""Reads off a template how it writes arguments as key-value pairs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from antiphon.prompting.tool_calls.key_values import Pairs
+from antiphon.prompting.tool_calls.key_values import KeyValueSyntax
 from antiphon.prompting.tool_calls.scanning import common_start, whole_tags
 
 _KEYS = ("markerkeyone", "markerkeytwo")
@@ -13,8 +13,8 @@ _NUMBER = 4711
 Render = Callable[[Mapping[str, Any]], str | None]
 
 
-def derive_pairs(name: str, render: Render) -> Pairs | None:
-    """Return the form of the pairs, or None if arguments do not stand as pairs.
+def detect_key_values(name: str, render: Render) -> KeyValueSyntax | None:
+    """Return the form of the pairs, or None if the template writes arguments in another form.
 
     ``render`` gives the text of a call of ``name`` with the given arguments.
     """
@@ -38,7 +38,9 @@ def derive_pairs(name: str, render: Render) -> Pairs | None:
     ending = tail[: len(tail) - len(rest)]
     if not separator.startswith(ending) or (raw and not ending):
         return None
-    return Pairs(first=opening[len(base) :], assign=assign, separator=separator[len(ending) :], ending=ending, raw=raw)
+    return KeyValueSyntax(
+        first=opening[len(base) :], assign=assign, separator=separator[len(ending) :], ending=ending, raw=raw
+    )
 
 
 def _after(name: str, text: str | None) -> str | None:

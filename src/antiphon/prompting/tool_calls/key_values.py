@@ -1,4 +1,4 @@
-"""Arguments written as pairs of key and value, as GLM, Qwen3-Coder or MiniCPM do, instead of as one JSON object."""
+"""Arguments written as key-value pairs, as GLM, Qwen3-Coder or MiniCPM do, instead of as one JSON object."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _MANAGED = {"type", "properties", "required", "additionalProperties", "descripti
 _PLAIN = {"type", "description", "title", "default", "examples", "enum", "const"}
 
 
-class Pairs(msgspec.Struct, frozen=True, kw_only=True):
+class KeyValueSyntax(msgspec.Struct, frozen=True, kw_only=True):
     """``first`` precedes the first pair, ``separator`` each further one; a pair is KEY ``assign`` VALUE ``ending``.
 
     Values are JSON; with ``raw``, plain strings stand without quotes.
@@ -52,8 +52,8 @@ def is_plain_text(schema: Mapping[str, Any]) -> bool:
     return schema.get("type") == "string" and set(schema) <= _PLAIN
 
 
-def check_pairs(tool: Tool, model: str, param: str) -> None:
-    """Refuse parameters whose rules reach beyond single pairs. Raises ``ApiError`` 400 naming the keyword."""
+def check_key_values(tool: Tool, model: str, param: str) -> None:
+    """Refuse parameters whose rules reach beyond a single argument. Raises ``ApiError`` 400 naming the keyword."""
     parameters = tool.parameters or {}
     keyword = next((key for key in parameters if key not in _MANAGED), None)
     properties = cast("dict[str, Any]", parameters.get("properties") or {})
@@ -74,11 +74,11 @@ def check_pairs(tool: Tool, model: str, param: str) -> None:
         check_schema(value, what=f"function '{tool.name}'", param=param, code="invalid_function_parameters")
 
 
-class PairsReader:
-    """Reads pairs and gives them as the text of a JSON object. ``following`` is what comes after the last pair."""
+class KeyValueParser:
+    """Reads key-value arguments and gives them as the text of a JSON object. ``following`` is what comes after the last pair."""
 
-    def __init__(self, pairs: Pairs, tool: Tool, following: str) -> None:
-        self._pairs = pairs
+    def __init__(self, key_values: KeyValueSyntax, tool: Tool, following: str) -> None:
+        self._key_values = key_values
         self._properties = properties_of(tool)
         self._following = following
         self._state: Literal["first", "key", "raw", "json", "ending", "next"] = "first"
@@ -110,11 +110,11 @@ class PairsReader:
         return made
 
     def _first(self) -> bool:
-        mark = self._pairs.first or self._following
+        mark = self._key_values.first or self._following
         if mark.startswith(self._buffer) and mark != self._buffer:
             return False
-        if self._buffer.startswith(mark) == bool(self._pairs.first):
-            self._take(len(self._pairs.first), "{")
+        if self._buffer.startswith(mark) == bool(self._key_values.first):
+            self._take(len(self._key_values.first), "{")
             self._state = "key"
             return True
         self._take(0, "{}")
@@ -122,15 +122,15 @@ class PairsReader:
         return False
 
     def _key(self) -> bool:
-        key, found, _ = self._buffer.partition(self._pairs.assign)
+        key, found, _ = self._buffer.partition(self._key_values.assign)
         if not found:
             self.is_broken = not any(name.startswith(key[: len(name)]) for name in self._properties)
             return False
         if key not in self._properties:
             self.is_broken = True
             return False
-        self._take(len(key) + len(self._pairs.assign), json.dumps(key, ensure_ascii=False) + ": ")
-        if self._pairs.raw and is_plain_text(self._properties[key]):
+        self._take(len(key) + len(self._key_values.assign), json.dumps(key, ensure_ascii=False) + ": ")
+        if self._key_values.raw and is_plain_text(self._properties[key]):
             self._json.append('"')
             self._state = "raw"
         else:
@@ -139,8 +139,8 @@ class PairsReader:
         return True
 
     def _raw(self) -> bool:
-        value, found, _ = self._buffer.partition(self._pairs.ending)
-        size = len(value) if found else len(self._buffer) - partial(self._buffer, self._pairs.ending)
+        value, found, _ = self._buffer.partition(self._key_values.ending)
+        size = len(value) if found else len(self._buffer) - partial(self._buffer, self._key_values.ending)
         self._take(size, json.dumps(self._buffer[:size], ensure_ascii=False)[1:-1])
         if found:
             self._json.append('"')
@@ -161,15 +161,15 @@ class PairsReader:
         return end is not None
 
     def _ending(self) -> bool:
-        if not self._buffer.startswith(self._pairs.ending):
-            self.is_broken = not self._pairs.ending.startswith(self._buffer)
+        if not self._buffer.startswith(self._key_values.ending):
+            self.is_broken = not self._key_values.ending.startswith(self._buffer)
             return False
-        self._take(len(self._pairs.ending), "")
+        self._take(len(self._key_values.ending), "")
         self._state = "next"
         return True
 
     def _next(self) -> bool:
-        separator = self._pairs.separator
+        separator = self._key_values.separator
         if self._buffer.startswith(separator):
             self._take(len(separator), ", ")
             self._state = "key"

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from antiphon.prompting.tool_calls.key_values import PairsReader
+from antiphon.prompting.tool_calls.key_values import KeyValueParser
 from antiphon.prompting.tool_calls.scanning import JsonScanner, partial
 from antiphon.prompting.tool_calls.syntax import Slot, ToolSyntax
 from antiphon.protocol.chat import Tool
@@ -18,7 +18,7 @@ def new_call_id() -> str:
     return f"call_{secrets.token_hex(12)}"
 
 
-class CallReader:
+class ToolCallParser:
     """Follows a ``ToolSyntax`` from after its trigger. Once ``over``, ``rest`` is what follows the calls.
 
     ``num_calls`` counts the calls that were announced. Text that does not keep to the syntax ends the calls; it never
@@ -41,7 +41,7 @@ class CallReader:
         self._tool: Tool | None = None
         self._held = ""
         self._has_object = False
-        self._reading: PairsReader | None = None
+        self._key_value_parser: KeyValueParser | None = None
         self._events: list[Event] = []
         self.num_calls = 0
 
@@ -112,7 +112,7 @@ class CallReader:
         self._tool = None
         self._held = ""
         self._has_object = False
-        self._reading = None
+        self._key_value_parser = None
         self._scanner = JsonScanner()
 
     def _slot(self) -> bool:
@@ -120,8 +120,8 @@ class CallReader:
         match slot.kind:
             case "arguments" if self._tool is not None and self._tool.kind == "custom":
                 return self._input(slot)
-            case "arguments" if self._syntax.pairs is not None:
-                return self._pairs(slot)
+            case "arguments" if self._syntax.key_values is not None:
+                return self._key_values(slot)
             case "arguments":
                 return self._arguments(slot)
             case _:
@@ -166,13 +166,13 @@ class CallReader:
         self._pass(slot, end)
         return True
 
-    def _pairs(self, slot: Slot) -> bool:
-        if self._tool is None or self._syntax.pairs is None:
+    def _key_values(self, slot: Slot) -> bool:
+        if self._tool is None or self._syntax.key_values is None:
             self._state = "over"
             return False
-        if self._reading is None:
-            self._reading = PairsReader(self._syntax.pairs, self._tool, self._following(slot))
-        reading = self._reading
+        if self._key_value_parser is None:
+            self._key_value_parser = KeyValueParser(self._syntax.key_values, self._tool, self._following(slot))
+        reading = self._key_value_parser
         self._emit(reading.feed(self._buffer))
         self._buffer = ""
         if reading.is_broken:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from antiphon.prompting.tool_calls.key_values import Pairs
+from antiphon.prompting.tool_calls.key_values import KeyValueSyntax
 from antiphon.prompting.tool_calls.scanning import common_start
 
 SlotKind = Literal["name", "arguments", "id", "number"]
@@ -31,7 +31,7 @@ class ToolSyntax(msgspec.Struct, frozen=True, kw_only=True):
     ``between`` is None where a turn holds one call only. ``trigger`` is the beginning of ``lead`` by which a call is
     told from text; it may follow text if ``anywhere``, else it only counts as the answer's first characters, after ``space``.
     ``arguments`` says what the template takes in a history: an object or its JSON text. ``ids`` is the form of call
-    ids that it insists on: any, nine letters and digits, or ``functions.NAME:NUMBER``. With ``pairs``, arguments are written as
+    ids that it insists on: any, nine letters and digits, or ``functions.NAME:NUMBER``. With ``key_values``, arguments are written as
     such instead of as a JSON object.
     """
 
@@ -44,7 +44,7 @@ class ToolSyntax(msgspec.Struct, frozen=True, kw_only=True):
     anywhere: bool = True
     arguments: Literal["object", "text"] = "object"
     ids: IdStyle = "any"
-    pairs: Pairs | None = None
+    key_values: KeyValueSyntax | None = None
 
     @property
     def names_first(self) -> bool:
@@ -69,7 +69,7 @@ class ToolSyntax(msgspec.Struct, frozen=True, kw_only=True):
         """Return the text of calls, given as names with arguments in JSON (or a custom tool's input)."""
         written: list[str] = []
         for number, (name, given) in enumerate(calls):
-            arguments = given if self.pairs is None else self.pairs.write(json.loads(given))
+            arguments = given if self.key_values is None else self.key_values.write(json.loads(given))
             values = {"name": name, "arguments": arguments, "id": f"{number:09d}", "number": str(number)}
             written.append("".join(values[slot.kind] + slot.after for slot in self.slots))
         return self.lead + (self.between or "").join(written) + self.tail

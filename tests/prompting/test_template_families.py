@@ -109,9 +109,9 @@ def text_of(plan: Plan) -> str:
 
 
 def read(plan: Plan, chunks: Iterable[str]) -> tuple[list[tuple[str, object]], str, str, str]:
-    reader = plan.reader(0)
-    events: list[Event] = [event for chunk in chunks for event in reader.feed(chunk)]
-    events += reader.finish("stop")
+    parser = plan.parser(0)
+    events: list[Event] = [event for chunk in chunks for event in parser.feed(chunk)]
+    events += parser.finish("stop")
     calls: list[list[str]] = []
     for event in events:
         if isinstance(event, ToolCallStarted):
@@ -136,12 +136,12 @@ def history(calls: list[tuple[str, object]]) -> tuple[Message, ...]:
 @pytest.mark.parametrize("name", NATIVE)
 def test_round_trip(name: str) -> None:
     """Calls that the template writes are read back the same, in one piece and letter by letter."""
-    voice = family(name)
+    profile = family(name)
     calls = CALLS[: NATIVE[name]]
-    syntax = voice.plan(request()).layout.syntax
+    syntax = profile.plan(request()).layout.syntax
     assert syntax is not None
     text = syntax.write([(function, json.dumps(arguments)) for function, arguments in calls])
-    plan = voice.plan(request())
+    plan = profile.plan(request())
     for chunks in ([text], list(text)):
         assert read(plan, chunks) == (calls, "", "", "tool_calls")
 
@@ -149,9 +149,9 @@ def test_round_trip(name: str) -> None:
 @pytest.mark.parametrize("name", NATIVE)
 def test_written_as_the_template_writes(name: str) -> None:
     """The derived syntax writes a history's calls exactly as the template does, ids and running numbers aside."""
-    voice = family(name)
+    profile = family(name)
     calls = CALLS[: NATIVE[name]]
-    plan = voice.plan(request(*history(calls)))
+    plan = profile.plan(request(*history(calls)))
     syntax = plan.layout.syntax
     assert syntax is not None
     wanted = syntax.write([(function, json.dumps(arguments, ensure_ascii=False)) for function, arguments in calls])
@@ -282,8 +282,8 @@ def test_control_tokens_stand_by_id_in_a_grammar() -> None:
     """A mark that is one token in the vocabulary is named by its id, since no text can match it."""
     source = (FOLDER / "phi4_mini.jinja").read_text()
     ids = {"<|tool_call|>": 7, "<|/tool_call|>": 8}
-    voice = ChatPrompter(template=source, control_tokens=tuple(ids), end_tokens=("<|end|>",), token_ids=ids)
-    grammar = voice.plan(request(mode="required")).grammar
+    profile = ChatPrompter(template=source, control_tokens=tuple(ids), end_tokens=("<|end|>",), token_ids=ids)
+    grammar = profile.plan(request(mode="required")).grammar
     assert grammar is not None
     assert "<[7]>" in grammar
     assert "<|tool_call|>" not in grammar
@@ -293,9 +293,9 @@ def test_control_tokens_stand_by_id_in_a_grammar() -> None:
 def test_originals() -> None:
     """Each original template is derived, or refused in our own terms; calls survive where it is derived."""
     for path in sorted(Path(os.environ["ANTIPHON_TEMPLATES"]).glob("**/*.jinja")):
-        voice = prompter(path.read_text())
+        profile = prompter(path.read_text())
         try:
-            plan = voice.plan(request())
+            plan = profile.plan(request())
         except ApiError as error:
             print(f"{path.name}: refused: {error.message}")  # noqa: T201 - the point of this run
             continue

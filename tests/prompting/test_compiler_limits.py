@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from antiphon.prompting.schemas.compile import check_schema
-from antiphon.prompting.schemas.compiler_limits import MAX_LEVELS, hostile_part
+from antiphon.prompting.schemas.compiler_limits import MAX_LEVELS, beyond_compiler
 from antiphon.protocol.errors import ApiError
 
 LOW = -(10**24)
@@ -91,7 +91,7 @@ def test_references_to_where_nobody_looks(schema: dict[str, Any]) -> None:
 def test_references_in_a_ring() -> None:
     """Definitions that lead to each other count all together, as the compiler may enter one after the other."""
     ring = {f"a{n}": {"properties": {"x": {"$ref": f"#/$defs/a{(n + 1) % 200}"}}} for n in range(200)}
-    assert "exceeds the limit" in (hostile_part({"$ref": "#/$defs/a7", "$defs": ring}) or "")
+    assert "exceeds the limit" in (beyond_compiler({"$ref": "#/$defs/a7", "$defs": ring}) or "")
 
 
 def test_references_as_people_write_them() -> None:

@@ -49,9 +49,9 @@ def test_named_choice() -> None:
     made = plan(tools=(ADD, SUB), tool_choice=ToolChoice("required", ("add",)))
     assert accepts(made, call("add", '{"a": 5}'))
     assert not accepts(made, call("sub", "{}"))
-    reader = made.reader(0)
-    reader.feed(call("add", '{"a": 5}'))
-    assert reader.finish("stop") == [ChoiceFinished(0, "stop")]
+    parser = made.parser(0)
+    parser.feed(call("add", '{"a": 5}'))
+    assert parser.finish("stop") == [ChoiceFinished(0, "stop")]
 
 
 def test_allowed_tools() -> None:
@@ -66,7 +66,7 @@ def test_none_generates_no_call() -> None:
     """With ``none`` nothing constrains the text and nothing is read as a call."""
     made = plan(tools=(ADD,), tool_choice=ToolChoice("none"))
     assert made.grammar is None
-    assert made.reader(0).feed("<tool_call>") == [TextDelta(0, "<tool_call>")]
+    assert made.parser(0).feed("<tool_call>") == [TextDelta(0, "<tool_call>")]
 
 
 def test_parallel_calls() -> None:
@@ -81,9 +81,9 @@ def test_parallel_calls() -> None:
 def test_older_functions() -> None:
     """A request with ``functions`` makes one call and finishes with ``function_call``."""
     made = plan(tools=(SUB,), tool_choice=ToolChoice("auto"), legacy_functions=True)
-    reader = made.reader(0)
-    reader.feed(call("sub", "{}"))
-    assert reader.finish("stop") == [ChoiceFinished(0, "function_call")]
+    parser = made.parser(0)
+    parser.feed(call("sub", "{}"))
+    assert parser.finish("stop") == [ChoiceFinished(0, "function_call")]
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_custom_tool(grammar: tuple[Any, str] | None, good: str, bad: str | None
     assert accepts(made, call("run", good))
     assert bad is None or not accepts(made, call("run", bad))
     for pieces in ([call("run", good)], list(call("run", good))):
-        reader = made.reader(0)
-        events = [event for piece in pieces for event in reader.feed(piece)]
+        parser = made.parser(0)
+        events = [event for piece in pieces for event in parser.feed(piece)]
         started = [event for event in events if isinstance(event, ToolCallStarted)]
         assert [(event.name, event.kind) for event in started] == [("run", "custom")]
         assert "".join(event.arguments for event in events if isinstance(event, ToolCallDelta)) == good
@@ -111,7 +111,7 @@ def test_custom_tool(grammar: tuple[Any, str] | None, good: str, bad: str | None
 def test_call_ids_are_fresh() -> None:
     """Every call has an id of its own in OpenAI's form."""
     made = plan(tools=(SUB,), tool_choice=ToolChoice("required"))
-    events = [*made.reader(0).feed(call("sub", "{}")), *made.reader(1).feed(call("sub", "{}"))]
+    events = [*made.parser(0).feed(call("sub", "{}")), *made.parser(1).feed(call("sub", "{}"))]
     ids = [event.id for event in events if isinstance(event, ToolCallStarted)]
     assert len(set(ids)) == 2
     assert all(id_.startswith("call_") and len(id_) == 29 for id_ in ids)
@@ -119,15 +119,15 @@ def test_call_ids_are_fresh() -> None:
 
 def test_text_before_a_call() -> None:
     """What is said before a call is content, less the blank space between."""
-    reader = plan(tools=(SUB,), tool_choice=ToolChoice("auto")).reader(0)
-    events = [event for piece in ("Let me ", "see.\n", "\n<tool", "_call>\n") for event in reader.feed(piece)]
+    parser = plan(tools=(SUB,), tool_choice=ToolChoice("auto")).parser(0)
+    events = [event for piece in ("Let me ", "see.\n", "\n<tool", "_call>\n") for event in parser.feed(piece)]
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "Let me see."
 
 
 def test_a_call_cut_off() -> None:
     """A call that is cut off says so; what was generated of it is kept."""
-    reader = plan(tools=(ADD,), tool_choice=ToolChoice("required")).reader(0)
-    events = [*reader.feed(call("add", '{"a": 5}')[:45]), *reader.finish("length")]
+    parser = plan(tools=(ADD,), tool_choice=ToolChoice("required")).parser(0)
+    events = [*parser.feed(call("add", '{"a": 5}')[:45]), *parser.finish("length")]
     assert [event.arguments for event in events if isinstance(event, ToolCallDelta)] == ['{"a"']
     assert events[-1] == ChoiceFinished(0, "length")
 
@@ -135,8 +135,8 @@ def test_a_call_cut_off() -> None:
 @pytest.mark.parametrize("cut", [3, 11, 20])
 def test_a_call_cut_off_before_its_name_is_no_text(cut: int) -> None:
     """Where a call is required, the beginning of its markup is never shown as an answer."""
-    reader = plan(tools=(ADD,), tool_choice=ToolChoice("required")).reader(0)
-    assert [*reader.feed(call("add", "{}")[:cut]), *reader.finish("length")] == [ChoiceFinished(0, "length")]
+    parser = plan(tools=(ADD,), tool_choice=ToolChoice("required")).parser(0)
+    assert [*parser.feed(call("add", "{}")[:cut]), *parser.finish("length")] == [ChoiceFinished(0, "length")]
 
 
 @pytest.mark.parametrize("stop", ["\n", '"', "name", "<tool_call>", "add", 'dd", "'])
@@ -152,8 +152,8 @@ def test_a_stop_string_that_every_call_would_run_into_is_refused(template: str, 
 
 def test_marks_that_are_no_call() -> None:
     """Text that begins like a call and is none comes out as text, whole."""
-    reader = plan(tools=(ADD,), tool_choice=ToolChoice("auto")).reader(0)
-    events = [*reader.feed("a <tool_call>nothing"), *reader.finish("stop")]
+    parser = plan(tools=(ADD,), tool_choice=ToolChoice("auto")).parser(0)
+    events = [*parser.feed("a <tool_call>nothing"), *parser.finish("stop")]
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "a <tool_call>nothing"
 
 
@@ -198,9 +198,9 @@ def test_a_call_that_was_decided_on_is_no_forced_one() -> None:
     """A call made under ``auto`` finishes with ``tool_calls``, also where one tool alone is allowed."""
     made = plan(CHATML, tools=(ADD, SUB), tool_choice=ToolChoice("auto", ("add",)))
     assert made.decide is not None
-    reader = made.decide.resolve([[1.0]] * 3).reader(0)
-    reader.feed(call("add", '{"a": 5}'))
-    assert reader.finish("stop") == [ChoiceFinished(0, "tool_calls")]
+    parser = made.decide.resolve([[1.0]] * 3).parser(0)
+    parser.feed(call("add", '{"a": 5}'))
+    assert parser.finish("stop") == [ChoiceFinished(0, "tool_calls")]
 
 
 def test_after_a_result_comes_text() -> None:
@@ -217,10 +217,10 @@ def test_after_a_result_comes_text() -> None:
 def test_ways_out_of_what_repeats_itself() -> None:
     """JSON of a model without tool training has ways out; trained models and inputs in plain text go on as they like."""
     form = JsonSchemaFormat("x", {"type": "object", "properties": {"a": {"type": "string"}}})
-    assert plan(CHATML, response_format=form).ways_out
+    assert plan(CHATML, response_format=form).closing_texts
     assert plan(CHATML, response_format=form).max_word
-    assert not plan(HERMES, response_format=form).ways_out
-    assert plan(CHATML, tools=(ADD,), tool_choice=ToolChoice("required")).ways_out
+    assert not plan(HERMES, response_format=form).closing_texts
+    assert plan(CHATML, tools=(ADD,), tool_choice=ToolChoice("required")).closing_texts
     run = Tool("run", kind="custom")
-    assert not plan(CHATML, tools=(run,), tool_choice=ToolChoice("required")).ways_out
-    assert not plan(CHATML).ways_out
+    assert not plan(CHATML, tools=(run,), tool_choice=ToolChoice("required")).closing_texts
+    assert not plan(CHATML).closing_texts

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.prompting.errors import PromptError
-from antiphon.prompting.escaping import Guard, Piece
+from antiphon.prompting.escaping import Piece, SpecialTokenEscaper
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "<s><s>")
-GUARD = Guard(TOKENS)
+ESCAPER = SpecialTokenEscaper(TOKENS)
 
 
 def split(template: str, *values: object) -> tuple[Piece, ...]:
-    cover = GUARD.cover()
-    return cover.split(template.format(*cover.protect(list(values))))
+    escaper = ESCAPER.for_request()
+    return escaper.split(template.format(*escaper.escape(list(values))))
 
 
 def test_control_token_becomes_plain_text() -> None:
@@ -30,15 +30,15 @@ def test_control_token_becomes_plain_text() -> None:
 def test_token_cannot_be_completed_by_what_follows() -> None:
     """The beginning of a control token at a string's end is kept apart, also before trailing spaces."""
     for value in ("x<|im_", "x<|im_  "):
-        cover = GUARD.cover()
-        rendered = cover.protect([value])[0].strip() + "end|>"
-        assert [piece.text for piece in cover.split(rendered)] == ["x", "<|im_", "end|>"]
+        escaper = ESCAPER.for_request()
+        rendered = escaper.escape([value])[0].strip() + "end|>"
+        assert [piece.text for piece in escaper.split(rendered)] == ["x", "<|im_", "end|>"]
 
 
 def test_keys_and_nested_values() -> None:
     """Protection reaches into objects, keys included, and leaves other values alone."""
-    cover = GUARD.cover()
-    protected = cover.protect({"a<s>": [1, None, True, {"b": "</s>"}]})
+    escaper = ESCAPER.for_request()
+    protected = escaper.escape({"a<s>": [1, None, True, {"b": "</s>"}]})
     assert "<s>" not in json.dumps(protected, ensure_ascii=False)
     assert protected["a" + next(iter(protected))[1:]][:3] == [1, None, True]
 
@@ -52,7 +52,7 @@ def test_private_use_characters_survive() -> None:
 def test_private_use_exhausted() -> None:
     """A request that holds every private-use character is refused rather than let through."""
     with pytest.raises(PromptError):
-        GUARD.cover().protect(["".join(map(chr, range(0xF0000, 0x10FFFE))), "<s>"])
+        ESCAPER.for_request().escape(["".join(map(chr, range(0xF0000, 0x10FFFE))), "<s>"])
 
 
 @settings(deadline=None)
