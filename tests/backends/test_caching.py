@@ -39,7 +39,7 @@ class Measured(ScriptedBackend):
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         async for event in super().chat(request):
             measured = isinstance(event, Started)
-            yield msgspec.structs.replace(event, meter=Meter(5, 7, 1, 0, 2.5)) if measured else event
+            yield msgspec.structs.replace(event, meter=Meter(Usage(5, 7, 1), 2.5)) if measured else event
 
 
 def cached(backend: Backend) -> CachingBackend:
@@ -219,7 +219,7 @@ async def test_a_kept_answer_tells_what_it_spared() -> None:
     assert isinstance(first[0], Started)
     assert isinstance(again[0], Started)
     assert (first[0].spared, again[0].meter) == (None, None)
-    assert again[0].spared == first[0].meter == Meter(5, 7, 1, 0, 2.5)
+    assert again[0].spared == first[0].meter == Meter(Usage(5, 7, 1), 2.5)
 
 
 def relayed(*, stream: bool = False, use: CacheUse | None = USE, **more: object) -> RelayRequest:

@@ -50,20 +50,14 @@ CacheStatus = Literal["miss", "hit", "joined"]
 
 
 class Meter(msgspec.Struct):
-    """Counts that a backend keeps current while it works, so that a request that is cut off is charged what it used.
+    """What a request has used so far. The backend replaces ``usage`` as it works, so an interrupted request is charged correctly.
 
-    The one mutable value here: written by the backend alone, read by the ledger when the request ends in any way.
-    ``compute_s``: seconds of an engine in this machine, None elsewhere.
+    The only mutable value in this module: the backend writes it, and the ledger reads it when the request ends.
+    ``compute_s``: seconds of an engine on this machine, None for any other backend.
     """
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
+    usage: Usage = Usage()
     compute_s: float | None = None
-
-    def usage(self) -> Usage:
-        return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens)
 
 
 class Spared(msgspec.Struct, frozen=True):

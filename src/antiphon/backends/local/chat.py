@@ -84,7 +84,7 @@ class LocalChat:
                             tally.count(answer.index, answer.num_tokens, ())
                             for event in parsers[answer.index].finish(answer.reason):
                                 yield event
-        yield events.Completed(tally.meter.usage())
+        yield events.Completed(tally.meter.usage)
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
         """Continue prompts; see ``Backend.complete``."""

@@ -44,7 +44,7 @@ async def complete(name: str, engine: Engine, request: CompletionRequest) -> Asy
                 tally.count(prompt * request.best_of + answer.index, answer.num_tokens, ())
                 for event in choices.feed(prompt, answer):
                     yield event
-    yield Completed(tally.meter.usage())
+    yield Completed(tally.meter.usage)
 
 
 def _job(request: CompletionRequest, info: ModelInfo, prompt: str | tuple[int, ...]) -> Generate:

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Iterable
 
+import msgspec
+
 from antiphon.backends.local.fingerprint import fingerprint
 from antiphon.engine.ipc.messages import ModelInfo, Started
 from antiphon.protocol import events
-from antiphon.protocol.events import Event, Meter, ReasoningDelta
+from antiphon.protocol.events import Event, Meter, ReasoningDelta, Usage
 
 
 class Tally:
@@ -19,8 +21,12 @@ class Tally:
 
     def started(self, model: str, answer: Started, info: ModelInfo) -> events.Started:
         """Note a prompt's tokens and return what begins the request; ``info`` is of the engine that runs it."""
-        self.meter.prompt_tokens += answer.prompt_tokens
-        self.meter.cached_tokens += answer.cached_tokens
+        used = self.meter.usage
+        self.meter.usage = msgspec.structs.replace(
+            used,
+            prompt_tokens=used.prompt_tokens + answer.prompt_tokens,
+            cached_tokens=used.cached_tokens + answer.cached_tokens,
+        )
         return events.Started(
             model,
             answer.prompt_tokens,
@@ -33,7 +39,12 @@ class Tally:
         """Note that choice ``index`` has ``num_tokens`` tokens now; those that made ``heard`` may be reasoning."""
         new = num_tokens - self._counted[index]
         self._counted[index] = num_tokens
-        self.meter.completion_tokens += new
+        used = self.meter.usage
+        is_reasoning = any(isinstance(event, ReasoningDelta) for event in heard)
+        self.meter.usage = Usage(
+            used.prompt_tokens,
+            used.completion_tokens + new,
+            used.cached_tokens,
+            used.reasoning_tokens + (new if is_reasoning else 0),
+        )
         self.meter.compute_s = time.perf_counter() - self._began
-        if any(isinstance(event, ReasoningDelta) for event in heard):
-            self.meter.reasoning_tokens += new

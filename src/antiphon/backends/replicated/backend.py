@@ -156,8 +156,7 @@ class _Reader:
             raise message.error()
         if message.meter is None:
             return message.events
-        for field in Meter.__struct_fields__:
-            setattr(self._meter, field, getattr(message.meter, field))
+        self._meter.usage, self._meter.compute_s = message.meter.usage, message.meter.compute_s
         return [self._measured(event) for event in message.events]
 
     def _measured(self, event: Event) -> Event:

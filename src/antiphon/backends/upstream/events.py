@@ -83,7 +83,7 @@ class EventReader:
             yield Started(chunk.model or model, 0, meter=self._meter, system_fingerprint=chunk.system_fingerprint)
         if chunk.usage is not None:
             self._tally.add(chunk.usage.usage(), [choice.index for choice in chunk.choices])
-            self._charge(self._tally.usage or Usage())
+            self._meter.usage = self._tally.usage or Usage()
         for choice in chunk.choices:
             if choice.index in self._finished:
                 continue
@@ -100,11 +100,6 @@ class EventReader:
         if usage is None:
             raise protocol_error(self._upstream, "a stream without usage")
         return Completed(usage)
-
-    def _charge(self, usage: Usage) -> None:
-        meter = self._meter
-        meter.prompt_tokens, meter.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-        meter.cached_tokens, meter.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
 
     def _chat_events(self, choice: ChatChoice) -> Iterator[Event]:
         delta, index = choice.delta, choice.index

@@ -113,13 +113,13 @@ class RequestAccount:
         """Return what a kept answer would have cost: the row's own tokens. A cut relayed one did not tell its tokens."""
         if self.cache not in {"hit", "joined"} or self._estimated_output_tokens is not None:
             return None
-        usage, meter = self.meter.usage(), self._spared_meter
+        usage, meter = self.meter.usage, self._spared_meter
         return Spared(usage, is_local=meter is not None and meter.compute_s is not None) if usage.total_tokens else None
 
     def _usage(self) -> Usage:
         """Return what was used. Leaving before it is told must not be free, so an answer that had begun has an estimate."""
         return (
-            self.meter.usage()
+            self.meter.usage
             if self._estimated_output_tokens is None
             else Usage(self._reservation.prompt, self._estimated_output_tokens)
         )
@@ -132,19 +132,11 @@ class RequestAccount:
             given = outcome.num_chunks + outcome.num_bytes // CHARACTERS_PER_TOKEN
             self._estimated_output_tokens = 0 if request.operation == "embeddings" else given
         else:
-            self.meter = Meter(
-                usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
-            )
+            self.meter.usage = usage
 
     def _mark_first_token(self) -> None:
         if self.first_token_s is None:
             self.first_token_s = self._call.elapsed_s()
-
-    def _charge(self, usage: Usage) -> None:
-        self.meter.prompt_tokens = usage.prompt_tokens
-        self.meter.completion_tokens = usage.completion_tokens
-        self.meter.cached_tokens = usage.cached_tokens
-        self.meter.reasoning_tokens = usage.reasoning_tokens
 
     async def guarded(self, frames: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
         """Pass frames on; a failure becomes a last error chunk, because a stream that just ends looks complete."""
@@ -172,14 +164,14 @@ class RequestAccount:
                     self.model = event.model
                     self.set_cache_status(event.cache)
                     self._spared_meter = event.spared
-                    self.meter = event.meter or Meter(event.prompt_tokens, 0, event.cached_tokens)
+                    self.meter = event.meter or Meter(Usage(event.prompt_tokens, 0, event.cached_tokens))
                 elif isinstance(event, Completed):
                     self._estimated_output_tokens = None
-                    self._charge(event.usage)
+                    self.meter.usage = event.usage
                 else:
                     self._mark_first_token()
                     num_given += 1
-                    self._estimated_output_tokens = None if self.meter.usage().total_tokens else num_given
+                    self._estimated_output_tokens = None if self.meter.usage.total_tokens else num_given
                 yield event
 
 

@@ -14,7 +14,7 @@ from antiphon.accounts import Kind, Outcome, Principal
 from antiphon.backends.base import RelayedAnswer
 from antiphon.protocol import check_content_type, parse_chat, parse_completion, parse_embedding
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.events import Meter
+from antiphon.protocol.events import Meter, Usage
 from antiphon.protocol.relay import Operation, RelayRequest
 from antiphon.protocol.rendering import (
     ChatBody,
@@ -139,7 +139,7 @@ async def _embedding(call: Call, principal: Principal, body: bytes) -> None:
         account.model = result.model
         if request.cache is not None:
             account.set_cache_status("hit" if result.cached_inputs == len(request.inputs) else "miss")
-        account.meter = Meter(prompt_tokens=result.prompt_tokens, compute_s=result.compute_s)
+        account.meter = Meter(Usage(result.prompt_tokens), result.compute_s)
         account.spared = result.spared
         await call.respond(render_embeddings(request, result))
 
