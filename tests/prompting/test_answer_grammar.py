@@ -183,22 +183,47 @@ def test_schema_beside_tools() -> None:
     assert not accepts(made, "Five.")
 
 
-def test_decision_without_asking() -> None:
-    """A plan with an open decision holds by itself; resolving it with vectors makes another."""
-    made = plan(CHATML, tools=(ADD, SUB), tool_choice=ToolChoice("auto"))
-    assert made.decide is not None
+def selected(vectors: list[list[float]] | None, **kwargs: Any) -> Plan:
+    prompter = ChatPrompter(template=CHATML, control_tokens=CONTROL, end_tokens=CONTROL[1:])
+    asked = ChatRequest(**{"model": "m", "messages": USER, "tool_choice": ToolChoice("auto"), **kwargs})
+    question = prompter.question(asked)
+    assert question is not None
+    return prompter.plan(asked, prompter.selector.choose(question, vectors))
+
+
+def test_tools_are_selected_before_planning() -> None:
+    """The plan shows and allows the selected tool alone, or none; without vectors the words in common decide."""
     far, near = [0.0, 1.0], [1.0, 0.0]
-    assert made.decide.resolve([near, far, far, far, far]).layout.calls_only is False
-    called = made.decide.resolve([near, near, near, far, far])
+    assert selected([near, far, far, far, far], tools=(ADD, SUB)).layout.calls_only is False
+    called = selected([near, near, near, far, far], tools=(ADD, SUB))
     assert [tool.name for tool in called.layout.tools] == ["add"]
     assert "sub" not in called.prompt[0].text
+    assert plan(CHATML, tools=(ADD, SUB), tool_choice=ToolChoice("auto")) == selected(None, tools=(ADD, SUB))
 
 
-def test_a_call_that_was_decided_on_is_no_forced_one() -> None:
-    """A call made under ``auto`` finishes with ``tool_calls``, also where one tool alone is allowed."""
-    made = plan(CHATML, tools=(ADD, SUB), tool_choice=ToolChoice("auto", ("add",)))
-    assert made.decide is not None
-    parser = made.decide.resolve([[1.0]] * 3).parser(0)
+@pytest.mark.parametrize(
+    ("template", "choice"),
+    [(HERMES, ToolChoice("auto")), (CHATML, ToolChoice("none")), (CHATML, ToolChoice("required", ("add",)))],
+)
+def test_nothing_to_select(template: str, choice: ToolChoice) -> None:
+    """There is no question for a model trained on tools, without tools, and where one tool is required."""
+    prompter = ChatPrompter(template=template, control_tokens=CONTROL, end_tokens=CONTROL[1:])
+    assert prompter.question(ChatRequest(model="m", messages=USER, tools=(ADD, SUB), tool_choice=choice)) is None
+
+
+@pytest.mark.parametrize("mode", ["auto", "none", "required"])
+@pytest.mark.parametrize("template", [HERMES, CHATML])
+def test_the_prompt_alone(template: str, mode: str) -> None:
+    """The prompt that is counted is the plan's, though no grammar is made for it."""
+    prompter = ChatPrompter(template=template, control_tokens=CONTROL, end_tokens=CONTROL[1:])
+    asked = ChatRequest(model="m", messages=USER, tools=(ADD, SUB), tool_choice=ToolChoice(mode))
+    assert prompter.prompt(asked) == prompter.plan(asked).prompt
+
+
+def test_a_selected_call_finishes_as_a_free_one() -> None:
+    """A call that was selected under ``auto`` finishes with ``tool_calls``, also where only one tool is allowed."""
+    made = selected([[1.0]] * 3, tools=(ADD, SUB), tool_choice=ToolChoice("auto", ("add",)))
+    parser = made.parser(0)
     parser.feed(call("add", '{"a": 5}'))
     assert parser.finish("stop") == [ChoiceFinished(0, "tool_calls")]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from antiphon.prompting.tool_calls.selection import Decision, in_full, in_short
-from antiphon.protocol.chat import Tool
+from antiphon.prompting.tool_calls.selection import ToolSelector, in_full, in_short
+from antiphon.protocol.chat import ChatRequest, Message, Tool, ToolChoice
 
 WEATHER = Tool(
     "getCurrentWeather",
@@ -18,11 +18,11 @@ AREA = Tool(
 
 
 def chosen(message: str, vectors: list[list[float]] | None, *, required: bool = False) -> tuple[str, ...]:
-    def names(tools: tuple[Tool, ...]) -> tuple[str, ...]:
-        return tuple(tool.name for tool in tools)
-
-    decision = Decision(message=message, tools=(WEATHER, AREA), required=required, resolution=names)
-    return decision.resolve(vectors)
+    choice = ToolChoice("required" if required else "auto")
+    request = ChatRequest(model="m", messages=(Message("user", message),), tools=(WEATHER, AREA), tool_choice=choice)
+    question = ToolSelector().question(request)
+    assert question is not None
+    return tuple(tool.name for tool in ToolSelector().choose(question, vectors))
 
 
 def test_tools_in_words() -> None:

@@ -1,7 +1,7 @@
 """The grammar that generated text must follow, for each kind of request."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -240,8 +240,3 @@ class _Grammar:
 
 def _escape(text: str) -> str:
     return "".join(f"\\{char}" if char in '/\\.^$|?*+()[]{}"' else ("\\n" if char == "\n" else char) for char in text)
-
-
-def allowed(tools: Sequence[Tool], names: Sequence[str]) -> tuple[Tool, ...]:
-    """Return the tools with the given names; all of them if no name is given."""
-    return tuple(tool for tool in tools if not names or tool.name in names)

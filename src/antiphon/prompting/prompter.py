@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.prompting.answer_grammar import MAX_CALLS, CallRules, allowed, answer_grammar
+from antiphon.prompting.answer_grammar import MAX_CALLS, CallRules, answer_grammar
 from antiphon.prompting.escaping import Piece, RequestEscaper, SpecialTokenEscaper
 from antiphon.prompting.history import native_turns, written_turns
 from antiphon.prompting.instructions import form_in_words, tool_value, tools_in_words, with_instructions
@@ -15,7 +15,7 @@ from antiphon.prompting.schemas.compile import check_request
 from antiphon.prompting.template_profile import TemplateProfile
 from antiphon.prompting.templates.adaptations import Turn
 from antiphon.prompting.tool_calls.key_values import check_key_values
-from antiphon.prompting.tool_calls.selection import Decision
+from antiphon.prompting.tool_calls.selection import ToolQuestion, ToolSelector, offered_tools
 from antiphon.prompting.tool_calls.stops import check_stops
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
@@ -34,8 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ``grammar`` is an llguidance grammar that the generated text must follow. ``closing_texts`` are the texts with which an answer that
     repeats itself ends what it is in the middle of, none where it may go on; ``max_word`` bounds runs of characters without a blank. ``stop`` are strings that end the answer
     beside the request's own. With ``special``, control tokens are to be generated as their text, which the parser
-    needs. Each choice is read by a parser of its own. Where ``decide`` is set, an embedding model can make a better plan
-    of it; without one, this plan holds.
+    needs. Each choice is read by a parser of its own.
     """
 
     prompt: tuple[Piece, ...]
@@ -45,7 +44,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     special: bool = False
     layout: OutputLayout = OutputLayout()
-    decide: "Decision[Plan] | None" = None
 
     def parser(self, index: int) -> OutputParser:
         """Return a fresh parser for choice ``index``."""
@@ -74,6 +72,7 @@ class ChatPrompter:
         token_ids: Mapping[str, int] | None = None,
     ) -> None:
         self._escaper = SpecialTokenEscaper(control_tokens)
+        self.selector = ToolSelector()
         self._control_tokens = tuple(control_tokens)
         self._token_ids = dict(token_ids or {})
         self._bos = bos_token if adds_bos else ""
@@ -89,22 +88,48 @@ class ChatPrompter:
         self._profile = profile(source)
         self._tool_profile = profile(named.get("tool_use")) or self._profile
 
-    def plan(self, request: ChatRequest) -> Plan:
-        """Return how to answer ``request``.
+    def question(self, request: ChatRequest) -> ToolQuestion | None:
+        """Check a request and return what must be answered before it can be planned, None if nothing.
 
-        With tools or a schema this may take up to a second of native code: not for an event loop.
+        With tools or a schema this may take seconds, in another process: not for an event loop.
         Raises ``ApiError`` 400 for what cannot be enforced, or what this model's template cannot express.
         """
         check_request(request)
-        tools = allowed(request.tools, request.tool_choice.names) if request.tool_choice.mode != "none" else ()
+        tools = offered_tools(request)
         profile = self._profile_for(request, tools)
         if tools and profile.syntax is not None:
             check_stops(request.stop, profile.syntax, tools, request.model)
-        if tools and not profile.knows_tools:
-            decision = self._decision(request, tools)
-            if decision is not None:
-                return msgspec.structs.replace(decision.resolve(None), decide=decision)
-        return self._plan(profile, request, tools)
+        return None if profile.knows_tools else self.selector.question(request)
+
+    def plan(self, request: ChatRequest, tools: tuple[Tool, ...] | None = None) -> Plan:
+        """Return how to answer ``request``.
+
+        ``tools`` are those that the selector chose for the request's ``question``, or all that are offered where there was
+        none. With None the request is checked here, and the tool is chosen without an embedding model.
+        Raises ``ApiError`` as ``question`` does.
+        """
+        request, tools, profile = self._settled(request, tools)
+        prompt = self._prompt(profile, request, tools)
+        return self._plan(profile, request, tools, prompt)
+
+    def prompt(self, request: ChatRequest, tools: tuple[Tool, ...] | None = None) -> tuple[Piece, ...]:
+        """Return the prompt of ``plan(request, tools)`` alone."""
+        request, tools, profile = self._settled(request, tools)
+        return self._prompt(profile, request, tools)[1]
+
+    def _settled(
+        self, request: ChatRequest, chosen: tuple[Tool, ...] | None
+    ) -> tuple[ChatRequest, tuple[Tool, ...], TemplateProfile]:
+        """Return the request with the chosen tools as its choice, those tools, and the template to use."""
+        offered = offered_tools(request)
+        if chosen is None:
+            question = self.question(request)
+            chosen = offered if question is None else self.selector.choose(question, None)
+        profile = self._profile_for(request, offered)
+        if offered and not profile.knows_tools and request.tool_choice.mode != "required":
+            choice = ToolChoice("required" if chosen else "none")
+            request = msgspec.structs.replace(request, tool_choice=choice)
+        return request, chosen, profile
 
     def _profile_for(self, request: ChatRequest, tools: tuple[Tool, ...]) -> TemplateProfile:
         in_play = bool(tools) or any(message.tool_calls for message in request.messages)
@@ -138,30 +163,26 @@ class ChatPrompter:
                 check_key_values(tool, request.model, f"tools[{number}].function.parameters")
         return profile
 
-    def _decision(self, request: ChatRequest, tools: tuple[Tool, ...]) -> "Decision[Plan] | None":
-        """Return what must be found out before a model without tool training calls one of several, or none."""
-        required = request.tool_choice.mode == "required"
-        last = request.messages[-1]
-        if required and len(tools) == 1:
-            return None
-
-        def resolve(chosen: tuple[Tool, ...]) -> Plan:
-            profile = self._profile_for(request, tools)
-            choice = request.tool_choice if required else ToolChoice("required" if chosen else "none")
-            return self._plan(profile, msgspec.structs.replace(request, tool_choice=choice), chosen)
-
-        message = next((m.content or "" for m in reversed(request.messages) if m.role == "user"), "")
-        if not required and last.role in {"tool", "function"}:
-            message = ""
-        return Decision(message=message, tools=tools, required=required, resolution=resolve)
-
-    def _plan(self, profile: TemplateProfile, request: ChatRequest, tools: tuple[Tool, ...]) -> Plan:
+    def _prompt(
+        self, profile: TemplateProfile, request: ChatRequest, tools: tuple[Tool, ...]
+    ) -> tuple[str, tuple[Piece, ...]]:
+        """Return the rendered text, in which users' special tokens are still escaped, and its pieces."""
         escaper = self._escaper.for_request()
         turns, shown = self._turns(escaper, profile, request, tools)
         variables = profile.reasoning.variables(request.reasoning_effort, model=request.model)
         rendered = profile.adapter.render(turns, shown, variables)
         if self._bos and not rendered.startswith(self._bos):
             rendered = self._bos + rendered
+        return rendered, escaper.split(rendered)
+
+    def _plan(
+        self,
+        profile: TemplateProfile,
+        request: ChatRequest,
+        tools: tuple[Tool, ...],
+        prompt: tuple[str, tuple[Piece, ...]],
+    ) -> Plan:
+        rendered, pieces = prompt
         layout = self._layout(profile, request, tools, rendered)
         rules = None
         if layout.syntax is not None:
@@ -182,7 +203,7 @@ class ChatPrompter:
         is_json = grammar is not None and all(tool.kind == "function" for tool in tools)
         may_run_away = is_json and not profile.knows_tools and layout.thinking is None
         return Plan(
-            prompt=escaper.split(rendered),
+            prompt=pieces,
             grammar=grammar,
             closing_texts=CLOSING_TEXTS if may_run_away else (),
             max_word=max_word(_schemas(request, tools)) if may_run_away else None,

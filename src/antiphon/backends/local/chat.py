@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 from antiphon.backends.local.completion import complete
 from antiphon.backends.local.errors import engine_errors
@@ -12,12 +12,15 @@ from antiphon.backends.local.tokens import engine_prompt, token_logprobs
 from antiphon.backends.local.usage import Tally
 from antiphon.engine import Engine
 from antiphon.engine.ipc.messages import Delta, Finished, Generate, Started, WaysOut
-from antiphon.prompting import ChatPrompter, Plan
+from antiphon.prompting import ChatPrompter, Plan, offered_tools
 from antiphon.protocol import events
-from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.chat import ChatRequest, Tool
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.events import Event
 from antiphon.protocol.model_limits import check_logit_bias, check_max_tokens
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Embed = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]] | None]]
 """Returns a unit vector per text, or None while there is no model for that."""
@@ -92,22 +95,36 @@ class LocalChat:
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Return the prompt's exact length in tokens."""
-        prompt = engine_prompt((await self._plan(request)).prompt)
+        tools = await self._select_tools(request)
+        prompt = await self._off_loop(request, self._started.prompt, request, tools)
         with engine_errors():
-            counted = await self.engine.tokenize((prompt,))
+            counted = await self.engine.tokenize((engine_prompt(prompt),))
         return len(counted.ids[0])
 
-    async def _plan(self, request: ChatRequest) -> Plan:
+    @property
+    def _started(self) -> ChatPrompter:
         if self._prompter is None:
             raise RuntimeError(f"the model {self.name!r} has not been started")
+        return self._prompter
+
+    async def _plan(self, request: ChatRequest) -> Plan:
+        tools = await self._select_tools(request)
+        return await self._off_loop(request, self._started.plan, request, tools)
+
+    async def _select_tools(self, request: ChatRequest) -> tuple[Tool, ...]:
+        """Check the request and return the tools that its answer may call. Raises ``ApiError`` 400."""
+        prompter = self._started
+        question = await self._off_loop(request, prompter.question, request)
+        if question is None:
+            return offered_tools(request)
+        vectors = await self._embed(question.texts) if self._embed is not None and question.texts else None
+        return prompter.selector.choose(question, vectors)
+
+    async def _off_loop(self, request: ChatRequest, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function of the prompter, in a thread where grammars are compiled, which takes long."""
         if not request.tools and request.response_format is None:
-            return self._prompter.plan(request)
-        # Grammars are made and checked in native code: off the event loop.
-        plan = await asyncio.to_thread(self._prompter.plan, request)
-        if plan.decide is None:
-            return plan
-        vectors = await self._embed(plan.decide.texts) if self._embed is not None and plan.decide.texts else None
-        return await asyncio.to_thread(plan.decide.resolve, vectors)
+            return function(*args, **kwargs)
+        return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def _job(request: ChatRequest, plan: Plan) -> Generate:

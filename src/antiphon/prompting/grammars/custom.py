@@ -6,8 +6,7 @@ terminal like ``/a/ & /b/`` matches nothing. Here both are found before a model 
 
 from functools import lru_cache
 
-from llguidance import LLMatcher
-
+from antiphon.prompting.grammars.compiler import validation_error
 from antiphon.prompting.grammars.lark import in_one_line, of_user, regex_literal
 from antiphon.prompting.grammars.lark_rules import LarkRules, UncheckedLarkError, lark_tokens, num_definitions
 from antiphon.prompting.grammars.trial import problem_in_trial
@@ -30,7 +29,7 @@ def problem_of_grammar(syntax: str, definition: str) -> str | None:
 @lru_cache(maxsize=64)
 def _problem_of_regex(pattern: str) -> str | None:
     lark = f"start: {regex_literal(pattern)}\n"
-    error = LLMatcher.validate_grammar(lark)
+    error = validation_error(lark)
     return in_one_line(error) if error else problem_in_trial({"it": lark})
 
 
@@ -42,7 +41,7 @@ def _problem_of_lark(definition: str) -> str | None:
         return f"it has {num_rules} rules, which exceeds the limit of {MAX_RULES}."
     if any(token.kind == "schema" for token in tokens):
         return "'%json' is not permitted; use a function with a schema."
-    error = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(definition))
+    error = validation_error(definition)
     if error:
         return in_one_line(error)
     try:

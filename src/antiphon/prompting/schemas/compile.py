@@ -7,8 +7,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
 
-from llguidance import LLMatcher, LLTokenizer
-
+from antiphon.prompting.grammars.compiler import compile_error
 from antiphon.prompting.grammars.custom import problem_of_grammar
 from antiphon.prompting.grammars.lark import in_one_line
 from antiphon.prompting.schemas.bounds import bounded
@@ -36,7 +35,6 @@ _MOST_WITH_FRACTION = 10**15
 """Numbers beyond have no thousandths."""
 _REASONS = {"minProperties": " Of several names that it does not declare, two may be the same."}
 _TOO_DEEP = "it is nested too deeply."
-_TOKENIZER = LLTokenizer("byte")
 _PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _OF_PATTERNS = ("regex parse error", "lookarounds not supported", "determine if regex")
 _COUNTING = frozenset({"multipleOf", "pattern", "patternProperties", "format", "maxLength", "minLength"})
@@ -141,7 +139,7 @@ def _problem_of(text: str) -> str | None:
         return (
             "only an endless value would satisfy it, or a part of it: a '$ref' leads back to itself without a way out."
         )
-    return _translate(LLMatcher(_TOKENIZER, f"start: %json {text}", log_level=0).get_error(), schema)
+    return _translate(compile_error(f"start: %json {text}"), schema)
 
 
 def _translate(error: str, schema: dict[str, Any]) -> str | None:

@@ -1,28 +1,27 @@
-"""Whether to call, and what, for models whose training knows no tools.
+"""Selects the tool to call, or none, for models that were not trained to call tools.
 
-Such a model, asked to choose between text and a call, chooses by accident. How near the user's words are to what a
-tool says of itself is a better guide, above all to an embedding model. The measures, their weights and thresholds
-were chosen on the Berkeley Function-Calling Leaderboard; what was tried, and the figures, stand in
-`docs/tools-and-structure.md`.
+Such a model chooses between text and a call at random. The similarity between the user's words and a tool's description is
+a better guide, above all as an embedding model measures it. The measures, their weights and thresholds were chosen on the
+Berkeley Function-Calling Leaderboard; `docs/tools-and-structure.md` lists what was tried, with the figures.
 """
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
-from antiphon.protocol.chat import Tool
+import msgspec
 
-T = TypeVar("T")
+from antiphon.protocol.chat import ChatRequest, Tool
 
 MAX_CHARS = 1000
-"""Of the message and of each description, what the embedding model is asked about: it reads no more at once."""
+"""Characters of the message, and of each description, that are embedded: the embedding model reads no more at once."""
 
 NEAR = 0.42
-"""From here on a tool is called, where nearness is the mean cosine and what ``_evidence`` adds to it."""
+"""The least score at which a tool is called. The score is the mean cosine and what ``_evidence`` adds to it."""
 
 SHARED = 0.35
-"""The same where there is no embedding model, and nearness is the share of common words."""
+"""The least score where there is no embedding model. The score is the share of common words."""
 
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^a-zA-Z0-9]+")
 _WORDS = re.compile(r"[^\W\d_]{3,}")
@@ -36,41 +35,67 @@ _GENERIC = frozenset(
         "given info information list look make retrieve return returns search set show the with"
     )
 )
-"""Words of tools' names that tell no tool from another."""
+"""Words in tools' names that do not distinguish one tool from another."""
 
 
-class Decision(Generic[T]):
-    """A question to settle before a plan is made: to call or not, and which of several tools.
+class ToolQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of ``tools`` to call, if any; answered by ``ToolSelector.choose``.
 
-    ``texts`` are to be embedded: what the user says, then two for each tool. ``resolve`` takes their vectors, or None
-    where there is no embedding model.
+    ``texts`` are to be embedded: the user's words, then two texts for each tool. They are empty where there is nothing to
+    compare. With ``required`` one tool must be called.
     """
 
-    def __init__(
-        self, *, message: str, tools: tuple[Tool, ...], required: bool, resolution: Callable[[tuple[Tool, ...]], T]
-    ) -> None:
-        said = message[:MAX_CHARS]
-        self.texts: tuple[str, ...] = ()
-        if said:
-            self.texts = (said, *(text[:MAX_CHARS] for tool in tools for text in (in_short(tool), in_full(tool))))
-        self._tools = tools
-        self._required = required
-        self._resolution = resolution
+    texts: tuple[str, ...]
+    tools: tuple[Tool, ...]
+    required: bool
 
-    def resolve(self, vectors: Sequence[Sequence[float]] | None) -> T:
-        """Return the plan: calls of the nearest tool, or text if none is near enough and none is required."""
-        if not self.texts:
-            return self._resolution(self._tools if self._required else ())
-        said = self.texts[0]
+
+class ToolSelector:
+    """Selects tools before a prompt is planned. It has no state."""
+
+    def question(self, request: ChatRequest) -> ToolQuestion | None:
+        """Return what must be answered before the request can be planned, None if its tools are settled."""
+        tools = offered_tools(request)
+        required = request.tool_choice.mode == "required"
+        if not tools or (required and len(tools) == 1):
+            return None
+        said = _last_words(request, required=required)[:MAX_CHARS]
+        described = (text[:MAX_CHARS] for tool in tools for text in (in_short(tool), in_full(tool)))
+        return ToolQuestion(texts=(said, *described) if said else (), tools=tools, required=required)
+
+    def choose(self, question: ToolQuestion, vectors: Sequence[Sequence[float]] | None) -> tuple[Tool, ...]:
+        """Return the nearest tool, or none if none is near enough and none is required.
+
+        ``vectors`` are those of the question's texts, of one length; None where there is no embedding model. Without texts
+        all tools stay open if one is required.
+        """
+        if not question.texts:
+            return question.tools if question.required else ()
+        said = question.texts[0]
         if vectors is None:
-            scores, enough = [_shared_words(said, tool) + _lack(said, tool) for tool in self._tools], SHARED
+            scores, enough = [_shared_words(said, tool) + _lack(said, tool) for tool in question.tools], SHARED
         else:
             near = [_cosine(vectors[0], vector) for vector in vectors[1:]]
-            pairs = zip(self._tools, near[::2], near[1::2], strict=True)
+            pairs = zip(question.tools, near[::2], near[1::2], strict=True)
             scores, enough = [(short + full) / 2 + _evidence(said, tool) for tool, short, full in pairs], NEAR
         best = max(range(len(scores)), key=scores.__getitem__)
-        is_wanted = self._required or scores[best] >= enough
-        return self._resolution((self._tools[best],) if is_wanted else ())
+        is_wanted = question.required or scores[best] >= enough
+        return (question.tools[best],) if is_wanted else ()
+
+
+def offered_tools(request: ChatRequest) -> tuple[Tool, ...]:
+    """Return the tools that the answer may call: none with the choice ``none``, the named ones where some are named."""
+    choice = request.tool_choice
+    if choice.mode == "none":
+        return ()
+    return tuple(tool for tool in request.tools if not choice.names or tool.name in choice.names)
+
+
+def _last_words(request: ChatRequest, *, required: bool) -> str:
+    """Return the last thing the user said; nothing where a tool's result is to be answered in text."""
+    if not required and request.messages[-1].role in {"tool", "function"}:
+        return ""
+    return next((message.content or "" for message in reversed(request.messages) if message.role == "user"), "")
 
 
 def in_short(tool: Tool) -> str:
@@ -86,9 +111,9 @@ def in_full(tool: Tool) -> str:
 
 
 def _evidence(said: str, tool: Tool) -> float:
-    """Return what speaks for a call beside nearness: telling words of its name that were said, numbers that it needs."""
-    telling = " ".join(word for word in _in_words(tool.name).split() if word.lower() not in _GENERIC)
-    return 0.15 * _overlap(said, telling) + _lack(said, tool)
+    """Return what to add to the similarity: distinctive words of the tool's name that were said, numbers that it needs."""
+    distinctive = " ".join(word for word in _in_words(tool.name).split() if word.lower() not in _GENERIC)
+    return 0.15 * _overlap(said, distinctive) + _lack(said, tool)
 
 
 def _shared_words(said: str, tool: Tool) -> float:
@@ -96,7 +121,7 @@ def _shared_words(said: str, tool: Tool) -> float:
 
 
 def _lack(said: str, tool: Tool) -> float:
-    """Return a malus if the tool must be given numbers and none was said."""
+    """Return a penalty if the tool requires a number and the user said none."""
     required = cast("list[str]", (tool.parameters or {}).get("required") or [])
     needed = [_parameters(tool).get(name, {}).get("type") in {"integer", "number"} for name in required]
     return -0.25 if any(needed) and not _NUMBERS.search(said) else 0.0
@@ -112,7 +137,7 @@ def _in_words(name: str) -> str:
 
 
 def _overlap(said: str, of_tool: str) -> float:
-    """Return the share of a tool's words that were said, by their beginnings."""
+    """Return the share of a tool's words that were said; words with the same first letters count as the same."""
     wanted = _stems(of_tool)
     return len(wanted & _stems(said)) / len(wanted) if wanted else 0.0
 
