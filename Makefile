@@ -5,10 +5,10 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check bench docs clean
+.PHONY: help serve test check installs container-test bench docs clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Antiphon needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
@@ -29,6 +29,12 @@ check: $(VENV)/.installed ## Lint, format, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
+
+installs: $(VENV)/.installed ## Build the wheel, install each extra in an empty environment, use it
+	@$(BIN)/python -m pytest -m installs tests/installs $(ARGS)
+
+container-test: $(VENV)/.installed ## Take the container's steps in a bare Debian root (as root, with debootstrap)
+	@$(BIN)/python -m pytest -m container tests/deploy $(ARGS)
 
 bench: $(VENV)/.installed ## Measure beside the peers that are installed
 	@$(BIN)/python -m benchmarks $(ARGS)

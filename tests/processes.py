@@ -59,14 +59,17 @@ def _command_line(pid: int) -> bytes:
 
 
 @contextmanager
-def serving(home: Path, *options: str, **environ: str) -> Generator[ServerProcess]:
-    """Run ``antiphon serve --port 0`` with ``options`` until the block ends, then end it as Ctrl-C does."""
+def serving(home: Path, *options: str, python: str = sys.executable, **environ: str) -> Generator[ServerProcess]:
+    """Run ``antiphon serve --port 0`` with ``options`` until the block ends, then end it as Ctrl-C does.
+
+    ``python`` is the interpreter of another environment whose installation is to run.
+    """
     log = home / "server.log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("ANTIPHON_", "OPENAI_"))}
     environment |= {"ANTIPHON_HOME": str(home), "PYTHONUNBUFFERED": "1", **environ}
     with log.open("a") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "antiphon", "serve", "--port", "0", *options],
+            [python, "-m", "antiphon", "serve", "--port", "0", *options],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=errors,

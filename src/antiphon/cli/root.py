@@ -9,6 +9,7 @@ from cyclopts import App
 
 from antiphon import __version__
 from antiphon.errors import AntiphonError
+from antiphon.extras import missing_extra
 
 # Named as text, so that a command loads only its own module; what each does is said here for the same reason.
 COMMANDS = {
@@ -66,6 +67,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         first: BaseException = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
         return describe(first)
+    if isinstance(error, ImportError) and (missing := missing_extra(error)) is not None:
+        error = missing
     if isinstance(error, AntiphonError):
         return f"antiphon: {error.message}" + (f" - {error.hint}" if error.hint else "")
     return f"antiphon: {type(error).__name__}: {error} - run again with --debug to see where it comes from"
