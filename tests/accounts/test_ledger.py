@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -9,13 +10,18 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from tests.waiting import until
 
 import antiphon
 from antiphon.accounts import AccountError, Accounts, AccountSettings, Outcome
 from antiphon.accounts.ledger import write_rows
+from antiphon.accounts.reports import UsageQuery
 from antiphon.accounts.schema import spend, usage
 from antiphon.accounts.usage import UsageRow, new_row_id
 from antiphon.protocol.events import Usage
@@ -229,3 +235,91 @@ async def test_the_ledger_outlives_an_error_that_nobody_foresaw(
     await request(accounts)
     await until(lambda: accounts.statistics().ledger.written_total == 1)
     assert await count(accounts) == 1
+
+
+def refused_rows() -> dict[str, UsageRow]:
+    """Return rows whose values at least one of the databases cannot store."""
+    replace = msgspec.structs.replace
+    return {
+        "an integer beyond 64 bits": replace(row(), prompt_tokens=2**64),
+        "a missing value": replace(row(), request_id=None),  # type: ignore[arg-type]
+        "a lone surrogate": replace(row(), model_asked="\ud800"),
+        "a value of another type": replace(row(), duration_s=object()),  # type: ignore[arg-type]
+    }
+
+
+@pytest.mark.parametrize("kind", refused_rows())
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_a_row_that_the_database_refuses_does_not_hold_up_the_others(
+    database_url: str, tmp_path: Path, kind: str, place: int
+) -> None:
+    """Wherever it is in the batch, the other rows and their dollars are written, and it is in the log in full."""
+    accounts = await Accounts.open(AccountSettings(database_url=database_url), tmp_path)
+    rows = [row(usd=1.0), row(usd=2.0)]
+    rows.insert(place, refused_rows()[kind])
+    with structlog.testing.capture_logs() as logs:
+        for each in rows:
+            accounts._ledger.append(each)
+        await accounts.flush()
+    assert await count(accounts) == 2
+    async with accounts.engine.connect() as connection:
+        assert (await connection.execute(select(func.sum(spend.c.usd)))).scalar_one() == 3.0
+    statistics = accounts.statistics().ledger
+    assert (statistics.waiting, statistics.written_total, statistics.refused_total) == (0, 2, 1)
+    (refused,) = [entry for entry in logs if entry["event"] == "usage_row_refused"]
+    assert refused["row"]["id"] == rows[place].id
+    await accounts.aclose()
+
+
+@given(
+    counts=st.tuples(*[st.integers(-(2**70), 2**70)] * 4),
+    started_at=st.floats(),
+    duration_s=st.floats(),
+    texts=st.tuples(*[st.text(st.characters(), max_size=300)] * 3),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_a_request_was_its_row_can_be_written_and_added_up(
+    accounts: Accounts,
+    counts: tuple[int, int, int, int],
+    started_at: float,
+    duration_s: float,
+    texts: tuple[str, str, str],
+) -> None:
+    """Counts of an upstream, times of a clock and texts of a client are bounded in the row: none is refused."""
+    random.seed(os.urandom(16))  # Hypothesis makes the module repeatable, and with it the ids of the rows.
+    principal = await accounts.authenticate(None)
+    before = accounts.statistics().ledger.written_total
+    admission = await accounts.admit(principal, model=texts[0], kind="chat", estimated_tokens=1, request_id="req_1")
+    await admission.settle(
+        Outcome(
+            request_id=texts[1],
+            started_at=started_at,
+            duration_s=duration_s,
+            model=texts[2],
+            usage=Usage(*counts),
+        )
+    )
+    await accounts.flush()
+    assert accounts.statistics().ledger.written_total == before + 1
+    assert accounts.statistics().ledger.refused_total == 0
+    assert (await accounts.report(UsageQuery()))[0].num_requests == before + 1
+
+
+async def test_sums_beyond_64_bits_are_reported(database_url: str, tmp_path: Path) -> None:
+    """Rows of older versions may hold any number: their sum is no error of the database."""
+    accounts = await Accounts.open(AccountSettings(database_url=database_url), tmp_path)
+    rows = [msgspec.structs.replace(row(), prompt_tokens=2**62) for _ in range(4)]
+    await write_rows(accounts.engine, rows, is_retry=False)
+    (total,) = await accounts.report(UsageQuery())
+    assert total.prompt_tokens == 2**64
+    await accounts.aclose()
+
+
+async def test_an_impossible_count_of_tokens_is_an_estimate(accounts: Accounts) -> None:
+    """More tokens than any request can have are stored as the highest number there is, and the row says so."""
+    principal = await accounts.authenticate(None)
+    admission = await accounts.admit(principal, model="m", kind="chat", estimated_tokens=1, request_id="req_1")
+    usage_told = Usage(2_000 * 2**53, 3)
+    await admission.settle(Outcome(request_id="req_1", started_at=time.time(), duration_s=0.1, usage=usage_told))
+    (total,) = await accounts.report(UsageQuery())
+    assert (total.prompt_tokens, total.completion_tokens, total.num_estimated) == (2**40, 3, 1)

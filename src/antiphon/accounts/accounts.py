@@ -14,7 +14,7 @@ from antiphon.accounts.database import open_database
 from antiphon.accounts.errors import rate_limited, request_too_large, store_unreachable, too_many_at_once
 from antiphon.accounts.keyring import Keyring
 from antiphon.accounts.keys import KeyStore
-from antiphon.accounts.ledger import Ledger, LedgerStatistics
+from antiphon.accounts.ledger import Ledger, LedgerStatistics, UnwrittenRowsError
 from antiphon.accounts.limiter import LimitDecision, Limiter, LimiterStatistics, make_limiter
 from antiphon.accounts.outcome import Kind, Outcome, how_it_failed
 from antiphon.accounts.prices import PriceBook
@@ -23,7 +23,7 @@ from antiphon.accounts.reading import Reading
 from antiphon.accounts.reports import UsageQuery, UsageTotal, totals
 from antiphon.accounts.settings import AccountSettings, Limits
 from antiphon.accounts.tiers import tier_limits
-from antiphon.accounts.usage import usage_row
+from antiphon.accounts.usage import usage_row, within_bounds
 from antiphon.accounts.watch import KeyWatch, open_watch
 from antiphon.protocol.errors import model_not_found
 
@@ -175,6 +175,7 @@ class Accounts:
 
     def record(self, request: Request, outcome: Outcome) -> None:
         """Price a request that is over and hand its row to the ledger; returns at once."""
+        outcome = within_bounds(outcome)
         usd = self._prices.usd(outcome, request.model)
         if usd is not None and request.principal.key_id is not None:
             self._budgets.add(request.principal.key_id, usd)
@@ -182,15 +183,21 @@ class Accounts:
         self._ledger.append(usage_row(request, outcome, usd, saved_usd))
 
     async def flush(self) -> None:
-        """Commit every row that waits, now; whoever reads usage right after a request sees it."""
+        """Commit every waiting row now, so that a report right after a request includes it.
+
+        Raises ``UnwrittenRowsError`` when the database cannot take rows.
+        """
         await self._ledger.flush()
 
     async def report(self, query: UsageQuery) -> list[UsageTotal]:
-        """Add up usage rows; those that this process still holds are written first."""
+        """Add up usage rows; those that this process still holds are written first.
+
+        Raises ``ApiError`` 503 when the database cannot be written or read.
+        """
         try:
             await self._ledger.flush()
             return await totals(self.engine, query)
-        except (SQLAlchemyError, OSError) as error:
+        except (UnwrittenRowsError, SQLAlchemyError, OSError) as error:
             raise store_unreachable("usage database") from error
 
     def statistics(self) -> AccountStatistics:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, Integer, Select, case, func, select
+from sqlalchemy import ColumnElement, Double, Select, case, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.errors import AccountError
@@ -111,8 +111,9 @@ def _sums() -> list[ColumnElement[Any]]:
     ]
 
 
-def _integer(column: ColumnElement[Any]) -> ColumnElement[int]:
-    return func.coalesce(func.sum(column, type_=Integer), 0)
+def _integer(column: ColumnElement[Any]) -> ColumnElement[float]:
+    # SQLite fails on a sum beyond 64 bits. As floats the sums are exact up to 2^53 tokens.
+    return func.coalesce(func.sum(cast(column, Double), type_=Double), 0.0)
 
 
 def _conditions(query: UsageQuery) -> list[ColumnElement[bool]]:
@@ -131,7 +132,6 @@ def _conditions(query: UsageQuery) -> list[ColumnElement[bool]]:
 def _total(row: Any, query: UsageQuery, names: dict[str, str]) -> UsageTotal:
     key_id = row["by_key"] if "key" in query.by else None
     sums = {label: row[label] for label in row if not label.startswith("by_")}
-    # PostgreSQL sums big integers to Decimal.
     integers = {label: int(value) for label, value in sums.items() if label.endswith("_tokens") or label[:4] == "num_"}
     return UsageTotal(
         bucket_ms=int(row["by_time"]) if "time" in query.by else None,

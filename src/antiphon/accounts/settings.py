@@ -1,6 +1,5 @@
 """What an operator can set about keys, limits, prices and the database."""
 
-import math
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -8,6 +7,9 @@ import msgspec
 
 _HIGHEST = 2**31 - 1
 """What every database holds as an integer."""
+
+_HIGHEST_PRICE = 1_000_000_000
+"""So that no sum of prices overflows."""
 
 Tier = Literal["tier1", "tier2", "tier3", "tier4", "tier5"]
 
@@ -50,8 +52,10 @@ class ModelPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value: float | None = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"the price {name} must be a number that is not negative, but is {value!r}")
+            if value is not None and not 0 <= value <= _HIGHEST_PRICE:
+                raise ValueError(
+                    f"the price {name} must be a number that is not negative and at most {_HIGHEST_PRICE:,}, but is {value!r}"
+                )
 
 
 class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,5 +1,6 @@
 """The row that every request leaves in the table ``usage``."""
 
+import math
 import random
 
 import msgspec
@@ -8,7 +9,14 @@ from sqlalchemy import String
 from antiphon.accounts.admission import Request
 from antiphon.accounts.outcome import Kind, Outcome
 from antiphon.accounts.schema import usage
-from antiphon.protocol.events import CacheStatus
+from antiphon.protocol.events import CacheStatus, Usage
+
+
+MAX_TOKENS = 2**40
+"""The largest count of tokens in a row. Sums over eight million such rows still fit every database's integers."""
+
+_LATEST_MS = 2**48 - 1
+"""The latest time that 12 hex digits hold."""
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -42,17 +50,43 @@ def new_row_id(at_ms: int) -> str:
 
 
 def _fitting(text: str, name: str) -> str:
-    """Return ``text`` as column ``name`` can hold it: clients and upstreams choose names, and one that does not fit would stop the ledger."""
+    """Return ``text`` as column ``name`` can hold it: clients and upstreams choose names of any length and characters."""
     kind = usage.c[name].type
     assert isinstance(kind, String)
     assert kind.length is not None
-    # PostgreSQL keeps neither NUL nor half of a surrogate pair.
+    # PostgreSQL stores neither NUL nor half of a surrogate pair.
     text = text.replace("\0", "\ufffd").encode(errors="replace").decode()
     return text if len(text) <= kind.length else text[: kind.length - 1] + "\u2026"
 
 
+def within_bounds(outcome: Outcome) -> Outcome:
+    """Return the outcome with numbers that every database can store and add up, whatever a clock or an upstream says.
+
+    A count of tokens above ``MAX_TOKENS`` becomes that number, and the outcome an estimate.
+    """
+    used = msgspec.structs.astuple(outcome.usage)
+    is_within = all(0 <= count <= MAX_TOKENS for count in used)
+    if is_within and 0 <= outcome.started_at * 1000 <= _LATEST_MS and math.isfinite(outcome.duration_s):
+        return outcome
+    return msgspec.structs.replace(
+        outcome,
+        usage=_bounded(outcome.usage),
+        is_estimate=outcome.is_estimate or not is_within,
+        started_at=_clipped(outcome.started_at, _LATEST_MS / 1000),
+        duration_s=_clipped(outcome.duration_s, _LATEST_MS / 1000),
+    )
+
+
+def _bounded(used: Usage) -> Usage:
+    return Usage(*(min(max(count, 0), MAX_TOKENS) for count in msgspec.structs.astuple(used)))
+
+
+def _clipped(value: float, highest: float) -> float:
+    return min(max(value, 0.0), highest) if math.isfinite(value) else 0.0
+
+
 def usage_row(request: Request, outcome: Outcome, usd: float | None, saved_usd: float | None) -> UsageRow:
-    """Return the row of a request that is over."""
+    """Return the row of a request that is over; ``outcome`` as ``within_bounds`` returns it."""
     at_ms = int(outcome.started_at * 1000)
     used = outcome.usage
     return UsageRow(
