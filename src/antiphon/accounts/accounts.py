@@ -8,8 +8,8 @@ import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from antiphon.accounts.admission import Admission, Request
-from antiphon.accounts.budgets import Budgets
+from antiphon.accounts.admission import Admission
+from antiphon.accounts.budgets import BudgetHold, Budgets
 from antiphon.accounts.database import open_database
 from antiphon.accounts.errors import rate_limited, request_too_large, store_unreachable, too_many_at_once
 from antiphon.accounts.keyring import Keyring
@@ -21,11 +21,13 @@ from antiphon.accounts.prices import PriceBook
 from antiphon.accounts.principal import Principal
 from antiphon.accounts.reading import Reading
 from antiphon.accounts.reports import UsageQuery, UsageTotal, totals
+from antiphon.accounts.request import Request
 from antiphon.accounts.settings import AccountSettings, Limits
 from antiphon.accounts.tiers import tier_limits
 from antiphon.accounts.usage import usage_row, within_bounds
 from antiphon.accounts.watch import KeyWatch, open_watch
 from antiphon.protocol.errors import model_not_found
+from antiphon.protocol.events import Usage
 
 _MAX_REMEMBERED = 10_000
 """Combinations of key limits and model whose limits are kept worked out; a wildcard route can have any number of names."""
@@ -94,18 +96,24 @@ class Accounts:
         estimated_tokens: int,
         request_id: str,
         counted_as: str | None = None,
+        expected: Usage | None = None,
     ) -> Admission:
         """Let a request in, reserving ``estimated_tokens`` (prompt and longest possible answer together).
 
         ``model`` is the name asked for: limits are counted per key and that name, as OpenAI does, unless ``counted_as`` is
-        another one. Raises ``ApiError``: 404 for
-        a model that the key may not use, 429 ``insufficient_quota`` for a spent budget, 429 ``rate_limit_exceeded``, 503 when
-        the limits' store is away. A request that is refused, or that leaves meanwhile, has its usage row, too.
+        another one. A key's budget is charged for ``expected`` until the real usage is known: tokens of the prompt and of the
+        longest answer, 0 if the request does not limit it; None: ``estimated_tokens`` in the prompt.
+
+        Raises ``ApiError``: 404 for a model that the key may not use, 429 ``insufficient_quota`` for a spent budget, 429
+        ``rate_limit_exceeded``, 503 when the limits' store does not answer. A request that is refused, or whose client leaves
+        meanwhile, has its usage row, too.
         """
         started_at, started = time.time(), time.perf_counter()
         request = Request(principal=principal, model=model, kind=kind)
         try:
-            decision = await self._let_in(request, counted_as or model, estimated_tokens)
+            self._require_allowed(request)
+            hold = await self._hold(request, expected or Usage(estimated_tokens))
+            decision = await self._reserve(request, counted_as or model, estimated_tokens, hold)
         except BaseException as error:
             status, error_code = how_it_failed(error)
             outcome = Outcome(
@@ -117,7 +125,7 @@ class Accounts:
             )
             self.record(request, outcome)
             raise
-        return Admission(request, decision, self)
+        return Admission(request, decision, self, hold)
 
     def refuse(self, principal: Principal, *, model: str, kind: Kind, outcome: Outcome) -> None:
         """Leave the row of a request that was refused before it could be admitted: a body that is wrong, a model that is none.
@@ -126,15 +134,28 @@ class Accounts:
         """
         self.record(Request(principal=principal, model=model, kind=kind), outcome)
 
-    async def _let_in(self, request: Request, counted_as: str, n_tokens: int) -> LimitDecision:
+    def _require_allowed(self, request: Request) -> None:
         principal = request.principal
         if principal.models is not None and not principal.may_use(request.model):
             raise model_not_found(request.model)
-        if principal.budget is not None:
-            await self._budgets.check(principal)
-        return await self._reserve(request, counted_as, n_tokens)
 
-    async def _reserve(self, request: Request, counted_as: str, n_tokens: int) -> LimitDecision:
+    async def _hold(self, request: Request, expected: Usage) -> BudgetHold | None:
+        if request.principal.budget is None:
+            return None
+        usd = self._prices.estimated_usd(request.model, expected, request.kind)
+        return await self._budgets.reserve(request.principal, usd)
+
+    async def _reserve(
+        self, request: Request, counted_as: str, n_tokens: int, hold: BudgetHold | None
+    ) -> LimitDecision:
+        try:
+            return await self._within_limits(request, counted_as, n_tokens)
+        except BaseException:
+            if hold is not None:
+                hold.release()
+            raise
+
+    async def _within_limits(self, request: Request, counted_as: str, n_tokens: int) -> LimitDecision:
         limits = self.limits_of(request.principal, counted_as, request.kind)
         organization = self.settings.organization
         if limits.tpm is not None and n_tokens > limits.tpm:

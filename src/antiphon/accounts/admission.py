@@ -2,19 +2,10 @@
 
 from typing import Protocol
 
-import msgspec
-
+from antiphon.accounts.budgets import BudgetHold
 from antiphon.accounts.limiter import LimitDecision
-from antiphon.accounts.outcome import Kind, Outcome
-from antiphon.accounts.principal import Principal
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What accounts know of a request before it is answered. ``model`` is the name the client asked for."""
-
-    principal: Principal
-    model: str
-    kind: Kind
+from antiphon.accounts.outcome import Outcome
+from antiphon.accounts.request import Request
 
 
 class Recorder(Protocol):
@@ -24,14 +15,17 @@ class Recorder(Protocol):
 
 
 class Admission:
-    """The right to do the work of one request. Whoever holds it settles it exactly once, however the request ends."""
+    """The right to do the work of one request. Its holder settles it exactly once, however the request ends."""
 
-    __slots__ = ("_decision", "_is_settled", "_recorder", "_request")
+    __slots__ = ("_decision", "_hold", "_is_settled", "_recorder", "_request")
 
-    def __init__(self, request: Request, decision: LimitDecision, recorder: Recorder) -> None:
+    def __init__(
+        self, request: Request, decision: LimitDecision, recorder: Recorder, hold: BudgetHold | None = None
+    ) -> None:
         self._request = request
         self._decision = decision
         self._recorder = recorder
+        self._hold = hold
         self._is_settled = False
 
     def headers(self) -> dict[str, str]:
@@ -49,4 +43,6 @@ class Admission:
         self._is_settled = True
         if self._decision.reservation is not None:
             self._decision.reservation.settle(outcome.usage.total_tokens)
+        if self._hold is not None:
+            self._hold.release()
         self._recorder.record(self._request, outcome)

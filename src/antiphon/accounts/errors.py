@@ -63,6 +63,18 @@ def insufficient_quota() -> ApiError:
     )
 
 
+def budget_reserved() -> ApiError:
+    """429: the rest of the key's budget is held by its requests in flight; they may cost less than was held for them."""
+    return ApiError(
+        429,
+        "The rest of this key's budget is reserved for its requests in flight. "
+        "Please try again when one of them has finished; see `antiphon usage` and `antiphon keys list`.",
+        type="requests",
+        code="rate_limit_exceeded",
+        headers=retry_after(1.0),
+    )
+
+
 def request_too_large(
     model: str, organization: str, limit: int, requested: int, headers: Mapping[str, str]
 ) -> ApiError:

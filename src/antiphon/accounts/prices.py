@@ -5,12 +5,17 @@ The public prices are the data inside the installed package; nothing is fetched.
 
 from collections.abc import Mapping
 
-from antiphon.accounts.outcome import Outcome
+import msgspec
+
+from antiphon.accounts.outcome import Kind, Outcome
 from antiphon.accounts.settings import ModelPrice
 from antiphon.protocol.events import Usage
 
 _MAX_REMEMBERED = 10_000
-"""Models known to have no price; behind a wildcard route clients can name any number."""
+"""Names of models that are remembered; behind a wildcard route clients can name any number."""
+
+ASSUMED_ANSWER_TOKENS = 4_096
+"""The length of an answer that a request does not limit, until it is known."""
 
 
 class PriceBook:
@@ -20,6 +25,7 @@ class PriceBook:
         self._own = own
         self._provider = None if provider == "none" else provider
         self._unpriced: set[str] = set()
+        self._answered_by: dict[str, tuple[str, bool]] = {}
 
     def usd(self, outcome: Outcome, model_asked: str) -> float | None:
         """Return dollars; None when no model answered, or nobody set a price for it.
@@ -30,7 +36,26 @@ class PriceBook:
             return None
         if outcome.cache in {"hit", "joined"}:
             return 0.0
-        return self._price(outcome.model, model_asked, outcome.usage, is_local=outcome.compute_s is not None)
+        is_local = outcome.compute_s is not None
+        if len(self._answered_by) >= _MAX_REMEMBERED:
+            self._answered_by.clear()
+        self._answered_by[model_asked] = outcome.model, is_local
+        return self._price(outcome.model, model_asked, outcome.usage, is_local=is_local)
+
+    def estimated_usd(self, model_asked: str, expected: Usage, kind: Kind) -> float:
+        """Return what a request may cost before it is answered; 0 where no price is known.
+
+        ``expected`` without completion tokens is an answer of any length, taken as ``ASSUMED_ANSWER_TOKENS``. The model is the
+        one that answered this name last. Before the first answer, the dearest of the own and public prices is taken.
+        """
+        if kind != "embedding" and not expected.completion_tokens:
+            expected = msgspec.structs.replace(expected, completion_tokens=ASSUMED_ANSWER_TOKENS)
+        known = self._answered_by.get(model_asked)
+        if known is not None:
+            model, is_local = known
+            return self._price(model, model_asked, expected, is_local=is_local) or 0.0
+        own = [_own_price(price, expected) for price in self._own.values()]
+        return max([self._price(model_asked, model_asked, expected, is_local=False) or 0.0, *own])
 
     def saved_usd(self, outcome: Outcome, model_asked: str) -> float | None:
         """Return the dollars that the response cache saved; None where it spared nothing, or nobody set a price for it."""

@@ -6,11 +6,10 @@ import random
 import msgspec
 from sqlalchemy import String
 
-from antiphon.accounts.admission import Request
 from antiphon.accounts.outcome import Kind, Outcome
+from antiphon.accounts.request import Request
 from antiphon.accounts.schema import usage
 from antiphon.protocol.events import CacheStatus, Usage
-
 
 MAX_TOKENS = 2**40
 """The largest count of tokens in a row. Sums over eight million such rows still fit every database's integers."""

@@ -258,6 +258,7 @@ async def admitted(
         model=model,
         counted_as=call.service.counted_as(model),
         estimated_tokens=reservation.reserved,
+        expected=Usage(reservation.prompt, reservation.completion),
         request_id=call.request_id,
     )
     call.extra.update(admission.headers())
