@@ -152,7 +152,7 @@ def schemathesis(target: Target, minutes: float) -> str:
 
 
 def llm_comply(target: Target) -> str:
-    """Shapes of chat completions, by OpenAI's document."""
+    """BatchShapes of chat completions, by OpenAI's document."""
     return run(
         BIN / "llm-comply", "--format", "openai-chat", "-u", target.url, "-k", target.key, "-m", "gpt-4o-mini"
     ).stdout

@@ -4,7 +4,7 @@ import itertools
 import random
 from collections import Counter
 
-from antiphon.engine.scheduling.batch_shapes import Shapes, plain
+from antiphon.engine.scheduling.batch_shapes import BatchShapes, plain
 from antiphon.engine.scheduling.prefix_cache import BLOCK
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.scheduling.sequence import Copy, Remove, Sequence, Slice, Step
@@ -67,9 +67,9 @@ class Runner:
         slots: int = 16,
         num_sequences: int = 6,
         batch_size: int = 64,
-        interleaved_size: int = 48,
-        shapes: Shapes | None = None,
-        odds: float = 0.0,
+        prefill_chunk_size: int = 48,
+        shapes: BatchShapes | None = None,
+        acceptance: float = 0.0,
     ) -> None:
         self.shapes = plain(batch_size) if shapes is None else shapes
         self.scheduler = Scheduler(
@@ -77,11 +77,11 @@ class Runner:
             slots=slots,
             num_sequences=num_sequences,
             batch_size=batch_size,
-            interleaved_size=interleaved_size,
+            prefill_chunk_size=prefill_chunk_size,
             shapes=self.shapes,
         )
         self.batch_size = batch_size
-        self.odds = odds
+        self.acceptance = acceptance
         self.random = random.Random(7)
         self.num_accepted = 0
         self.cache = NaiveCache(cells)
@@ -124,14 +124,14 @@ class Runner:
         """A prompt that is computed from a block border on is never in a batch of the other kind."""
         if self.shapes.tile < BLOCK:
             return
-        is_wide = step.num_tokens >= self.shapes.tile
+        is_prefill = step.num_tokens >= self.shapes.tile
         for piece in step.slices:
             at_border = piece.start % BLOCK == 0 and piece.start < piece.sequence.num_prompt
-            if is_wide:
+            if is_prefill:
                 assert piece.start < piece.sequence.num_prompt, "single tokens are computed in narrow steps"
-            elif at_border and not piece.sequence.is_decoding and piece.count >= self.shapes.least_tiled:
+            elif at_border and not piece.sequence.is_decoding and piece.count >= self.shapes.min_prefill_tail:
                 assert piece.start % BLOCK, "a prompt's blocks are computed in wide steps"
-            assert not piece.draft or not is_wide
+            assert not piece.draft or not is_prefill
 
     def _extend(self, piece: Slice) -> None:
         """Take the text as far as its model says: token ``1000 + position``, and guesses that are right or not by chance."""
@@ -147,8 +147,8 @@ class Runner:
                 return
             sequence.tokens.append(1000 + at)
         at = len(sequence.tokens)
-        sequence.draft = [1000 + at + ahead if self.random.random() < self.odds else -2 for ahead in range(4)]
-        sequence.draft_odds = self.odds
+        sequence.draft = [1000 + at + ahead if self.random.random() < self.acceptance else -2 for ahead in range(4)]
+        sequence.draft_acceptance = self.acceptance
 
     def run(self) -> int:
         for count in itertools.count():

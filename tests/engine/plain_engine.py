@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from antiphon.engine.ipc.messages import Generate, Text
 from antiphon.engine.model.llama import Aborted, Batch
 from antiphon.engine.model.logits import Logits, log_probabilities
-from antiphon.engine.model.vocabulary import Piece, Vocabulary
+from antiphon.engine.model.vocabulary import Vocabulary, VocabularyEntry
 from antiphon.engine.sampling.sampler import Sampler
 
 PIECES = ("", "<x>", "a", "b", "ab", " ", "c", "\n\n", "日", "!")
@@ -23,7 +23,10 @@ DATA = [text.encode() for text in PIECES] + ["日".encode()[:1], "日".encode()[
 
 def vocabulary() -> Vocabulary:
     """Return twelve tokens: the end, a control token, words, and a character in two halves."""
-    pieces = [Piece(data, is_control=token in {END, CONTROL}, is_end=token == END) for token, data in enumerate(DATA)]
+    pieces = [
+        VocabularyEntry(data, is_control=token in {END, CONTROL}, is_end=token == END)
+        for token, data in enumerate(DATA)
+    ]
     return Vocabulary(lambda *_: [], pieces, {}, adds_bos=False, handle=None)
 
 

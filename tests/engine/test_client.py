@@ -9,7 +9,7 @@ import pytest
 from tests.waiting import until
 
 from antiphon.engine import Engine, EngineOverloaded, EngineSettings, EngineStopped
-from antiphon.engine.host.attached import Notice, post
+from antiphon.engine.host.attached import EngineStatus, write_status
 from antiphon.engine.host.client import EngineClient
 from antiphon.engine.ipc.messages import (
     Cancel,
@@ -103,8 +103,8 @@ async def test_only_what_is_left_early_is_cancelled(stub: _Stub, tmp_path: Path)
 async def test_who_waits_for_an_engine_that_is_closed_is_told_so(tmp_path: Path) -> None:
     """Closing an engine ends the wait for its next process at once."""
     stub, path = _Stub(), tmp_path / "engine.sock"
-    post(tmp_path / "notice", Notice("ready", str(path), EngineStatistics()))
-    engine = Engine(EngineSettings(model_path=tmp_path / "none.gguf"), notice=tmp_path / "notice")
+    write_status(tmp_path / "status", EngineStatus("ready", str(path), EngineStatistics()))
+    engine = Engine(EngineSettings(model_path=tmp_path / "none.gguf"), status_file=tmp_path / "status")
     async with await asyncio.start_unix_server(stub.answer, path):
         await engine.start()
     waiting = asyncio.create_task(engine.tokenize(()))
@@ -119,8 +119,8 @@ async def test_an_engine_that_could_not_answer_for_a_moment_is_found_again(
 ) -> None:
     """A connection that breaks, and a socket that refuses once, do not shut out an engine whose process is well."""
     stub, path = _Stub(), tmp_path / "engine.sock"
-    post(tmp_path / "notice", Notice("ready", str(path), EngineStatistics()))
-    engine = Engine(EngineSettings(model_path=tmp_path / "none.gguf"), notice=tmp_path / "notice")
+    write_status(tmp_path / "status", EngineStatus("ready", str(path), EngineStatistics()))
+    engine = Engine(EngineSettings(model_path=tmp_path / "none.gguf"), status_file=tmp_path / "status")
     server = await asyncio.start_unix_server(stub.answer, path)
     await engine.start()
     await engine.tokenize(())

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from antiphon.engine import Engine, GrammarRejected
-from antiphon.engine.ipc.messages import Delta, Finished, Generate, Prompt, Sampling, Text
+from antiphon.engine.ipc.messages import Delta, Finished, Generate, Prompt, SamplingParams, Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
@@ -25,7 +25,7 @@ GRAMMAR = llguidance.LLMatcher.grammar_from_json_schema(SCHEMA, overrides={"whit
 async def test_every_choice_follows_the_grammar(engine: Engine, logprobs: int | None) -> None:
     """Whatever the temperature, and with forced tokens or without, the text is complete and valid JSON."""
     request = Generate(
-        id=0, prompt=PROMPT, n=3, grammar=GRAMMAR, max_tokens=80, logprobs=logprobs, sampling=Sampling(seed=7)
+        id=0, prompt=PROMPT, n=3, grammar=GRAMMAR, max_tokens=80, logprobs=logprobs, sampling=SamplingParams(seed=7)
     )
     texts = {0: "", 1: "", 2: ""}
     async for answer in engine.generate(request):
@@ -55,7 +55,7 @@ async def test_the_end_of_max_tokens_is_told(engine: Engine) -> None:
 
 async def test_a_grammar_complete_with_the_last_token_says_stop(engine: Engine) -> None:
     """Whether max_tokens had left room for more makes no difference; one token fewer does."""
-    request = Generate(id=0, prompt=PROMPT, grammar=GRAMMAR, max_tokens=80, sampling=Sampling(temperature=0))
+    request = Generate(id=0, prompt=PROMPT, grammar=GRAMMAR, max_tokens=80, sampling=SamplingParams(temperature=0))
     whole = [answer async for answer in engine.generate(request)][-1]
     assert isinstance(whole, Finished)
     for missing, reason in ((0, "stop"), (1, "length")):

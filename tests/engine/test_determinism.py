@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.engine import Engine, EngineSettings
-from antiphon.engine.ipc.messages import Delta, Generate, Prompt, Sampling, Started, Text
+from antiphon.engine.ipc.messages import Delta, Generate, Prefilled, Prompt, SamplingParams, Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
@@ -20,7 +20,7 @@ async def run(engine: Engine, request: Generate) -> tuple[int, str, list[float |
     """Cached prompt tokens, the text, and the exact log-probability of every token."""
     cached, text, logprobs = -1, "", []
     async for answer in engine.generate(request):
-        if isinstance(answer, Started):
+        if isinstance(answer, Prefilled):
             cached = answer.cached_tokens
         elif isinstance(answer, Delta):
             text += answer.text
@@ -28,8 +28,8 @@ async def run(engine: Engine, request: Generate) -> tuple[int, str, list[float |
     return cached, text, logprobs
 
 
-@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(temperature=1.2, seed=42)])
-async def test_cold_or_cached_the_same_answer(engine: Engine, sampling: Sampling) -> None:
+@pytest.mark.parametrize("sampling", [SamplingParams(temperature=0), SamplingParams(temperature=1.2, seed=42)])
+async def test_cold_or_cached_the_same_answer(engine: Engine, sampling: SamplingParams) -> None:
     """A repeated request gives the same text and bit-equal log-probabilities, whatever ran and was cached in between."""
     for repeat in (5, 9, 13):
         request = Generate(id=0, prompt=prompt_of(STORY * repeat), max_tokens=24, logprobs=0, sampling=sampling)
@@ -44,7 +44,7 @@ async def test_cold_or_cached_the_same_answer(engine: Engine, sampling: Sampling
 
 async def test_several_choices_are_the_same_again(engine: Engine) -> None:
     """Choices that run side by side, and whose guesses are right or wrong, are bit-equal whenever the request comes again."""
-    sampling = Sampling(temperature=1, seed=5)
+    sampling = SamplingParams(temperature=1, seed=5)
     request = Generate(id=0, prompt=prompt_of(STORY), n=3, max_tokens=40, logprobs=0, sampling=sampling)
     answers: list[dict[int, list[float | None]]] = []
     for _ in range(3):
@@ -59,9 +59,13 @@ async def test_several_choices_are_the_same_again(engine: Engine) -> None:
 async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_model: Path) -> None:
     """A prompt that goes on from a cached one gets the answer that an empty engine gives."""
     longer = Generate(
-        id=0, prompt=prompt_of(STORY * 7 + "And then?"), max_tokens=24, logprobs=0, sampling=Sampling(temperature=0)
+        id=0,
+        prompt=prompt_of(STORY * 7 + "And then?"),
+        max_tokens=24,
+        logprobs=0,
+        sampling=SamplingParams(temperature=0),
     )
-    await run(engine, Generate(id=0, prompt=prompt_of(STORY * 5), max_tokens=9, sampling=Sampling(temperature=0)))
+    await run(engine, Generate(id=0, prompt=prompt_of(STORY * 5), max_tokens=9, sampling=SamplingParams(temperature=0)))
     shared = await run(engine, longer)
     assert shared[0] > 0
     alone = Engine(EngineSettings(model_path=chat_model, context_size=2048, prefix_cache=False))
@@ -77,7 +81,7 @@ async def test_guesses_change_nothing_but_the_time(engine: Engine, chat_model: P
     carefully = Engine(EngineSettings(model_path=chat_model, context_size=2048, draft_tokens=1))
     await carefully.start()
     try:
-        for sampling in (Sampling(temperature=0), Sampling(temperature=0.8, seed=7)):
+        for sampling in (SamplingParams(temperature=0), SamplingParams(temperature=0.8, seed=7)):
             request = Generate(id=0, prompt=prompt_of(STORY * 6), max_tokens=60, logprobs=0, sampling=sampling)
             assert (await run(carefully, request))[1:] == (await run(engine, request))[1:]
     finally:

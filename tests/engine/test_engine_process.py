@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from antiphon.engine import ContextOverflow, Engine, EngineCrashed, EngineSettings, EngineStartFailed, InvalidPrompt
-from antiphon.engine.ipc.messages import Delta, Finished, Generate, Ids, Prompt, Sampling, Started, Text
+from antiphon.engine.ipc.messages import Delta, Finished, Generate, Ids, Prefilled, Prompt, SamplingParams, Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 HELLO: Prompt = (Text("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n", special=True),)
 
 
@@ -25,10 +25,10 @@ async def text_of(engine: Engine, request: Generate) -> str:
 
 
 async def test_generates_in_order(engine: Engine) -> None:
-    """A generation is Started once, then deltas, then Finished for each choice."""
+    """A generation is Prefilled once, then deltas, then Finished for each choice."""
     request = Generate(id=0, prompt=HELLO, n=2, max_tokens=5, sampling=GREEDY)
     answers = [answer async for answer in engine.generate(request)]
-    assert isinstance(answers[0], Started)
+    assert isinstance(answers[0], Prefilled)
     assert answers[0].prompt_tokens == 10
     finished = [answer for answer in answers if isinstance(answer, Finished)]
     assert {(answer.index, answer.reason, answer.num_tokens) for answer in finished} == {
@@ -62,7 +62,7 @@ async def test_refuses_prompts_that_are_none(engine: Engine, prompt: Prompt) -> 
 
 async def test_survives_the_death_of_its_process(engine: Engine) -> None:
     """A killed process fails the requests in it; the next request is answered by a new one."""
-    running = engine.generate(Generate(id=0, prompt=HELLO, sampling=Sampling(logit_bias={0: -100, 2: -100})))
+    running = engine.generate(Generate(id=0, prompt=HELLO, sampling=SamplingParams(logit_bias={0: -100, 2: -100})))
     await anext(running)
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGKILL)
@@ -131,11 +131,11 @@ async def test_a_short_request_does_not_wait_for_a_long_one(embedding_model: Pat
         {"n": 0},
         {"max_tokens": -1},
         {"logprobs": -1},
-        {"sampling": Sampling(temperature=float("nan"))},
-        {"sampling": Sampling(temperature=-1)},
-        {"sampling": Sampling(logit_bias={99999: 1.0})},
-        {"sampling": Sampling(logit_bias={9: float("nan")})},
-        {"sampling": Sampling(presence_penalty=float("inf"))},
+        {"sampling": SamplingParams(temperature=float("nan"))},
+        {"sampling": SamplingParams(temperature=-1)},
+        {"sampling": SamplingParams(logit_bias={99999: 1.0})},
+        {"sampling": SamplingParams(logit_bias={9: float("nan")})},
+        {"sampling": SamplingParams(presence_penalty=float("inf"))},
     ],
 )
 async def test_refuses_values_that_mean_nothing(engine: Engine, bad: dict[str, Any]) -> None:
@@ -157,7 +157,7 @@ async def test_scores_continuations_and_prompts(engine: Engine) -> None:
     scored = await engine.score(HELLO, ((continuation,), (Text(" zebra"),)))
     echo = Generate(id=0, prompt=(*HELLO, continuation), max_tokens=0, echo_logprobs=True)
     started, *_ = [answer async for answer in engine.generate(echo)]
-    assert isinstance(started, Started)
+    assert isinstance(started, Prefilled)
     assert started.prompt_logprobs[0].logprob is None
     last = [token.logprob or 0.0 for token in started.prompt_logprobs[-scored.num_tokens[0] :]]
     assert scored.logprobs[0] == pytest.approx(sum(last), abs=1e-2)

@@ -30,15 +30,15 @@ from antiphon.engine import (
     InvalidPrompt,
 )
 from antiphon.engine.host.supervisor import _keep_lines
-from antiphon.engine.ipc.messages import Delta, Generate, Prompt, Sampling, Text
+from antiphon.engine.ipc.messages import Delta, Generate, Prompt, SamplingParams, Text
 from antiphon.engine.ipc.wire import frame, read_frame
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
 SOURCE = str(Path(antiphon.__file__).parents[1])
 HELLO: Prompt = (Text("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n", special=True),)
-ENDLESS = Generate(id=0, prompt=HELLO, sampling=Sampling(logit_bias={0: -100, 2: -100, 4: -100}))
-SHORT = Generate(id=0, prompt=HELLO, max_tokens=3, sampling=Sampling(temperature=0))
+ENDLESS = Generate(id=0, prompt=HELLO, sampling=SamplingParams(logit_bias={0: -100, 2: -100, 4: -100}))
+SHORT = Generate(id=0, prompt=HELLO, max_tokens=3, sampling=SamplingParams(temperature=0))
 
 
 @pytest.fixture

@@ -19,16 +19,16 @@ from tests.engine.plain_engine import (
     vocabulary,
 )
 
-from antiphon.engine.ipc.messages import Answer, Delta, Finished, Generate, Sampling, Score, Scored, Started
-from antiphon.engine.sampling.speculation import DraftPool
+from antiphon.engine.ipc.messages import Answer, Delta, Finished, Generate, Prefilled, SamplingParams, Score, Scored
+from antiphon.engine.sampling.speculation import NgramPool
 from antiphon.engine.scheduling.batch_shapes import free, plain, tiled
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.statistics import MASK_BOUNDS_S, HistogramCollector
 from antiphon.engine.steps.loop import CancelTask, Command, StepLoop
-from antiphon.engine.steps.tasks import Generation, Key, Scoring
+from antiphon.engine.steps.tasks import Generation, RequestKey, Scoring
 
 VOCABULARY = vocabulary()
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 
 
 class _OverError(Exception):
@@ -42,8 +42,8 @@ class _Script(queue.SimpleQueue[Command]):
         self._history = history
         self._now: list[Command] | None = None
         self.late: list[Command] = []
-        self.known: list[Key] = []
-        self.cancelled: set[Key] = set()
+        self.known: list[RequestKey] = []
+        self.cancelled: set[RequestKey] = set()
 
     def put(self, item: Command, block: bool = True, timeout: float | None = None) -> None:
         self.late.append(item)
@@ -83,9 +83,9 @@ class _World:
         *,
         cells: int = 512,
         shape: str = "plain",
-        drafts: bool = False,
+        ngram_pool: bool = False,
         trouble: float = 0,
-        interleaved: int = 64,
+        prefill_chunk: int = 64,
     ) -> None:
         self._random = random.Random(seed)
         self._trouble = trouble
@@ -97,17 +97,17 @@ class _World:
             slots=4 if shape == "free" else 16,
             num_sequences=4,
             batch_size=batch_size,
-            interleaved_size=interleaved,
+            prefill_chunk_size=prefill_chunk,
             share=shape != "free",
             shapes=SHAPES[shape],
         )
-        self._pool = DraftPool(5, capacity=200) if drafts else None
+        self._pool = NgramPool(5, capacity=200) if ngram_pool else None
         context: Any = self.context
         self.loop = StepLoop(context, self.scheduler, self._emit, mask_s=HistogramCollector(MASK_BOUNDS_S))
         self.script = _Script(self._history())
         self.loop.inbox = self.script
-        self.asked: dict[Key, tuple[Generate | Score, list[int], Any]] = {}
-        self.answers: dict[Key, list[Answer]] = {}
+        self.asked: dict[RequestKey, tuple[Generate | Score, list[int], Any]] = {}
+        self.answers: dict[RequestKey, list[Answer]] = {}
 
     def follow(self, *history: list[Command]) -> None:
         """Run what comes in each iteration of the loop, and check what was answered."""
@@ -138,14 +138,23 @@ class _World:
         grammar = Alternation(self._random.choice([1, 6, 40])) if self._random.random() < 0.3 else None
         return self.ask(key, request, prompt, grammar)
 
-    def ask(self, key: Key, request: Generate | Score, prompt: list[int], extra: Any = None) -> Generation | Scoring:
+    def ask(
+        self, key: RequestKey, request: Generate | Score, prompt: list[int], extra: Any = None
+    ) -> Generation | Scoring:
         """Return the task of a request; ``extra`` is the grammar of a text, or the continuations to be scored."""
         self.asked[key] = request, prompt, extra
         if isinstance(request, Score):
             return Scoring(key, request, list(prompt), [list(continuation) for continuation in extra], 0.0)
         assert request.max_tokens is not None
         return Generation(
-            key, request, list(prompt), request.max_tokens, VOCABULARY, constraint=extra, drafts=self._pool, arrived=0.0
+            key,
+            request,
+            list(prompt),
+            request.max_tokens,
+            VOCABULARY,
+            constraint=extra,
+            ngram_pool=self._pool,
+            arrived=0.0,
         )
 
     def _generate(self, number: int, room: int) -> Generate:
@@ -155,7 +164,7 @@ class _World:
             prompt=TEXT,
             n=pick([1, 1, 2, 3]),
             max_tokens=pick([0, 1, 2, 9, room, room]),
-            sampling=Sampling(
+            sampling=SamplingParams(
                 temperature=pick([0, 0, 0.7, 1.5]),
                 top_p=pick([1, 0.8]),
                 presence_penalty=pick([0, 0, 0.5]),
@@ -202,7 +211,7 @@ class _World:
             self.answers.setdefault(key, []).append(answer)
 
     def check(self) -> None:
-        started = [answer for told in self.answers.values() for answer in told if isinstance(answer, Started)]
+        started = [answer for told in self.answers.values() for answer in told if isinstance(answer, Prefilled)]
         assert self.loop.statistics.prompt_tokens == sum(answer.prompt_tokens for answer in started)
         assert self.loop.statistics.prompt_tokens_shared == sum(answer.cached_tokens for answer in started)
         for key, (request, prompt, extra) in self.asked.items():
@@ -221,7 +230,7 @@ class _World:
         self, request: Generate, prompt: list[int], grammar: Alternation | None, answers: list[Answer]
     ) -> None:
         started, *answers = answers
-        assert isinstance(started, Started)
+        assert isinstance(started, Prefilled)
         assert started.prompt_tokens == len(prompt)
         assert started.cached_tokens <= max(0, len(prompt) - 2)
         echoed = [token.logprob for token in started.prompt_logprobs]
@@ -253,16 +262,16 @@ class _World:
     st.sampled_from([2, 64]),
 )
 def test_a_text_is_what_it_would_be_alone(  # noqa: PLR0917 - drawn by hypothesis
-    seed: int, cells: int, shape: str, drafts: bool, trouble: float, interleaved: int
+    seed: int, cells: int, shape: str, ngram_pool: bool, trouble: float, prefill_chunk: int
 ) -> None:
     """Whatever arrives, is cancelled, is guessed and lacks cells: every text, count and log-probability is a plain engine's."""
     world = _World(
         seed,
         cells=cells,
         shape=shape,
-        drafts=drafts,
+        ngram_pool=ngram_pool,
         trouble=trouble,
-        interleaved=64 if shape == "tiled" else interleaved,
+        prefill_chunk=64 if shape == "tiled" else prefill_chunk,
     )
     world.run()
     world.check()
@@ -283,8 +292,8 @@ def test_what_begins_alike_is_scored_whole() -> None:
 @pytest.mark.parametrize("scores", [True, False])
 def test_what_is_preempted_is_not_counted_twice(scores: bool) -> None:
     """A prompt that gives up its cells half-way and is computed again has each log-probability once."""
-    world = _World(cells=600, interleaved=2)
-    endless = Generate(id=0, prompt=TEXT, max_tokens=150, sampling=Sampling(logit_bias={0: -100}, seed=1))
+    world = _World(cells=600, prefill_chunk=2)
+    endless = Generate(id=0, prompt=TEXT, max_tokens=150, sampling=SamplingParams(logit_bias={0: -100}, seed=1))
     texts = [world.ask((0, number), msgspec.structs.replace(endless, id=number), [2, number]) for number in (2, 3, 4)]
     if scores:
         late = world.ask((0, 9), Score(9, TEXT, ()), [9] * 5, [[8, 7, 6, 5, 4] * 60])
@@ -300,7 +309,7 @@ def test_what_is_preempted_is_not_counted_twice(scores: bool) -> None:
 def test_a_grammar_that_is_complete_ends_a_text_as_a_stop_does(size: int) -> None:
     """With the last token that max_tokens allows, too; what is cut short says length, though all that was missing was forced."""
     world = _World()
-    sampling = Sampling(temperature=0, logit_bias={0: -100, 2: 20})
+    sampling = SamplingParams(temperature=0, logit_bias={0: -100, 2: 20})
     tasks = [
         world.ask(
             (0, most), Generate(id=most, prompt=TEXT, max_tokens=most, sampling=sampling), [9, 8], Alternation(size)
@@ -314,7 +323,7 @@ def test_a_grammar_that_is_complete_ends_a_text_as_a_stop_does(size: int) -> Non
 def test_a_step_is_broken_off_once_all_have_left_that_it_computes_for(leaving: list[int]) -> None:
     """One after the other, too; while it computes for anybody who stays it goes on."""
     world = _World()
-    request = Generate(id=0, prompt=TEXT, max_tokens=30, sampling=Sampling(logit_bias={0: -100}, seed=1))
+    request = Generate(id=0, prompt=TEXT, max_tokens=30, sampling=SamplingParams(logit_bias={0: -100}, seed=1))
     tasks = [world.ask((0, number), msgspec.structs.replace(request, id=number), [9, 8]) for number in (2, 3)]
 
     def leave() -> None:

@@ -19,7 +19,7 @@ from tests.engine.tiny_models import KINDS, WINDOW, hybrid, sliding_window
 from tests.waiting import until
 
 from antiphon.engine import Engine, EngineSettings, EngineStartFailed
-from antiphon.engine.ipc.messages import Delta, Generate, Ids, Sampling, Started, Text, Token
+from antiphon.engine.ipc.messages import Delta, Generate, Ids, Prefilled, SamplingParams, Text, Token
 from antiphon.engine.model.llama import Context, Model
 from antiphon.engine.model.sizing import ContextSettings
 
@@ -74,14 +74,14 @@ async def serving(model: Path, **settings: int) -> AsyncGenerator[Engine]:
 
 
 def request_of(prompt: str, **changes: object) -> Generate:
-    request = Generate(id=0, prompt=(Text(prompt),), max_tokens=OUT, logprobs=2, sampling=Sampling(temperature=0))
+    request = Generate(id=0, prompt=(Text(prompt),), max_tokens=OUT, logprobs=2, sampling=SamplingParams(temperature=0))
     return msgspec.structs.replace(request, **changes)
 
 
 async def ask(engine: Engine, request: Generate) -> Answer:
     cached, choices = -1, tuple[list[Token], ...]([] for _ in range(request.n))
     async for answer in engine.generate(request):
-        if isinstance(answer, Started):
+        if isinstance(answer, Prefilled):
             cached = answer.cached_tokens
         elif isinstance(answer, Delta):
             choices[answer.index].extend(answer.tokens)
@@ -138,7 +138,7 @@ async def test_a_text_far_longer_than_a_window_is_as_likely_in_one_piece(model: 
 
 async def test_sequences_that_give_way_are_computed_again(model: Path) -> None:
     """Where cells and slots are scarce, requests wait or are preempted, and their answers are still their own."""
-    endless = Sampling(temperature=0, logit_bias={0: -100})
+    endless = SamplingParams(temperature=0, logit_bias={0: -100})
     requests = [request_of(f"{number}, " * 20, max_tokens=300, sampling=endless) for number in range(5)]
     async with serving(model, num_sequences=4, cache_size=1024) as engine:  # of 1,440 that four would take
         alone = [await ask(engine, request) for request in requests]

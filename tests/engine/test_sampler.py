@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from antiphon.engine.ipc.messages import Sampling
+from antiphon.engine.ipc.messages import SamplingParams
 from antiphon.engine.model.logits import log_probabilities
 from antiphon.engine.sampling.sampler import BrokenLogits, Sampler
 
@@ -14,7 +14,7 @@ LOGITS = np.array([2.0, 1.0, 0.0, -1.0, 3.0], np.float32)
 NUM_DRAWS = 4000
 
 
-def frequencies(sampling: Sampling, logits: NDArray[np.float32] = LOGITS) -> NDArray[np.float64]:
+def frequencies(sampling: SamplingParams, logits: NDArray[np.float32] = LOGITS) -> NDArray[np.float64]:
     sampler = Sampler(sampling, 0)
     counts = np.bincount([sampler.draw(logits) for _ in range(NUM_DRAWS)], minlength=len(logits))
     return counts / NUM_DRAWS
@@ -24,7 +24,7 @@ def frequencies(sampling: Sampling, logits: NDArray[np.float32] = LOGITS) -> NDA
 def test_temperature_scales_the_distribution(temperature: float) -> None:
     """Tokens come as often as softmax(logits / temperature) says."""
     expected = np.exp(log_probabilities(LOGITS / np.float32(temperature)))
-    assert np.abs(frequencies(Sampling(temperature=temperature, seed=1)) - expected).max() < 0.03
+    assert np.abs(frequencies(SamplingParams(temperature=temperature, seed=1)) - expected).max() < 0.03
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-50, 1e-44, 1e-39, 1e-10])
@@ -32,16 +32,16 @@ def test_temperature_scales_the_distribution(temperature: float) -> None:
 def test_a_temperature_next_to_none_is_greedy(temperature: float, top_p: float) -> None:
     """However small, also where single precision has no number for it: the likeliest token, and each of two that are equal."""
     logits = np.random.default_rng(0).normal(size=3000).astype(np.float32)
-    sampler = Sampler(Sampling(temperature=temperature, top_p=top_p, seed=1), 0)
+    sampler = Sampler(SamplingParams(temperature=temperature, top_p=top_p, seed=1), 0)
     assert sampler.draw(logits) == logits.argmax()
     assert {
-        Sampler(Sampling(temperature=temperature, seed=seed), 0).draw(np.ones(2, np.float32)) for seed in range(9)
+        Sampler(SamplingParams(temperature=temperature, seed=seed), 0).draw(np.ones(2, np.float32)) for seed in range(9)
     } == {0, 1}
 
 
 def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
     """With top_p 0.8 only the two likeliest are drawn, in their own proportion."""
-    drawn = frequencies(Sampling(top_p=0.8, seed=1))
+    drawn = frequencies(SamplingParams(top_p=0.8, seed=1))
     assert drawn[[1, 2, 3]].sum() == 0
     assert drawn[4] / drawn[0] == pytest.approx(np.e, rel=0.15)
 
@@ -53,14 +53,14 @@ def test_top_p_agrees_with_a_plain_sort(top_p: float, seed: int) -> None:
     probabilities = np.exp(log_probabilities(logits))
     order = np.argsort(-probabilities, kind="stable")
     size = int(np.searchsorted(np.cumsum(probabilities[order]), top_p - 1e-5)) + 1
-    assert Sampler(Sampling(top_p=top_p, seed=seed), 0).draw(logits) in order[: size + 2]
+    assert Sampler(SamplingParams(top_p=top_p, seed=seed), 0).draw(logits) in order[: size + 2]
 
 
 def test_the_same_seed_draws_the_same_and_choices_differ() -> None:
     """A seed fixes the tokens of each choice; choice k draws what choice 0 does with seed + k."""
 
     def draws(seed: int, choice: int) -> list[int]:
-        sampler = Sampler(Sampling(seed=seed), choice)
+        sampler = Sampler(SamplingParams(seed=seed), choice)
         return [sampler.draw(LOGITS) for _ in range(30)]
 
     assert draws(5, 0) == draws(5, 0)
@@ -70,16 +70,16 @@ def test_the_same_seed_draws_the_same_and_choices_differ() -> None:
 
 def test_bias_forbids_forces_and_shifts() -> None:
     """-100 never, 100 always, and what is between is added to the logit."""
-    greedy = Sampling(temperature=0)
+    greedy = SamplingParams(temperature=0)
     assert Sampler(greedy, 0).draw(LOGITS) == 4
-    assert Sampler(Sampling(temperature=0, logit_bias={4: -100}), 0).draw(LOGITS) == 0
-    assert frequencies(Sampling(temperature=2, logit_bias={3: 100}, seed=1))[3] == 1
-    assert Sampler(Sampling(temperature=0, logit_bias={2: 3.5}), 0).draw(LOGITS) == 2
+    assert Sampler(SamplingParams(temperature=0, logit_bias={4: -100}), 0).draw(LOGITS) == 0
+    assert frequencies(SamplingParams(temperature=2, logit_bias={3: 100}, seed=1))[3] == 1
+    assert Sampler(SamplingParams(temperature=0, logit_bias={2: 3.5}), 0).draw(LOGITS) == 2
 
 
 def test_penalties_count_the_whole_text() -> None:
     """Presence is paid once, frequency for every occurrence."""
-    sampler = Sampler(Sampling(temperature=0, presence_penalty=0.5, frequency_penalty=0.3), 0)
+    sampler = Sampler(SamplingParams(temperature=0, presence_penalty=0.5, frequency_penalty=0.3), 0)
     for _ in range(2):
         sampler.accept(4)
     assert sampler.draw(LOGITS) == 0  # 3 - 0.5 - 2 * 0.3 = 1.9 < 2
@@ -90,8 +90,8 @@ def test_penalties_count_the_whole_text() -> None:
 def test_a_grammar_prevails_over_bias() -> None:
     """Of what a grammar allows, something is drawn though the bias forbids it all."""
     mask = np.array([False, False, True, True, False])
-    assert Sampler(Sampling(temperature=0), 0).draw(LOGITS, mask) == 2
-    assert Sampler(Sampling(temperature=0, logit_bias={2: -100, 3: -100}), 0).draw(LOGITS, mask) == 2
+    assert Sampler(SamplingParams(temperature=0), 0).draw(LOGITS, mask) == 2
+    assert Sampler(SamplingParams(temperature=0, logit_bias={2: -100, 3: -100}), 0).draw(LOGITS, mask) == 2
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -99,7 +99,7 @@ def test_broken_logits_are_an_error(value: float) -> None:
     """Logits that are no numbers fail the request instead of drawing nonsense."""
     broken = np.full(5, value, np.float32)
     with pytest.raises(BrokenLogits):
-        Sampler(Sampling(temperature=1), 0).draw(broken)
+        Sampler(SamplingParams(temperature=1), 0).draw(broken)
 
 
 def test_log_probabilities_are_exact() -> None:
@@ -116,7 +116,7 @@ def test_what_has_no_probability_is_never_drawn(seed: int, size: int) -> None:
     logits = generator.normal(size=3000).astype(np.float32)
     mask = np.zeros(3000, np.bool_)
     mask[generator.integers(0, 3000, size)] = True
-    sampler = Sampler(Sampling(temperature=2, seed=seed), 0)
+    sampler = Sampler(SamplingParams(temperature=2, seed=seed), 0)
     assert all(mask[sampler.draw(logits, mask)] for _ in range(5))
 
 
@@ -124,5 +124,5 @@ def test_large_vocabularies_are_drawn_from_in_proportion() -> None:
     """Tokens far apart in the vocabulary come as often as their weights say."""
     logits = np.full(5000, -20, np.float32)
     logits[[3, 700, 2600, 4999]] = np.log([0.1, 0.2, 0.3, 0.4])
-    drawn = frequencies(Sampling(seed=2), logits)
+    drawn = frequencies(SamplingParams(seed=2), logits)
     assert np.abs(drawn[[3, 700, 2600, 4999]] - [0.1, 0.2, 0.3, 0.4]).max() < 0.03

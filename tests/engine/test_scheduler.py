@@ -32,16 +32,16 @@ actions = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(actions, st.integers(0, 1), st.booleans(), st.sampled_from([0.0, 0.6, 1.0]))
 def test_any_history_keeps_every_invariant(
-    history: list[tuple[str, object]], small: int, in_tiles: bool, odds: float
+    history: list[tuple[str, object]], small: int, in_tiles: bool, acceptance: float
 ) -> None:
     """Whatever arrives, runs, is guessed and is cancelled: cells suffice, tokens are in place, and everything ends."""
     runner = Runner(
         cells=352 if small else 2048,
         slots=10 if small else 32,
         batch_size=128 if in_tiles else 64,
-        interleaved_size=64 if in_tiles else 48,
+        prefill_chunk_size=64 if in_tiles else 48,
         shapes=tiled(128, attention_weight=2.0) if in_tiles else None,
-        odds=odds,
+        acceptance=acceptance,
     )
     for kind, argument in history:
         match kind, argument:
@@ -125,7 +125,7 @@ def test_what_was_taken_from_the_cache_and_given_up_again_was_not_shared() -> No
 
 def test_steps_of_one_token() -> None:
     """With room for a single row every prompt and text is computed all the same."""
-    runner = Runner(batch_size=1, interleaved_size=1)
+    runner = Runner(batch_size=1, prefill_chunk_size=1)
     runner.add([5] * 70, 5)
     runner.add([6] * 3, 5)
     runner.run()
@@ -165,7 +165,7 @@ def test_running_streams_are_in_every_other_step() -> None:
 
 def test_guesses_that_are_right_save_steps() -> None:
     """A text whose guesses are right takes several tokens a step, and gives the same tokens."""
-    guessing, plainly = Runner(odds=1.0), Runner()
+    guessing, plainly = Runner(acceptance=1.0), Runner()
     (quick,), (slow,) = guessing.add([5] * 30, 60), plainly.add([5] * 30, 60)
     assert guessing.run() < plainly.run() / 3
     assert quick.tokens == slow.tokens
@@ -173,7 +173,7 @@ def test_guesses_that_are_right_save_steps() -> None:
 
 
 def test_a_text_alone_is_never_one_row() -> None:
-    """A row alone is computed by other kernels than two, so a text alone has a guess beside it, whatever its odds."""
+    """A row alone is computed by other kernels than two, so a text alone has a guess beside it, whatever its acceptance."""
     runner = Runner()
     runner.add([5] * 30, 20)
     runner.step()
@@ -184,7 +184,7 @@ def test_a_text_alone_is_never_one_row() -> None:
 def test_the_end_of_a_prompt_has_its_own_shape() -> None:
     """Cold or cached, the last tokens behind a block's border are computed in the same kind of step."""
     for length, kind in ((64 * 3 + 40, "wide"), (64 * 3 + 5, "narrow")):
-        runner = Runner(cells=4096, batch_size=256, interleaved_size=128, shapes=tiled(256, attention_weight=2.0))
+        runner = Runner(cells=4096, batch_size=256, prefill_chunk_size=128, shapes=tiled(256, attention_weight=2.0))
         for _ in range(2):
             (sequence,) = runner.add([3] * length, 2)
             last = Step((), ())
@@ -259,7 +259,7 @@ def test_the_latest_is_preempted_when_cells_run_out() -> None:
 @pytest.mark.parametrize("share", [True, False])
 def test_nothing_is_shared_where_it_may_not_be(share: bool) -> None:
     """A cache that does not share computes every prompt whole."""
-    scheduler = Scheduler(cells=512, slots=4, num_sequences=2, batch_size=64, interleaved_size=64, share=share)
+    scheduler = Scheduler(cells=512, slots=4, num_sequences=2, batch_size=64, prefill_chunk_size=64, share=share)
     for _ in range(2):
         sequence = Sequence([5] * 70, 71)
         scheduler.add(sequence)
@@ -271,7 +271,7 @@ def test_nothing_is_shared_where_it_may_not_be(share: bool) -> None:
 
 def test_choices_do_not_fork_where_nothing_may_be_shared() -> None:
     """Without sharing, as for a recurrent model, every choice computes its prompt and no cells are copied."""
-    scheduler = Scheduler(cells=512, slots=4, num_sequences=4, batch_size=256, interleaved_size=64, share=False)
+    scheduler = Scheduler(cells=512, slots=4, num_sequences=4, batch_size=256, prefill_chunk_size=64, share=False)
     first = Sequence([5] * 70, 71)
     second = Sequence([5] * 70, 71, leader=first)
     for sequence in (first, second):

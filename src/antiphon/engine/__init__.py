@@ -11,7 +11,7 @@ from antiphon.engine.errors import (
     GrammarRejected,
     InvalidPrompt,
 )
-from antiphon.engine.host.attached import Notice, post
+from antiphon.engine.host.attached import EngineStatus, write_status
 from antiphon.engine.host.client import EngineClient
 from antiphon.engine.host.engine import Engine
 from antiphon.engine.settings import EngineSettings
@@ -28,10 +28,10 @@ __all__ = [
     "EngineSettings",
     "EngineStartFailed",
     "EngineStatistics",
+    "EngineStatus",
     "EngineStopped",
     "GrammarRejected",
     "Histogram",
     "InvalidPrompt",
-    "Notice",
-    "post",
+    "write_status",
 ]

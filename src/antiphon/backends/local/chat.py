@@ -11,7 +11,7 @@ from antiphon.backends.local.sampling import engine_sampling
 from antiphon.backends.local.tokens import engine_prompt, token_logprobs
 from antiphon.backends.local.usage import Tally
 from antiphon.engine import Engine
-from antiphon.engine.ipc.messages import Delta, Finished, Generate, Started, WaysOut
+from antiphon.engine.ipc.messages import ClosingTexts, Delta, Finished, Generate, Prefilled
 from antiphon.prompting import ChatPrompter, Plan, offered_tools
 from antiphon.protocol import events
 from antiphon.protocol.chat import ChatRequest, Tool
@@ -76,7 +76,7 @@ class LocalChat:
             async with aclosing(self.engine.generate(_job(request, plan))) as answers:
                 async for answer in answers:
                     match answer:
-                        case Started():
+                        case Prefilled():
                             yield tally.started(self.name, answer, self.engine.info)
                         case Delta():
                             heard = parsers[answer.index].feed(answer.text, token_logprobs(answer.tokens))
@@ -137,6 +137,6 @@ def _job(request: ChatRequest, plan: Plan) -> Generate:
         stop=(*request.stop, *plan.stop),
         logprobs=request.top_logprobs if request.logprobs else None,
         grammar=plan.grammar,
-        ways_out=WaysOut(plan.closing_texts, plan.max_word) if plan.closing_texts else None,
+        closing_texts=ClosingTexts(plan.closing_texts, plan.max_word) if plan.closing_texts else None,
         special=plan.special,
     )

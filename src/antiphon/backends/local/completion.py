@@ -13,7 +13,7 @@ from antiphon.backends.local.sampling import engine_sampling
 from antiphon.backends.local.tokens import plain_prompt, token_logprobs
 from antiphon.backends.local.usage import Tally
 from antiphon.engine import Engine
-from antiphon.engine.ipc.messages import Delta, Finished, Generate, ModelInfo, Prompt, Started, Text
+from antiphon.engine.ipc.messages import Delta, Finished, Generate, ModelInfo, Prefilled, Prompt, Text
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Completed, Event, TextDelta, TokenLogprob
@@ -33,7 +33,7 @@ async def complete(name: str, engine: Engine, request: CompletionRequest) -> Asy
     async with aclosing(_side_by_side(engine, jobs)) as answers:
         choices = _Choices(request, jobs)
         async for prompt, answer in answers:
-            if isinstance(answer, Started):
+            if isinstance(answer, Prefilled):
                 first = tally.started(name, answer, engine.info)
                 if not started:
                     started = True
@@ -111,7 +111,7 @@ class _Choices:
         self._ranks = request.best_of > request.n
         self._candidates = [[_Candidate() for _ in range(request.best_of)] for _ in request.prompts]
 
-    def echo(self, prompt: int, answer: Started) -> list[Event]:
+    def echo(self, prompt: int, answer: Prefilled) -> list[Event]:
         """Return the prompt as the beginning of each of its choices, if that was asked for."""
         if not self._request.echo:
             return []
@@ -158,7 +158,7 @@ class _Choices:
         return prompt * self._request.n + choice
 
 
-_Answer = tuple[int, Started | Delta | Finished]
+_Answer = tuple[int, Prefilled | Delta | Finished]
 
 
 async def _side_by_side(engine: Engine, jobs: Sequence[Generate]) -> AsyncGenerator[_Answer]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from antiphon.backends.local.fingerprint import fingerprint
-from antiphon.engine.ipc.messages import ModelInfo, Started
+from antiphon.engine.ipc.messages import ModelInfo, Prefilled
 from antiphon.protocol import events
 from antiphon.protocol.events import Event, Meter, ReasoningDelta, Usage
 
@@ -19,7 +19,7 @@ class Tally:
         self._counted = [0] * num_choices
         self._began = time.perf_counter()
 
-    def started(self, model: str, answer: Started, info: ModelInfo) -> events.Started:
+    def started(self, model: str, answer: Prefilled, info: ModelInfo) -> events.Started:
         """Note a prompt's tokens and return what begins the request; ``info`` is of the engine that runs it."""
         used = self.meter.usage
         self.meter.usage = msgspec.structs.replace(

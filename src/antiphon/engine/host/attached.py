@@ -1,4 +1,4 @@
-"""An engine that another process supervises: what is known of it comes from a notice, a small file on the same machine.
+"""An engine that another process supervises: what is known of it comes from a status, a small file on the same machine.
 
 Several API processes share one engine per model this way. Each has a connection of its own to the engine's socket.
 """
@@ -12,40 +12,40 @@ import msgspec
 
 from antiphon.engine.errors import EngineStartFailed, EngineStopped
 from antiphon.engine.host.client import EngineClient
-from antiphon.engine.host.supervisor import State
+from antiphon.engine.host.supervisor import EngineState
 from antiphon.engine.ipc.messages import ModelInfo
 from antiphon.engine.statistics import EngineStatistics
 
 _LOOK_EVERY_S = 0.1
 
 
-class Notice(msgspec.Struct, frozen=True):
+class EngineStatus(msgspec.Struct, frozen=True):
     """How an engine is: its state, and the socket of its present process (None: there never was one)."""
 
-    state: State
+    state: EngineState
     socket: str | None
     statistics: EngineStatistics
 
 
-_decode = msgspec.msgpack.Decoder(Notice).decode
+_decode = msgspec.msgpack.Decoder(EngineStatus).decode
 
 
-def post(path: Path, notice: Notice) -> None:
-    """Write a notice so that a reader sees the old or the new one, whole."""
+def write_status(path: Path, status: EngineStatus) -> None:
+    """Write a status so that a reader sees the old or the new one, whole."""
     fresh = path.with_suffix(".new")
-    fresh.write_bytes(msgspec.msgpack.encode(notice))
+    fresh.write_bytes(msgspec.msgpack.encode(status))
     fresh.replace(path)
 
 
-def read(path: Path) -> Notice:
-    """Return the present notice; before the first one the engine is loading."""
+def read_status(path: Path) -> EngineStatus:
+    """Return the present status; before the first one the engine is loading."""
     try:
         return _decode(path.read_bytes())
     except FileNotFoundError:
-        return Notice("loading", None, EngineStatistics())
+        return EngineStatus("loading", None, EngineStatistics())
 
 
-class Follower:
+class AttachedProcess:
     """Stands where a ``Supervisor`` would; it starts and ends nothing. ``on_ready`` is called for each new process."""
 
     def __init__(self, path: Path, on_ready: Callable[[Path, ModelInfo], None]) -> None:
@@ -57,14 +57,14 @@ class Follower:
         self._is_closed = False
 
     @property
-    def state(self) -> State:
+    def state(self) -> EngineState:
         """The engine's state as its supervisor last said; ``stopped`` once this follower is closed."""
-        return "stopped" if self._is_closed else read(self._path).state
+        return "stopped" if self._is_closed else read_status(self._path).state
 
     @property
     def statistics(self) -> EngineStatistics:
         """What its supervisor last said; the same for every follower."""
-        return read(self._path).statistics
+        return read_status(self._path).statistics
 
     @property
     def pid(self) -> None:
@@ -98,15 +98,15 @@ class Follower:
 
     async def _look(self) -> bool:
         """Tell of a new process once it answers; False while there is nothing to connect to."""
-        notice = read(self._path)
-        if notice.state != "ready" or notice.socket is None:
+        status = read_status(self._path)
+        if status.state != "ready" or status.socket is None:
             return False
-        if notice.socket != self._known:
+        if status.socket != self._known:
             try:
-                client = await EngineClient.connect(Path(notice.socket))
+                client = await EngineClient.connect(Path(status.socket))
             except EngineStopped:
                 return False
-            self._known = notice.socket
-            self._on_ready(Path(notice.socket), client.info)
+            self._known = status.socket
+            self._on_ready(Path(status.socket), client.info)
             await client.aclose()
         return True

@@ -20,19 +20,19 @@ from antiphon.engine.ipc.messages import (
     Finished,
     Generate,
     ModelInfo,
+    Prefilled,
     Prompt,
     Ready,
     Request,
     Score,
     Scored,
-    Started,
     Tokenize,
     Tokenized,
 )
 from antiphon.engine.ipc.wire import FrameError, decode_answers, frame, read_frame
 
 T = TypeVar("T", bound=Answer)
-GenerationAnswer = Started | Delta | Finished
+GenerationAnswer = Prefilled | Delta | Finished
 _RESTART_GUESS_S = 2.0
 
 
@@ -79,7 +79,7 @@ class EngineClient:
         return self._end is None
 
     async def generate(self, request: Generate) -> AsyncGenerator[GenerationAnswer]:
-        """Yield ``Started``, then the choices' ``Delta`` and ``Finished`` as they come; closing it cancels."""
+        """Yield ``Prefilled``, then the choices' ``Delta`` and ``Finished`` as they come; closing it cancels."""
         request = msgspec.structs.replace(request, id=next(self._ids))
         num_left = max(1, request.n)  # the refusal of a smaller n is an answer too
         async with self._exchange(request) as answers:
@@ -88,7 +88,7 @@ class EngineClient:
                     case Finished() as answer:
                         num_left -= 1
                         yield answer
-                    case Started() | Delta() as answer:
+                    case Prefilled() | Delta() as answer:
                         yield answer
                     case other:
                         raise TypeError(f"unexpected answer to a generation: {other!r}")

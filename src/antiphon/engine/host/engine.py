@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from antiphon.engine.errors import EngineCrashed, EngineStopped
-from antiphon.engine.host.attached import Follower, Notice
+from antiphon.engine.host.attached import AttachedProcess, EngineStatus
 from antiphon.engine.host.client import EngineClient, GenerationAnswer
-from antiphon.engine.host.supervisor import State, Supervisor
+from antiphon.engine.host.supervisor import EngineState, Supervisor
 from antiphon.engine.ipc.messages import Embedded, Generate, ModelInfo, Prompt, Scored, Tokenized
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.statistics import EngineStatistics
@@ -21,12 +21,14 @@ class Engine:
     """One model, served by a process of its own that is restarted when it dies.
 
     Every call raises ``EngineCrashed`` if the process dies under it; a call made while it restarts waits for it.
-    With ``notice`` the process is another's, who posts there how it is; then nothing is started or ended here.
+    With ``status_file`` the process is another's, who posts there how it is; then nothing is started or ended here.
     """
 
-    def __init__(self, settings: EngineSettings, *, notice: Path | None = None) -> None:
+    def __init__(self, settings: EngineSettings, *, status_file: Path | None = None) -> None:
         self.settings = settings
-        self._supervisor = Supervisor(settings, self._ready) if notice is None else Follower(notice, self._ready)
+        self._supervisor = (
+            Supervisor(settings, self._ready) if status_file is None else AttachedProcess(status_file, self._ready)
+        )
         self._path: Path | None = None
         self._info: ModelInfo | None = None
         self._client: EngineClient | None = None
@@ -45,7 +47,7 @@ class Engine:
         return self._info
 
     @property
-    def state(self) -> State:
+    def state(self) -> EngineState:
         """How the process is."""
         return self._supervisor.state
 
@@ -54,9 +56,9 @@ class Engine:
         """The process's id, None while there is none."""
         return self._supervisor.pid
 
-    def notice(self) -> Notice:
+    def status(self) -> EngineStatus:
         """Return what engines in other processes that share this one's process must know."""
-        return Notice(self.state, None if self._path is None else str(self._path), self.statistics())
+        return EngineStatus(self.state, None if self._path is None else str(self._path), self.statistics())
 
     def statistics(self) -> EngineStatistics:
         """Return what the last heartbeat said."""
@@ -77,7 +79,7 @@ class Engine:
         await self._supervisor.aclose()
 
     async def generate(self, request: Generate) -> AsyncGenerator[GenerationAnswer]:
-        """Yield ``Started``, then each choice's ``Delta`` and ``Finished``. Closing the generator cancels.
+        """Yield ``Prefilled``, then each choice's ``Delta`` and ``Finished``. Closing the generator cancels.
 
         ``request.id`` is assigned here. See ``errors`` for what can be raised.
         """

@@ -23,7 +23,7 @@ from antiphon.engine.settings import EngineSettings, to_json
 from antiphon.engine.statistics import EngineStatistics
 
 _log = logging.getLogger(__name__)
-State = Literal["loading", "ready", "restarting", "failed", "stopped"]
+EngineState = Literal["loading", "ready", "restarting", "failed", "stopped"]
 _decode_report = msgspec.msgpack.Decoder(Report).decode
 _OPENMP = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "2000"}
 """Threads wait for each other by spinning for a few microseconds, then sleep: see `docs/engine/measurements.md`."""
@@ -39,7 +39,7 @@ class Supervisor:
     """
 
     def __init__(self, settings: EngineSettings, on_ready: Callable[[Path, ModelInfo], None]) -> None:
-        self.state: State = "stopped"
+        self.state: EngineState = "stopped"
         self.statistics = EngineStatistics()
         self.failure: EngineStartFailed | None = None
         self._settings = settings

@@ -31,7 +31,7 @@ Prompt = tuple[Text | Ids, ...]
 """Pieces in order; each is tokenised by itself and nothing is added between, before or after them."""
 
 
-class Sampling(msgspec.Struct, frozen=True):
+class SamplingParams(msgspec.Struct, frozen=True):
     """How tokens are drawn. ``temperature`` 0 is greedy; ``seed`` None draws a fresh one; penalties span the generated text."""
 
     temperature: float = 1.0
@@ -42,7 +42,7 @@ class Sampling(msgspec.Struct, frozen=True):
     seed: int | None = None
 
 
-class WaysOut(msgspec.Struct, frozen=True):
+class ClosingTexts(msgspec.Struct, frozen=True):
     """How a text under a grammar ends what it is in the middle of, once it repeats itself: the texts to begin with, best first.
 
     ``max_word`` also bounds runs of visible ASCII characters without a blank; None where they may be of any length.
@@ -59,7 +59,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     ``stop_token_ids`` end it like the model's own end-of-generation tokens. ``logprobs`` is the number of alternatives
     per token (0: the chosen token alone), None for none. ``grammar`` is an llguidance grammar (Lark text or its JSON
     form) that the text must follow; the sequence ends with reason ``stop`` when the grammar is complete and admits
-    nothing more; with ``ways_out``, a text that runs away takes one of them where the grammar allows it. ``special``
+    nothing more; with ``closing_texts``, a text that runs away takes one of them where the grammar allows it. ``special``
     renders control tokens as their text instead of nothing, for readers of tool syntax. ``echo_logprobs`` also reports
     the prompt tokens' log-probabilities. ``deadline_s`` counts from arrival.
     """
@@ -68,12 +68,12 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     prompt: Prompt
     n: int = 1
     max_tokens: int | None = None
-    sampling: Sampling = Sampling()
+    sampling: SamplingParams = SamplingParams()
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     grammar: str | None = None
-    ways_out: WaysOut | None = None
+    closing_texts: ClosingTexts | None = None
     special: bool = False
     echo_logprobs: bool = False
     deadline_s: float | None = None
@@ -168,7 +168,7 @@ class Token(msgspec.Struct, frozen=True):
     top: tuple[TopToken, ...] = ()
 
 
-class Started(msgspec.Struct, frozen=True, tag="started"):
+class Prefilled(msgspec.Struct, frozen=True, tag="started"):
     """The prompt is computed. ``prompt_logprobs`` has one entry per prompt token when ``echo_logprobs`` asked for it."""
 
     id: int
@@ -235,7 +235,7 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
     num_tokens: tuple[int, ...]
 
 
-Answer = Started | Delta | Finished | Failed | Embedded | Tokenized | Scored
+Answer = Prefilled | Delta | Finished | Failed | Embedded | Tokenized | Scored
 
 # ---------------------------------------------------------------- from the engine to its supervisor
 

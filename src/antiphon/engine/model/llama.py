@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from antiphon.engine.model.native_log import NativeLog
 from antiphon.engine.model.sizing import ContextSettings, ModelFacts
-from antiphon.engine.model.vocabulary import Piece, Vocabulary
+from antiphon.engine.model.vocabulary import Vocabulary, VocabularyEntry
 
 _ctypes: Any = ctypes
 c: Any = llama_cpp  # ctypes functions: what the binding says of their types is not what they take and give
@@ -355,7 +355,7 @@ def _metadata(handle: Any) -> Iterator[tuple[str, str]]:
 
 def _read_vocabulary(vocab: Any) -> Vocabulary:
     pieces = [
-        Piece(
+        VocabularyEntry(
             _piece(vocab, token),
             is_control=bool(c.llama_vocab_is_control(vocab, token)),
             is_end=bool(c.llama_vocab_is_eog(vocab, token)),

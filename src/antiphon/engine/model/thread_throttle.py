@@ -7,7 +7,7 @@ threads as cores is always late, and all wait for it: one thread fewer is then f
 from collections.abc import Callable
 from typing import Final
 
-_CROWDED_BELOW: Final = 0.72
+_CONTENDED_BELOW: Final = 0.72
 """Share of their wall time that the threads were running."""
 _MEMORY: Final = 0.8
 _PROBE_STEPS: Final = 6
@@ -15,7 +15,7 @@ _FIRST_HOLD_S: Final = 0.4
 _LAST_HOLD_S: Final = 4.0
 
 
-class Crowding:
+class ThreadThrottle:
     """Chooses between ``threads`` and one fewer. Goes down when the threads are kept waiting, and tries again later.
 
     Each change is told to ``set_threads``.
@@ -45,7 +45,7 @@ class Crowding:
             return self.threads
         self._share = _MEMORY * self._share + (1 - _MEMORY) * min(1.0, cpu_s / (wall_s * self._threads))
         self._num_steps += 1
-        if self._share < _CROWDED_BELOW:
+        if self._share < _CONTENDED_BELOW:
             soon = self._num_steps <= 2 * _PROBE_STEPS
             self._hold_s = min(2 * self._hold_s, _LAST_HOLD_S) if soon else _FIRST_HOLD_S
             self._until = now + self._hold_s

@@ -7,11 +7,11 @@ import msgspec
 
 from antiphon.engine.ipc.messages import Ids, Prompt, Text
 
-Tokenize = Callable[[str, bool, bool], list[int]]
+TokenizeFunction = Callable[[str, bool, bool], list[int]]
 """(text, recognise control tokens in it, add the model's own first and last tokens) -> token ids."""
 
 
-class Piece(msgspec.Struct, frozen=True, gc=False):
+class VocabularyEntry(msgspec.Struct, frozen=True, gc=False):
     """A token: its bytes, whether only a template may produce it, and whether it ends a generation.
 
     ``is_added``: it was added to the vocabulary by the model's makers, as a whole, beside what training found.
@@ -23,7 +23,7 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
     is_added: bool = False
 
 
-class PromptError(ValueError):
+class TokenIdError(ValueError):
     """A prompt that cannot be given to this vocabulary."""
 
 
@@ -31,7 +31,12 @@ class Vocabulary:
     """Tokens of one model; safe to use from several threads."""
 
     def __init__(
-        self, tokenize: Tokenize, pieces: list[Piece], named: dict[str, int], adds_bos: bool, handle: Any
+        self,
+        tokenize: TokenizeFunction,
+        pieces: list[VocabularyEntry],
+        named: dict[str, int],
+        adds_bos: bool,
+        handle: Any,
     ) -> None:
         self._tokenize = tokenize
         self.handle = handle
@@ -61,7 +66,7 @@ class Vocabulary:
         """Return the ids of a prompt's pieces in order; with ``whole``, between the model's own first and last tokens.
 
         Raises:
-            PromptError: an id outside the vocabulary.
+            TokenIdError: an id outside the vocabulary.
         """
         ids: list[int] = []
         for piece in prompt:
@@ -71,7 +76,7 @@ class Vocabulary:
                 case Ids(given):
                     bad = next((token for token in given if not 0 <= token < self.size), None)
                     if bad is not None:
-                        raise PromptError(f"token id {bad!r} is outside the vocabulary of {self.size} tokens")
+                        raise TokenIdError(f"token id {bad!r} is outside the vocabulary of {self.size} tokens")
                     ids += given
         return self._enclose(ids) if whole else ids
 
@@ -83,6 +88,6 @@ class Vocabulary:
         return first + ids + around[len(first) :]
 
 
-def _is_mark(piece: Piece) -> bool:
+def _is_mark(piece: VocabularyEntry) -> bool:
     tagged = piece.data.startswith(b"<") and piece.data.endswith(b">")
     return piece.is_control or (piece.is_added and tagged)

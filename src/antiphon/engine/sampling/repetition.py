@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.engine.ipc.messages import WaysOut
+from antiphon.engine.ipc.messages import ClosingTexts
 from antiphon.engine.model.vocabulary import Vocabulary
 
 MIN_REPEATED = 48
@@ -52,14 +52,14 @@ class _Repetition:
         return self._tokens[len(self._tokens) - self._period :]
 
 
-class Runaway:
+class RepetitionGuard:
     """Follows the tokens of one text, and narrows what may come next where it runs away."""
 
-    __slots__ = ("_all", "_data", "_latest", "_left", "_max_word", "_ways", "_word")
+    __slots__ = ("_all", "_closings", "_data", "_latest", "_left", "_max_word", "_word")
 
-    def __init__(self, ways_out: WaysOut, vocabulary: Vocabulary) -> None:
-        self._ways = _ways(vocabulary, ways_out.texts)
-        self._max_word = ways_out.max_word
+    def __init__(self, closing_texts: ClosingTexts, vocabulary: Vocabulary) -> None:
+        self._closings = _closings(vocabulary, closing_texts.texts)
+        self._max_word = closing_texts.max_word
         self._data = vocabulary.data
         self._all = _Repetition()
         """Entries that are alike, also where each had to be shown a way out."""
@@ -90,7 +90,7 @@ class Runaway:
         self._left = None
         for repetition in self._endless():
             unit = b"".join(self._data[token] for token in repetition.unit())
-            for way, begins in self._ways:
+            for way, begins in self._closings:
                 allowed = mask & begins
                 if way not in unit and allowed.any():
                     self._left = repetition
@@ -104,7 +104,7 @@ class Runaway:
 
 
 @lru_cache(maxsize=8)
-def _ways(vocabulary: Vocabulary, texts: tuple[str, ...]) -> list[tuple[bytes, NDArray[np.bool_]]]:
+def _closings(vocabulary: Vocabulary, texts: tuple[str, ...]) -> list[tuple[bytes, NDArray[np.bool_]]]:
     """Return each way out with the tokens that begin with it."""
     ways = [text.encode() for text in texts]
     return [(way, np.array([data.startswith(way) for data in vocabulary.data])) for way in ways]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.engine.ipc.messages import Sampling, Token, TopToken
+from antiphon.engine.ipc.messages import SamplingParams, Token, TopToken
 from antiphon.engine.model.logits import Logits, log_probabilities
 from antiphon.engine.model.vocabulary import Vocabulary
 
@@ -32,7 +32,7 @@ class Sampler:
 
     __slots__ = ("_bias", "_bias_ids", "_counts", "_forced", "_random", "_sampling", "_temperature")
 
-    def __init__(self, sampling: Sampling, choice: int) -> None:
+    def __init__(self, sampling: SamplingParams, choice: int) -> None:
         self._sampling = sampling
         self._temperature = max(np.float32(sampling.temperature), _LEAST_TEMPERATURE)
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed

@@ -22,26 +22,26 @@ _Place = tuple[list[int], int]
 class _Record:
     """How often guesses were right lately, by the number of tokens that were compared."""
 
-    __slots__ = ("_memory", "_priors", "_right", "_tried")
+    __slots__ = ("_accepted", "_drafted", "_memory", "_priors")
 
     def __init__(self, priors: dict[int, float], memory: float) -> None:
         self._priors = priors
         self._memory = memory
-        self._right = dict.fromkeys(priors, 0.0)
-        self._tried = dict.fromkeys(priors, 0.0)
+        self._accepted = dict.fromkeys(priors, 0.0)
+        self._drafted = dict.fromkeys(priors, 0.0)
 
-    def odds(self, length: int) -> float:
+    def acceptance(self, length: int) -> float:
         """Return the probability that the first token of a guess is right."""
-        right = self._right[length] + self._priors[length] * _PRIOR_WEIGHT
-        return right / (self._tried[length] + _PRIOR_WEIGHT)
+        right = self._accepted[length] + self._priors[length] * _PRIOR_WEIGHT
+        return right / (self._drafted[length] + _PRIOR_WEIGHT)
 
-    def learn(self, length: int, num_tried: int, num_right: int) -> None:
+    def learn(self, length: int, num_drafted: int, num_accepted: int) -> None:
         """Note that so many of so many guessed tokens were right before one was wrong."""
-        self._right[length] = self._right[length] * self._memory + num_right
-        self._tried[length] = self._tried[length] * self._memory + min(num_tried, num_right + 1)
+        self._accepted[length] = self._accepted[length] * self._memory + num_accepted
+        self._drafted[length] = self._drafted[length] * self._memory + min(num_drafted, num_accepted + 1)
 
 
-class DraftPool:
+class NgramPool:
     """What the texts of all requests said lately, and drafters that draw on it: answers to like questions are alike.
 
     Keeps ``capacity`` generated tokens, and twice that at most. Written by one thread; others may read.
@@ -55,13 +55,13 @@ class DraftPool:
         self._young: dict[int, _Place] = {}
         self._old: dict[int, _Place] = {}
 
-    def drafter(self, prompt: list[int], *, is_alone: bool) -> "Drafter":
+    def lookup(self, prompt: list[int], *, is_alone: bool) -> "PromptLookup":
         """Return who follows the text that grows out of ``prompt``, and guesses so many tokens of it at most.
 
         A text that has siblings draws on itself only: wrong guesses leave holes among the cells of all that run, and so
         change in which order sums are made. A request that comes again must find the same guesses.
         """
-        return Drafter(prompt, self._most, self if is_alone else None)
+        return PromptLookup(prompt, self._most, self if is_alone else None)
 
     def note(self, text: list[int], start: int) -> None:
         """Remember what stands in ``text`` from ``start`` on."""
@@ -85,12 +85,12 @@ class DraftPool:
         return None
 
 
-class Drafter:
+class PromptLookup:
     """What may follow ``tokens``, a list that grows: at most ``most`` tokens at a time. Not thread-safe."""
 
     __slots__ = ("_compared", "_followers", "_indexed", "_most", "_pool", "_record", "_said", "_tokens")
 
-    def __init__(self, tokens: list[int], most: int, pool: DraftPool | None = None) -> None:
+    def __init__(self, tokens: list[int], most: int, pool: NgramPool | None = None) -> None:
         self._tokens = tokens
         self._most = most
         self._pool = pool
@@ -111,16 +111,16 @@ class Drafter:
         if self._pool is not None:
             found.append((self._pool.record, self._pool.find(self._said)))
         for record, place in found:
-            if place is not None and (odds := record.odds(place[0])) > best:
-                (length, guess), best = place, odds
+            if place is not None and (acceptance := record.acceptance(place[0])) > best:
+                (length, guess), best = place, acceptance
                 self._compared = record, length
         return guess, best
 
-    def learn(self, num_tried: int, num_right: int) -> None:
+    def learn(self, num_drafted: int, num_accepted: int) -> None:
         """Note how the last guess did."""
-        if self._compared and num_tried:
+        if self._compared and num_drafted:
             record, length = self._compared
-            record.learn(length, num_tried, num_right)
+            record.learn(length, num_drafted, num_accepted)
 
     def _find(self) -> tuple[int, list[int]] | None:
         for length, followers in self._followers.items():

@@ -15,28 +15,28 @@ _ATTENTION_COST = 1.95
 """What attention to 1,000 tokens costs, in products with all weights, for a model with one head per million parameters."""
 
 
-class Shapes(msgspec.Struct, frozen=True, kw_only=True):
+class BatchShapes(msgspec.Struct, frozen=True, kw_only=True):
     """The two kinds of steps.
 
     A *wide* step computes prompts and has at least ``tile`` rows, filled up with padding if it must. A *narrow* one
-    computes single tokens of running texts and has at most ``most_rows``, and two if ``fills_up``. What is left of a prompt
-    behind its last whole block is computed widely from ``least_tiled`` tokens on, otherwise narrowly.
+    computes single tokens of running texts and has at most ``max_decode_rows``, and two if ``pads_batches``. What is left of a prompt
+    behind its last whole block is computed widely from ``min_prefill_tail`` tokens on, otherwise narrowly.
     """
 
     tile: int
-    least_tiled: int
-    most_rows: int
-    fills_up: bool
+    min_prefill_tail: int
+    max_decode_rows: int
+    pads_batches: bool
 
-    def is_worth(self, odds: float, rows: int) -> bool:
-        """Whether a guess that is right with probability ``odds`` pays for its row, beside ``rows`` other ones.
+    def is_worth(self, acceptance: float, rows: int) -> bool:
+        """Whether a guess that is right with probability ``acceptance`` pays for its row, beside ``rows`` other ones.
 
         A step costs about as much as ``rows`` and eighteen more, so that the guess has to be right as often as its share of that.
         """
-        return odds >= rows / (rows + _FIXED_COST)
+        return acceptance >= rows / (rows + _FIXED_COST)
 
 
-def tiled(batch_size: int, *, attention_weight: float) -> Shapes:
+def tiled(batch_size: int, *, attention_weight: float) -> BatchShapes:
     """Return shapes for flash attention on a CPU.
 
     Args:
@@ -47,14 +47,16 @@ def tiled(batch_size: int, *, attention_weight: float) -> Shapes:
     if batch_size < TILE:
         return plain(batch_size)
     share = 1 / (1 + attention_weight * _ATTENTION_COST)
-    return Shapes(tile=TILE, least_tiled=max(2, round(TILE * share)), most_rows=TILE - 1, fills_up=True)
+    return BatchShapes(
+        tile=TILE, min_prefill_tail=max(2, round(TILE * share)), max_decode_rows=TILE - 1, pads_batches=True
+    )
 
 
-def plain(batch_size: int) -> Shapes:
+def plain(batch_size: int) -> BatchShapes:
     """Return shapes for kernels that only tell one row from several."""
-    return Shapes(tile=min(2, batch_size), least_tiled=2, most_rows=batch_size, fills_up=True)
+    return BatchShapes(tile=min(2, batch_size), min_prefill_tail=2, max_decode_rows=batch_size, pads_batches=True)
 
 
-def free(batch_size: int) -> Shapes:
+def free(batch_size: int) -> BatchShapes:
     """Return shapes without any rule: for a memory that cannot drop tokens again, as of recurrent models."""
-    return Shapes(tile=1, least_tiled=1, most_rows=batch_size, fills_up=False)
+    return BatchShapes(tile=1, min_prefill_tail=1, max_decode_rows=batch_size, pads_batches=False)

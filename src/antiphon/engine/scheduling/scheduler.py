@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from antiphon.engine.scheduling.batch_shapes import Shapes, plain
-from antiphon.engine.scheduling.prefix_cache import BLOCK, LEAST_TAIL, PrefixCache
+from antiphon.engine.scheduling.batch_shapes import BatchShapes, plain
+from antiphon.engine.scheduling.prefix_cache import BLOCK, MIN_TAIL, PrefixCache
 from antiphon.engine.scheduling.sequence import Remove, Sequence, Slice, Step
 
 
@@ -30,24 +30,24 @@ class Scheduler:
         slots: int,
         num_sequences: int,
         batch_size: int,
-        interleaved_size: int,
-        most_cached: int | None = None,
+        prefill_chunk_size: int,
+        max_cached_tokens: int | None = None,
         share: bool = True,
-        shapes: Shapes | None = None,
+        shapes: BatchShapes | None = None,
     ) -> None:
         self.cache = PrefixCache(slots, share=share)
         self.num_preempted = 0
         self._shapes = plain(batch_size) if shapes is None else shapes
         self._num_steps = 0
-        self._was_wide = False
+        self._was_prefill = False
         self._cells = cells
-        self._most_cached = cells if most_cached is None else most_cached
+        self._max_cached_tokens = cells if max_cached_tokens is None else max_cached_tokens
         self._num_sequences = num_sequences
         self._batch_size = batch_size
-        self._interleaved_size = min(interleaved_size, batch_size)
-        self._most_resting = slots // 4
+        self._prefill_chunk_size = min(prefill_chunk_size, batch_size)
+        self._max_retained = slots // 4
         self._waiting: deque[Sequence] = deque()
-        self._resting: deque[Sequence] = deque()
+        self._retained: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 
     @property
@@ -62,8 +62,8 @@ class Scheduler:
 
     @property
     def cells_used(self) -> int:
-        """Cells of running and resting sequences and of the prefix cache."""
-        return self.cache.num_tokens + _own(self._running) + _own(self._resting)
+        """Cells of running and retained sequences and of the prefix cache."""
+        return self.cache.num_tokens + _unshared_cells(self._running) + _unshared_cells(self._retained)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
@@ -80,12 +80,14 @@ class Scheduler:
             return
         self._running.remove(sequence)
         if self._running and self.cache.shares:
-            self._rest(sequence)
+            self._retain(sequence)
         else:
             self.cache.release(sequence)
-        while self._resting and (len(self._resting) > self._most_resting or _own(self._resting) > self._most_cached):
-            self.cache.release(self._resting.popleft())
-        self.cache.evict(self.cache.num_evictable + _own(self._resting) - self._most_cached)
+        while self._retained and (
+            len(self._retained) > self._max_retained or _unshared_cells(self._retained) > self._max_cached_tokens
+        ):
+            self.cache.release(self._retained.popleft())
+        self.cache.evict(self.cache.num_evictable + _unshared_cells(self._retained) - self._max_cached_tokens)
 
     def plan(self) -> Step:
         """Return the next step; without slices, nothing can run."""
@@ -112,17 +114,17 @@ class Scheduler:
         """After the outputs of ``piece`` were used: return how many guesses were right, and what is to be dropped at once."""
         sequence = piece.sequence
         going_on = sequence.tokens[piece.end : piece.end + len(piece.draft)]
-        num_right = _common(piece.draft, going_on)
+        num_accepted = _common(piece.draft, going_on)
         if sequence.slot < 0:
-            return num_right, None
-        sequence.num_computed = piece.end + num_right
-        wasted = piece.num_rows - piece.count - num_right
-        return num_right, Remove(sequence.slot, sequence.num_computed) if wasted else None
+            return num_accepted, None
+        sequence.num_computed = piece.end + num_accepted
+        wasted = piece.num_rows - piece.count - num_accepted
+        return num_accepted, Remove(sequence.slot, sequence.num_computed) if wasted else None
 
     def _admit(self) -> None:
         if self._waiting and not self._running:
             # What was computed under load may differ in its last bits from what is computed alone.
-            self._wake(len(self._resting))
+            self._release_oldest(len(self._retained))
         while self._waiting and len(self._running) < self._num_sequences:
             sequence = self._waiting[0]
             promised = sum(other.num_left + BLOCK for other in self._running)
@@ -133,29 +135,29 @@ class Scheduler:
             sequence.slot = self.cache.take_slot()
             self._running.append(sequence)
 
-    def _rest(self, sequence: Sequence) -> None:
+    def _retain(self, sequence: Sequence) -> None:
         """Keep a sequence's cells, and none of those that only hold a beginning of it."""
-        self.cache.unclaim(sequence)
-        for other in list(self._resting):
+        self.cache.drop_pending(sequence)
+        for other in list(self._retained):
             held = other.num_computed
             if held <= sequence.num_computed and sequence.tokens[:held] == other.tokens[:held]:
-                self._resting.remove(other)
+                self._retained.remove(other)
                 self.cache.release(other)
-        self._resting.append(sequence)
+        self._retained.append(sequence)
 
-    def _wake(self, number: int) -> None:
-        """Release resting sequences, the oldest first."""
+    def _release_oldest(self, number: int) -> None:
+        """Release retained sequences, the oldest first."""
         for _ in range(number):
-            self.cache.release(self._resting.popleft())
+            self.cache.release(self._retained.popleft())
 
     def _fits(self, tokens: int) -> bool:
         while True:
             free = self._cells - self.cells_used
             if tokens <= free or tokens <= free + self.cache.num_evictable:
                 return True
-            if not self._resting:
+            if not self._retained:
                 return False
-            self._wake(1)
+            self._release_oldest(1)
 
     def _at_most(self, tokens: int) -> int:
         """Return how many of ``tokens`` there are cells for."""
@@ -163,22 +165,22 @@ class Scheduler:
 
     def _slices(self) -> list[Slice]:
         ready = [sequence for sequence in self._running if self._may_compute(sequence) and sequence.num_left]
-        narrow = [sequence for sequence in ready if not self._num_wide(sequence)]
-        wide = [sequence for sequence in ready if self._num_wide(sequence)]
+        narrow = [sequence for sequence in ready if not self._num_prefill(sequence)]
+        wide = [sequence for sequence in ready if self._num_prefill(sequence)]
         num_decoding = sum(sequence.num_left for sequence in narrow if sequence.is_decoding)
-        num_decoding = min(num_decoding, self._shapes.most_rows)
+        num_decoding = min(num_decoding, self._shapes.max_decode_rows)
         if not self._fits(num_decoding):
             return []
-        first = bool(wide and not (narrow and self._was_wide))
-        for is_wide in (first, not first):
-            slices = self._wide(wide, num_decoding) if is_wide else self._narrow(narrow, num_decoding)
+        first = bool(wide and not (narrow and self._was_prefill))
+        for is_prefill in (first, not first):
+            slices = self._prefill_step(wide, num_decoding) if is_prefill else self._decode_step(narrow, num_decoding)
             if slices:
-                self._was_wide = is_wide
+                self._was_prefill = is_prefill
                 self.cache.evict(sum(piece.num_rows for piece in slices) - (self._cells - self.cells_used))
                 return slices
         return []
 
-    def _num_wide(self, sequence: Sequence) -> int:
+    def _num_prefill(self, sequence: Sequence) -> int:
         """Return how many tokens of a prompt are still to be computed in wide steps.
 
         A prompt's end behind its last whole block always goes the same way, whether the blocks came from the cache or not.
@@ -188,13 +190,13 @@ class Scheduler:
             return 0
         if left < BLOCK:
             at_border = sequence.num_computed % BLOCK == 0
-            return left if at_border and left >= self._shapes.least_tiled else 0
-        tail = (sequence.num_prompt - LEAST_TAIL) % BLOCK + LEAST_TAIL
-        return left if tail >= self._shapes.least_tiled else left - tail
+            return left if at_border and left >= self._shapes.min_prefill_tail else 0
+        tail = (sequence.num_prompt - MIN_TAIL) % BLOCK + MIN_TAIL
+        return left if tail >= self._shapes.min_prefill_tail else left - tail
 
-    def _narrow(self, sequences: list[Sequence], num_decoding: int) -> list[Slice]:
+    def _decode_step(self, sequences: list[Sequence], num_decoding: int) -> list[Slice]:
         """Cut a step of single tokens; those that were not in the last ones come first."""
-        room = self._shapes.most_rows
+        room = self._shapes.max_decode_rows
         counts: dict[Sequence, int] = {}
         needed = num_decoding
         for sequence in sorted(sequences, key=lambda sequence: sequence.last_step):
@@ -217,21 +219,21 @@ class Scheduler:
         """Return the guesses that are worth their rows; at least one where a row would otherwise be alone."""
         if count < sequence.num_left:
             return ()
-        least = int(self._shapes.fills_up and rows == 1)
+        least = int(self._shapes.pads_batches and rows == 1)
         most = min(len(sequence.draft), max(least, sequence.max_length - len(sequence.tokens) - 1))
-        number, odds = 0, sequence.draft_odds
-        while number < most and (number < least or self._shapes.is_worth(odds, rows)):
-            number, odds = number + 1, odds * sequence.draft_odds
+        number, acceptance = 0, sequence.draft_acceptance
+        while number < most and (number < least or self._shapes.is_worth(acceptance, rows)):
+            number, acceptance = number + 1, acceptance * sequence.draft_acceptance
         return tuple(sequence.draft[:number])
 
-    def _wide(self, prompts: list[Sequence], num_decoding: int) -> list[Slice]:
+    def _prefill_step(self, prompts: list[Sequence], num_decoding: int) -> list[Slice]:
         """Cut a step of prompts: the shortest gets half of the room, the others what is left in order of arrival."""
         if not prompts:
             return []
-        room = self._interleaved_size if num_decoding else self._batch_size
+        room = self._prefill_chunk_size if num_decoding else self._batch_size
         room = self._at_most(num_decoding + room) - num_decoding
         counts: dict[Sequence, int] = {}
-        shortest = min(prompts, key=self._num_wide)
+        shortest = min(prompts, key=self._num_prefill)
         if shortest is not prompts[0]:
             counts[shortest] = self._cut(shortest, 0, room // 2)
             room -= counts[shortest]
@@ -241,14 +243,14 @@ class Scheduler:
             room -= more
         slices = [_slice(sequence, count) for sequence, count in counts.items() if count]
         missing = self._shapes.tile - sum(counts.values())
-        if slices and missing > 0 and self._shapes.fills_up:
+        if slices and missing > 0 and self._shapes.pads_batches:
             padding = min(missing, room)
             slices[-1] = msgspec.structs.replace(slices[-1], padding=max(0, padding))
         return slices
 
     def _cut(self, sequence: Sequence, given: int, room: int) -> int:
         """Return how many more tokens to compute: whole tiles, and never so few left that they would fill none."""
-        left, tile = self._num_wide(sequence) - given, self._shapes.tile
+        left, tile = self._num_prefill(sequence) - given, self._shapes.tile
         if left <= room:
             return left
         count = room // tile * tile
@@ -261,16 +263,16 @@ class Scheduler:
                 return False
             self.cache.fork(sequence, leader)
         sequence.leader = None
-        return self.cache.advance(sequence, self._resting) and self._may_go_on(sequence)
+        return self.cache.advance(sequence, self._retained) and self._share_tail(sequence)
 
-    def _may_go_on(self, sequence: Sequence) -> bool:
+    def _share_tail(self, sequence: Sequence) -> bool:
         """Borrow the rest of a prompt from an older sequence. False: that one is still to compute it."""
-        if not self.cache.may_borrow(sequence):
+        if not self.cache.may_share_tail(sequence):
             return True
         for donor in self._running:
             if donor is sequence:
                 return True
-            if donor.path[: len(sequence.path)] == sequence.path and not self.cache.borrow(sequence, donor):
+            if donor.path[: len(sequence.path)] == sequence.path and not self.cache.share_tail(sequence, donor):
                 return False
             if sequence.num_computed > BLOCK * len(sequence.path):
                 return True
@@ -283,7 +285,7 @@ class Scheduler:
         self.num_preempted += 1
 
 
-def _own(sequences: Iterable[Sequence]) -> int:
+def _unshared_cells(sequences: Iterable[Sequence]) -> int:
     """Return the cells that sequences hold beside the blocks of the prefix cache."""
     return sum(sequence.num_computed - BLOCK * len(sequence.path) for sequence in sequences)
 

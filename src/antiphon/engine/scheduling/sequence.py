@@ -6,26 +6,26 @@ from collections.abc import Iterator
 
 import msgspec
 
-Key = tuple[int, ...]
+BlockKey = tuple[int, ...]
 """The token ids of one block."""
 
 
 class Block:
-    """A node: ``slots`` hold its cells; without any it is claimed. ``keeper`` is the kept slot that ends here.
+    """A node: ``slots`` hold its cells; without any it is pending. ``owner`` is the kept slot that ends here.
 
-    ``num_users`` sequences run on it.
+    ``num_pins`` sequences run on it.
     """
 
-    __slots__ = ("children", "keeper", "key", "last_used", "num_users", "parent", "slots")
+    __slots__ = ("children", "key", "last_used", "num_pins", "owner", "parent", "slots")
 
-    def __init__(self, parent: Block | None, key: Key) -> None:
+    def __init__(self, parent: Block | None, key: BlockKey) -> None:
         self.parent = parent
         self.key = key
-        self.children: dict[Key, Block] = {}
+        self.children: dict[BlockKey, Block] = {}
         self.slots: set[int] = set()
-        self.keeper: int | None = None
+        self.owner: int | None = None
         self.last_used = 0
-        self.num_users = 0
+        self.num_pins = 0
 
     @property
     def is_ready(self) -> bool:
@@ -47,12 +47,24 @@ class Sequence:
     owns the sequence appends to ``tokens`` after each output. Logits are wanted of the last token, and of all prompt
     tokens from ``outputs_from`` on, which the task moves on as it gets them: what is preempted does not give them twice. ``num_shared`` prompt tokens came from the cache when the sequence first ran.
     ``leader`` is a sequence with the same prompt whose computation this one waits for. ``draft`` is the task's guess at
-    what follows ``tokens``; each token of it is right with probability ``draft_odds`` if those before it are.
+    what follows ``tokens``; each token of it is right with probability ``draft_acceptance`` if those before it are.
     """
 
     __slots__ = (
-        "claimed", "draft", "draft_odds", "is_fresh", "last_step", "leader", "max_length", "num_computed", "num_prompt",
-        "num_shared", "outputs_from", "path", "slot", "tokens",
+        "draft",
+        "draft_acceptance",
+        "is_fresh",
+        "last_step",
+        "leader",
+        "max_length",
+        "num_computed",
+        "num_prompt",
+        "num_shared",
+        "outputs_from",
+        "path",
+        "pending",
+        "slot",
+        "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -68,11 +80,11 @@ class Sequence:
         self.is_fresh = True
         self.slot = -1
         self.draft: list[int] = []
-        self.draft_odds = 0.0
+        self.draft_acceptance = 0.0
         self.last_step = 0
         self.path: list[Block] = []
         """Blocks of the prefix cache that hold the first tokens, from the root on."""
-        self.claimed: list[Block] = []
+        self.pending: list[Block] = []
         """Blocks after the path that this sequence is to compute for all."""
 
     @property

@@ -9,11 +9,11 @@ import numpy as np
 
 from antiphon.engine.ipc.messages import Embed, Embedded
 from antiphon.engine.model.llama import Context
-from antiphon.engine.model.thread_throttle import Crowding
+from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
 from antiphon.engine.steps.loop import CancelTask, Emit
 from antiphon.engine.steps.packing import WINDOW, pack
-from antiphon.engine.steps.tasks import Key
+from antiphon.engine.steps.tasks import RequestKey
 
 _PACKED_TOKENS = 256
 """Where a batch is large enough for the matrix kernels; docs/engine/measurements.md has the measurement."""
@@ -22,7 +22,7 @@ _PACKED_TOKENS = 256
 class EmbeddingTask:
     """An ``Embed`` request and what is known of its vectors."""
 
-    def __init__(self, key: Key, request: Embed, prompts: list[list[int]]) -> None:
+    def __init__(self, key: RequestKey, request: Embed, prompts: list[list[int]]) -> None:
         self.key = key
         self.prompts = prompts
         self.num_missing = len(prompts)
@@ -51,7 +51,7 @@ class EmbeddingLoop:
     """Runs embedding requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
 
     def __init__(
-        self, context: Context, emit: Emit, *, tile: int, max_sequences: int, crowding: Crowding | None = None
+        self, context: Context, emit: Emit, *, tile: int, max_sequences: int, throttle: ThreadThrottle | None = None
     ) -> None:
         self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask] = queue.SimpleQueue()
         self.step_started: float | None = None
@@ -62,10 +62,10 @@ class EmbeddingLoop:
         self._context = context
         self._tile = tile
         self._max_sequences = max_sequences
-        self._crowding = crowding
+        self._throttle = throttle
         self._emit = emit
         self._inputs: list[_Input] = []
-        self._tasks: dict[Key, EmbeddingTask] = {}
+        self._tasks: dict[RequestKey, EmbeddingTask] = {}
 
     def run(self) -> None:
         """Work for as long as the process lives."""
@@ -97,7 +97,7 @@ class EmbeddingLoop:
                     self._inputs += [_Input(now + index, command, index) for index in range(len(command.prompts))]
                     self._inputs.sort(key=lambda waiting: waiting.turn)
 
-    def _cancel(self, is_meant: Callable[[Key], bool]) -> None:
+    def _cancel(self, is_meant: Callable[[RequestKey], bool]) -> None:
         for key in [key for key in self._tasks if is_meant(key)]:
             del self._tasks[key]
         self._inputs = [waiting for waiting in self._inputs if waiting.task.key in self._tasks]
@@ -111,8 +111,8 @@ class EmbeddingLoop:
         finally:
             self.step_started = None
         duration_s = time.monotonic() - started
-        if self._crowding is not None:
-            self._crowding.observe(duration_s, time.process_time() - started_cpu, started + duration_s)
+        if self._throttle is not None:
+            self._throttle.observe(duration_s, time.process_time() - started_cpu, started + duration_s)
         num_tokens = sum(len(waiting.tokens) for waiting in packed)
         self._num_steps += 1
         self._num_tokens += num_tokens

@@ -10,14 +10,14 @@ import msgspec
 from antiphon.engine.ipc.messages import Answer, Failed
 from antiphon.engine.model.llama import Aborted, Context
 from antiphon.engine.model.logits import Logits
-from antiphon.engine.model.thread_throttle import Crowding
+from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.sampling.constraint import GrammarError
 from antiphon.engine.sampling.sampler import BrokenLogits
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.scheduling.sequence import Copy, Sequence, Slice, Step
 from antiphon.engine.statistics import HistogramCollector
-from antiphon.engine.steps.meter import Meter
-from antiphon.engine.steps.tasks import Key, Task
+from antiphon.engine.steps.meter import StepMeter
+from antiphon.engine.steps.tasks import RequestKey, Task
 
 Emit = Callable[[list[tuple[int, Answer]]], None]
 """Sends (connection, answer) pairs; called from the loop's thread."""
@@ -48,21 +48,21 @@ class StepLoop:
         *,
         mask_s: HistogramCollector,
         can_roll_back: bool = True,
-        crowding: Crowding | None = None,
+        throttle: ThreadThrottle | None = None,
     ) -> None:
         self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.step_started: float | None = None
-        self._meter = Meter(scheduler, context.cells, mask_s)
+        self._meter = StepMeter(scheduler, context.cells, mask_s)
         self.statistics = self._meter.snapshot()
         self._context = context
         self._scheduler = scheduler
         self._emit = emit
         self._can_roll_back = can_roll_back
-        self._crowding = crowding
-        self._tasks: dict[Key, Task] = {}
-        self._owners: dict[int, Task] = {}
+        self._throttle = throttle
+        self._tasks: dict[RequestKey, Task] = {}
+        self._task_of: dict[int, Task] = {}
         self._answers: list[tuple[int, Answer]] = []
-        self._in_step: set[Key] = set()
+        self._in_step: set[RequestKey] = set()
         """Whom the step of now computes for; each step has a set of its own, and only ``cancel`` takes from it."""
 
     def run(self) -> None:
@@ -109,7 +109,7 @@ class StepLoop:
         self._tasks[task.key] = task
         self._meter.num_requests += 1
         for sequence in task.sequences:
-            self._owners[id(sequence)] = task
+            self._task_of[id(sequence)] = task
             self._scheduler.add(sequence)
 
     def _cancel(self, connection: int, request: int | None) -> None:
@@ -128,7 +128,7 @@ class StepLoop:
         self._meter.ended(*task.key)
 
     def _release(self, sequence: Sequence) -> None:
-        del self._owners[id(sequence)]
+        del self._task_of[id(sequence)]
         self._scheduler.remove(sequence)
 
     def _expire(self) -> None:
@@ -155,7 +155,7 @@ class StepLoop:
             batch.add(piece.sequence.slot, piece.start, tokens, piece.num_outputs, piece.padding)
         started = self.step_started = time.monotonic()
         started_cpu = time.process_time()
-        self._in_step = {self._owners[id(piece.sequence)].key for piece in step.slices}
+        self._in_step = {self._task_of[id(piece.sequence)].key for piece in step.slices}
         try:
             self._context.decode()
         except Aborted:
@@ -166,8 +166,8 @@ class StepLoop:
             self._in_step = set()
             self._context.abort(False)
         seconds = time.monotonic() - started
-        if self._crowding is not None:
-            self._crowding.observe(seconds, time.process_time() - started_cpu, started + seconds)
+        if self._throttle is not None:
+            self._throttle.observe(seconds, time.process_time() - started_cpu, started + seconds)
         self._meter.step(step, seconds, self._use(step))
 
     def _roll_back(self, step: Step) -> None:
@@ -177,7 +177,7 @@ class StepLoop:
     def _use(self, step: Step) -> int:
         """Give each task its rows of logits. Return how many guessed tokens were right."""
         self._scheduler.computed(step)
-        num_right = 0
+        num_accepted = 0
         logits = self._context.logits() if self._context.batch.num_outputs else None
         row = 0
         for piece in step.slices:
@@ -185,13 +185,13 @@ class StepLoop:
                 self._hand_over(piece, logits[row : row + piece.num_outputs])
                 row += piece.num_outputs
             right, removal = self._scheduler.settle(piece)
-            num_right += right
+            num_accepted += right
             if removal is not None:
                 self._context.remove(removal.slot, removal.start)
-        return num_right
+        return num_accepted
 
     def _hand_over(self, piece: Slice, rows: Logits) -> None:
-        task = self._owners.get(id(piece.sequence))
+        task = self._task_of.get(id(piece.sequence))
         if task is None:  # another choice of the same request has just failed
             return
         before = list(task.sequences)

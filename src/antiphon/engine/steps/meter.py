@@ -2,7 +2,7 @@
 
 import time
 
-from antiphon.engine.ipc.messages import Answer, Delta, Started
+from antiphon.engine.ipc.messages import Answer, Delta, Prefilled
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.scheduling.sequence import Step
 from antiphon.engine.statistics import (
@@ -15,7 +15,7 @@ from antiphon.engine.statistics import (
 )
 
 
-class Meter:
+class StepMeter:
     """Belongs to the step loop's thread; ``snapshot`` is what others read. Constraints observe ``mask_s`` themselves."""
 
     def __init__(self, scheduler: Scheduler, cells: int, mask_s: HistogramCollector) -> None:
@@ -38,25 +38,25 @@ class Meter:
         self._mask_s = mask_s
         self._last_token: dict[tuple[int, int, int], float] = {}
 
-    def step(self, step: Step, seconds: float, num_right: int) -> None:
-        """Count a decode of ``seconds`` in which ``num_right`` guessed tokens were right."""
+    def step(self, step: Step, seconds: float, num_accepted: int) -> None:
+        """Count a decode of ``seconds`` in which ``num_accepted`` guessed tokens were right."""
         num_decoded = sum(piece.count for piece in step.slices if piece.start >= piece.sequence.num_prompt)
         num_drafted = sum(len(piece.draft) for piece in step.slices)
         num_prefilled = sum(piece.count for piece in step.slices) - num_decoded
         self._num_steps += 1
         self._step_s.observe(seconds)
         self._prefill_tokens += num_prefilled
-        self._decode_tokens += num_decoded + num_right
+        self._decode_tokens += num_decoded + num_accepted
         self._drafted_tokens += num_drafted
-        self._accepted_tokens += num_right
+        self._accepted_tokens += num_accepted
         # A step that does both is one matrix product: its time is divided by tokens.
         share = (num_decoded + num_drafted) / (num_decoded + num_drafted + num_prefilled)
         self._prefill_rate.observe(num_prefilled, seconds * (1 - share))
-        self._decode_rate.observe(num_decoded + num_right, seconds * share)
+        self._decode_rate.observe(num_decoded + num_accepted, seconds * share)
 
     def answer(self, connection: int, answer: Answer, arrived: float) -> None:
         """Count what an answer tells: shared tokens, the time to the first token, the time between tokens."""
-        if isinstance(answer, Started):
+        if isinstance(answer, Prefilled):
             self._prompt_tokens += answer.prompt_tokens
             self._shared_tokens += answer.cached_tokens
         elif isinstance(answer, Delta):

@@ -4,24 +4,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Literal
 
-from antiphon.engine.ipc.messages import Answer, Delta, Finished, Generate, Score, Scored, Started, Token
+from antiphon.engine.ipc.messages import Answer, Delta, Finished, Generate, Prefilled, Score, Scored, Token
 from antiphon.engine.model.logits import Logits, log_probabilities
 from antiphon.engine.model.vocabulary import Vocabulary
 from antiphon.engine.sampling.constraint import Constraint
 from antiphon.engine.sampling.detokeniser import Detokeniser
-from antiphon.engine.sampling.repetition import Runaway
+from antiphon.engine.sampling.repetition import RepetitionGuard
 from antiphon.engine.sampling.sampler import Sampler, describe
-from antiphon.engine.sampling.speculation import DraftPool
+from antiphon.engine.sampling.speculation import NgramPool
 from antiphon.engine.scheduling.sequence import Sequence, Slice
 
-Key = tuple[int, int]
+RequestKey = tuple[int, int]
 """Connection and request id."""
 
 
 class Task(ABC):
     """A request with sequences in the scheduler. ``arrived`` is on the monotonic clock."""
 
-    def __init__(self, key: Key, arrived: float, deadline_s: float | None = None) -> None:
+    def __init__(self, key: RequestKey, arrived: float, deadline_s: float | None = None) -> None:
         self.key = key
         self.arrived = arrived
         self.deadline = None if deadline_s is None else self.arrived + deadline_s
@@ -32,7 +32,7 @@ class Task(ABC):
         """Use the logits of the last positions of ``piece``, extend its sequence or drop it from ``sequences``."""
 
 
-class Choice:
+class ChoiceDecoder:
     """One text that grows: sampler, detokeniser, and when it ends."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Choice:
         vocabulary: Vocabulary,
         *,
         constraint: Constraint | None,
-        drafts: DraftPool | None,
+        ngram_pool: NgramPool | None,
     ) -> None:
         self.sequence = Sequence(list(prompt), len(prompt) + max_tokens, 0 if request.echo_logprobs else None)
         self._request = request
@@ -53,47 +53,47 @@ class Choice:
         self._vocabulary = vocabulary
         self._data = vocabulary.data if request.special else vocabulary.plain
         self._constraint = constraint
-        self._runaway = None
-        if constraint is not None and request.ways_out is not None:
-            self._runaway = Runaway(request.ways_out, vocabulary)
+        self._repetition_guard = None
+        if constraint is not None and request.closing_texts is not None:
+            self._repetition_guard = RepetitionGuard(request.closing_texts, vocabulary)
         self._sampler = Sampler(request.sampling, index)
         self._detokeniser = Detokeniser(request.stop)
         self._ends = vocabulary.end_tokens | frozenset(request.stop_token_ids)
         self._num_tokens = 0
         self._is_finished = False
         self._pending: list[Token] = []
-        self._drafter = None if drafts is None else drafts.drafter(self.sequence.tokens, is_alone=request.n == 1)
-        if self._drafter is not None:
-            self.sequence.draft, self.sequence.draft_odds = self._drafter.propose()
+        self._lookup = None if ngram_pool is None else ngram_pool.lookup(self.sequence.tokens, is_alone=request.n == 1)
+        if self._lookup is not None:
+            self.sequence.draft, self.sequence.draft_acceptance = self._lookup.propose()
 
     def advance(self, draft: tuple[int, ...], rows: Logits) -> Iterator[Delta | Finished]:
         """Draw the next token from the first of ``rows``, and go on with those of guessed tokens that the text took."""
         tokens = self.sequence.tokens
         first = len(tokens) - 1
-        num_right = 0
+        num_accepted = 0
         for position, row in enumerate(rows, first):
-            num_right = position - first
-            if num_right and (position >= len(tokens) or tokens[position] != draft[num_right - 1]):
-                num_right -= 1
+            num_accepted = position - first
+            if num_accepted and (position >= len(tokens) or tokens[position] != draft[num_accepted - 1]):
+                num_accepted -= 1
                 break
             if position == len(tokens) - 1:
                 yield from self._draw(row)
                 if self._is_finished:
                     return
-        self._guess(len(draft), num_right)
+        self._guess(len(draft), num_accepted)
 
-    def _guess(self, num_tried: int, num_right: int) -> None:
-        if self._drafter is not None:
-            self._drafter.learn(num_tried, num_right)
-            self.sequence.draft, self.sequence.draft_odds = self._drafter.propose()
+    def _guess(self, num_drafted: int, num_accepted: int) -> None:
+        if self._lookup is not None:
+            self._lookup.learn(num_drafted, num_accepted)
+            self.sequence.draft, self.sequence.draft_acceptance = self._lookup.propose()
 
     def _draw(self, logits: Logits) -> Iterator[Delta | Finished]:
         if self._max_tokens == 0:
             yield from self._end("length")
             return
         mask = None if self._constraint is None else self._constraint.mask()
-        if mask is not None and self._runaway is not None:
-            mask = self._runaway.narrow(mask)
+        if mask is not None and self._repetition_guard is not None:
+            mask = self._repetition_guard.narrow(mask)
         tokens = self._with_forced(self._sampler.draw(logits, mask))
         is_complete = self._constraint is not None and self._constraint.is_complete
         for num_left, token in zip(range(len(tokens) - 1, -1, -1), tokens, strict=True):
@@ -101,8 +101,8 @@ class Choice:
                 yield from self._end("stop")
                 return
             self._sampler.accept(token)
-            if self._runaway is not None:
-                self._runaway.accept(token)
+            if self._repetition_guard is not None:
+                self._repetition_guard.accept(token)
             self.sequence.tokens.append(token)
             yield from self._say(token, logits, is_last=is_complete and not num_left)
             if self._is_finished:
@@ -153,28 +153,28 @@ class Generation(Task):
 
     def __init__(
         self,
-        key: Key,
+        key: RequestKey,
         request: Generate,
         prompt: list[int],
         max_tokens: int,
         vocabulary: Vocabulary,
         *,
         constraint: Constraint | None,
-        drafts: DraftPool | None = None,
+        ngram_pool: NgramPool | None = None,
         arrived: float,
     ) -> None:
         super().__init__(key, arrived, request.deadline_s)
         self._request = request
         self._vocabulary = vocabulary
         choices = [
-            Choice(
+            ChoiceDecoder(
                 request,
                 index,
                 prompt,
                 max_tokens,
                 vocabulary,
                 constraint=constraint and constraint.copy(),
-                drafts=drafts,
+                ngram_pool=ngram_pool,
             )
             for index in range(request.n)
         ]
@@ -195,7 +195,7 @@ class Generation(Task):
             return
         if not self._is_started:
             self._is_started = True
-            yield Started(self._request.id, sequence.num_prompt, sequence.num_shared, tuple(self._echo))
+            yield Prefilled(self._request.id, sequence.num_prompt, sequence.num_shared, tuple(self._echo))
         for answer in self._choices[id(sequence)].advance(piece.draft, rows[-num_drawn:]):
             yield answer
             if isinstance(answer, Finished):
@@ -213,7 +213,7 @@ class Scoring(Task):
     """A ``Score`` request: one sequence per continuation, computed like a prompt."""
 
     def __init__(
-        self, key: Key, request: Score, prompt: list[int], continuations: list[list[int]], arrived: float
+        self, key: RequestKey, request: Score, prompt: list[int], continuations: list[list[int]], arrived: float
     ) -> None:
         super().__init__(key, arrived)
         self._id = request.id

@@ -16,7 +16,7 @@ from antiphon.engine.ipc.messages import (
     Generate,
     ModelInfo,
     Request,
-    Sampling,
+    SamplingParams,
     Score,
     Scored,
     Tokenize,
@@ -26,19 +26,19 @@ from antiphon.engine.machine import free_memory
 from antiphon.engine.model import weight_format
 from antiphon.engine.model.llama import MAX_SEQUENCE_IDS, Context, LlamaError, Model, has_gpu
 from antiphon.engine.model.sizing import ContextSettings, Machine, Sizes, choose
-from antiphon.engine.model.thread_throttle import Crowding
-from antiphon.engine.model.vocabulary import PromptError
+from antiphon.engine.model.thread_throttle import ThreadThrottle
+from antiphon.engine.model.vocabulary import TokenIdError
 from antiphon.engine.sampling.constraint import Constraint, GrammarCompiler, GrammarError
-from antiphon.engine.sampling.speculation import DraftPool
+from antiphon.engine.sampling.speculation import NgramPool
 from antiphon.engine.scheduling import batch_shapes
-from antiphon.engine.scheduling.batch_shapes import Shapes
+from antiphon.engine.scheduling.batch_shapes import BatchShapes
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.steps.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.steps.loop import CancelTask, Emit, StepLoop
 from antiphon.engine.steps.tasks import Generation, Scoring, Task
 
-_INTERLEAVED_SIZE = 128
+_PREFILL_CHUNK_SIZE = 128
 """Prompt tokens in a step that also decodes: about what makes a step twice as long on a CPU."""
 
 
@@ -71,7 +71,7 @@ class ModelService:
         self._context = self._make_context()
         self.kv_bytes = self._context.memory_bytes
         may_draft = settings.draft_tokens and self._may_drop_tokens
-        self._drafts = DraftPool(settings.draft_tokens) if may_draft else None
+        self._ngram_pool = NgramPool(settings.draft_tokens) if may_draft else None
         self.loop = self._make_loop(emit)
         self.max_requests = self._sizes.num_sequences + settings.max_queue
         self.info = self._describe()
@@ -117,15 +117,15 @@ class ModelService:
         if self._model.is_embedding:
             tile = batch_shapes.TILE if self._is_tiled else 1
             return EmbeddingLoop(
-                self._context, emit, tile=tile, max_sequences=self._num_slots, crowding=self._crowding()
+                self._context, emit, tile=tile, max_sequences=self._num_slots, throttle=self._throttle()
             )
         scheduler = Scheduler(
             cells=self._context.cells,
             slots=self._num_slots,
             num_sequences=self._sizes.num_sequences,
             batch_size=self._sizes.batch_size,
-            interleaved_size=_INTERLEAVED_SIZE,
-            most_cached=self._sizes.cached_tokens,
+            prefill_chunk_size=_PREFILL_CHUNK_SIZE,
+            max_cached_tokens=self._sizes.cached_tokens,
             share=self._settings.prefix_cache and self._may_drop_tokens,
             shapes=self._shapes(),
         )
@@ -135,14 +135,14 @@ class ModelService:
             emit,
             mask_s=self._grammars.mask_s,
             can_roll_back=self._may_undo_steps,
-            crowding=self._crowding(),
+            throttle=self._throttle(),
         )
 
-    def _crowding(self) -> Crowding | None:
+    def _throttle(self) -> ThreadThrottle | None:
         """Return who gives way to busy neighbours; None where a number of threads was set, which is kept."""
         if self._settings.threads is not None or self._settings.batch_threads is not None:
             return None
-        return Crowding(self._sizes.threads, self._context.set_threads)
+        return ThreadThrottle(self._sizes.threads, self._context.set_threads)
 
     @property
     def _may_drop_tokens(self) -> bool:
@@ -169,7 +169,7 @@ class ModelService:
         is_one_pass = self._sizes.micro_batch_size == self._sizes.batch_size
         return self._may_drop_tokens or (is_one_pass and not self._model.facts.has_state)
 
-    def _shapes(self) -> Shapes:
+    def _shapes(self) -> BatchShapes:
         sizes = self._sizes
         if not self._may_drop_tokens:
             return batch_shapes.free(sizes.batch_size)
@@ -183,7 +183,7 @@ class ModelService:
             return self._prepare((connection, request.id), request, arrived)
         except Refused as refused:
             return Failed(request.id, refused.kind, str(refused), limit=refused.limit, requested=refused.requested)
-        except PromptError as error:
+        except TokenIdError as error:
             return Failed(request.id, "invalid", str(error))
 
     def warm_up(self) -> None:
@@ -258,7 +258,7 @@ class ModelService:
             max_tokens,
             self._model.vocabulary,
             constraint=constraint,
-            drafts=self._drafts,
+            ngram_pool=self._ngram_pool,
             arrived=arrived,
         )
 
@@ -326,7 +326,7 @@ class ModelService:
         return {key: str(value) for key, value in chosen.items()}
 
 
-def _is_distribution(sampling: Sampling) -> bool:
+def _is_distribution(sampling: SamplingParams) -> bool:
     changes = (sampling.presence_penalty, sampling.frequency_penalty, *sampling.logit_bias.values())
     return 0 <= sampling.temperature < math.inf and 0 <= sampling.top_p <= 1 and all(map(math.isfinite, changes))
 

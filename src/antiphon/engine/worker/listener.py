@@ -17,9 +17,9 @@ from antiphon.engine.ipc.messages import (
     Finished,
     Generate,
     ModelInfo,
+    Prefilled,
     Ready,
     Request,
-    Started,
 )
 from antiphon.engine.ipc.wire import FrameError, decode_request, frame, read_frame
 
@@ -105,7 +105,7 @@ class Listener(Generic[W]):
     def _count_down(self, connection: int, answer: Answer) -> None:
         key = (connection, answer.id)
         match answer:
-            case Started() | Delta() | Failed(kind="overloaded"):
+            case Prefilled() | Delta() | Failed(kind="overloaded"):
                 return
             case Finished() if self._open.get(key, 1) > 1:
                 self._open[key] -= 1

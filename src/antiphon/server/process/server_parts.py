@@ -92,12 +92,14 @@ class ServerParts:
         )
 
     @classmethod
-    async def open(cls, configuration: Configuration, files: list[ModelFile], notices: Path | None = None) -> Self:
+    async def open(
+        cls, configuration: Configuration, files: list[ModelFile], status_folder: Path | None = None
+    ) -> Self:
         """Put the parts together; no engine runs yet. ``ConfigError`` for an address that would be open to strangers.
 
-        ``notices`` is the folder in which the process that owns the engines says how they are; None: they are ours.
+        ``status_folder`` is the folder in which the process that owns the engines says how they are; None: they are ours.
         """
-        return await cls.over(configuration, make_local(configuration, files, notices))
+        return await cls.over(configuration, make_local(configuration, files, status_folder))
 
     @classmethod
     async def over(cls, configuration: Configuration, local: Backend) -> Self:
@@ -137,20 +139,20 @@ def _router(settings: GatewaySettings, local: Backend) -> Router:
     return Router(backends, settings.routes, retry=settings.retry, breaker=settings.breaker)
 
 
-def notice_path(notices: Path, file: ModelFile) -> Path:
+def status_path(status_folder: Path, file: ModelFile) -> Path:
     """Return where it is said how the engine of ``file`` is."""
-    return notices / hashlib.sha256(file.entry.id.encode()).hexdigest()
+    return status_folder / hashlib.sha256(file.entry.id.encode()).hexdigest()
 
 
-def make_engine(configuration: Configuration, file: ModelFile, notices: Path | None = None) -> Engine:
-    """Return the engine of a file: our own, or with ``notices`` the one that another process owns."""
+def make_engine(configuration: Configuration, file: ModelFile, status_folder: Path | None = None) -> Engine:
+    """Return the engine of a file: our own, or with ``status_folder`` the one that another process owns."""
     settings = configuration.engine_settings(file.entry.kind, file.path)
-    return Engine(settings, notice=None if notices is None else notice_path(notices, file))
+    return Engine(settings, status_file=None if status_folder is None else status_path(status_folder, file))
 
 
-def make_local(configuration: Configuration, files: list[ModelFile], notices: Path | None = None) -> LocalBackend:
-    """Return the models of this machine; no engine runs yet. ``notices`` as for ``make_engine``."""
-    return LocalBackend(_names(configuration, files, notices))
+def make_local(configuration: Configuration, files: list[ModelFile], status_folder: Path | None = None) -> LocalBackend:
+    """Return the models of this machine; no engine runs yet. ``status_folder`` as for ``make_engine``."""
+    return LocalBackend(_names(configuration, files, status_folder))
 
 
 def served_names(configuration: Configuration) -> frozenset[str]:
@@ -160,14 +162,14 @@ def served_names(configuration: Configuration) -> frozenset[str]:
     return frozenset(ids | {alias.name for alias in catalogue.aliases if alias.model in ids})
 
 
-def _names(configuration: Configuration, files: list[ModelFile], notices: Path | None) -> dict[str, LocalModel]:
+def _names(configuration: Configuration, files: list[ModelFile], status_folder: Path | None) -> dict[str, LocalModel]:
     catalogue, _ = choose_models(configuration)
     names: dict[str, LocalModel] = {}
     embedding = None
     # Embedding models first: chat models that were not trained on tools ask one which tool is meant.
     for file in sorted(files, key=lambda file: file.entry.kind, reverse=True):
         entry = file.entry
-        engine = make_engine(configuration, file, notices)
+        engine = make_engine(configuration, file, status_folder)
         aliases = {alias.name: alias.pad_to for alias in catalogue.aliases if alias.model == entry.id}
         if entry.kind == "chat":
             model: LocalModel = LocalChat(entry.id, engine, embed=embedding.vectors if embedding else None)

@@ -37,7 +37,7 @@ async def _work(order: dict[str, Any]) -> None:
     configuration = load_configuration(file=None if file is None else Path(file), options=order["options"])
     configure_logs(configuration.server.log_level, configuration.server.log_format)
     files = fetch_models(configuration, ignore)
-    parts = await ServerParts.open(configuration, files, Path(order["notices"]))
+    parts = await ServerParts.open(configuration, files, Path(order["status_folder"]))
 
     async def start() -> None:
         await parts.start()

@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from antiphon.engine import Engine, post
+from antiphon.engine import Engine, write_status
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon.server.configuration import Configuration
 from antiphon.server.logs import log
-from antiphon.server.process.server_parts import ModelFile, make_engine, notice_path
+from antiphon.server.process.server_parts import ModelFile, make_engine, status_path
 
 _POST_EVERY_S = 0.25
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 10.0
@@ -97,7 +97,7 @@ class WorkerPool:
     async def _post(self, folder: Path, engines: Sequence[Engine]) -> None:
         while True:
             for file, engine in zip(self._files, engines, strict=True):
-                post(notice_path(folder, file), engine.notice())
+                write_status(status_path(folder, file), engine.status())
             await asyncio.sleep(_POST_EVERY_S)
 
     async def _keep(self, number: int, folder: Path, ready: asyncio.Event) -> None:
@@ -133,7 +133,7 @@ class WorkerPool:
         order = {
             "config_file": None if self._config_file is None else str(self._config_file),
             "options": self._options,
-            "notices": str(folder),
+            "status_folder": str(folder),
             "listener": descriptor,
         }
         assert process.stdin is not None

@@ -3,111 +3,111 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.engine.sampling.speculation import Drafter, DraftPool
+from antiphon.engine.sampling.speculation import NgramPool, PromptLookup
 
 
 def test_what_stood_after_the_same_tokens_is_proposed() -> None:
     """The latest place where the last tokens stood says what may follow."""
-    guess, odds = Drafter([1, 2, 3, 4, 9, 1, 2, 3, 5, 6, 7, 1, 2, 3], 3).propose()
+    guess, acceptance = PromptLookup([1, 2, 3, 4, 9, 1, 2, 3, 5, 6, 7, 1, 2, 3], 3).propose()
     assert guess == [5, 6, 7]
-    assert odds > 0.5
+    assert acceptance > 0.5
 
 
 def test_the_place_with_most_in_common_prevails() -> None:
     """A place where more of the last tokens stood is followed rather than a later one where fewer did."""
-    guess, _ = Drafter([1, 2, 3, 4, 9, 8, 3, 4, 5, 6, 1, 2, 3, 4], 2).propose()
+    guess, _ = PromptLookup([1, 2, 3, 4, 9, 8, 3, 4, 5, 6, 1, 2, 3, 4], 2).propose()
     assert guess == [9, 8]
 
 
 def test_fewer_tokens_are_compared_where_more_never_stood() -> None:
-    """Two tokens, then one, are compared where four were never seen, at lower odds."""
-    _, long = Drafter([1, 2, 3, 4, 1, 2, 3], 2).propose()
-    guess, short = Drafter([1, 2, 3, 4, 7, 3], 2).propose()
+    """Two tokens, then one, are compared where four were never seen, at lower acceptance."""
+    _, long = PromptLookup([1, 2, 3, 4, 1, 2, 3], 2).propose()
+    guess, short = PromptLookup([1, 2, 3, 4, 7, 3], 2).propose()
     assert guess == [4, 7]
     assert short < long
 
 
 def test_a_loop_is_followed_beyond_its_end() -> None:
     """A text that repeats itself is continued round its loop."""
-    guess, _ = Drafter([8, 9, 8, 9, 8, 9], 5).propose()
+    guess, _ = PromptLookup([8, 9, 8, 9, 8, 9], 5).propose()
     assert guess == [8, 9, 8, 9, 8]
 
 
 def test_without_a_place_the_last_token_is_repeated_at_no_odds() -> None:
     """A guess is never empty: a text alone needs a second row."""
-    assert Drafter([1, 2, 3], 4).propose() == ([3], 0.0)
+    assert PromptLookup([1, 2, 3], 4).propose() == ([3], 0.0)
 
 
 def test_odds_follow_success() -> None:
     """Guesses that were wrong are trusted less, those that were right more."""
     tokens = [1, 2, 3, 4, 1, 2, 3]
-    drafter = Drafter(tokens, 4)
-    before = drafter.propose()[1]
-    drafter.learn(4, 0)
-    worse = drafter.propose()[1]
+    lookup = PromptLookup(tokens, 4)
+    before = lookup.propose()[1]
+    lookup.learn(4, 0)
+    worse = lookup.propose()[1]
     for _ in range(5):
-        drafter.learn(4, 4)
-    assert worse < before < drafter.propose()[1] <= 1
+        lookup.learn(4, 4)
+    assert worse < before < lookup.propose()[1] <= 1
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 9))
 def test_a_guess_continues_an_earlier_place(tokens: list[int], most: int) -> None:
     """Whatever the text, a guess has the length asked for, and stood somewhere after the text's last token, or repeats it."""
-    drafter = Drafter(tokens, most)
-    guess, odds = drafter.propose()
-    assert 0 <= odds <= 1
-    assert len(guess) == (most if odds else 1)
-    if odds:
+    lookup = PromptLookup(tokens, most)
+    guess, acceptance = lookup.propose()
+    assert 0 <= acceptance <= 1
+    assert len(guess) == (most if acceptance else 1)
+    if acceptance:
         extended = tokens + guess
         places = [at for at in range(1, len(tokens)) if tokens[at - 1] == tokens[-1]]
         assert any(extended[at : at + most] == guess for at in places)
 
 
-def grown(pool: DraftPool, prompt: list[int], answer: list[int]) -> Drafter:
-    """Return the drafter of a text that was generated token by token."""
+def grown(pool: NgramPool, prompt: list[int], answer: list[int]) -> PromptLookup:
+    """Return the lookup of a text that was generated token by token."""
     tokens = list(prompt)
-    drafter = pool.drafter(tokens, is_alone=True)
+    lookup = pool.lookup(tokens, is_alone=True)
     for token in answer:
         tokens.append(token)
-        drafter.propose()
-    return drafter
+        lookup.propose()
+    return lookup
 
 
 def test_what_another_text_said_is_proposed() -> None:
     """A prompt that was answered before is guessed to be answered so again, as soon as four tokens are the same."""
-    pool = DraftPool(3)
+    pool = NgramPool(3)
     grown(pool, [1, 2, 3, 4], [50, 51, 52, 53])
-    assert pool.drafter([9, 1, 2, 3, 4], is_alone=True).propose()[0] == [50, 51, 52]
-    assert pool.drafter([2, 3, 4], is_alone=True).propose() == ([4], 0.0)
+    assert pool.lookup([9, 1, 2, 3, 4], is_alone=True).propose()[0] == [50, 51, 52]
+    assert pool.lookup([2, 3, 4], is_alone=True).propose() == ([4], 0.0)
 
 
 def test_one_of_several_choices_guesses_from_itself_alone() -> None:
     """What a choice guesses follows from its request, whatever others said."""
-    pool = DraftPool(3)
+    pool = NgramPool(3)
     grown(pool, [1, 2, 3, 4], [50, 51, 52, 53])
-    assert pool.drafter([1, 2, 3, 4], is_alone=False).propose() == ([4], 0.0)
+    assert pool.lookup([1, 2, 3, 4], is_alone=False).propose() == ([4], 0.0)
 
 
 def test_of_own_and_another_s_words_the_likelier_are_proposed() -> None:
     """What other texts said is trusted less, once it was wrong."""
-    pool = DraftPool(2)
+    pool = NgramPool(2)
     grown(pool, [1, 2, 3, 4], [50, 51])
     prompt = [2, 3, 60, 61, 1, 2, 3]
-    assert pool.drafter([*prompt, 4], is_alone=True).propose()[0] == [50, 51]
-    drafter = pool.drafter([7, 1, 2, 3, 4], is_alone=True)
+    assert pool.lookup([*prompt, 4], is_alone=True).propose()[0] == [50, 51]
+    lookup = pool.lookup([7, 1, 2, 3, 4], is_alone=True)
     for _ in range(9):
-        drafter.propose()
-        drafter.learn(2, 0)
-    assert pool.drafter([4, 70, 71, 1, 2, 3, 4], is_alone=True).propose()[0] == [70, 71]
+        lookup.propose()
+        lookup.learn(2, 0)
+    assert pool.lookup([4, 70, 71, 1, 2, 3, 4], is_alone=True).propose()[0] == [70, 71]
 
 
 def test_the_latest_texts_are_remembered() -> None:
     """What is older than twice the capacity is forgotten, what is younger than the capacity is not."""
-    pool = DraftPool(1, capacity=8)
+    pool = NgramPool(1, capacity=8)
     for first in range(0, 400, 40):
         grown(pool, list(range(first, first + 4)), list(range(first + 4, first + 8)))
     remembered = [
-        pool.drafter(list(range(first, first + 4)), is_alone=True).propose()[1] > 0 for first in range(0, 400, 40)
+        pool.lookup(list(range(first, first + 4)), is_alone=True).propose()[1] > 0 for first in range(0, 400, 40)
     ]
     assert remembered[:6] == [False] * 6
     assert remembered[-2:] == [True] * 2
@@ -116,8 +116,8 @@ def test_the_latest_texts_are_remembered() -> None:
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=30), min_size=1, max_size=8), st.integers(1, 9))
 def test_a_guess_from_the_pool_stood_in_a_text(texts: list[list[int]], most: int) -> None:
     """Whatever was said, a guess is never empty nor too long, and stood in a text or follows one."""
-    pool = DraftPool(most, capacity=20)
+    pool = NgramPool(most, capacity=20)
     for text in texts:
-        guess, odds = grown(pool, text[:1], text[1:]).propose()
+        guess, acceptance = grown(pool, text[:1], text[1:]).propose()
         assert 1 <= len(guess) <= most
-        assert 0 <= odds <= 1
+        assert 0 <= acceptance <= 1

@@ -1,6 +1,6 @@
 """How many threads compute beside a busy process."""
 
-from antiphon.engine.model.thread_throttle import Crowding
+from antiphon.engine.model.thread_throttle import ThreadThrottle
 
 
 class Steps:
@@ -8,13 +8,13 @@ class Steps:
 
     def __init__(self, threads: int) -> None:
         self.told: list[int] = []
-        self.crowding = Crowding(threads, self.told.append)
+        self.throttle = ThreadThrottle(threads, self.told.append)
         self.now = 0.0
 
     def take(self, share: float, wall_s: float = 0.05) -> int:
         """Take a step; return the threads of the next one."""
         self.now += wall_s
-        return self.crowding.observe(wall_s, wall_s * self.crowding.threads * share, self.now)
+        return self.throttle.observe(wall_s, wall_s * self.throttle.threads * share, self.now)
 
 
 def test_threads_that_run_are_left_alone() -> None:
