@@ -9,7 +9,7 @@ document. Specs that hold others stand in ``shapes.py``. ``path`` is the value's
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from antiphon.protocol import problems
 
@@ -128,7 +128,7 @@ class Number(Spec):
 
     minimum: float | None = None
     maximum: float | None = None
-    _kind = "decimal"
+    _kind: ClassVar[Literal["decimal", "integer"]] = "decimal"
 
     @property
     def noun(self) -> str:
@@ -153,7 +153,7 @@ class Number(Spec):
 class Integer(Number):
     """A whole number written as one: ``1.0`` is a decimal and ``true`` is a boolean."""
 
-    _kind = "integer"
+    _kind: ClassVar[Literal["decimal", "integer"]] = "integer"
 
     @property
     def noun(self) -> str:

@@ -1,7 +1,7 @@
 """OpenAI's words for what is wrong with a request: one function per kind of 400."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from antiphon.protocol.errors import ApiError
 
@@ -56,8 +56,9 @@ def not_in_enum(path: str, value: str, allowed: Sequence[str]) -> ApiError:
     )
 
 
-def out_of_range(path: str, kind: str, bound: float, value: float, *, above: bool) -> ApiError:
-    """``kind`` is ``integer`` or ``decimal``."""
+def out_of_range(
+    path: str, kind: Literal["decimal", "integer"], bound: float, value: float, *, above: bool
+) -> ApiError:
     side, sign, word = ("above maximum", "<=", "max") if above else ("below minimum", ">=", "min")
     return bad_request(
         f"Invalid '{path}': {kind} {side} value. Expected a value {sign} {bound}, but got {value} instead.",
@@ -66,8 +67,8 @@ def out_of_range(path: str, kind: str, bound: float, value: float, *, above: boo
     )
 
 
-def wrong_length(path: str, kind: str, bound: int, length: int, *, above: bool) -> ApiError:
-    """``kind`` is ``array`` or ``string``; an empty one has an error of its own."""
+def wrong_length(path: str, kind: Literal["array", "string"], bound: int, length: int, *, above: bool) -> ApiError:
+    """An empty array or string has its own code."""
     article = "an" if kind == "array" else "a"
     if length == 0:
         return bad_request(
