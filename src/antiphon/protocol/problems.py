@@ -59,11 +59,11 @@ def not_in_enum(path: str, value: str, allowed: Sequence[str]) -> ApiError:
 def out_of_range(
     path: str, kind: Literal["decimal", "integer"], bound: float, value: float, *, above: bool
 ) -> ApiError:
-    side, sign, word = ("above maximum", "<=", "max") if above else ("below minimum", ">=", "min")
+    side, sign, bounded = ("above maximum", "<=", "above_max") if above else ("below minimum", ">=", "below_min")
     return bad_request(
         f"Invalid '{path}': {kind} {side} value. Expected a value {sign} {bound}, but got {value} instead.",
         path,
-        f"{kind}_{'above' if above else 'below'}_{word}_value",
+        f"{kind}_{bounded}_value",
     )
 
 
