@@ -165,5 +165,5 @@ def test_every_nested_parameter_is_known(operation: str) -> None:
 def test_every_code_is_documented() -> None:
     """Each code that a malformed request can bring has a line on the page."""
     codes = {case.code for case in malformed.ALL if case.code}
-    table = DOCS.split("## The codes of a malformed request", 1)[1].split("\n## ", 1)[0]
+    table = DOCS.split("## Codes of a malformed request", 1)[1].split("\n## ", 1)[0]
     assert codes <= set(re.findall(r"`(\w+)`", table))
