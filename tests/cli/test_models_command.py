@@ -118,7 +118,7 @@ def test_a_file_that_is_used_where_it_lies_gets_no_name(
         (["show", "nope-nope"], "See which there are with: antiphon models list"),
         (["remove", "gpt-4o"], "The model 'smollm2-135m-instruct' is not on this machine."),
         (["pull", "./missing.gguf"], "missing.gguf does not exist. - Check the path."),
-        (["pull", "hf:oops"], "'hf:oops' is no model source"),
+        (["pull", "hf:oops"], "'hf:oops' is not a model source"),
     ],
 )
 def test_an_error_is_one_line_with_the_fix(

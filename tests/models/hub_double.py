@@ -14,7 +14,10 @@ COMMIT = "c0ffee" + "0" * 34
 
 @dataclass
 class Hub:
-    """What the double has and does; tests change it while it runs. ``seen`` are (method, path, range, authorization)."""
+    """What the double has and does; tests change it while it runs. ``seen`` are (method, path, range, authorization).
+
+    ``redirects`` lead from a path to a location.
+    """
 
     url: str = ""
     repo: str = "org/repo"
@@ -26,6 +29,7 @@ class Hub:
     cut_after: list[int] = field(default_factory=list)
     ignores_ranges: bool = False
     wrong_etag: bool = False
+    redirects: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[str, str, str | None, str | None]] = field(default_factory=list)
 
     def ranges(self) -> list[str | None]:
@@ -64,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.refuse:
             status, code = self.hub.refuse
             return self._answer(status, {"x-error-code": code} if code else {})
+        if self.path in self.hub.redirects:
+            return self._answer(307, {"location": self.hub.redirects[self.path]})
         match = re.fullmatch(rf"/{self.hub.repo}/resolve/main/(.+)", self.path)
         if not match:
             return self._answer(

@@ -99,3 +99,25 @@ def test_names_that_would_be_trouble_are_refused(name: str) -> None:
     """A name becomes a folder and a URL: what cannot be both is no name."""
     with pytest.raises(BadSource, match="letters, digits"):
         ModelEntry(id=name, kind="chat", source="/m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("Mein Modell (v2).gguf", "Mein-Modell-v2"),
+        ("Größe [Q4_K_M].gguf", "Große-Q4_K_M".replace("ß", "")),
+        ("modèle émis.gguf", "modele-emis"),
+        ("模型.gguf", "model"),
+        (" .gguf", "model"),
+        ("-.gguf", "model"),
+        ("a+b=c&d;e'f\"g.gguf", "a-b-c-d-e-f-g"),
+        ("x" * 240 + ".gguf", "x" * 100),
+        ("folder name/model.gguf", "folder-name"),
+        ("qwen2.5-0.5b-instruct-q4_k_m.gguf", "qwen2.5-0.5b-instruct-q4_k_m"),
+    ],
+)
+def test_any_file_name_gives_a_name_for_the_model(file: str, name: str) -> None:
+    """Blanks, accents, brackets and other letters: the file is in the catalogue under a name that a request can carry."""
+    catalogue = Catalogue.default().add(f"/models/{file}", kind="chat", default=True)
+    assert catalogue.resolve("gpt-4o").entry.id == name
+    assert catalogue.resolve(name).entry.source == f"/models/{file}"

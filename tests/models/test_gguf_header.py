@@ -6,7 +6,7 @@ import gguf
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.models.tiny import tiny_gguf
+from tests.models.tiny import text, tiny_gguf
 
 from antiphon.models import CorruptModel, GGUFHeader, read_header
 from antiphon.models.gguf_header import _BLOCKS
@@ -74,3 +74,18 @@ def test_block_sizes_are_those_of_the_reference() -> None:
     """The table of tensor types agrees with the gguf package."""
     sizes = {int(kind): size for kind, size in gguf.GGML_QUANT_SIZES.items()}
     assert {kind: sizes[kind] for kind in _BLOCKS if kind in sizes} == {k: v for k, v in _BLOCKS.items() if k in sizes}
+
+
+@pytest.mark.parametrize("name", ["Größe".encode("latin-1"), b"\xff\xfe", b"caf\xe9 \x80"])
+def test_a_text_that_is_not_utf8_does_not_stop_a_file(tmp_path: Path, name: bytes) -> None:
+    """Names of models were written in Latin-1 by some tools; only people read them."""
+    raw = struct.pack("<Q", len(name)) + name
+    key = text("general.name") + struct.pack("<I", 8) + raw
+    data = tiny_gguf()
+    count = struct.unpack_from("<Q", data, 16)[0]
+    head = data[:16] + struct.pack("<Q", count + 1) + key + data[24:]
+    path = tmp_path / "named.gguf"
+    path.write_bytes(head + bytes(64))
+    header = read_header(path)
+    assert header.architecture == "llama"
+    assert "\ufffd" in str(header.metadata["general.name"])

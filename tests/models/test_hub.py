@@ -174,3 +174,61 @@ def test_a_full_disk_is_noticed_before_the_download(
     with pytest.raises(StoreFull, match="are needed"):
         store.ensure(ENTRY)
     assert hub.ranges() == []
+
+
+PLACE = "/org/repo/resolve/main/m.gguf"
+
+
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_a_renamed_repository_is_followed(hub: Hub, store: ModelStore, is_relative: bool) -> None:
+    """The hub's redirect to the new name works with a relative location as with a whole address."""
+    hub.repo = "new/name"
+    hub.redirects[PLACE] = ("" if is_relative else hub.url) + "/new/name/resolve/main/m.gguf"
+    assert store.ensure(ENTRY).read_bytes() == MODEL
+
+
+@pytest.mark.parametrize("hops", [["{elsewhere}/one"], ["/one", "{elsewhere}/two"], ["{elsewhere}/one", "{hub}/two"]])
+def test_the_token_follows_no_redirect_to_another_origin(
+    hub: Hub, store: ModelStore, monkeypatch: pytest.MonkeyPatch, hops: list[str]
+) -> None:
+    """HF_TOKEN is for the first origin: not for another, nor for what another redirects to."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.repo = "new/name"
+    path = PLACE
+    left: set[str] = set()
+    for hop in [*hops, "{elsewhere}/new/name/resolve/main/m.gguf"]:
+        target = hop.format(elsewhere=hub.storage_url, hub=hub.url)
+        hub.redirects[path] = target
+        path = target.removeprefix(hub.storage_url).removeprefix(hub.url)
+        if left or target.startswith(hub.storage_url):
+            left.add(path)
+    store.ensure(ENTRY)
+    assert {method for method, path, _, _ in hub.seen if path in left} == {"HEAD", "GET"}
+    for _, path, _, authorization in hub.seen:
+        assert authorization == (None if path in left or path.startswith("/storage/") else "Bearer hf_secret")
+
+
+def test_redirects_in_a_circle_end(hub: Hub, store: ModelStore) -> None:
+    """A hub that redirects for ever is reported, after as many requests as any download may need."""
+    hub.redirects[PLACE] = PLACE
+    with pytest.raises(SourceUnavailable, match="cannot be reached"):
+        store.ensure(ENTRY)
+    assert len(hub.seen) == http.MAX_REDIRECTS + 1
+
+
+@pytest.mark.parametrize("location", ["ftp://elsewhere/m.gguf", "http://[", "http://localhost:1:2/m.gguf", ""])
+def test_a_redirect_that_leads_nowhere_is_reported(hub: Hub, store: ModelStore, location: str) -> None:
+    """An address that is not one of HTTP is a failure of the source, for the description and for the bytes."""
+    hub.redirects[PLACE] = location
+    with pytest.raises(SourceUnavailable):
+        store.ensure(ENTRY)
+    remote = http.Remote(url=hub.url + PLACE, etag="", size=None)
+    with http.client({}) as client, pytest.raises(SourceUnavailable):
+        http.download(client, remote, store.home / "m.gguf", lambda event: None)
+
+
+def test_an_empty_file_is_named_as_what_it_is(hub: Hub, store: ModelStore) -> None:
+    """A file of no bytes is fetched, and then is not a model."""
+    hub.files["m.gguf"] = b""
+    with pytest.raises(CorruptModel, match="GGUF"):
+        store.ensure(ENTRY)

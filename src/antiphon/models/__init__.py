@@ -1,8 +1,10 @@
 """Which models there are, their aliases, and where their weights come from."""
 
+from antiphon.config import home_directory as default_home
 from antiphon.models.catalogue import Catalogue
 from antiphon.models.entry import Alias, Kind, ModelEntry, Resolved
 from antiphon.models.errors import (
+    BadName,
     BadSource,
     ConversionFailed,
     CorruptModel,
@@ -14,10 +16,11 @@ from antiphon.models.errors import (
 )
 from antiphon.models.gguf_header import GGUFHeader, read_header
 from antiphon.models.progress import Phase, Progress, ProgressEvent
-from antiphon.models.store import ModelStore, StoredFile, StoredModel, default_home
+from antiphon.models.store import ModelStore, StoredFile, StoredModel
 
 __all__ = [
     "Alias",
+    "BadName",
     "BadSource",
     "Catalogue",
     "ConversionFailed",

@@ -1,6 +1,8 @@
 """The models there are, and the names under which they are asked for."""
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable
 
 import msgspec
@@ -10,6 +12,8 @@ from antiphon.models.entry import Alias, Kind, ModelEntry, Resolved
 from antiphon.models.errors import BadSource, ModelNotFound
 from antiphon.models.known import KNOWN
 from antiphon.models.sources import looks_like_source, parse_source
+
+_LONGEST_ID = 100
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -84,8 +88,12 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 def suggest_id(spec: str) -> str:
-    """Return a name for the model at ``spec``: the file's, or its folder's where every file is called ``model``."""
+    """Return a name for the model at ``spec``: its file's, or its folder's where every file is called ``model``.
+
+    Accents are dropped, and whatever else a name cannot have becomes a hyphen.
+    """
     file = parse_source(spec).file
     stem = file.name.removesuffix(file.suffix)
     name = file.parent.name if stem == "model" and file.parent.name else stem
-    return name.replace(" ", "-")
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._:@-]+", "-", letters).strip("-._:@")[:_LONGEST_ID] or "model"

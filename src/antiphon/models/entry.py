@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from antiphon.models.errors import BadSource
+from antiphon.models.errors import BadName
 from antiphon.models.sources import Source, parse_source
 
 Kind = Literal["chat", "embedding"]
@@ -18,7 +18,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     ``source`` is as ``parse_source`` reads it; ``aliases`` are further names that requests may use; ``digests`` are
     the sha256 of fetched files by their path relative to the main file's folder, beside what ``source`` pins itself.
-    ``download_bytes`` is what fetching transfers, None if not known. Raises ``BadSource`` when made of nonsense.
+    ``download_bytes`` is what fetching transfers, None if not known. Raises ``BadName``, ``BadSource``.
     """
 
     id: str
@@ -33,9 +33,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in (self.id, *self.aliases):
             if not _ID.fullmatch(name):
-                raise BadSource(
-                    name, "a model's name has letters, digits and . _ : @ / - and begins with one of the first two"
-                )
+                raise BadName(name)
         parse_source(self.source)
 
     def place(self) -> Source:

