@@ -339,7 +339,7 @@ def test_what_has_not_begun_is_empty(used: tuple[Running, str, str]) -> None:
         ("start_time=0&group_by=colour", "group_by", "Supported values are"),
         ("start_time=0&user_ids[]=u", "user_ids", "does not support 'user_ids'"),
         ("start_time=0&colour=red", "colour", "Unknown parameter"),
-        ("start_time=0&page=page_7", "page", "is no page of this query"),
+        ("start_time=0&page=page_7", "page", "is not a page of this query"),
     ],
 )
 def test_questions_that_cannot_be_answered(used: tuple[Running, str, str], query: str, param: str, words: str) -> None:

@@ -103,7 +103,7 @@ def test_request_ids_differ(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
-        ("GET", "/", None, 404),
+        ("POST", "/", "{}", 405),
         ("GET", "/v1/nothing", None, 404),
         ("POST", "/nothing", "{}", 404),
         ("GET", "/v1/chat/completions", None, 405),
@@ -141,8 +141,8 @@ def test_a_wrong_method_says_which_are_right(http: httpx.Client) -> None:
 
 
 def test_an_address_without_a_model_is_no_model(http: httpx.Client) -> None:
-    """A slash too many is told as such, not as a model without a name."""
-    assert http.get("/v1/models/").json()["error"]["message"] == "Invalid URL (GET /v1/models/)"
+    """An extra slash is reported as a wrong URL, not as a model without a name."""
+    assert http.get("/v1/models/").json()["error"]["message"].startswith("Invalid URL (GET /v1/models/).")
 
 
 def test_a_body_without_an_announced_length_is_limited_too(http: httpx.Client) -> None:
@@ -168,8 +168,6 @@ def test_a_compressed_body_is_refused(http: httpx.Client) -> None:
         ("POST", "/v1/completions"),
         ("POST", "/v1/embeddings"),
         ("POST", "/tokenize"),
-        ("GET", "/v1/models"),
-        ("GET", "/v1/models/gpt-4o-mini"),
         ("DELETE", "/v1/models/gpt-4o-mini"),
     ],
 )
@@ -178,6 +176,64 @@ def test_a_query_that_nothing_reads_is_refused(http: httpx.Client, method: str, 
     response = http.request(method, path, params={"limit": 1})
     assert response.status_code == 400
     assert (response.json()["error"]["param"], response.json()["error"]["code"]) == ("limit", "unknown_parameter")
+
+
+def test_a_query_on_a_list_is_ignored_and_logged(http: httpx.Client) -> None:
+    """Clients add parameters of their own to GET requests; OpenAI ignores them, and here the log names them."""
+    for path in ("/v1/models", "/v1/models/gpt-4o-mini"):
+        assert http.get(path, params={"limit": 1, "after": "x"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/chat/completions", "Did you mean /v1/chat/completions? The base URL of this API ends in /v1."),
+        ("/models", "Did you mean /v1/models? The base URL of this API ends in /v1."),
+        ("/models/gpt-4o-mini", "The base URL of this API ends in /v1."),
+        ("/v1/tokenize", "Did you mean /tokenize?"),
+        ("/v1/v1/models", "This server serves: /v1/chat/completions"),
+        ("/v1/audio/speech", "This server serves: /v1/chat/completions"),
+    ],
+)
+def test_an_unknown_path_lists_what_is_served(http: httpx.Client, path: str, hint: str) -> None:
+    """The 404 has a code of its own, unlike that of an unknown model, and says which path was probably meant."""
+    response = http.get(path)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (404, "unknown_url")
+    assert hint in error["message"]
+    assert "/v1/models" in error["message"]
+
+
+def test_the_root_says_what_this_is(http: httpx.Client) -> None:
+    """A person or program that opens the address finds the base URL and the paths."""
+    told = http.get("/").json()
+    assert told["name"] == "Antiphon"
+    assert told["base_url"] == f"{http.base_url}/v1".replace("//v1", "/v1")
+    assert "/v1/chat/completions" in told["paths"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [], "temperature": 7}),
+        ("/v1/chat/completions", {"colour": "red"}),
+        ("/v1/chat/completions", {"messages": "x", "n": 0}),
+        ("/v1/completions", {"prompt": 3}),
+        ("/v1/completions", {"prompt": "x", "max_tokens": -1}),
+        ("/v1/embeddings", {}),
+        ("/v1/embeddings", {"input": []}),
+        ("/tokenize", {"prompt": 3}),
+        ("/tokenize", {"messages": []}),
+    ],
+)
+def test_an_unknown_model_is_reported_before_a_wrong_parameter(
+    http: httpx.Client, path: str, body: dict[str, object]
+) -> None:
+    """404 first, as OpenAI; the message lists what is served."""
+    response = http.post(path, json={"model": "none", **body})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (404, "model_not_found")
+    assert "gpt-4o-mini" in error["message"]
 
 
 def test_a_request_id_of_the_client_has_a_form(http: httpx.Client) -> None:

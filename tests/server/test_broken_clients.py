@@ -111,7 +111,7 @@ def test_past_the_most_requests_the_next_is_refused_at_once(
     assert caught.value.response.headers["retry-after"] == "1"
     first.close()
     second.close()
-    wait_until(lambda: server.service.num_in_flight == 0)
+    wait_until(lambda: server.service.in_flight.count == 0)
     assert list(stream(client, "hello"))
 
 

@@ -116,6 +116,10 @@ class AliasingBackend(Backend, Protocol):
         """Return the name under which limits count a request for ``model``: its own unless others come to the same, without I/O."""
         ...
 
+    def describe(self, model: str) -> BackendModel | None:
+        """Return the model that answers for any name that is served, under that name; None for others, without I/O."""
+        ...
+
 
 class StreamCut(ApiError):  # noqa: N818 - what happened to the connection
     """The connection is to end here without another byte: what a script asks for, to show clients a broken stream."""

@@ -1,6 +1,6 @@
 """OpenAI's error envelope: ``{"error": {"message", "type", "param", "code"}}``, all four keys always."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from antiphon.errors import AntiphonError
 
@@ -54,9 +54,12 @@ def server_fault(request_id: str) -> ApiError:
     )
 
 
-def model_not_found(model: str) -> ApiError:
-    """404 for a model that this server does not serve, or that this key may not use."""
-    return ApiError(404, f"The model `{model}` does not exist or you do not have access to it.", code="model_not_found")
+def model_not_found(model: str, served: Sequence[str] = ()) -> ApiError:
+    """404 for a model that this server does not serve, or that this key may not use. ``served``: models that it may use."""
+    names = f" Models that you can use: {', '.join(served)}." if served else ""
+    return ApiError(
+        404, f"The model `{model}` does not exist or you do not have access to it.{names}", code="model_not_found"
+    )
 
 
 def context_length_exceeded(limit: int, messages: int, functions: int = 0) -> ApiError:

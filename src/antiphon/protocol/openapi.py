@@ -149,6 +149,9 @@ _PATHS: Json = {
             }
         }
     },
+    "/": {
+        "get": _operation("What this server is", {"application/json": {"schema": {"type": "object"}}}, is_open=True),
+    },
     "/openapi.json": {
         "get": _operation("This document", {"application/json": {"schema": {"type": "object"}}}, is_open=True)
     },

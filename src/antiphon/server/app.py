@@ -1,40 +1,75 @@
 """The ASGI application: every route of the server, in one table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.routing import Route, Router
 
-from antiphon.server.endpoint import Endpoint, Handler, unknown_route
-from antiphon.server.metrics import metrics
-from antiphon.server.routes.generation import chat_completions, completions, embeddings
-from antiphon.server.routes.health import health
-from antiphon.server.routes.models import delete_model, list_models, retrieve_model
+from antiphon.server.endpoint import Endpoint
+from antiphon.server.request.call import Handler
+from antiphon.server.routes.generation import GenerationRoutes
+from antiphon.server.routes.health import health_route
+from antiphon.server.routes.metrics import metrics_route
+from antiphon.server.routes.models import ModelRoutes
 from antiphon.server.routes.openapi import openapi
-from antiphon.server.routes.organization import costs, usage_completions, usage_embeddings
-from antiphon.server.routes.tokens import tokenize
+from antiphon.server.routes.organization import OrganizationRoutes
+from antiphon.server.routes.root import root_route
+from antiphon.server.routes.tokens import TokenRoutes
+from antiphon.server.routes.unknown import unknown_route
 from antiphon.server.service import Service
 
-ROUTES: Mapping[str, Mapping[str, Handler]] = {
-    "/v1/chat/completions": {"POST": chat_completions},
-    "/v1/embeddings": {"POST": embeddings},
-    "/v1/completions": {"POST": completions},
-    "/v1/models": {"GET": list_models},
-    "/v1/models/{model:path}": {"GET": retrieve_model, "DELETE": delete_model},
-    "/tokenize": {"POST": tokenize},
-    "/v1/organization/usage/completions": {"GET": usage_completions},
-    "/v1/organization/usage/embeddings": {"GET": usage_embeddings},
-    "/v1/organization/costs": {"GET": costs},
-    "/health": {"GET": health},
-    "/metrics": {"GET": metrics},
-    "/openapi.json": {"GET": openapi},
+
+class Handlers:
+    """The handlers of one server; each group gets the parts that it needs and no others."""
+
+    def __init__(self, service: Service) -> None:
+        self.generation = GenerationRoutes(
+            service.backend,
+            access=service.access,
+            admissions=service.admissions,
+            in_flight=service.in_flight,
+            bodies=service.bodies,
+            cache=service.cache,
+        )
+        self.unknown = unknown_route(PATHS)
+        self.models = ModelRoutes(service.access, self.unknown)
+        self.tokens = TokenRoutes(service.backend, service.access, service.in_flight, service.bodies)
+        self.organization = OrganizationRoutes(service.access, service.accounts.report)
+        self.root = root_route(PATHS)
+        self.health = health_route(service.backend)
+        self.metrics = metrics_route(service.metrics)
+
+
+ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
+    "/v1/chat/completions": {"POST": lambda to: to.generation.chat_completions},
+    "/v1/completions": {"POST": lambda to: to.generation.completions},
+    "/v1/embeddings": {"POST": lambda to: to.generation.embeddings},
+    "/v1/models": {"GET": lambda to: to.models.list_models},
+    "/v1/models/{model:path}": {
+        "GET": lambda to: to.models.retrieve_model,
+        "DELETE": lambda to: to.models.delete_model,
+    },
+    "/tokenize": {"POST": lambda to: to.tokens.tokenize},
+    "/v1/organization/usage/completions": {"GET": lambda to: to.organization.usage_completions},
+    "/v1/organization/usage/embeddings": {"GET": lambda to: to.organization.usage_embeddings},
+    "/v1/organization/costs": {"GET": lambda to: to.organization.costs},
+    "/health": {"GET": lambda to: to.health},
+    "/metrics": {"GET": lambda to: to.metrics},
+    "/openapi.json": {"GET": lambda _: openapi},
+    "/": {"GET": lambda to: to.root},
 }
+PATHS = tuple(path.replace(":path", "") for path in ROUTES if path != "/")
+"""What is served, as messages and ``GET /`` show it."""
 
 
 class _AnyMethod(dict[str, Handler]):
-    """The handlers of a path that does not exist: the same for each method."""
+    """The handlers of a path that does not exist: one for all methods."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__()
+        self._handler = handler
 
     def __missing__(self, method: str) -> Handler:
-        return unknown_route
+        return self._handler
 
     def __contains__(self, method: object) -> bool:
         return True
@@ -42,6 +77,10 @@ class _AnyMethod(dict[str, Handler]):
 
 def create_app(service: Service) -> Router:
     """Return the application that answers for ``service``; it owns nothing and has no lifespan of its own."""
-    routes = [Route(path, Endpoint(service, path, handlers)) for path, handlers in ROUTES.items()]
-    missing = Endpoint(service, "unknown", _AnyMethod())
-    return Router(routes, default=missing, redirect_slashes=False)
+    handlers = Handlers(service)
+    table = [
+        Route(path, Endpoint(service.shell, path, {method: pick(handlers) for method, pick in methods.items()}))
+        for path, methods in ROUTES.items()
+    ]
+    missing = Endpoint(service.shell, "unknown", _AnyMethod(handlers.unknown))
+    return Router(table, default=missing, redirect_slashes=False)

@@ -1,46 +1,53 @@
-"""The shell around every handler: the origin check, errors in the envelope, the log line, metrics."""
+"""The shell around every handler: the origin check, errors in OpenAI's envelope, the log line, metrics."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from antiphon.accounts import CLIENT_CLOSED_REQUEST
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.server.logs import log
 from antiphon.server.request.asgi import ClientGone, Receive, Send
-from antiphon.server.request.call import Call
-from antiphon.server.request.headers import Scope
+from antiphon.server.request.call import Call, Handler
+from antiphon.server.request.headers import Scope, StandardHeaders
+from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.request.query import note_client_id
 
-if TYPE_CHECKING:
-    from antiphon.server.service import Service
+Observe = Callable[[Call, str], None]
+"""Counts and logs a request that is over; the text is the path that the metrics show."""
 
-Handler = Callable[[Call], Awaitable[None]]
+
+class Shell:
+    """What all endpoints share: the check of Host and Origin, the standard headers, and who observes the end."""
+
+    def __init__(self, origin_check: OriginCheck, standard_headers: StandardHeaders, observe: Observe) -> None:
+        self.origin_check = origin_check
+        self.standard_headers = standard_headers
+        self.observe = observe
 
 
 class Endpoint:
     """An ASGI application for one path: a handler per method."""
 
-    def __init__(self, service: "Service", path: str, handlers: Mapping[str, Handler]) -> None:
-        self._service = service
+    def __init__(self, shell: Shell, path: str, handlers: Mapping[str, Handler]) -> None:
+        self._shell = shell
         self._path = path
         self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(self._service, scope, receive, send)
+        call = Call(self._shell.standard_headers, scope, receive, send)
         try:
             await self._answer(call)
         finally:
-            self._service.observe(call, self._path)
+            self._shell.observe(call, self._path)
 
     async def _answer(self, call: Call) -> None:
         try:
-            self._service.origin_check.check_host(call.header(b"host"))
-            self._service.origin_check.check_origin(call.header(b"origin"))
+            self._shell.origin_check.check_host(call.header(b"host"))
+            self._shell.origin_check.check_origin(call.header(b"origin"))
             handler = self._handler(call)
             note_client_id(call)
             await handler(call)
         except ApiError as error:
-            call.note.setdefault("error", error.code or error.type)
+            call.note_error(error)
             await call.fail(error)
         except ClientGone:
             call.status = call.status or CLIENT_CLOSED_REQUEST
@@ -73,8 +80,3 @@ class Endpoint:
         }
         call.extra.update(headers)
         await call.respond(b"", status=204, headers=[])
-
-
-async def unknown_route(call: Call) -> None:
-    """404 for a path that nothing answers."""
-    raise ApiError(404, f"Invalid URL ({call.scope['method']} {call.scope['path']})")

@@ -68,6 +68,9 @@ class CachingBackend:
     def counted_as(self, model: str) -> str:
         return self._aliasing.counted_as(model) if self._aliasing is not None else model
 
+    def describe(self, model: str) -> BackendModel | None:
+        return self._aliasing.describe(model) if self._aliasing is not None else None
+
     def relays(self, model: str) -> bool:
         return self._backend.relays(model)
 

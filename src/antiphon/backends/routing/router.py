@@ -88,6 +88,9 @@ class Router:
         route = self._table.find(model)
         return model if route is None or not route.is_alias else route.name
 
+    def describe(self, model: str) -> BackendModel | None:
+        return self._table.describe(model)
+
     def relays(self, model: str) -> bool:
         if not self._can_relay:
             return False

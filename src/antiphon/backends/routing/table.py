@@ -82,17 +82,16 @@ class RouteTable:
         """Return every name that can be asked for and is no pattern, described as its first target describes it."""
         found: dict[str, BackendModel] = {}
         for name, route in self._exact.items():
-            target = route.targets[0]
-            wanted = target.model or name
-            described = next((model for model in target.lane.backend.models if model.id == wanted), None)
-            kind = described.kind if described else "chat"
-            created = described.created if described else 0
-            length = described.context_length if described else None
-            found[name] = BackendModel(name, created, target.lane.name, kind, length)
+            found[name] = _described(name, route)
         for backend in self._backends.values():
             for model in backend.models:
                 found.setdefault(model.id, model)
         return list(found.values())
+
+    def describe(self, model: str) -> BackendModel | None:
+        """Return the first target of the name's route, under that name; None if nobody serves it."""
+        route = self.find(model)
+        return None if route is None else _described(model, route)
 
     def _add(self, settings: RouteSettings) -> None:
         targets = [
@@ -136,3 +135,13 @@ class RouteTable:
             for name in route.fallbacks:
                 if name == route.model:
                     raise ConfigError(f"the route {name!r} falls back to itself")
+
+
+def _described(name: str, route: Route) -> BackendModel:
+    target = route.targets[0]
+    wanted = target.model or name
+    described = next((model for model in target.lane.backend.models if model.id == wanted), None)
+    kind = described.kind if described else "chat"
+    created = described.created if described else 0
+    length = described.context_length if described else None
+    return BackendModel(name, created, target.lane.name, kind, length)

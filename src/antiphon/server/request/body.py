@@ -1,54 +1,109 @@
-"""Reads a request's body within its limit."""
+"""Reads a request's body within its limits, and does the work on large ones away from the event loop."""
 
-from antiphon.protocol.errors import ApiError
-from antiphon.server.request.asgi import ClientGone, Receive
-from antiphon.server.request.headers import Scope, header
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from antiphon.protocol.errors import ApiError, overloaded
+from antiphon.server.logs import log
+from antiphon.server.request.asgi import ClientGone
+from antiphon.server.request.call import Call
+from antiphon.server.request.json_values import MAX_VALUES, has_more_values
+
+T = TypeVar("T")
+
+LARGE_BYTES = 100_000
+"""A larger body is decoded in a thread; a smaller one takes less than about 2 ms on the event loop."""
+_MAX_BODIES = 8
+"""How many bodies of the largest allowed size may be in memory at once."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the whole body; 413 past ``limit`` bytes, ``ClientGone`` when the client leaves before its end.
+class RequestBodies:
+    """Reads bodies. ``max_bytes`` bounds one body; all bodies in memory together may have eight times as many bytes.
 
-    A compressed one is a 415: OpenAI documents no such thing.
+    One thread works on large bodies, one after another: Python's interpreter lock leaves the event loop about half of the
+    processor beside one such thread, and less beside several.
     """
-    _check_encoding(scope)
-    announced = header(scope, b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit)
-    message = await receive()
-    body = message.get("body", b"")
-    if not message.get("more_body", False) and message["type"] == "http.request":
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
-    chunks = [body]
-    size = len(body)
-    while message.get("more_body", False) or message["type"] == "http.disconnect":
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        message = await receive()
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > limit:
-            raise _too_large(limit)
-    return b"".join(chunks)
+
+    def __init__(self, max_bytes: int, *, log_bodies: bool = False) -> None:
+        self._max_bytes = max_bytes
+        self._log_bodies = log_bodies
+        self._num_bytes_held = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="large body")
+
+    @asynccontextmanager
+    async def read(self, call: Call) -> AsyncGenerator[bytes]:
+        """Give the whole body, and count its bytes as held until the block ends.
+
+        Raises ``ClientGone`` when the client leaves before the body's end. ``ApiError``: 413 for too many bytes or too many
+        JSON values, 415 for a compressed body (OpenAI documents none), 503 while other bodies take up the memory.
+        """
+        _check_encoding(call)
+        announced = call.header(b"content-length")
+        if announced is not None and announced.isdigit() and int(announced) > self._max_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        num_bytes = 0
+        try:
+            has_more = True
+            while has_more:
+                message = await call.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk: bytes = message.get("body", b"")
+                self._check_room(num_bytes, len(chunk))
+                num_bytes += len(chunk)
+                self._num_bytes_held += len(chunk)
+                chunks.append(chunk)
+                has_more = message.get("more_body", False)
+            body = chunks.pop() if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            await self._check_values(body)
+            if self._log_bodies:
+                log.debug("body", request_id=call.request_id, body=body.decode(errors="backslashreplace"))
+            yield body
+        finally:
+            self._num_bytes_held -= num_bytes
+
+    async def work(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
+        """Return ``function(*args)``, computed in the thread for large bodies if ``body`` is large."""
+        if len(body) <= LARGE_BYTES:
+            return function(*args)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    def _check_room(self, num_before: int, num_more: int) -> None:
+        if num_before + num_more > self._max_bytes:
+            raise self._too_large()
+        if self._num_bytes_held + num_more > _MAX_BODIES * self._max_bytes:
+            raise overloaded(retry_after_s=1)
+
+    async def _check_values(self, body: bytes) -> None:
+        if len(body) > LARGE_BYTES and await self.work(body, has_more_values, body, MAX_VALUES):
+            raise ApiError(
+                413,
+                f"The request body has more than {MAX_VALUES:,} JSON values, the limit of this server. "
+                "Send fewer messages, inputs or token ids in one request.",
+                code="request_too_large",
+            )
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            413,
+            f"The request body is larger than {self._max_bytes} bytes, the limit of this server.",
+            code="request_too_large",
+            headers={"connection": "close"},
+        )
 
 
-def _check_encoding(scope: Scope) -> None:
-    encoding = header(scope, b"content-encoding")
+def _check_encoding(call: Call) -> None:
+    encoding = call.header(b"content-encoding")
     if encoding is None or encoding.strip().lower() in {"", "identity"}:
         return
     raise ApiError(
         415,
-        f"Unsupported content encoding: {encoding!r}. Please send the body as it is, without 'Content-Encoding'.",
+        f"Unsupported content encoding: {encoding!r}. Send the body uncompressed, without 'Content-Encoding'.",
         code="unsupported_content_encoding",
         headers={"accept-encoding": "identity"},
-    )
-
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(
-        413,
-        f"The request body is larger than {limit} bytes, the limit of this server.",
-        code="request_too_large",
-        headers={"connection": "close"},
     )

@@ -1,4 +1,4 @@
-"""What a request says beside its body: the client's own request id, the query of the URL."""
+"""What a request carries besides its body: the client's own request id, and the query of the URL."""
 
 from urllib.parse import parse_qsl
 
@@ -6,10 +6,11 @@ from antiphon.protocol import problems
 from antiphon.server.request.call import Call
 
 _MAX_ID_LENGTH = 512
+_MAX_NOTED = 10
 
 
 def note_client_id(call: Call) -> None:
-    """Take ``X-Client-Request-Id`` over into the log line; ``ApiError`` 400 where it is not what OpenAI allows."""
+    """Put ``X-Client-Request-Id`` into the log line; ``ApiError`` 400 for an id that OpenAI does not allow."""
     given = call.header(b"x-client-request-id")
     if given is None:
         return
@@ -29,3 +30,10 @@ def refuse_query(call: Call) -> None:
     """Raise ``ApiError`` 400 for any query parameter, on routes that have none."""
     for name, _ in query_parameters(call):
         raise problems.unknown(name, ())
+
+
+def note_unused_query(call: Call) -> None:
+    """Record query parameters in the log line, on GET routes that have none: OpenAI ignores them there."""
+    names = [name for name, _ in query_parameters(call)]
+    if names:
+        call.note["ignored_query"] = names[:_MAX_NOTED]

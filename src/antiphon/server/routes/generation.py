@@ -1,21 +1,26 @@
 """``POST /v1/chat/completions``, ``/v1/completions`` and ``/v1/embeddings``.
 
-The order of checks is OpenAI's: who asks, the form of the request, the model, the limits. Then one of two ways: a validated
-request to a backend, whose events are rendered; or, for a model that another API serves, the request's bytes, relayed.
+The order of checks is OpenAI's: the key, the JSON, the model, the parameters, the limits. Then one of two ways: a validated
+request goes to a backend, whose events are rendered; or, for a model of another API, the request's bytes are relayed.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from antiphon.accounts import Kind, Outcome, Principal
-from antiphon.backends.base import RelayedAnswer
-from antiphon.protocol import check_content_type, parse_chat, parse_completion, parse_embedding
+from antiphon.accounts import Kind, Principal
+from antiphon.backends.base import Backend, RelayedAnswer, RelayingBackend
+from antiphon.backends.caching import HEADER, CacheSettings, cache_use
+from antiphon.protocol import check_content_type, decode_json, parse_chat, parse_completion, parse_embedding
+from antiphon.protocol.caching import CacheUse
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.embeddings import EmbeddingRequest
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Meter, Usage
-from antiphon.protocol.relay import Operation, RelayRequest
+from antiphon.protocol.relay import Operation, RelayRequest, model_named, parse_relay
 from antiphon.protocol.rendering import (
     ChatBody,
     ChatStream,
@@ -24,9 +29,15 @@ from antiphon.protocol.rendering import (
     new_id,
     render_embeddings,
 )
+from antiphon.server.request.access import Access
+from antiphon.server.request.account import RequestAccount
+from antiphon.server.request.admissions import Admissions
+from antiphon.server.request.answering import answer_stream, answer_whole
+from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
+from antiphon.server.request.departure import until_gone
 from antiphon.server.request.headers import encoded
-from antiphon.server.request.lifecycle import RequestAccount, admitted, answer_stream, answer_whole, until_gone
+from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.query import refuse_query
 from antiphon.server.request.reservation import (
     reservation_of_chat,
@@ -35,9 +46,11 @@ from antiphon.server.request.reservation import (
     reservation_of_relay,
 )
 
+Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest)
 Answer = Callable[[Call, Principal, bytes], Coroutine[Any, Any, None]]
 
-
+_CACHE_HEADER = HEADER.encode()
+_MAX_NOTED_NAME = 200
 _KINDS: Mapping[Operation, Kind] = {
     "chat/completions": "chat",
     "completions": "completion",
@@ -45,118 +58,121 @@ _KINDS: Mapping[Operation, Kind] = {
 }
 
 
-async def chat_completions(call: Call) -> None:
-    """Answer a conversation."""
-    await _serve(call, "chat/completions", _chat)
+class GenerationRoutes:
+    """The handlers of the three endpoints that generate."""
 
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        access: Access,
+        admissions: Admissions,
+        in_flight: InFlight,
+        bodies: RequestBodies,
+        cache: CacheSettings,
+    ) -> None:
+        self._backend = backend
+        self._relaying = backend if isinstance(backend, RelayingBackend) else None
+        self._access = access
+        self._admissions = admissions
+        self._in_flight = in_flight
+        self._bodies = bodies
+        self._cache = cache
 
-async def completions(call: Call) -> None:
-    """Continue a text (legacy)."""
-    await _serve(call, "completions", _completion)
+    async def chat_completions(self, call: Call) -> None:
+        """Answer a conversation."""
+        await self._serve(call, "chat/completions", self._chat)
 
+    async def completions(self, call: Call) -> None:
+        """Continue a text (legacy)."""
+        await self._serve(call, "completions", self._completion)
 
-async def embeddings(call: Call) -> None:
-    """Turn texts into vectors."""
-    await _serve(call, "embeddings", _embedding)
+    async def embeddings(self, call: Call) -> None:
+        """Turn texts into vectors."""
+        await self._serve(call, "embeddings", self._embedding)
 
-
-async def _serve(call: Call, operation: Operation, answer: Answer) -> None:
-    principal = await call.service.authenticate(call)
-    refuse_query(call)
-    body = await call.body()
-    try:
-        relayed = call.service.relayed(operation, body)
-        if relayed is not None:
-            check_content_type(call.header(b"content-type"))
-        with call.service.in_flight():
-            work = answer(call, principal, body) if relayed is None else _relay(call, principal, relayed)
-            await until_gone(call, work)
-    except ApiError as error:
-        if not call.is_recorded:
-            outcome = Outcome(
-                request_id=call.request_id,
-                started_at=call.started_at,
-                duration_s=call.elapsed_s(),
-                status=error.status,
-                error_code=error.code or error.type,
-            )
-            call.service.accounts.refuse(principal, model=_asked(body), kind=_KINDS[operation], outcome=outcome)
-        raise
-
-
-def _asked(body: bytes) -> str:
-    """Return the model that a body asks for, the empty string where that cannot be read."""
-    try:
-        return _decode_asked(body).model
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    model: str = ""
-
-
-_decode_asked = msgspec.json.Decoder(_Asked).decode
-
-
-async def _chat(call: Call, principal: Principal, body: bytes) -> None:
-    request = msgspec.structs.replace(parse_chat(call.decode(body)), cache=call.service.cache_use(call, principal))
-    call.service.require_model(principal, request.model)
-    async with await admitted(call, principal, "chat", request.model, reservation_of_chat(request)) as account:
-        events = call.service.backend.chat(request)
-        answer_id = new_id("chatcmpl")
-        created = int(call.started_at)
-        if request.stream:
-            await answer_stream(call, account, events, ChatStream(answer_id, created, request))
-        else:
-            await answer_whole(call, account, events, ChatBody(answer_id, created, request))
-
-
-async def _completion(call: Call, principal: Principal, body: bytes) -> None:
-    request = msgspec.structs.replace(
-        parse_completion(call.decode(body)), cache=call.service.cache_use(call, principal)
-    )
-    call.service.require_model(principal, request.model)
-    async with await admitted(
-        call, principal, "completion", request.model, reservation_of_completion(request)
-    ) as account:
-        events = call.service.backend.complete(request)
-        answer_id = new_id("cmpl")
-        created = int(call.started_at)
-        if request.stream:
-            await answer_stream(call, account, events, CompletionStream(answer_id, created, request))
-        else:
-            await answer_whole(call, account, events, CompletionBody(answer_id, created, request))
-
-
-async def _embedding(call: Call, principal: Principal, body: bytes) -> None:
-    request = msgspec.structs.replace(parse_embedding(call.decode(body)), cache=call.service.cache_use(call, principal))
-    call.service.require_model(principal, request.model)
-    async with await admitted(
-        call, principal, "embedding", request.model, reservation_of_embedding(request)
-    ) as account:
-        result = await call.service.backend.embed(request)
-        account.model = result.model
-        if request.cache is not None:
-            account.set_cache_status("hit" if result.cached_inputs == len(request.inputs) else "miss")
-        account.meter = Meter(Usage(result.prompt_tokens), result.compute_s)
-        account.spared = result.spared
-        await call.respond(render_embeddings(request, result))
-
-
-async def _relay(call: Call, principal: Principal, request: RelayRequest) -> None:
-    call.service.require_model(principal, request.model)
-    request = msgspec.structs.replace(request, cache=call.service.cache_use(call, principal))
-    kind = _KINDS[request.operation]
-    async with await admitted(call, principal, kind, request.model, reservation_of_relay(request)) as account:
-        answer = await call.service.relay(request)
+    async def _serve(self, call: Call, operation: Operation, answer: Answer) -> None:
+        principal = await self._access.authenticate(call)
+        model = ""
         try:
-            async with aclosing(answer):
-                account.set_cache_status(answer.outcome.cache)
-                await _pass_on(call, account, request, answer)
-        finally:
-            # Once it is closed: an answer that others read along with ends later than its own request would.
-            account.learn(answer.outcome, request)
+            refuse_query(call)
+            async with self._bodies.read(call) as body:
+                model = await self._bodies.work(body, model_named, body) or ""
+                call.note["model"] = model[:_MAX_NOTED_NAME]
+                with self._in_flight.one():
+                    if self._relaying is not None and model and self._relaying.relays(model):
+                        await until_gone(call, self._relay(call, principal, operation, model, body))
+                    else:
+                        await until_gone(call, answer(call, principal, body))
+        except ApiError as error:
+            self._admissions.record_refusal(call, principal, _KINDS[operation], model, error)
+            raise
+
+    async def _parsed(self, call: Call, principal: Principal, body: bytes, parse: Callable[[Any], Request]) -> Request:
+        """Decode and check a body. An unknown model is reported before any wrong parameter."""
+        value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
+        self._access.require_named_model(principal, value)
+        request = await self._bodies.work(body, parse, value)
+        return msgspec.structs.replace(request, cache=self._cache_use(call, principal))
+
+    def _cache_use(self, call: Call, principal: Principal) -> CacheUse | None:
+        return cache_use(self._cache, call.header(_CACHE_HEADER), principal.account, principal.name)
+
+    async def _chat(self, call: Call, principal: Principal, body: bytes) -> None:
+        request = await self._parsed(call, principal, body, parse_chat)
+        reservation = reservation_of_chat(request)
+        async with await self._admissions.admit(call, principal, "chat", request.model, reservation) as account:
+            events = self._backend.chat(request)
+            answer_id = new_id("chatcmpl")
+            created = int(call.started_at)
+            if request.stream:
+                await answer_stream(call, account, events, ChatStream(answer_id, created, request))
+            else:
+                await answer_whole(call, account, events, ChatBody(answer_id, created, request))
+
+    async def _completion(self, call: Call, principal: Principal, body: bytes) -> None:
+        request = await self._parsed(call, principal, body, parse_completion)
+        reservation = reservation_of_completion(request)
+        async with await self._admissions.admit(call, principal, "completion", request.model, reservation) as account:
+            events = self._backend.complete(request)
+            answer_id = new_id("cmpl")
+            created = int(call.started_at)
+            if request.stream:
+                await answer_stream(call, account, events, CompletionStream(answer_id, created, request))
+            else:
+                await answer_whole(call, account, events, CompletionBody(answer_id, created, request))
+
+    async def _embedding(self, call: Call, principal: Principal, body: bytes) -> None:
+        request = await self._parsed(call, principal, body, parse_embedding)
+        reservation = reservation_of_embedding(request)
+        async with await self._admissions.admit(call, principal, "embedding", request.model, reservation) as account:
+            result = await self._backend.embed(request)
+            account.model = result.model
+            if request.cache is not None:
+                account.set_cache_status("hit" if result.cached_inputs == len(request.inputs) else "miss")
+            account.meter = Meter(Usage(result.prompt_tokens), result.compute_s)
+            account.spared = result.spared
+            await call.respond(render_embeddings(request, result))
+
+    async def _relay(self, call: Call, principal: Principal, operation: Operation, model: str, body: bytes) -> None:
+        relaying = self._relaying
+        assert relaying is not None
+        check_content_type(call.header(b"content-type"))
+        self._access.require_model(principal, model)
+        request = await self._bodies.work(body, parse_relay, operation, body)
+        # Embeddings are never streamed: the upstream will say so, in one piece.
+        is_stream = request.stream and operation != "embeddings"
+        request = msgspec.structs.replace(request, stream=is_stream, cache=self._cache_use(call, principal))
+        reservation = reservation_of_relay(request)
+        async with await self._admissions.admit(call, principal, _KINDS[operation], model, reservation) as account:
+            answer = await relaying.relay(request)
+            try:
+                async with aclosing(answer):
+                    account.set_cache_status(answer.outcome.cache)
+                    await _pass_on(call, account, request, answer)
+            finally:
+                # Only once it is closed: an answer that others read along with ends later than its own request would.
+                account.record_relayed(answer.outcome, request)
 
 
 async def _pass_on(call: Call, account: RequestAccount, request: RelayRequest, answer: RelayedAnswer) -> None:

@@ -3,42 +3,44 @@
 from typing import Any
 
 from antiphon.backends.base import BackendModel
-from antiphon.protocol.errors import ApiError, model_not_found
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.rendering import model_value
-from antiphon.server.endpoint import unknown_route
-from antiphon.server.request.call import Call
-from antiphon.server.request.query import refuse_query
+from antiphon.server.request.access import Access
+from antiphon.server.request.call import Call, Handler
+from antiphon.server.request.query import note_unused_query, refuse_query
 
 
-async def list_models(call: Call) -> None:
-    """List every name that this key may ask for, aliases included."""
-    principal = await call.service.authenticate(call)
-    refuse_query(call)
-    models = [m for m in call.service.backend.models if call.service.may_use(principal, m.id)]
-    await call.respond(call.service.encode({"object": "list", "data": [render_model(m) for m in models]}))
+class ModelRoutes:
+    """``unknown`` answers for a path without a model's name."""
 
+    def __init__(self, access: Access, unknown: Handler) -> None:
+        self._access = access
+        self._unknown = unknown
 
-async def retrieve_model(call: Call) -> None:
-    """Describe one model; 404 for a name that is not served."""
-    await call.respond(call.service.encode(render_model(await _find(call))))
+    async def list_models(self, call: Call) -> None:
+        """List every name that this key may use, aliases included."""
+        principal = await self._access.authenticate(call)
+        note_unused_query(call)
+        models = self._access.models(principal)
+        await call.respond_json({"object": "list", "data": [render_model(model) for model in models]})
 
+    async def retrieve_model(self, call: Call) -> None:
+        """Describe one model, also under a name that a pattern answers; 404 for a name that is not served."""
+        note_unused_query(call)
+        await call.respond_json(render_model(await self._find(call)))
 
-async def delete_model(call: Call) -> None:
-    """Refuse: models are removed on the machine (``antiphon models remove``), not over the API."""
-    await _find(call)
-    raise ApiError(403, "Models of this server are removed with `antiphon models remove`, not over the API.")
+    async def delete_model(self, call: Call) -> None:
+        """Refuse: models are removed on the machine (``antiphon models remove``), not over the API."""
+        refuse_query(call)
+        await self._find(call)
+        raise ApiError(403, "Models of this server are removed with `antiphon models remove`, not over the API.")
 
-
-async def _find(call: Call) -> BackendModel:
-    principal = await call.service.authenticate(call)
-    refuse_query(call)
-    name = call.path_param("model")
-    if not name:
-        await unknown_route(call)
-    for model in call.service.backend.models:
-        if model.id == name and call.service.may_use(principal, name):
-            return model
-    raise model_not_found(name)
+    async def _find(self, call: Call) -> BackendModel:
+        principal = await self._access.authenticate(call)
+        name = call.path_param("model")
+        if not name:
+            await self._unknown(call)
+        return self._access.describe(principal, name)
 
 
 def render_model(model: BackendModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``GET /openapi.json``: this server, described for programs."""
+"""``GET /openapi.json``: a description of this server for programs."""
 
 from functools import cache
 
@@ -10,7 +10,7 @@ from antiphon.server.request.call import Call
 
 
 async def openapi(call: Call) -> None:
-    """Show the OpenAPI document; no key asked."""
+    """Send the OpenAPI document; it needs no key."""
     await call.respond(_document())
 
 

@@ -1,10 +1,11 @@
 """``GET /v1/organization/usage/completions``, ``/usage/embeddings`` and ``/costs``, in OpenAI's shape.
 
-They show what everybody used, so they ask for a key made with ``--admin`` (any key while none exists). What this server does
-not tell apart - projects, users, batches, service tiers - is refused, not ignored.
+They show what every key used, so they need a key made with ``--admin`` (none while no key exists). Groups and filters that
+this server does not have - projects, users, batches, service tiers - are refused, not ignored.
 """
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from antiphon.accounts import Kind
@@ -12,12 +13,16 @@ from antiphon.accounts.errors import not_an_admin
 from antiphon.accounts.reports import Group, UsageQuery, UsageTotal
 from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
+from antiphon.server.request.access import Access
 from antiphon.server.request.call import Call
 from antiphon.server.request.query import query_parameters
 
+Report = Callable[[UsageQuery], Awaitable[list[UsageTotal]]]
+ToResult = Callable[[UsageTotal], dict[str, Any]]
+
 
 class _Width(NamedTuple):
-    """A width of buckets: seconds, and how many come by default and at most."""
+    """A width of buckets in seconds, and how many buckets a page has by default and at most."""
 
     seconds: int
     default_limit: int
@@ -28,7 +33,7 @@ _WIDTHS = {"1m": _Width(60, 60, 1440), "1h": _Width(3600, 24, 168), "1d": _Width
 _COST_WIDTHS = {"1d": _Width(86_400, 7, 180)}
 _GROUPS: dict[str, Group] = {"api_key_id": "key", "model": "model"}
 _COST_GROUPS: dict[str, Group] = {"api_key_id": "key", "line_item": "model"}
-_OF_OPENAI_ALONE = {"project_id", "user_id", "batch", "service_tier", "api_source"}
+_ONLY_OPENAI = {"project_id", "user_id", "batch", "service_tier", "api_source"}
 _COMMON = {"start_time", "end_time", "bucket_width", "limit", "page", "group_by", "api_key_ids"}
 _LISTS = {"group_by", "api_key_ids", "models", "line_items"}
 
@@ -42,37 +47,41 @@ class _Question(NamedTuple):
     query: UsageQuery
 
 
-async def usage_completions(call: Call) -> None:
-    """Tokens and requests of chat and completions."""
-    await _answer_usage(call, ("chat", "completion"), _completions_result)
+class OrganizationRoutes:
+    """``report`` adds up usage rows; see ``Accounts.report``."""
 
+    def __init__(self, access: Access, report: Report) -> None:
+        self._access = access
+        self._report = report
 
-async def usage_embeddings(call: Call) -> None:
-    """Tokens and requests of embeddings."""
-    await _answer_usage(call, ("embedding",), _embeddings_result)
+    async def usage_completions(self, call: Call) -> None:
+        """Report tokens and requests of chat and completions."""
+        await self._answer_usage(call, ("chat", "completion"), _completions_result)
 
+    async def usage_embeddings(self, call: Call) -> None:
+        """Report tokens and requests of embeddings."""
+        await self._answer_usage(call, ("embedding",), _embeddings_result)
 
-async def costs(call: Call) -> None:
-    """Dollars of requests whose model has a price; what has none is not shown as 0.
+    async def costs(self, call: Call) -> None:
+        """Report dollars of requests whose model has a price; a model without one is left out, not shown as 0.
 
-    ``saved_amount``, a field of ours, is what answers out of the response cache would have cost; absent where there were none.
-    """
-    await _require_admin(call)
-    question = _parse(call, _COMMON | {"line_items"}, _COST_WIDTHS, _COST_GROUPS, None)
-    found = await call.service.accounts.report(question.query)
-    await _respond(call, question, [total for total in found if total.usd is not None], _cost_result)
+        ``saved_amount``, a field of ours, is what answers out of the response cache would have cost; absent where there were
+        none.
+        """
+        await self._require_admin(call)
+        question = _parse(call, _COMMON | {"line_items"}, _COST_WIDTHS, _COST_GROUPS, None)
+        found = await self._report(question.query)
+        await _respond(call, question, [total for total in found if total.usd is not None], _cost_result)
 
+    async def _answer_usage(self, call: Call, kinds: tuple[Kind, ...], result: ToResult) -> None:
+        await self._require_admin(call)
+        question = _parse(call, _COMMON | {"models"}, _WIDTHS, _GROUPS, kinds)
+        await _respond(call, question, await self._report(question.query), result)
 
-async def _answer_usage(call: Call, kinds: tuple[Kind, ...], result: Any) -> None:
-    await _require_admin(call)
-    question = _parse(call, _COMMON | {"models"}, _WIDTHS, _GROUPS, kinds)
-    await _respond(call, question, await call.service.accounts.report(question.query), result)
-
-
-async def _require_admin(call: Call) -> None:
-    principal = await call.service.authenticate(call)
-    if not principal.is_admin:
-        raise not_an_admin()
+    async def _require_admin(self, call: Call) -> None:
+        principal = await self._access.authenticate(call)
+        if not principal.is_admin:
+            raise not_an_admin()
 
 
 def _parse(
@@ -93,7 +102,7 @@ def _parse(
         bound = width.max_limit if is_above else 1
         raise problems.out_of_range("limit", "integer", bound, limit, above=is_above)
     start = _integer(given, "start_time", None)
-    # Until now; of a time that has not begun there is nothing to show.
+    # Until now: the future has no usage.
     end = _integer(given, "end_time", max(int(time.time()) + 1, start))
     if "end_time" in given and end <= start:
         raise ApiError(
@@ -123,9 +132,9 @@ def _parse(
 def _parameters(call: Call, known: set[str]) -> dict[str, list[str]]:
     given: dict[str, list[str]] = {}
     for name, value in query_parameters(call):
-        # The official client writes lists as name[]=a&name[]=b, people also name=a,b.
+        # The official client writes lists as name[]=a&name[]=b; people also write name=a,b.
         plain = name.removesuffix("[]")
-        if plain.removesuffix("s") in _OF_OPENAI_ALONE:
+        if plain.removesuffix("s") in _ONLY_OPENAI:
             raise ApiError(400, f"This server does not support '{plain}'.", param=plain, code="unsupported_parameter")
         if plain in _LISTS & known:
             given.setdefault(plain, []).extend(value.split(","))
@@ -161,13 +170,15 @@ def _integer(given: dict[str, list[str]], name: str, default: int | None) -> int
 def _page(cursor: str, first: int, width_s: int) -> int:
     start = cursor.removeprefix("page_")
     if not start.isdigit() or len(start) > 11 or int(start) % width_s or int(start) < first:  # noqa: PLR2004 - as above
-        raise ApiError(400, f"Invalid 'page': {cursor!r} is no page of this query.", param="page", code="invalid_value")
+        raise ApiError(
+            400, f"Invalid 'page': {cursor!r} is not a page of this query.", param="page", code="invalid_value"
+        )
     return int(start)
 
 
 def _grouping(names: list[str], groups: dict[str, Group]) -> list[Group]:
     for name in names:
-        if name in _OF_OPENAI_ALONE:
+        if name in _ONLY_OPENAI:
             raise ApiError(
                 400,
                 f"This server does not support grouping by '{name}'.",
@@ -186,7 +197,7 @@ def _invalid_value(param: str, value: str, supported: Any) -> ApiError:
     )
 
 
-async def _respond(call: Call, question: _Question, found: list[UsageTotal], result: Any) -> None:
+async def _respond(call: Call, question: _Question, found: list[UsageTotal], result: ToResult) -> None:
     results: dict[int, list[Any]] = {}
     for total in found:
         assert total.bucket_ms is not None
@@ -203,7 +214,7 @@ async def _respond(call: Call, question: _Question, found: list[UsageTotal], res
     ]
     next_page = f"page_{question.starts[-1] + step}" if question.has_more else None
     page = {"object": "page", "data": buckets, "has_more": question.has_more, "next_page": next_page}
-    await call.respond(call.service.encode(page))
+    await call.respond_json(page)
 
 
 def _completions_result(total: UsageTotal) -> dict[str, Any]:

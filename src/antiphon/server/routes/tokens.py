@@ -1,32 +1,51 @@
-"""``POST /tokenize``: how long a prompt is, counted by the model that would read it.
+"""``POST /tokenize``: how many tokens a prompt has for the model that would read it.
 
 Not part of OpenAI's API; the request and the answer are vLLM's, so that tools written for one work with the other:
-``{"model", "messages", "tools"}`` or ``{"model", "prompt"}`` -> ``{"count", "max_model_len"}``. llama.cpp's word for the
-prompt, ``content``, is understood too.
+``{"model", "messages", "tools"}`` or ``{"model", "prompt"}`` -> ``{"count", "max_model_len"}``. llama.cpp's name for the
+prompt, ``content``, works too.
 """
 
 from typing import Any, cast
 
-from antiphon.backends.base import Countable
-from antiphon.protocol import parse_chat
+from antiphon.accounts import Principal
+from antiphon.backends.base import Backend, Countable
+from antiphon.protocol import decode_json, parse_chat
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.errors import ApiError
+from antiphon.server.request.access import Access
+from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
+from antiphon.server.request.departure import until_gone
+from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.query import refuse_query
 
 _TEXT_KEYS = {"model", "prompt", "content", "add_special_tokens"}
 
 
-async def tokenize(call: Call) -> None:
-    """Count a conversation with its template and tools, or a text as it stands."""
-    principal = await call.service.authenticate(call)
-    refuse_query(call)
-    body = call.decode(await call.body())
-    request = _countable(body)
-    call.service.require_model(principal, request.model)
-    count = await call.service.backend.count_tokens(request)
-    lengths = (model.context_length for model in call.service.backend.models if model.id == request.model)
-    await call.respond(call.service.encode({"count": count, "max_model_len": next(lengths, None)}))
+class TokenRoutes:
+    """Counting needs a key, counts as a request in flight and is bounded like any other body; no usage row is written."""
+
+    def __init__(self, backend: Backend, access: Access, in_flight: InFlight, bodies: RequestBodies) -> None:
+        self._backend = backend
+        self._access = access
+        self._in_flight = in_flight
+        self._bodies = bodies
+
+    async def tokenize(self, call: Call) -> None:
+        """Count a conversation with its template and tools, or a plain text."""
+        principal = await self._access.authenticate(call)
+        refuse_query(call)
+        async with self._bodies.read(call) as body:
+            value = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
+            self._access.require_named_model(principal, value)
+            request = await self._bodies.work(body, _countable, value)
+            with self._in_flight.one():
+                await until_gone(call, self._count(call, principal, request))
+
+    async def _count(self, call: Call, principal: Principal, request: Countable) -> None:
+        count = await self._backend.count_tokens(request)
+        model = self._access.describe(principal, request.model)
+        await call.respond_json({"count": count, "max_model_len": model.context_length})
 
 
 def _countable(body: Any) -> Countable:
@@ -44,7 +63,7 @@ def _countable(body: Any) -> Countable:
     if given.get("add_special_tokens", False) is not False:
         raise ApiError(
             400,
-            "Unsupported value: 'add_special_tokens' must be false; a text is counted as it stands.",
+            "Unsupported value: 'add_special_tokens' must be false; a text is counted without them.",
             param="add_special_tokens",
             code="unsupported_value",
         )
