@@ -62,3 +62,26 @@ def test_round_trip(values: list[str]) -> None:
     pieces = split("\n".join("{}" for _ in values), *values)
     assert "".join(piece.text for piece in pieces) == "\n".join(values)
     assert not any(token in piece.text for piece in pieces if piece.special for token in TOKENS)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.text("ab<|", min_size=1, max_size=4), min_size=1, max_size=6),
+    st.lists(st.text("ab<| ", max_size=12), max_size=3),
+)
+def test_the_longest_token_is_found_from_left_to_right(tokens: list[str], values: list[str]) -> None:
+    """Whatever the tokens, the longest that begins at the first place is escaped, then the next one after it."""
+    escaper = SpecialTokenEscaper(tokens).for_request()
+    for value, escaped in zip(values, escaper.escape(values), strict=True):
+        wanted: list[str] = []
+        end = 0
+        while end < len(value):
+            found = max((token for token in tokens if value.startswith(token, end)), key=len, default="")
+            if found:
+                wanted.append(found)
+            end += len(found) or 1
+        plain = [piece.text for piece in escaper.split(escaped) if not piece.special]
+        rest = "".join(wanted)
+        assert "".join(plain).startswith(rest)
+        beginning = "".join(plain)[len(rest) :]
+        assert not beginning or any(token.startswith(beginning) for token in tokens)

@@ -7,7 +7,7 @@ import msgspec
 
 from antiphon.prompting.answer_grammar import MAX_CALLS, CallRules, answer_grammar
 from antiphon.prompting.escaping import Piece, RequestEscaper, SpecialTokenEscaper
-from antiphon.prompting.history import native_turns, written_turns
+from antiphon.prompting.history import RawArguments, native_turns, written_turns
 from antiphon.prompting.instructions import form_in_words, tool_value, tools_in_words, with_instructions
 from antiphon.prompting.output_parser import OutputLayout, OutputParser
 from antiphon.prompting.schemas.bounds import CLOSING_TEXTS, max_word
@@ -17,6 +17,7 @@ from antiphon.prompting.templates.adaptations import Turn
 from antiphon.prompting.tool_calls.key_values import check_key_values
 from antiphon.prompting.tool_calls.selection import ToolQuestion, ToolSelector, offered_tools
 from antiphon.prompting.tool_calls.stops import check_stops
+from antiphon.prompting.tool_calls.syntax import GENERIC
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Message, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import FinishReason
@@ -132,7 +133,8 @@ class ChatPrompter:
         return request, chosen, profile
 
     def _profile_for(self, request: ChatRequest, tools: tuple[Tool, ...]) -> TemplateProfile:
-        in_play = bool(tools) or any(message.tool_calls for message in request.messages)
+        roles = {"tool", "function"}
+        in_play = bool(tools) or any(message.tool_calls or message.role in roles for message in request.messages)
         profile = self._tool_profile if in_play else self._profile
         if profile is None:
             raise ApiError(
@@ -168,9 +170,10 @@ class ChatPrompter:
     ) -> tuple[str, tuple[Piece, ...]]:
         """Return the rendered text, in which users' special tokens are still escaped, and its pieces."""
         escaper = self._escaper.for_request()
-        turns, shown = self._turns(escaper, profile, request, tools)
+        raw_arguments = RawArguments(escaper)
+        turns, shown = self._turns(escaper, raw_arguments, profile, request, tools)
         variables = profile.reasoning.variables(request.reasoning_effort, model=request.model)
-        rendered = profile.adapter.render(turns, shown, variables)
+        rendered = raw_arguments.show(profile.adapter.render(turns, shown, variables))
         if self._bos and not rendered.startswith(self._bos):
             rendered = self._bos + rendered
         return rendered, escaper.split(rendered)
@@ -213,21 +216,29 @@ class ChatPrompter:
         )
 
     def _turns(
-        self, escaper: RequestEscaper, profile: TemplateProfile, request: ChatRequest, tools: tuple[Tool, ...]
+        self,
+        escaper: RequestEscaper,
+        raw_arguments: RawArguments,
+        profile: TemplateProfile,
+        request: ChatRequest,
+        tools: tuple[Tool, ...],
     ) -> tuple[list[Turn], list[dict[str, Any]] | None]:
         form = request.response_format
         words = [form_in_words(form, as_list=not profile.knows_tools)] if form is not None else []
-        if profile.knows_tools and profile.syntax is not None:
-            turns = with_instructions(native_turns(request.messages, profile.syntax), words)
-            protected = escaper.escape([turns, [tool_value(tool) for tool in tools]])
-            return protected[0], protected[1] or None
-        # Only what the user wrote is protected; the calls' own markup may well be control tokens.
+        # Without a syntax there is no call to write: such requests are refused before.
+        syntax = profile.syntax or GENERIC
+        if profile.knows_tools:
+            turns = with_instructions(native_turns(request.messages, syntax), words)
+            turns, shown = escaper.escape([turns, [tool_value(tool) for tool in tools]])
+            if syntax.arguments == "object":
+                raw_arguments.hide(turns)
+            return turns, shown or None
+        # Only what the user wrote is escaped; the calls' own markup may well be special tokens.
         plain = escaper.escape(msgspec.to_builtins([request.messages, tools, words]))
         messages, described, words = msgspec.convert(plain, tuple[list[Message], list[Tool], list[str]])
-        assert profile.syntax is not None
         if described:
             words = [tools_in_words(described), *words]
-        return with_instructions(written_turns(messages, profile.syntax), words), None
+        return with_instructions(written_turns(messages, syntax), words), None
 
     def _layout(
         self, profile: TemplateProfile, request: ChatRequest, tools: tuple[Tool, ...], rendered: str
