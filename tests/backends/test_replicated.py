@@ -10,7 +10,14 @@ from tests.waiting import until
 
 from antiphon.backends.base import Backend, Countable
 from antiphon.backends.local.backend import LocalBackend
-from antiphon.backends.replicated import Batch, Description, Refusal, ReplicaLost, ReplicaService, ReplicatedBackend
+from antiphon.backends.replicated import (
+    Description,
+    EventBatch,
+    Refusal,
+    ReplicaLost,
+    ReplicaService,
+    ReplicatedBackend,
+)
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Reply, Script
 from antiphon.protocol.chat import ChatRequest
@@ -35,7 +42,9 @@ class Cluster:
         self._num_deaths = num_deaths
         self.keys: list[bytes] = []
 
-    async def stream(self, key: bytes, request: ChatRequest | CompletionRequest) -> AsyncGenerator[Batch | Refusal]:
+    async def stream(
+        self, key: bytes, request: ChatRequest | CompletionRequest
+    ) -> AsyncGenerator[EventBatch | Refusal]:
         self.keys.append(key)
         left = self._dies_after if self._dying() else 1_000_000
         messages = self._service.stream(carried(request))
@@ -144,7 +153,7 @@ async def test_events_that_wait_come_together() -> None:
     service = ReplicaService(ScriptedBackend(Script(replies=(Reply(text="a b c d e f"),))))
     messages = service.stream(ask())
     batches = [message async for message in messages]
-    assert all(isinstance(batch, Batch) for batch in batches)
+    assert all(isinstance(batch, EventBatch) for batch in batches)
     events = [event for batch in batches for event in batch.events]  # type: ignore[union-attr]
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "a b c d e f"
     assert len(batches) < len(events)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from antiphon.backends.routing.balance import LOAD_BOUND, Load, by_outstanding, by_prefix
 from antiphon.backends.routing.breaker import Breaker
 from antiphon.backends.routing.prefix import prefix_key
+from antiphon.backends.routing.retry_decision import classify_error, retry_after_s
 from antiphon.backends.routing.settings import BreakerSettings
-from antiphon.backends.routing.verdict import judge, retry_after_s
-from antiphon.backends.upstream.allowance import Allowance, duration_s
 from antiphon.backends.upstream.failures import disconnected, protocol_error, timed_out, unreachable
+from antiphon.backends.upstream.rate_limit_window import RateLimitWindow, duration_s
 from antiphon.protocol.chat import ChatRequest, Message
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.errors import ApiError, overloaded
@@ -144,8 +144,8 @@ def test_a_breaker_never_waits_longer_than_its_bound(steps: list[str]) -> None:
 )
 def test_verdicts(error: ApiError, again: str, is_fault: bool) -> None:
     """An error of the request is tried nowhere, a lasting one of the backend elsewhere, a passing one anywhere."""
-    verdict = judge(error)
-    assert (verdict.again, verdict.is_fault) == (again, is_fault)
+    decision = classify_error(error)
+    assert (decision.again, decision.is_fault) == (again, is_fault)
 
 
 @pytest.mark.parametrize(
@@ -177,17 +177,17 @@ def test_go_durations(text: str, seconds: float | None) -> None:
 
 def test_an_exhausted_limit_is_waited_for() -> None:
     """With no requests left the next may go when one has come back, not when all have."""
-    allowance = Allowance()
+    window = RateLimitWindow()
     headers = {
         "x-ratelimit-limit-requests": "60",
         "x-ratelimit-remaining-requests": "0",
         "x-ratelimit-reset-requests": "1m0s",
     }
-    allowance.learn(headers, now=100)
-    assert allowance.wait_s(100) == pytest.approx(1)
-    assert allowance.wait_s(101.1) == 0
-    allowance.learn({**headers, "x-ratelimit-remaining-requests": "3"}, now=100)
-    assert allowance.wait_s(100) == 0
+    window.learn(headers, now=100)
+    assert window.wait_s(100) == pytest.approx(1)
+    assert window.wait_s(101.1) == 0
+    window.learn({**headers, "x-ratelimit-remaining-requests": "3"}, now=100)
+    assert window.wait_s(100) == 0
 
 
 def chat(*messages: Message, **more: str) -> ChatRequest:

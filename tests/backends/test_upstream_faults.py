@@ -24,7 +24,7 @@ from tests.waiting import until
 
 from antiphon.backends.base import RelayedAnswer
 from antiphon.backends.upstream import Timeouts, UpstreamBackend, UpstreamSettings
-from antiphon.backends.upstream.tally import UsageTally
+from antiphon.backends.upstream.usage_accumulator import UsageAccumulator
 from antiphon.protocol.chat import ChatRequest, Message
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Usage
@@ -240,7 +240,7 @@ async def test_events_of_a_plain_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "told", "total"),
+    ("n", "reported", "total"),
     [
         (1, [(Usage(3, 5), [])], Usage(3, 5)),
         (2, [(Usage(3, 5), []), (Usage(3, 6), [])], Usage(3, 11)),
@@ -250,12 +250,14 @@ async def test_events_of_a_plain_stream() -> None:
         (1, [], None),
     ],
 )
-def test_usage_is_added_up_however_it_is_told(n: int, told: list[tuple[Usage, list[int]]], total: Usage | None) -> None:
+def test_usage_is_added_up_however_it_is_reported(
+    n: int, reported: list[tuple[Usage, list[int]]], total: Usage | None
+) -> None:
     """Once for all, once per choice, or again and again: the prompt counts once, and no token twice."""
-    tally = UsageTally(n)
-    for usage, choices in told:
-        tally.add(usage, choices)
-    assert tally.usage == total
+    accumulator = UsageAccumulator(n)
+    for usage, choices in reported:
+        accumulator.add(usage, choices)
+    assert accumulator.total == total
 
 
 async def test_the_first_event_of_a_stream_has_the_time_of_the_first_byte() -> None:

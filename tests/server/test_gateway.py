@@ -303,7 +303,7 @@ async def test_made_up_names_have_no_limits_of_their_own(tmp_path: Path, is_cach
 
 
 async def test_embeddings_cannot_be_asked_for_as_a_stream_that_counts_as_a_fault(tmp_path: Path) -> None:
-    """``stream`` on embeddings is for the upstream to judge; its answer in one piece is no broken stream of its own."""
+    """``stream`` on embeddings is for the upstream to classify_error; its answer in one piece is no broken stream of its own."""
     refusal = b'{"error": {"message": "Not with a stream.", "code": "unknown_parameter"}}'
     async with (
         faulty_api(fails("400 Bad Request", refusal), answers({"data": [], "model": "m"})) as api,

@@ -121,6 +121,12 @@ class AliasingBackend(Backend, Protocol):
         ...
 
 
+class BackendError(ApiError):
+    """A failure of a backend itself. ``repeats_here``: the same request would fail the same way there again."""
+
+    repeats_here: bool = False
+
+
 class StreamCut(ApiError):  # noqa: N818 - what happened to the connection
     """The connection is to end here without another byte: what a script asks for, to show clients a broken stream."""
 

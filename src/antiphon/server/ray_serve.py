@@ -25,7 +25,14 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 
 from antiphon.backends.base import Countable
 from antiphon.backends.local.backend import LocalBackend
-from antiphon.backends.replicated import Batch, Description, Refusal, ReplicaLost, ReplicaService, ReplicatedBackend
+from antiphon.backends.replicated import (
+    Description,
+    EventBatch,
+    Refusal,
+    ReplicaLost,
+    ReplicaService,
+    ReplicatedBackend,
+)
 from antiphon.backends.routing.balance import Load, by_outstanding, by_prefix
 from antiphon.config import read_layers
 from antiphon.errors import ConfigError
@@ -75,7 +82,7 @@ class Engines:
         self._service = ReplicaService(self._backend)
         await self._backend.start()
 
-    async def stream(self, _: bytes, request: ChatRequest | CompletionRequest) -> AsyncGenerator[Batch | Refusal]:
+    async def stream(self, _: bytes, request: ChatRequest | CompletionRequest) -> AsyncGenerator[EventBatch | Refusal]:
         """See ``ReplicaService.stream``; the key was for the router."""
         messages = self._service.stream(request)
         try:
@@ -104,13 +111,15 @@ class Engines:
 
 
 class RayCaller:
-    """A ``Caller`` over the handle of ``Engines``."""
+    """A ``ReplicaCaller`` over the handle of ``Engines``."""
 
     def __init__(self, handle: "DeploymentHandle[Any]") -> None:
         self._handle = handle
         self._streams = handle.options(stream=True)
 
-    async def stream(self, key: bytes, request: ChatRequest | CompletionRequest) -> AsyncGenerator[Batch | Refusal]:
+    async def stream(
+        self, key: bytes, request: ChatRequest | CompletionRequest
+    ) -> AsyncGenerator[EventBatch | Refusal]:
         answer: Any = self._streams.stream.remote(key, request)
         try:
             async for message in answer:

@@ -17,9 +17,9 @@ from antiphon.backends.base import (
     RelayOutcome,
 )
 from antiphon.backends.caching.base import Store
-from antiphon.backends.caching.flight import Flight
 from antiphon.backends.caching.keys import embedding_key, relay_key, request_key
 from antiphon.backends.caching.records import RelayRecord, pack_events, pack_relay, unpack_events, unpack_relay
+from antiphon.backends.caching.single_flight import SingleFlight
 from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
@@ -54,8 +54,8 @@ class CachingBackend:
         self._backend = backend
         self._aliasing = backend if isinstance(backend, AliasingBackend) else None
         self._store = store
-        self._events: dict[bytes, Flight[Event]] = {}
-        self._relays: dict[bytes, Flight[Piece]] = {}
+        self._events: dict[bytes, SingleFlight[Event]] = {}
+        self._relays: dict[bytes, SingleFlight[Piece]] = {}
         self._counts: dict[CacheStatus, int] = {"hit": 0, "miss": 0, "joined": 0}
 
     @property
@@ -142,7 +142,7 @@ class CachingBackend:
                 return _StoredAnswer(record)
             if (flight := self._relays.get(key)) is not None and flight.is_open:
                 return await self._follow(flight, "joined")
-        return await self._follow(self._fly(self._relays, key, self._relay_and_store(key, request)), "miss")
+        return await self._follow(self._start_flight(self._relays, key, self._relay_and_store(key, request)), "miss")
 
     async def aclose(self) -> None:
         await self._backend.aclose()
@@ -161,7 +161,7 @@ class CachingBackend:
             # Another request may have begun while the store was asked.
             flight = self._events.get(key)
             if flight is None or not flight.is_open or use.refresh:
-                flight, status = self._fly(self._events, key, self._compute_and_store(key, compute())), "miss"
+                flight, status = self._start_flight(self._events, key, self._compute_and_store(key, compute())), "miss"
         self._counts[status] += 1
         async with aclosing(flight.read(pays=status == "miss")) as events:
             async for event in events:
@@ -190,7 +190,7 @@ class CachingBackend:
             return
         await self._store.put(key, pack_relay(RelayRecord(dict(answer.headers), tuple(pieces), outcome)))
 
-    async def _follow(self, flight: Flight[Piece], status: CacheStatus) -> RelayedAnswer:
+    async def _follow(self, flight: SingleFlight[Piece], status: CacheStatus) -> RelayedAnswer:
         self._counts[status] += 1
         pieces = flight.read(pays=status == "miss")
         try:
@@ -199,7 +199,7 @@ class CachingBackend:
             await pieces.aclose()
             raise
         assert not isinstance(answer, bytes)
-        return _FlyingAnswer(answer, pieces, status)
+        return _SharedAnswer(answer, pieces, status)
 
     async def _compute(
         self, request: EmbeddingRequest, missing: Mapping[bytes, str | tuple[int, ...]], found: "dict[bytes, _Vector]"
@@ -221,8 +221,10 @@ class CachingBackend:
         except (msgspec.DecodeError, IndexError):
             return None
 
-    def _fly(self, flights: dict[bytes, Flight[T]], key: bytes, source: AsyncGenerator[T]) -> Flight[T]:
-        flight = Flight(source)
+    def _start_flight(
+        self, flights: dict[bytes, SingleFlight[T]], key: bytes, source: AsyncGenerator[T]
+    ) -> SingleFlight[T]:
+        flight = SingleFlight(source)
         flights[key] = flight
 
         def landed(_: Any) -> None:
@@ -261,7 +263,7 @@ class _StoredAnswer:
         """Nothing is open."""
 
 
-class _FlyingAnswer:
+class _SharedAnswer:
     """A relayed answer that others may read along with."""
 
     def __init__(self, answer: RelayedAnswer, pieces: AsyncGenerator[Piece], status: CacheStatus) -> None:

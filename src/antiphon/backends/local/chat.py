@@ -9,7 +9,7 @@ from antiphon.backends.local.completion import complete
 from antiphon.backends.local.errors import engine_errors
 from antiphon.backends.local.sampling import engine_sampling
 from antiphon.backends.local.tokens import engine_prompt, token_logprobs
-from antiphon.backends.local.usage import Tally
+from antiphon.backends.local.usage import UsageMeter
 from antiphon.engine import Engine
 from antiphon.engine.ipc.messages import ClosingTexts, Delta, Finished, Generate, Prefilled
 from antiphon.prompting import ChatPrompter, Plan, offered_tools
@@ -71,23 +71,23 @@ class LocalChat:
         check_logit_bias(request.sampling.logit_bias, self.engine.info.vocabulary_size)
         plan = await self._plan(request)
         parsers = [plan.parser(index) for index in range(request.n)]
-        tally = Tally(request.n)
+        usage = UsageMeter(request.n)
         with engine_errors(max_tokens=request.max_tokens):
             async with aclosing(self.engine.generate(_job(request, plan))) as answers:
                 async for answer in answers:
                     match answer:
                         case Prefilled():
-                            yield tally.started(self.name, answer, self.engine.info)
+                            yield usage.started(self.name, answer, self.engine.info)
                         case Delta():
                             heard = parsers[answer.index].feed(answer.text, token_logprobs(answer.tokens))
-                            tally.count(answer.index, answer.num_tokens, heard)
+                            usage.count(answer.index, answer.num_tokens, heard)
                             for event in heard:
                                 yield event
                         case Finished():
-                            tally.count(answer.index, answer.num_tokens, ())
+                            usage.count(answer.index, answer.num_tokens, ())
                             for event in parsers[answer.index].finish(answer.reason):
                                 yield event
-        yield events.Completed(tally.meter.usage)
+        yield events.Completed(usage.meter.usage)
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
         """Continue prompts; see ``Backend.complete``."""

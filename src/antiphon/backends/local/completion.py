@@ -11,7 +11,7 @@ import msgspec
 from antiphon.backends.local.errors import engine_errors
 from antiphon.backends.local.sampling import engine_sampling
 from antiphon.backends.local.tokens import plain_prompt, token_logprobs
-from antiphon.backends.local.usage import Tally
+from antiphon.backends.local.usage import UsageMeter
 from antiphon.engine import Engine
 from antiphon.engine.ipc.messages import Delta, Finished, Generate, ModelInfo, Prefilled, Prompt, Text
 from antiphon.protocol.completions import CompletionRequest
@@ -28,23 +28,23 @@ async def complete(name: str, engine: Engine, request: CompletionRequest) -> Asy
     check_logit_bias(request.sampling.logit_bias, engine.info.vocabulary_size)
     check_token_ids(request.prompts, engine.info.vocabulary_size, "prompt")
     jobs = [_job(request, engine.info, prompt) for prompt in request.prompts]
-    tally = Tally(len(jobs) * request.best_of)
+    usage = UsageMeter(len(jobs) * request.best_of)
     started = False
     async with aclosing(_side_by_side(engine, jobs)) as answers:
         choices = _Choices(request, jobs)
         async for prompt, answer in answers:
             if isinstance(answer, Prefilled):
-                first = tally.started(name, answer, engine.info)
+                first = usage.started(name, answer, engine.info)
                 if not started:
                     started = True
                     yield first
                 for event in choices.echo(prompt, answer):
                     yield event
             else:
-                tally.count(prompt * request.best_of + answer.index, answer.num_tokens, ())
+                usage.count(prompt * request.best_of + answer.index, answer.num_tokens, ())
                 for event in choices.feed(prompt, answer):
                     yield event
-    yield Completed(tally.meter.usage)
+    yield Completed(usage.meter.usage)
 
 
 def _job(request: CompletionRequest, info: ModelInfo, prompt: str | tuple[int, ...]) -> Generate:

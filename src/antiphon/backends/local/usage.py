@@ -11,7 +11,7 @@ from antiphon.protocol import events
 from antiphon.protocol.events import Event, Meter, ReasoningDelta, Usage
 
 
-class Tally:
+class UsageMeter:
     """Counts what a request uses; a request with several prompts is started once for each."""
 
     def __init__(self, num_choices: int) -> None:

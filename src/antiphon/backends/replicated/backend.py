@@ -8,8 +8,8 @@ from typing import TypeVar
 import msgspec
 
 from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics
-from antiphon.backends.replicated.caller import Caller, ReplicaLost
-from antiphon.backends.replicated.messages import Batch, Description, Refusal
+from antiphon.backends.replicated.caller import ReplicaCaller, ReplicaLost
+from antiphon.backends.replicated.messages import Description, EventBatch, Refusal
 from antiphon.backends.routing.prefix import prefix_key
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
@@ -42,7 +42,7 @@ class ReplicatedBackend:
 
     probe_interval_s = _PROBE_EVERY_S
 
-    def __init__(self, caller: Caller, names: Iterable[str]) -> None:
+    def __init__(self, caller: ReplicaCaller, names: Iterable[str]) -> None:
         self._caller = caller
         self._names = frozenset(names)
         self._described: Description | None = None
@@ -118,7 +118,7 @@ class ReplicatedBackend:
 
     async def _begin(
         self, request: ChatRequest | CompletionRequest
-    ) -> tuple[Batch | Refusal, AsyncGenerator[Batch | Refusal]]:
+    ) -> tuple[EventBatch | Refusal, AsyncGenerator[EventBatch | Refusal]]:
         messages = self._caller.stream(prefix_key(request), request)
         try:
             return await anext(messages), messages
@@ -151,7 +151,7 @@ class _Reader:
     def __init__(self) -> None:
         self._meter = Meter()
 
-    def read(self, message: Batch | Refusal) -> Sequence[Event]:
+    def read(self, message: EventBatch | Refusal) -> Sequence[Event]:
         if isinstance(message, Refusal):
             raise message.error()
         if message.meter is None:

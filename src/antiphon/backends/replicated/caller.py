@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from antiphon.backends.base import Countable
-from antiphon.backends.replicated.messages import Batch, Description, Refusal
+from antiphon.backends.replicated.messages import Description, EventBatch, Refusal
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
@@ -14,10 +14,10 @@ class ReplicaLost(Exception):  # noqa: N818 - what happened
     """The replica that did the work is gone, or cannot be reached. Another one may be asked."""
 
 
-class Caller(Protocol):
+class ReplicaCaller(Protocol):
     """Asks one replica per call, which it chooses. Each method raises ``ReplicaLost`` when that replica goes away."""
 
-    def stream(self, key: bytes, request: ChatRequest | CompletionRequest) -> AsyncGenerator[Batch | Refusal]:
+    def stream(self, key: bytes, request: ChatRequest | CompletionRequest) -> AsyncGenerator[EventBatch | Refusal]:
         """Yield what ``ReplicaService.stream`` yields; requests with one ``key`` go where its prefix is cached.
 
         Closing it stops the replica's work.

@@ -9,7 +9,7 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Event, Meter
 
 
-class Batch(msgspec.Struct, frozen=True):
+class EventBatch(msgspec.Struct, frozen=True):
     """Events that came together, and what the request has used by then; None: nobody measures."""
 
     events: tuple[Event, ...]

@@ -7,7 +7,7 @@ from contextlib import aclosing
 import msgspec
 
 from antiphon.backends.base import Backend, Countable
-from antiphon.backends.replicated.messages import Batch, Description, Refusal
+from antiphon.backends.replicated.messages import Description, EventBatch, Refusal
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
@@ -21,7 +21,7 @@ class ReplicaService:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def stream(self, request: ChatRequest | CompletionRequest) -> AsyncGenerator[Batch | Refusal]:
+    async def stream(self, request: ChatRequest | CompletionRequest) -> AsyncGenerator[EventBatch | Refusal]:
         """Yield the events in batches, each of what came while the one before was on its way; a ``Refusal`` ends them.
 
         Closing it stops the work.
@@ -64,7 +64,7 @@ class _Gathering:
         self._task = asyncio.ensure_future(self._read())
         self._task.add_done_callback(lambda _: self._news.set())
 
-    async def next(self) -> Batch | None:
+    async def next(self) -> EventBatch | None:
         """Wait for events; None after the last one. Raises what the source raised, once its events are given out."""
         await self._news.wait()
         self._news.clear()
@@ -74,7 +74,7 @@ class _Gathering:
         events, self._events = tuple(self._events), []
         if self._task.done():
             self._news.set()
-        return Batch(events, msgspec.structs.replace(self._meter) if self._meter else None)
+        return EventBatch(events, msgspec.structs.replace(self._meter) if self._meter else None)
 
     async def aclose(self) -> None:
         self._task.cancel()

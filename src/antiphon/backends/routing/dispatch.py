@@ -9,9 +9,9 @@ from typing import TypeVar
 import msgspec
 
 from antiphon.backends.routing.balance import Load, by_outstanding, by_prefix
+from antiphon.backends.routing.retry_decision import RetryDecision, classify_error
 from antiphon.backends.routing.settings import RetrySettings
 from antiphon.backends.routing.table import Route, Target
-from antiphon.backends.routing.verdict import Verdict, judge
 from antiphon.protocol.errors import ApiError, overloaded
 
 T = TypeVar("T")
@@ -56,18 +56,18 @@ class Attempts:
     def wait_s(self, target: Target, model: str) -> float:
         """Return the seconds until the target may be asked (again)."""
         own = self._not_before.get(id(target), 0.0) - self._clock.now()
-        return max(own, target.lane.wait_s(target.model or model), 0.0)
+        return max(own, target.state.wait_s(target.model or model), 0.0)
 
     def has_time(self, wait_s: float) -> bool:
         return self._clock.now() + wait_s < self._deadline
 
-    def failed(self, target: Target, error: ApiError, verdict: Verdict) -> None:
+    def failed(self, target: Target, error: ApiError, decision: RetryDecision) -> None:
         """Note a failed try."""
         self._num_made += 1
         self.error = error
-        if verdict.again == "elsewhere":
+        if decision.again == "elsewhere":
             self._out.add(id(target))
-        elif verdict.pause_s is None:
+        elif decision.pause_s is None:
             backoff = min(self._settings.backoff_s * 2 ** (self._num_made - 1), self._settings.max_backoff_s)
             self._not_before[id(target)] = self._clock.now() + backoff * (1 - self._clock.chance() / 2)
 
@@ -85,7 +85,7 @@ class Dispatcher:
     async def send(
         self, route: Route, model: str, key: bytes | None, attempts: Attempts, start: Start[T]
     ) -> tuple[T, Target]:
-        """Return what ``start`` returned for the target that answered; its lane has to be ended by the caller.
+        """Return what ``start`` returned for the target that answered; its state has to be ended by the caller.
 
         Raises the last error when tries or time are used up, or at once one that would be the same everywhere.
         """
@@ -100,23 +100,23 @@ class Dispatcher:
             try:
                 return await self._try(target, target.model or model, start), target
             except ApiError as error:
-                verdict = judge(error)
-                target.lane.failed(verdict)
-                if verdict.again == "nowhere" or not attempts.has_time(0):
+                decision = classify_error(error)
+                target.state.failed(decision)
+                if decision.again == "nowhere" or not attempts.has_time(0):
                     raise
-                attempts.failed(target, error, verdict)
+                attempts.failed(target, error, decision)
         raise attempts.error or overloaded(1)
 
     async def _try(self, target: Target, model: str, start: Start[T]) -> T:
-        target.lane.begin()
+        target.state.begin()
         try:
             result = await start(target, model)
         except BaseException as error:
-            target.lane.end()
+            target.state.end()
             if not isinstance(error, ApiError):
-                target.lane.abandoned()
+                target.state.abandoned()
             raise
-        target.lane.succeeded()
+        target.state.succeeded()
         return result
 
     def _choose(
@@ -127,7 +127,7 @@ class Dispatcher:
         if not usable:
             return None, None
         # If all are said to be down, what is said may be out of date: ask.
-        alive = [target for target in usable if not target.lane.is_down] or usable
+        alive = [target for target in usable if not target.state.is_down] or usable
         waits = [attempts.wait_s(target, model) for target in alive]
         ready = [target for target, wait_s in zip(alive, waits, strict=True) if wait_s <= 0]
         if not ready:
@@ -135,7 +135,8 @@ class Dispatcher:
         if len(ready) == 1:
             return ready[0], 0.0
         loads = [
-            Load(f"{target.lane.name}/{target.model or ''}", target.weight, target.lane.outstanding) for target in ready
+            Load(f"{target.state.name}/{target.model or ''}", target.weight, target.state.outstanding)
+            for target in ready
         ]
         route.turn += 1
         order = by_outstanding(loads, route.turn) if key is None else by_prefix(loads, key, route.turn)

@@ -18,11 +18,11 @@ from antiphon.backends.base import (
     RelayOutcome,
 )
 from antiphon.backends.routing.dispatch import Clock, Dispatcher, Start
-from antiphon.backends.routing.lane import Lane
 from antiphon.backends.routing.prefix import prefix_key
+from antiphon.backends.routing.retry_decision import classify_error
 from antiphon.backends.routing.settings import BreakerSettings, RetrySettings, RouteSettings
 from antiphon.backends.routing.table import Route, RouteTable, Target
-from antiphon.backends.routing.verdict import judge
+from antiphon.backends.routing.target_state import TargetState
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
@@ -65,7 +65,9 @@ class Router:
         breaker = breaker or BreakerSettings()
         self._backends = dict(backends)
         self._clock = clock
-        self._table = RouteTable(routes, self._backends, lambda name, backend: Lane(name, backend, breaker, clock.now))
+        self._table = RouteTable(
+            routes, self._backends, lambda name, backend: TargetState(name, backend, breaker, clock.now)
+        )
         self._dispatcher = Dispatcher(retry or RetrySettings(), clock)
         self._probes: set[asyncio.Task[None]] = set()
         self._can_relay = any(isinstance(backend, RelayingBackend) for backend in backends.values())
@@ -113,46 +115,46 @@ class Router:
         return Health(state, "; ".join(ailing))
 
     def statistics(self) -> Sequence[PartStatistics]:
-        lanes = [
-            PartStatistics("router", {"backend": lane.name, "model": model}, lane.statistics())
-            for model, lane in self._table.lanes()
-            if lane.was_used
+        states = [
+            PartStatistics("router", {"backend": state.name, "model": model}, state.statistics())
+            for model, state in self._table.states()
+            if state.was_used
         ]
-        return [*lanes, *(part for backend in self._backends.values() for part in backend.statistics())]
+        return [*states, *(part for backend in self._backends.values() for part in backend.statistics())]
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         route = self._route(request.model)
         if route.is_direct:
             target = route.targets[0]
-            return target.lane.backend.chat(_renamed(request, target.model or request.model))
-        return self._events(route, request, lambda target, model: target.lane.backend.chat(_renamed(request, model)))
+            return target.state.backend.chat(_renamed(request, target.model or request.model))
+        return self._events(route, request, lambda target, model: target.state.backend.chat(_renamed(request, model)))
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
         route = self._route(request.model)
         if route.is_direct:
             target = route.targets[0]
-            return target.lane.backend.complete(_renamed(request, target.model or request.model))
+            return target.state.backend.complete(_renamed(request, target.model or request.model))
         return self._events(
-            route, request, lambda target, model: target.lane.backend.complete(_renamed(request, model))
+            route, request, lambda target, model: target.state.backend.complete(_renamed(request, model))
         )
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         route = self._route(request.model)
         if route.is_direct:
             target = route.targets[0]
-            return await target.lane.backend.embed(_renamed(request, target.model or request.model))
+            return await target.state.backend.embed(_renamed(request, target.model or request.model))
         result, target = await self._send(
             route,
             request,
-            lambda target, model: target.lane.backend.embed(_renamed(request, model)),
+            lambda target, model: target.state.backend.embed(_renamed(request, model)),
         )
-        target.lane.end()
+        target.state.end()
         return result
 
     async def count_tokens(self, request: Countable) -> int:
         target = self._route(request.model).targets[0]
         named = msgspec.structs.replace(request, model=target.model or request.model)
-        return await target.lane.backend.count_tokens(named)
+        return await target.state.backend.count_tokens(named)
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         answer, target = await self._send(
@@ -160,7 +162,7 @@ class Router:
             request,
             lambda target, model: _relaying(target).relay(_renamed(request, model)),
         )
-        return _LanedAnswer(answer, target.lane)
+        return _TrackedAnswer(answer, target.state)
 
     async def aclose(self) -> None:
         for probe in self._probes:
@@ -190,7 +192,7 @@ class Router:
                 return await self._dispatcher.send(current, name, _key(current, request), attempts, start)
             except ApiError as error:
                 is_last = place + 1 == len(routes) or not attempts.has_time(0)
-                if is_last or judge(error).again == "nowhere":
+                if is_last or classify_error(error).again == "nowhere":
                     raise
                 attempts.again()
         raise AssertionError("unreachable: the last route raises")
@@ -204,17 +206,17 @@ class Router:
         (first, events), target = await self._send(
             route, request, lambda target, model: _first_event(open_stream(target, model))
         )
-        lane = target.lane
+        state = target.state
         try:
             async with aclosing(events):
                 yield first
                 async for event in events:
                     yield event
         except ApiError as error:
-            lane.failed(judge(error))
+            state.failed(classify_error(error))
             raise
         finally:
-            lane.end()
+            state.end()
 
     async def _keep_probing(self, backend: ProbedBackend) -> None:
         while True:
@@ -222,12 +224,12 @@ class Router:
             await backend.probe()
 
 
-class _LanedAnswer:
-    """A relayed answer that is counted as work of its lane until it is closed."""
+class _TrackedAnswer:
+    """A relayed answer that is counted as work of its state until it is closed."""
 
-    def __init__(self, answer: RelayedAnswer, lane: Lane) -> None:
+    def __init__(self, answer: RelayedAnswer, state: TargetState) -> None:
         self._answer = answer
-        self._lane = lane
+        self._state = state
         self._is_open = True
 
     @property
@@ -243,13 +245,13 @@ class _LanedAnswer:
             async for piece in self._answer:
                 yield piece
         except ApiError as error:
-            self._lane.failed(judge(error))
+            self._state.failed(classify_error(error))
             raise
 
     async def aclose(self) -> None:
         if self._is_open:
             self._is_open = False
-            self._lane.end()
+            self._state.end()
             await self._answer.aclose()
 
 
@@ -267,8 +269,8 @@ def _renamed(request: Request, model: str) -> Request:
 
 
 def _relaying(target: Target) -> RelayingBackend:
-    assert target.lane.relaying is not None
-    return target.lane.relaying
+    assert target.state.relaying is not None
+    return target.state.relaying
 
 
 def _key(route: Route, request: AnyRequest) -> bytes | None:

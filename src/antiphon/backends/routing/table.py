@@ -5,20 +5,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from antiphon.backends.base import Backend, BackendModel, RelayingBackend
-from antiphon.backends.routing.lane import Lane
 from antiphon.backends.routing.settings import RouteSettings
+from antiphon.backends.routing.target_state import TargetState
 from antiphon.errors import ConfigError
 
-MakeLane = Callable[[str, Backend], Lane]
+MakeTargetState = Callable[[str, Backend], TargetState]
 
 
 class Target:
     """One place to send a request. ``model`` is its name there, None: as it was asked for."""
 
-    __slots__ = ("lane", "model", "weight")
+    __slots__ = ("model", "state", "weight")
 
-    def __init__(self, lane: Lane, model: str | None = None, weight: float = 1.0) -> None:
-        self.lane = lane
+    def __init__(self, state: TargetState, model: str | None = None, weight: float = 1.0) -> None:
+        self.state = state
         self.model = model
         self.weight = weight
 
@@ -40,7 +40,7 @@ class Route:
         self.turn = 0
         # Whatever the name, these very models answer: behind a pattern it could be chosen anew for each request.
         self.is_alias = all(target.model is not None for target in targets)
-        self.relays = all(target.lane.relaying is not None for target in targets)
+        self.relays = all(target.state.relaying is not None for target in targets)
         # One backend in this process knows best itself when it is full: nothing to choose, nothing to try again.
         self.is_direct = len(targets) == 1 and not fallbacks and not self.relays
 
@@ -52,11 +52,13 @@ class RouteTable:
     then the backends that serve the name, those in this process before others; the pattern ``*`` alone stands for what nobody else serves.
     """
 
-    def __init__(self, routes: Sequence[RouteSettings], backends: Mapping[str, Backend], make_lane: MakeLane) -> None:
+    def __init__(
+        self, routes: Sequence[RouteSettings], backends: Mapping[str, Backend], make_state: MakeTargetState
+    ) -> None:
         self._backends = backends
-        self._make_lane = make_lane
+        self._make_state = make_state
         self._far = frozenset(name for name, backend in backends.items() if isinstance(backend, RelayingBackend))
-        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._states: dict[tuple[str, str], TargetState] = {}
         self._exact: dict[str, Route] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
         self._given: set[str] = set()
@@ -73,10 +75,10 @@ class RouteTable:
             found = next((route for pattern, route in self._patterns if pattern.fullmatch(model)), None)
         return found or self._served(model) or self._rest
 
-    def lanes(self) -> Iterator[tuple[str, Lane]]:
-        """Yield every lane with the model that it leads to."""
-        for (_, model), lane in self._lanes.items():
-            yield model, lane
+    def states(self) -> Iterator[tuple[str, TargetState]]:
+        """Yield every state with the model that it leads to."""
+        for (_, model), state in self._states.items():
+            yield model, state
 
     def models(self) -> list[BackendModel]:
         """Return every name that can be asked for and is no pattern, described as its first target describes it."""
@@ -95,7 +97,7 @@ class RouteTable:
 
     def _add(self, settings: RouteSettings) -> None:
         targets = [
-            Target(self._lane(target.backend, target.model or settings.model), target.model, target.weight)
+            Target(self._state(target.backend, target.model or settings.model), target.model, target.weight)
             for target in settings.targets
         ]
         route = Route(settings.model, targets, settings.balance, settings.fallbacks)
@@ -118,17 +120,17 @@ class RouteTable:
             return None
         known = self._implicit.get(model)
         if known is None or known[0] != serving:
-            route = Route(model, [Target(self._lane(name, model)) for name in serving])
+            route = Route(model, [Target(self._state(name, model)) for name in serving])
             self._implicit[model] = known = (serving, route)
         return known[1]
 
-    def _lane(self, name: str, model: str) -> Lane:
+    def _state(self, name: str, model: str) -> TargetState:
         if name not in self._backends:
             known = ", ".join(sorted(self._backends)) or "none"
             raise ConfigError(f"a route names the backend {name!r}, which does not exist", hint=f"backends: {known}")
-        if (name, model) not in self._lanes:
-            self._lanes[name, model] = self._make_lane(name, self._backends[name])
-        return self._lanes[name, model]
+        if (name, model) not in self._states:
+            self._states[name, model] = self._make_state(name, self._backends[name])
+        return self._states[name, model]
 
     def _check_fallbacks(self, routes: Sequence[RouteSettings]) -> None:
         for route in routes:
@@ -140,8 +142,8 @@ class RouteTable:
 def _described(name: str, route: Route) -> BackendModel:
     target = route.targets[0]
     wanted = target.model or name
-    described = next((model for model in target.lane.backend.models if model.id == wanted), None)
+    described = next((model for model in target.state.backend.models if model.id == wanted), None)
     kind = described.kind if described else "chat"
     created = described.created if described else 0
     length = described.context_length if described else None
-    return BackendModel(name, created, target.lane.name, kind, length)
+    return BackendModel(name, created, target.state.name, kind, length)

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics, StreamCut, wrong_kind
-from antiphon.backends.scripted.playback import Limits, Recital, recite
+from antiphon.backends.scripted.playback import PlayedChoice, ReplyLimits, play_reply
 from antiphon.backends.scripted.script import Prompter, Reply, Script, tokens
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
@@ -83,10 +83,10 @@ class ScriptedBackend:
         last = request.messages[-1].content or ""
         prompt_tokens = _prompt_tokens(request)
         self._fits(prompt_tokens)
-        limits = Limits(request.max_tokens, request.stop, request.top_logprobs if request.logprobs else None)
+        limits = ReplyLimits(request.max_tokens, request.stop, request.top_logprobs if request.logprobs else None)
         reply = self._prompter.reply(request.model, last)
         text = _text(reply, last)
-        choices = [recite(reply, text, index, limits) for index in range(request.n)]
+        choices = [play_reply(reply, text, index, limits) for index in range(request.n)]
         async with aclosing(self._perform(request.model, reply, choices, prompt_tokens)) as events:
             async for event in events:
                 yield event
@@ -96,10 +96,10 @@ class ScriptedBackend:
         prompts = [_as_text(prompt) for prompt in request.prompts]
         counts = [_count(prompt) for prompt in request.prompts]
         self._fits(max(counts))
-        limits = Limits(request.max_tokens, request.stop, request.logprobs)
+        limits = ReplyLimits(request.max_tokens, request.stop, request.logprobs)
         reply = self._prompter.reply(request.model, prompts[-1])
         choices = [
-            recite(reply, _text(reply, prompts[index // request.n]), index, limits)
+            play_reply(reply, _text(reply, prompts[index // request.n]), index, limits)
             for index in range(len(prompts) * request.n)
         ]
         if request.echo:
@@ -140,7 +140,7 @@ class ScriptedBackend:
             raise context_length_exceeded(limit, prompt_tokens)
 
     async def _perform(
-        self, model: str, reply: Reply, choices: Sequence[Recital], prompt_tokens: int, num_echoed: int = 0
+        self, model: str, reply: Reply, choices: Sequence[PlayedChoice], prompt_tokens: int, num_echoed: int = 0
     ) -> AsyncGenerator[Event]:
         """Yield the choices one after another, with the reply's pauses and its fault, and keep count."""
         self._count(running=1)
@@ -157,7 +157,7 @@ class ScriptedBackend:
             self._count(running=-1, **{outcome: 1})
 
     async def _events(
-        self, model: str, reply: Reply, choices: Sequence[Recital], prompt_tokens: int, num_echoed: int
+        self, model: str, reply: Reply, choices: Sequence[PlayedChoice], prompt_tokens: int, num_echoed: int
     ) -> AsyncGenerator[Event]:
         await self._pause(reply.first_token_s)
         if reply.after == 0:
@@ -230,7 +230,7 @@ def _prompt_tokens(request: ChatRequest) -> int:
     return sum(len(tokens(text)) for text in texts) + _TOKENS_PER_MESSAGE * len(request.messages)
 
 
-def _usage(choices: Sequence[Recital], prompt_tokens: int, num_echoed: int) -> Usage:
+def _usage(choices: Sequence[PlayedChoice], prompt_tokens: int, num_echoed: int) -> Usage:
     return Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=sum(len(choice.events) for choice in choices) - num_echoed,
@@ -238,7 +238,7 @@ def _usage(choices: Sequence[Recital], prompt_tokens: int, num_echoed: int) -> U
     )
 
 
-def _with_prompt(choice: Recital, prompt: str, index: int) -> Recital:
+def _with_prompt(choice: PlayedChoice, prompt: str, index: int) -> PlayedChoice:
     return msgspec.structs.replace(choice, events=(TextDelta(index, prompt), *choice.events))
 
 

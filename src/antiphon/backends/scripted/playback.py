@@ -19,7 +19,7 @@ from antiphon.protocol.events import (
 )
 
 
-class Limits(msgspec.Struct, frozen=True):
+class ReplyLimits(msgspec.Struct, frozen=True):
     """What a request asks of every choice. ``top_logprobs`` None: no log-probabilities."""
 
     max_tokens: int | None = None
@@ -27,7 +27,7 @@ class Limits(msgspec.Struct, frozen=True):
     top_logprobs: int | None = None
 
 
-class Recital(msgspec.Struct, frozen=True):
+class PlayedChoice(msgspec.Struct, frozen=True):
     """A choice's events, one token each, and how it ends."""
 
     events: tuple[Event, ...]
@@ -35,7 +35,7 @@ class Recital(msgspec.Struct, frozen=True):
     reasoning_tokens: int
 
 
-def recite(reply: Reply, text: str, index: int, limits: Limits) -> Recital:
+def play_reply(reply: Reply, text: str, index: int, limits: ReplyLimits) -> PlayedChoice:
     """Turn the reply into choice ``index``. Stop strings and ``max_tokens`` hold here as with any model."""
     text, stopped = _until_stop(text, limits.stop)
     events = list(_events(reply, text, index, limits))
@@ -43,10 +43,10 @@ def recite(reply: Reply, text: str, index: int, limits: Limits) -> Recital:
     if limits.max_tokens is not None and len(events) > limits.max_tokens:
         events = events[: limits.max_tokens]
         reason = "length"
-    return Recital(tuple(events), reason, sum(isinstance(event, ReasoningDelta) for event in events))
+    return PlayedChoice(tuple(events), reason, sum(isinstance(event, ReasoningDelta) for event in events))
 
 
-def _events(reply: Reply, text: str, index: int, limits: Limits) -> Iterator[Event]:
+def _events(reply: Reply, text: str, index: int, limits: ReplyLimits) -> Iterator[Event]:
     for token in tokens(reply.reasoning):
         yield ReasoningDelta(index, token)
     for token in tokens(reply.refusal):

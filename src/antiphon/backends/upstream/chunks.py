@@ -43,22 +43,22 @@ class UsageBody(msgspec.Struct):
         )
 
 
-class GlanceChoice(msgspec.Struct):
+class PeekedChoice(msgspec.Struct):
     index: int = 0
     finish_reason: str | None = None
 
 
-def error_in(chunk: "Glance | ChatChunk | TextChunk") -> bytes | None:
+def error_in(chunk: "PeekedAnswer | ChatChunk | TextChunk") -> bytes | None:
     """Return the JSON text of the error that the chunk carries, None where there is none."""
     text = bytes(chunk.error)
     return None if text in {b"", b"null", b"false"} else text
 
 
-class Glance(msgspec.Struct):
+class PeekedAnswer(msgspec.Struct):
     """What is read of an answer, or of a stream's chunk, that passes by."""
 
     model: str | None = None
-    choices: list[GlanceChoice] | None = None
+    choices: list[PeekedChoice] | None = None
     usage: UsageBody | None = None
     error: msgspec.Raw = msgspec.Raw()
 
@@ -81,7 +81,7 @@ class ToolCallBody(msgspec.Struct):
     custom: CustomBody | None = None
 
 
-class Delta(msgspec.Struct):
+class DeltaBody(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -104,7 +104,7 @@ class LogprobsBody(msgspec.Struct):
 
 class ChatChoice(msgspec.Struct):
     index: int = 0
-    delta: Delta | None = None
+    delta: DeltaBody | None = None
     finish_reason: str | None = None
     logprobs: LogprobsBody | None = None
 

@@ -17,9 +17,9 @@ from antiphon.backends.upstream.chunks import (
     error_in,
 )
 from antiphon.backends.upstream.failures import disconnected, error_from_chunk, protocol_error
-from antiphon.backends.upstream.http import Answer
+from antiphon.backends.upstream.http import UpstreamAnswer
 from antiphon.backends.upstream.sse import DONE, FrameSplitter, MalformedStream, payloads
-from antiphon.backends.upstream.tally import UsageTally
+from antiphon.backends.upstream.usage_accumulator import UsageAccumulator
 from antiphon.protocol.events import (
     ChoiceFinished,
     Completed,
@@ -41,7 +41,7 @@ _REASONS = get_args(FinishReason)
 Chunk = TypeVar("Chunk", ChatChunk, TextChunk)
 
 
-async def read_chunks(upstream: str, answer: Answer, kind: type[Chunk]) -> AsyncGenerator[Chunk]:
+async def read_chunks(upstream: str, answer: UpstreamAnswer, kind: type[Chunk]) -> AsyncGenerator[Chunk]:
     """Yield the chunks of a stream up to ``[DONE]``; ``UpstreamError`` when it breaks off or is no such stream."""
     decoder = msgspec.json.Decoder(kind)
     splitter = FrameSplitter()
@@ -58,7 +58,7 @@ async def read_chunks(upstream: str, answer: Answer, kind: type[Chunk]) -> Async
     raise disconnected(upstream)
 
 
-def _checked(upstream: str, answer: Answer, chunk: Chunk) -> Chunk:
+def _checked(upstream: str, answer: UpstreamAnswer, chunk: Chunk) -> Chunk:
     if (error := error_in(chunk)) is not None:
         raise error_from_chunk(upstream, answer.masked(error))
     return chunk
@@ -71,7 +71,7 @@ class EventReader:
         self._upstream = upstream
         self._num_choices = num_choices
         self._meter = Meter()
-        self._tally = UsageTally(n)
+        self._usage = UsageAccumulator(n)
         self._is_started = False
         self._finished: set[int] = set()
         self._calls: set[tuple[int, int]] = set()
@@ -82,8 +82,8 @@ class EventReader:
             self._is_started = True
             yield Started(chunk.model or model, 0, meter=self._meter, system_fingerprint=chunk.system_fingerprint)
         if chunk.usage is not None:
-            self._tally.add(chunk.usage.usage(), [choice.index for choice in chunk.choices])
-            self._meter.usage = self._tally.usage or Usage()
+            self._usage.add(chunk.usage.usage(), [choice.index for choice in chunk.choices])
+            self._meter.usage = self._usage.total or Usage()
         for choice in chunk.choices:
             if choice.index in self._finished:
                 continue
@@ -96,7 +96,7 @@ class EventReader:
         """Return the last event; ``UpstreamError`` if a choice never ended or nothing was said of the usage."""
         if len(self._finished) < self._num_choices:
             raise disconnected(self._upstream)
-        usage = self._tally.usage
+        usage = self._usage.total
         if usage is None:
             raise protocol_error(self._upstream, "a stream without usage")
         return Completed(usage)

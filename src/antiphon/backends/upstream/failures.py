@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from antiphon.protocol.errors import ApiError
+from antiphon.backends.base import BackendError
 
 FailureKind = Literal["unreachable", "disconnected", "timeout", "protocol", "credentials", "answered"]
 """``answered`` is an error that the upstream sent as its answer."""
@@ -19,7 +19,7 @@ _PASSED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 _UNAUTHORIZED = (401, 403, 407)
 
 
-class UpstreamError(ApiError):
+class UpstreamError(BackendError):
     """A request failed at an upstream. ``upstream`` is its name in the settings."""
 
     def __init__(
@@ -37,6 +37,8 @@ class UpstreamError(ApiError):
         super().__init__(status, message, type=type, param=param, code=code, headers=headers)
         self.upstream = upstream
         self.kind: FailureKind = kind
+        # The same request would wait as long there, or fail as surely, again.
+        self.repeats_here = kind in {"timeout", "protocol", "credentials"}
 
 
 def unreachable(upstream: str, why: str) -> UpstreamError:

@@ -12,7 +12,6 @@ from typing import Self
 
 import aiohttp
 
-from antiphon.backends.upstream.allowance import Allowance
 from antiphon.backends.upstream.failures import (
     UpstreamError,
     disconnected,
@@ -21,6 +20,7 @@ from antiphon.backends.upstream.failures import (
     timed_out,
     unreachable,
 )
+from antiphon.backends.upstream.rate_limit_window import RateLimitWindow
 from antiphon.backends.upstream.secret import Secret
 from antiphon.backends.upstream.settings import Timeouts, UpstreamSettings
 from antiphon.protocol.errors import overloaded
@@ -34,7 +34,7 @@ _LAST_BYTES_S = 0.2
 _LARGE = 1 << 20
 
 
-class Answer:
+class UpstreamAnswer:
     """A successful answer that is being read. Closing it before its end closes the connection, which ends the work."""
 
     def __init__(
@@ -115,12 +115,12 @@ class Http:
         self._key = key
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
-        self._allowances: dict[str, Allowance] = {}
+        self._windows: dict[str, RateLimitWindow] = {}
         self.num_running = 0
         self.num_requests = 0
         self.num_failed = 0
 
-    async def post(self, path: str, body: bytes, model: str) -> Answer:
+    async def post(self, path: str, body: bytes, model: str) -> UpstreamAnswer:
         """Send JSON to ``path`` below the base URL; returns with the head of a successful answer.
 
         What the answer says of the rate limits is kept for ``model``.
@@ -129,8 +129,8 @@ class Http:
 
     def wait_s(self, model: str) -> float:
         """Return the seconds until the upstream's rate limits for ``model`` allow another request; 0 for now."""
-        allowance = self._allowances.get(model)
-        return allowance.wait_s(time.monotonic()) if allowance is not None else 0.0
+        window = self._windows.get(model)
+        return window.wait_s(time.monotonic()) if window is not None else 0.0
 
     async def get(self, path: str) -> bytes:
         """Return the whole body of a successful answer."""
@@ -148,20 +148,20 @@ class Http:
         if self._session is not None:
             await self._session.close()
 
-    async def _request(self, method: str, url: str, body: bytes | None, model: str | None = None) -> Answer:
+    async def _request(self, method: str, url: str, body: bytes | None, model: str | None = None) -> UpstreamAnswer:
         self.num_running += 1
         self.num_requests += 1
         try:
             response = await self._send(method, url, body)
-            answer = Answer(response, self._settings.name, self._settings.timeouts, self._closed_one, self._key)
+            answer = UpstreamAnswer(response, self._settings.name, self._settings.timeouts, self._closed_one, self._key)
         except BaseException:
             self._closed_one()
             self.num_failed += 1
             raise
         if model is not None and "x-ratelimit-remaining-requests" in response.headers:
-            if len(self._allowances) >= _MAX_REMEMBERED:
-                self._allowances.clear()
-            self._allowances.setdefault(model, Allowance()).learn(response.headers, time.monotonic())
+            if len(self._windows) >= _MAX_REMEMBERED:
+                self._windows.clear()
+            self._windows.setdefault(model, RateLimitWindow()).learn(response.headers, time.monotonic())
         if response.status != _OK:
             self.num_failed += 1
             async with answer:
@@ -190,7 +190,7 @@ class Http:
         except (aiohttp.ClientError, OSError):
             raise disconnected(name) from None
 
-    async def _refusal(self, response: aiohttp.ClientResponse, answer: Answer) -> UpstreamError:
+    async def _refusal(self, response: aiohttp.ClientResponse, answer: UpstreamAnswer) -> UpstreamError:
         head = await answer.read_some()
         while len(head) < _MAX_ERROR_BYTES and (more := await answer.read_some()):
             head += more

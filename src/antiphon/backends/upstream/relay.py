@@ -6,9 +6,9 @@ import msgspec
 
 from antiphon.backends.base import RelayOutcome
 from antiphon.backends.upstream.failures import disconnected, error_from_chunk, protocol_error
-from antiphon.backends.upstream.http import Answer, Http
+from antiphon.backends.upstream.http import Http, UpstreamAnswer
 from antiphon.backends.upstream.sse import MalformedStream
-from antiphon.backends.upstream.tap import ErrorChunk, StreamTap, whole_outcome
+from antiphon.backends.upstream.stream_inspector import ErrorChunk, StreamInspector, whole_outcome
 from antiphon.protocol.relay import RelayRequest
 
 _DONE_FRAME = b"data: [DONE]\n\n"
@@ -34,16 +34,16 @@ class WholeAnswer:
 class StreamedAnswer:
     """A stream on its way through."""
 
-    def __init__(self, upstream: str, answer: Answer, tap: StreamTap) -> None:
+    def __init__(self, upstream: str, answer: UpstreamAnswer, inspector: StreamInspector) -> None:
         self.headers = {**_headers_of(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
         self._upstream = upstream
         self._answer = answer
-        self._tap = tap
+        self._inspector = inspector
         self._first = b""
 
     @property
     def outcome(self) -> RelayOutcome:
-        return self._tap.outcome
+        return self._inspector.outcome
 
     async def receive_first(self) -> None:
         """Wait for the first piece, so that until then another upstream can be asked."""
@@ -58,17 +58,17 @@ class StreamedAnswer:
             piece = await self._next()
 
     async def aclose(self) -> None:
-        if self._tap.is_done:
+        if self._inspector.is_done:
             await self._answer.finish()
         self._answer.close()
 
     async def _next(self) -> bytes:
         """Return the next piece to send on; empty after the end."""
-        tap = self._tap
-        while not tap.is_done:
+        inspector = self._inspector
+        while not inspector.is_done:
             data = await self._answer.read_some()
             try:
-                if piece := tap.feed(data) if data else self._end():
+                if piece := inspector.feed(data) if data else self._end():
                     return piece
             except MalformedStream as error:
                 raise protocol_error(self._upstream, str(error)) from None
@@ -78,9 +78,9 @@ class StreamedAnswer:
 
     def _end(self) -> bytes:
         """The connection ended without ``[DONE]``: that is an error, unless the answer was complete but for it."""
-        if not self._tap.has_finished:
+        if not self._inspector.has_finished:
             raise disconnected(self._upstream)
-        self._tap.is_done = True
+        self._inspector.is_done = True
         return _DONE_FRAME
 
 
@@ -94,7 +94,7 @@ async def relay(upstream: str, http: Http, request: RelayRequest) -> WholeAnswer
     try:
         if request.stream:
             expect(upstream, answer, "text/event-stream")
-            streamed = StreamedAnswer(upstream, answer, StreamTap(hide_usage=asks_usage, n=request.n))
+            streamed = StreamedAnswer(upstream, answer, StreamInspector(hide_usage=asks_usage, n=request.n))
             await streamed.receive_first()
             return streamed
         expect(upstream, answer, "application/json")
@@ -104,7 +104,7 @@ async def relay(upstream: str, http: Http, request: RelayRequest) -> WholeAnswer
         raise
 
 
-async def _whole(upstream: str, answer: Answer) -> WholeAnswer:
+async def _whole(upstream: str, answer: UpstreamAnswer) -> WholeAnswer:
     body = await answer.read_all()
     answer.close()
     try:
@@ -115,12 +115,12 @@ async def _whole(upstream: str, answer: Answer) -> WholeAnswer:
         raise error_from_chunk(upstream, answer.masked(chunk.error)) from None
 
 
-def expect(upstream: str, answer: Answer, content_type: str) -> None:
+def expect(upstream: str, answer: UpstreamAnswer, content_type: str) -> None:
     if answer.content_type != content_type:
         raise protocol_error(upstream, f"content type {answer.content_type!r} instead of {content_type!r}")
 
 
-def _headers_of(answer: Answer) -> dict[str, str]:
+def _headers_of(answer: UpstreamAnswer) -> dict[str, str]:
     headers = {"content-type": answer.headers["content-type"]}
     if (request_id := answer.headers.get("x-request-id")) is not None:
         headers["x-upstream-request-id"] = request_id

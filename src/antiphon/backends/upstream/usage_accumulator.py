@@ -10,7 +10,7 @@ from itertools import groupby
 from antiphon.protocol.events import Usage
 
 
-class UsageTally:
+class UsageAccumulator:
     """The usage of one stream. ``n``: choices per prompt, which share their prompt's tokens."""
 
     def __init__(self, n: int = 1) -> None:
@@ -26,7 +26,7 @@ class UsageTally:
             self._by_choice[index] = usage
 
     @property
-    def usage(self) -> Usage | None:
+    def total(self) -> Usage | None:
         """The usage of the whole request as far as it was told, None if it was not."""
         if self._totals:
             return _shared_prompt(self._totals)

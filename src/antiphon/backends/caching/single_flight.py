@@ -1,4 +1,4 @@
-"""One computation that several requests read along with, from its beginning."""
+"""Single-flight: identical concurrent requests are computed once and share the answer."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -10,7 +10,7 @@ from antiphon.protocol.errors import overloaded
 T = TypeVar("T")
 
 
-class Flight(Generic[T]):
+class SingleFlight(Generic[T]):
     """Runs ``source`` in a task of its own and keeps what it yields.
 
     It goes on while at least one reader is there, whoever came first; when the last one leaves, it is stopped.

@@ -23,7 +23,7 @@ def duration_s(text: str) -> float | None:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-class Allowance:
+class RateLimitWindow:
     """When the next request may go to one upstream model."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from antiphon.backends.upstream.failures import UpstreamError
+from antiphon.backends.base import BackendError
 from antiphon.protocol.errors import ApiError
 
 Again = Literal["anywhere", "elsewhere", "nowhere"]
@@ -19,7 +19,7 @@ _TOO_MANY = 429
 _UNAVAILABLE = 503
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class RetryDecision(msgspec.Struct, frozen=True):
     """``is_fault``: it counts against the backend. ``pause_s``: the backend asked for this much peace."""
 
     again: Again
@@ -27,20 +27,19 @@ class Verdict(msgspec.Struct, frozen=True):
     pause_s: float | None = None
 
 
-def judge(error: ApiError, wall_clock: float | None = None) -> Verdict:
+def classify_error(error: ApiError, wall_clock: float | None = None) -> RetryDecision:
     """Judge an error that came before the first token. ``wall_clock`` (Unix seconds) is for dates in ``Retry-After``."""
     if error.status not in _TRANSIENT:
-        return Verdict("nowhere")
+        return RetryDecision("nowhere")
     pause_s = retry_after_s(error.headers, time.time() if wall_clock is None else wall_clock)
-    if isinstance(error, UpstreamError) and error.kind in {"timeout", "protocol", "credentials"}:
-        # The same request there would wait as long, or fail as surely, again.
-        return Verdict("elsewhere", is_fault=True)
+    if isinstance(error, BackendError) and error.repeats_here:
+        return RetryDecision("elsewhere", is_fault=True)
     if error.status == _TOO_MANY:
         never_here = _header(error.headers, "x-should-retry") == "false" or error.code == "insufficient_quota"
-        return Verdict("elsewhere" if never_here else "anywhere", pause_s=pause_s)
+        return RetryDecision("elsewhere" if never_here else "anywhere", pause_s=pause_s)
     if error.status == _UNAVAILABLE and pause_s is not None:
-        return Verdict("anywhere", pause_s=pause_s)
-    return Verdict("anywhere", is_fault=True, pause_s=pause_s)
+        return RetryDecision("anywhere", pause_s=pause_s)
+    return RetryDecision("anywhere", is_fault=True, pause_s=pause_s)
 
 
 def retry_after_s(headers: Mapping[str, str], wall_clock: float) -> float | None:

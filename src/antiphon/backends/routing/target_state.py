@@ -8,8 +8,8 @@ import msgspec
 
 from antiphon.backends.base import Backend, RelayingBackend
 from antiphon.backends.routing.breaker import Breaker
+from antiphon.backends.routing.retry_decision import RetryDecision
 from antiphon.backends.routing.settings import BreakerSettings
-from antiphon.backends.routing.verdict import Verdict
 
 _MAX_PAUSE_S = 60.0
 """No backend is left alone longer on its own word: it may have been restarted meanwhile."""
@@ -24,7 +24,7 @@ class PacedBackend(Protocol):
         ...
 
 
-class LaneStatistics(msgspec.Struct, frozen=True):
+class TargetStatistics(msgspec.Struct, frozen=True):
     """``is_open``: the circuit breaker keeps requests away. ``wait_s``: until a request may go."""
 
     outstanding: int
@@ -34,7 +34,7 @@ class LaneStatistics(msgspec.Struct, frozen=True):
     wait_s: float
 
 
-class Lane:
+class TargetState:
     """Shared by every route that leads to this model of this backend. ``now`` is a monotonic clock in seconds."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Lane:
 
     @property
     def was_used(self) -> bool:
-        """Whether a request ever went this way; those to the only backend of this process go past its lane."""
+        """Whether a request ever went this way; those to the only backend of this process go past its state."""
         return self._num_requests > 0
 
     @property
@@ -82,15 +82,15 @@ class Lane:
         """The first token came."""
         self._breaker.succeed()
 
-    def failed(self, verdict: Verdict) -> None:
+    def failed(self, decision: RetryDecision) -> None:
         """The request failed and that was judged."""
         now = self._now()
         self._num_failures += 1
-        if verdict.pause_s is not None:
-            self._paused_until = max(self._paused_until, now + min(verdict.pause_s, _MAX_PAUSE_S))
-        if verdict.is_fault:
+        if decision.pause_s is not None:
+            self._paused_until = max(self._paused_until, now + min(decision.pause_s, _MAX_PAUSE_S))
+        if decision.is_fault:
             self._breaker.fail(now)
-        elif verdict.again == "nowhere":
+        elif decision.again == "nowhere":
             # It answered; that the request was wrong says nothing against it.
             self._breaker.succeed()
         else:
@@ -100,8 +100,8 @@ class Lane:
         """The client left before anything was known."""
         self._breaker.abandon()
 
-    def statistics(self) -> LaneStatistics:
+    def statistics(self) -> TargetStatistics:
         now = self._now()
         is_open = self._breaker.state(now) != "closed"
         wait_s = max(self._paused_until - now, self._breaker.wait_s(now), 0.0)
-        return LaneStatistics(self.outstanding, self._num_requests, self._num_failures, int(is_open), wait_s)
+        return TargetStatistics(self.outstanding, self._num_requests, self._num_failures, int(is_open), wait_s)

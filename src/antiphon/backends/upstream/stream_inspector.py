@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import msgspec
 
 from antiphon.backends.base import RelayOutcome
-from antiphon.backends.upstream.chunks import Glance, GlanceChoice, error_in
+from antiphon.backends.upstream.chunks import PeekedAnswer, PeekedChoice, error_in
 from antiphon.backends.upstream.sse import DONE, FrameSplitter, MalformedStream, payloads
-from antiphon.backends.upstream.tally import UsageTally
+from antiphon.backends.upstream.usage_accumulator import UsageAccumulator
 
-_glance = msgspec.json.Decoder(Glance)
+_peeked = msgspec.json.Decoder(PeekedAnswer)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
-_NO_GLANCE = Glance()
+_NOTHING_PEEKED = PeekedAnswer()
 
 
 class ErrorChunk(Exception):  # noqa: N818 - what the stream carried
@@ -27,31 +27,31 @@ class ErrorChunk(Exception):  # noqa: N818 - what the stream carried
         self.error = error
 
 
-def glance(body: bytes) -> Glance:
+def peek(body: bytes) -> PeekedAnswer:
     """Read what the ledger needs from JSON; ``MalformedStream`` if it is none, nothing if its types are unknown to us."""
     try:
-        return _glance.decode(body)
+        return _peeked.decode(body)
     except msgspec.ValidationError:
-        return _NO_GLANCE
+        return _NOTHING_PEEKED
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedStream(f"data that is no JSON ({error})") from None
 
 
-class StreamTap:
+class StreamInspector:
     """Follows one stream of ``n`` choices per prompt. ``hide_usage`` takes out the usage that the client did not ask for."""
 
     def __init__(self, *, hide_usage: bool, n: int = 1) -> None:
         self._hide_usage = hide_usage
         self._splitter = FrameSplitter()
         self._model: str | None = None
-        self._tally = UsageTally(n)
+        self._usage = UsageAccumulator(n)
         self._finish_reason: str | None = None
         self._num_chunks = 0
         self.is_done = False
 
     @property
     def outcome(self) -> RelayOutcome:
-        return RelayOutcome(self._model, self._tally.usage, self._finish_reason, self._num_chunks)
+        return RelayOutcome(self._model, self._usage.total, self._finish_reason, self._num_chunks)
 
     @property
     def has_finished(self) -> bool:
@@ -80,21 +80,21 @@ class StreamTap:
             return frames
         return b"".join(frame + b"\n\n" for frame in kept)
 
-    def _look(self, payload: bytes) -> Glance:
-        seen = glance(payload)
+    def _look(self, payload: bytes) -> PeekedAnswer:
+        seen = peek(payload)
         if (error := error_in(seen)) is not None:
             raise ErrorChunk(error)
         if seen.model is not None:
             self._model = seen.model
         if seen.usage is not None:
-            self._tally.add(seen.usage.usage(), [choice.index for choice in seen.choices or ()])
+            self._usage.add(seen.usage.usage(), [choice.index for choice in seen.choices or ()])
         if seen.choices:
             self._num_chunks += 1
             self._finish_reason = _last_reason(seen.choices) or self._finish_reason
         return seen
 
 
-def _without_usage(payload: bytes, seen: Glance) -> Iterator[bytes]:
+def _without_usage(payload: bytes, seen: PeekedAnswer) -> Iterator[bytes]:
     """The chunk that is nothing but usage goes; others lose the key (``"usage": null`` stands in every chunk)."""
     if seen.usage is not None and not seen.choices:
         return
@@ -103,7 +103,7 @@ def _without_usage(payload: bytes, seen: Glance) -> Iterator[bytes]:
     yield b"data: " + _encoder.encode(fields)
 
 
-def _last_reason(choices: list[GlanceChoice]) -> str | None:
+def _last_reason(choices: list[PeekedChoice]) -> str | None:
     return next((choice.finish_reason for choice in reversed(choices) if choice.finish_reason), None)
 
 
@@ -111,7 +111,7 @@ def whole_outcome(body: bytes) -> RelayOutcome:
     """Read the outcome of an answer that is no stream; ``MalformedStream`` and ``ErrorChunk`` if it is none."""
     if not body.lstrip().startswith(b"{"):
         raise MalformedStream("a body that is no JSON object")
-    seen = glance(body)
+    seen = peek(body)
     if (error := error_in(seen)) is not None:
         raise ErrorChunk(error)
     return RelayOutcome(
