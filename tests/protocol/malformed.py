@@ -431,12 +431,6 @@ OPTIONS = [
 
 REFUSED = [
     _chat("prompt_cache_retention", "unsupported_value", prompt_cache_retention="24h"),
-    _chat(
-        "verbosity",
-        "unsupported_value",
-        "Unsupported value: 'verbosity' does not support 'low' with this model. Supported values are: 'medium'.",
-        verbosity="low",
-    ),
     _chat("modalities[1]", "unsupported_value", modalities=["text", "audio"]),
     _chat("audio", "unsupported_parameter", audio={"voice": "alloy", "format": "wav"}),
     _chat(

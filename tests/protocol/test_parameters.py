@@ -12,6 +12,7 @@ from tests.protocol import malformed
 
 from antiphon.protocol import ApiError, parse_chat, parse_completion, parse_embedding
 from antiphon.protocol.chat_fields import chat
+from antiphon.protocol.client_fields import CLIENT_FIELDS
 from antiphon.protocol.completion_request import completion
 from antiphon.protocol.embedding_request import embedding
 from antiphon.protocol.fields import Spec
@@ -91,7 +92,7 @@ BASES = {
 }
 
 # What this server takes in a history beyond OpenAI's document.
-OURS = {"messages[].annotations", "messages[].reasoning_content"}
+OURS = {"messages[].annotations", "messages[].reasoning_content", *CLIENT_FIELDS}
 
 
 def top_level(operation: str) -> list[str]:
@@ -160,6 +161,13 @@ def test_every_nested_parameter_is_known(operation: str) -> None:
     inside_lists = {"tool_choice.allowed_tools.tools[]"}  # free-form objects in the document
     extra = {path for path in ours - set(OPENAI[operation]) if not path.startswith(tuple(inside_lists))}
     assert extra <= OURS
+
+
+def test_every_field_of_a_client_is_documented() -> None:
+    """The page lists what is accepted because clients send it, in the words of the table."""
+    section = DOCS.split("### Fields that clients add", 1)[1].split("\n## ", 1)[0]
+    assert dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)) == CLIENT_FIELDS
+    assert set(CLIENT_FIELDS) <= set(paths(chat))
 
 
 def test_every_code_is_documented() -> None:

@@ -172,7 +172,7 @@ class ChatPrompter:
         escaper = self._escaper.for_request()
         raw_arguments = RawArguments(escaper)
         turns, shown = self._turns(escaper, raw_arguments, profile, request, tools)
-        variables = profile.reasoning.variables(request.reasoning_effort, model=request.model)
+        variables = profile.reasoning.variables(request.reasoning_effort)
         rendered = raw_arguments.show(profile.adapter.render(turns, shown, variables))
         if self._bos and not rendered.startswith(self._bos):
             rendered = self._bos + rendered

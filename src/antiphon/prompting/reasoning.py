@@ -8,7 +8,6 @@ import msgspec
 
 from antiphon.prompting.errors import TemplateRefusedError
 from antiphon.prompting.templates.template import ChatTemplate
-from antiphon.protocol.errors import ApiError
 
 _USER = "MarkerOfUser"
 _ANSWER = "MarkerOfAnswer"
@@ -40,24 +39,14 @@ class Reasoning:
             name: _differs(template, name) for name in ("reasoning_effort", "enable_thinking", "thinking")
         }
 
-    def variables(self, effort: str | None, *, model: str) -> dict[str, Any]:
-        """Return the template's variables for an effort. Raises ``ApiError`` 400 where the template has no switch."""
+    def variables(self, effort: str | None) -> dict[str, Any]:
+        """Return the template's variables for an effort; none where the template has no switch, as an effort is a hint."""
         if effort is None:
             return {}
         if self._switches["reasoning_effort"]:
             return {"reasoning_effort": effort}
         switches = [name for name in ("enable_thinking", "thinking") if self._switches[name]]
-        if switches:
-            return dict.fromkeys(switches, effort not in _NONE)
-        if effort == "none" and self.tags is None:
-            return {}
-        raise ApiError(
-            400,
-            f"Unsupported parameter: 'reasoning_effort' is not supported with this model (`{model}`): "
-            "its chat template has no switch for it.",
-            param="reasoning_effort",
-            code="unsupported_parameter",
-        )
+        return dict.fromkeys(switches, effort not in _NONE)
 
     def thinking(self, prompt: str) -> Thinking | None:
         """Return how the answer to a rendered prompt thinks; None if it does not, or the prompt has switched it off."""

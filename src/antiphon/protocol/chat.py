@@ -86,6 +86,18 @@ class Sampling(msgspec.Struct, frozen=True):
     seed: int | None = None
 
 
+RECORDED = (
+    "user",
+    "safety_identifier",
+    "metadata",
+    "service_tier",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "verbosity",
+)
+"""Parameters that describe a request or hint at the manner of its answer; what an answer promises does not depend on them."""
+
+
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a backend needs to answer.
 
@@ -121,3 +133,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
     raw: dict[str, Any] = {}
     cache: CacheUse | None = None
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what the request's log line keeps: descriptions of the request, and hints that a model may not follow."""
+        given = {name: getattr(self, name) for name in RECORDED}
+        return {name: value for name, value in given.items() if value}

@@ -10,7 +10,8 @@ from antiphon.protocol.tool_fields import function_call, functions, tool_choice,
 
 INT64 = 2**63
 
-_RECORDED = "Recorded with the request's usage; no effect on the answer."
+_RECORDED = "Written to the request's log line; no effect on the answer."
+_HINT = "A hint: a model that cannot follow it answers without it, and the request's log line has it."
 
 
 class Retention(Enumeration):
@@ -111,7 +112,7 @@ chat = Object(
             nullable=True,
             note=_RECORDED,
         ),
-        "verbosity": Enumeration(("low", "medium", "high"), supported=("medium",), nullable=True),
+        "verbosity": Enumeration(("low", "medium", "high"), nullable=True, note=_HINT),
         "max_tokens": Integer(minimum=1, nullable=True, note="The older name of max_completion_tokens; not both."),
         "stop": stop,
         "logit_bias": logit_bias,
@@ -120,7 +121,7 @@ chat = Object(
         "reasoning_effort": Enumeration(
             ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
             nullable=True,
-            note="For models whose template has a switch for it; refused otherwise.",
+            note="Sets the switch of the model's template. " + _HINT,
         ),
         "modalities": Array(
             Enumeration(("text", "audio"), supported=("text",)), "strings", min_length=1, nullable=True

@@ -30,3 +30,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     raw: dict[str, Any] = {}
     cache: CacheUse | None = None
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the parameters that the request's log line keeps."""
+        return {"user": self.user} if self.user else {}

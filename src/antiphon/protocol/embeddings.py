@@ -19,6 +19,10 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     raw: dict[str, Any] = {}
     cache: CacheUse | None = None
 
+    def recorded(self) -> dict[str, Any]:
+        """Return the parameters that the request's log line keeps."""
+        return {"user": self.user} if self.user else {}
+
 
 class EmbeddingResult(msgspec.Struct, frozen=True):
     """``vectors`` holds one little-endian float32 buffer per input, in order, each of unit length.

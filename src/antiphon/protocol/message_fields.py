@@ -1,5 +1,6 @@
 """The table of a chat message: what each role may say."""
 
+from antiphon.protocol.client_fields import ClientField
 from antiphon.protocol.fields import Enumeration, Spec, String
 from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Tagged, Unsupported
 
@@ -41,17 +42,25 @@ def _content(*, nullable: bool = True, **parts: Object) -> Either:
 
 
 _function_call = Object({"name": name, "arguments": String()}, required=("name", "arguments"))
+_called_function = Object(
+    _function_call.fields
+    | {"parsed_arguments": ClientField("messages[].tool_calls[].function.parsed_arguments", nullable=True)},
+    required=_function_call.required,
+)
+_index = ClientField("messages[].tool_calls[].index", nullable=True)
 _tool_call = Tagged(
     "type",
     {
         "function": Object(
-            {"id": String(), "type": String(), "function": _function_call}, required=("id", "type", "function")
+            {"id": String(), "type": String(), "function": _called_function, "index": _index},
+            required=("id", "type", "function"),
         ),
         "custom": Object(
             {
                 "id": String(),
                 "type": String(),
                 "custom": Object({"name": name, "input": String()}, required=("name", "input")),
+                "index": _index,
             },
             required=("id", "type", "custom"),
         ),
@@ -63,16 +72,20 @@ def _role(required: tuple[str, ...], **fields: Spec) -> Object:
     return Object({"role": String(), **fields}, required=("role", *required))
 
 
-# Content that is null or absent is looked for last of all, in history.py; the developer role alone does it here.
+# history.py checks last of all for content that is null or absent; only the developer role is checked here.
 _assistant = _role(
     (),
     content=_content(refusal=_refusal_part),
     refusal=String(nullable=True),
     name=participant,
-    tool_calls=Array(_tool_call, "objects", min_length=1),
+    # Null as the official client's model_dump() writes what the answer did not have.
+    tool_calls=Array(_tool_call, "objects", min_length=1, nullable=True),
     function_call=Object(_function_call.fields, required=_function_call.required, nullable=True),
     audio=Unsupported(Object({"id": String()}, required=("id",)), nullable=True),
-    annotations=Array(JsonObject(), "objects", note="Accepted as it came in an answer; says nothing to the model."),
+    annotations=Array(
+        JsonObject(), "objects", nullable=True, note="Accepted as part of an earlier answer; says nothing to the model."
+    ),
+    parsed=ClientField("messages[].parsed", nullable=True),
     reasoning_content=String(
         nullable=True, note="The thinking part of an earlier answer, for templates that replay it."
     ),

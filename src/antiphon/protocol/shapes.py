@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from antiphon.protocol import problems
+from antiphon.protocol.client_fields import ClientField
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.fields import Enumeration, Schema, Spec, check, schema_of
 
@@ -92,7 +93,9 @@ class Object(Spec):
 
     def _alike(self, name: str, value: dict[str, Any]) -> list[str]:
         """Return the fields that the caller may have meant and has not given."""
-        absent = [field for field in self.fields if field not in value]
+        absent = [
+            field for field, spec in self.fields.items() if field not in value and not isinstance(spec, ClientField)
+        ]
         return sorted(get_close_matches(name, absent, cutoff=_ALIKE))
 
     def refuse(self, value: Any, path: str) -> None:

@@ -1,5 +1,6 @@
 """The tables of tools, functions and what may be chosen among them."""
 
+from antiphon.protocol.client_fields import ClientField
 from antiphon.protocol.fields import Enumeration, Flag, String
 from antiphon.protocol.message_fields import name
 from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Tagged
@@ -12,6 +13,7 @@ _function = Object(
         "description": String(),
         "parameters": JsonObject(note="A JSON Schema; its keywords are enforced, or refused by name."),
         "strict": Flag(nullable=True, note="Checks the schema against OpenAI's strict subset."),
+        "required": ClientField("tools[].function.required", nullable=True),
     },
     required=("name",),
 )

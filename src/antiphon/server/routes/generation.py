@@ -113,6 +113,8 @@ class GenerationRoutes:
         value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
         self._access.require_named_model(principal, value)
         request = await self._bodies.work(body, parse, value)
+        if recorded := request.recorded():
+            call.note["recorded"] = recorded
         return msgspec.structs.replace(request, cache=self._cache_use(call, principal))
 
     def _cache_use(self, call: Call, principal: Principal) -> CacheUse | None:
