@@ -42,6 +42,11 @@ def test_every_interface_answers_to_every_name() -> None:
         ("https://evil.example", False),
         ("http://localhost.evil.example", False),
         ("null", False),
+        ("chrome-extension://localhost", False),
+        ("moz-extension://127.0.0.1", False),
+        ("file://localhost", False),
+        ("ftp://localhost", False),
+        ("localhost", False),
         ("http://[", False),
     ],
 )

@@ -74,7 +74,7 @@ async def _serve(
         _print_ready(console, address_of(listener), parts.engines, is_open=parts.accounts.is_open)
 
     try:
-        await run_server(parts.service, listener, start)
+        await run_server(parts.service, listener, start, children=parts.engine_pids)
     finally:
         await parts.aclose()
 

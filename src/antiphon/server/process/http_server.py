@@ -1,35 +1,40 @@
 """Listens, starts the engines, serves, and ends cleanly.
 
-The port is open while models load (``/health`` says so), so that a supervisor can watch. On SIGINT or SIGTERM nothing new
-is taken; running requests get ``shutdown_grace_s``, then an error; then every engine process is ended and awaited.
+The port is open while models load (``/health`` says so), so that a supervisor can watch. After SIGINT or SIGTERM the server
+accepts no new requests; running requests have ``shutdown_grace_s`` to finish, then they fail; then every engine process ends.
+Five seconds after the grace time the process is gone in any case (``deadline.py``).
 """
 
 import asyncio
 import errno
 import gc
+import math
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from antiphon.errors import AntiphonError
 from antiphon.server.app import create_app
+from antiphon.server.process.deadline import END_S, end_within
+from antiphon.server.process.http_protocol import HttpProtocol
 from antiphon.server.service import Service
 from antiphon.server.settings import ServerSettings
 
 _BACKLOG = 2048
 _COLLECT_AFTER = 20_000
-"""Objects that the youngest generation may grow by; Python's own 700 is about two requests."""
-_CUT_SHORT_S = 3.0
+"""New objects before a collection; Python's default of 700 is about two requests."""
+_CUT_SHORT_S = 2
 """How long answers may take to end once their engines are closed."""
 
 
 def bind(settings: ServerSettings) -> socket.socket:
-    """Return a listening socket; an ``AntiphonError`` that names the way out where that is impossible."""
+    """Return a listening socket; ``AntiphonError`` with a hint where that is impossible."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -46,7 +51,7 @@ def _listening(listener: socket.socket, address: Any) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        # While it is bound alone others may bind it too. Whoever connects before the loop runs waits.
+        # A socket that is only bound may be bound again by another process. Clients that connect before the loop runs wait.
         listener.listen(_BACKLOG)
     except OSError:
         listener.close()
@@ -70,9 +75,10 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def collect_seldom() -> None:
-    """Take what the start made out of the garbage collector's sight, and let it look for cycles seldom; once per process.
+    """Exempt the objects made at start from garbage collection, and collect rarely; call it once per process.
 
-    A request makes some hundred objects and leaves hardly a cycle, and looking costs a third of the processor's time.
+    A request makes some hundred objects and hardly a cycle; collecting at Python's default rate costs a third of the
+    processor's time.
     """
     gc.collect()
     gc.freeze()
@@ -80,30 +86,31 @@ def collect_seldom() -> None:
 
 
 class HttpServer(uvicorn.Server):
-    """Uvicorn, with an end in two steps: ask requests to finish, then fail those that are left."""
+    """Uvicorn with a shutdown in two steps: let requests finish, then fail those that are left."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, children: Callable[[], Iterable[int]] = tuple) -> None:
         grace_s = service.settings.shutdown_grace_s
         super().__init__(
             uvicorn.Config(
                 create_app(service),
                 loop="none",
-                http="httptools",
+                http=HttpProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=round(grace_s + _CUT_SHORT_S) + 1,
+                timeout_graceful_shutdown=math.ceil(grace_s) + _CUT_SHORT_S,
             )
         )
         self._service = service
         self._grace_s = grace_s
+        self._children = children
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Catch SIGINT and SIGTERM; an end by signal is an orderly end here, so nothing is raised again afterwards."""
+        """Catch SIGINT and SIGTERM; a signal ends the server in order, so it is not raised again afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -115,6 +122,10 @@ class HttpServer(uvicorn.Server):
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        end_within(self._grace_s + END_S, self._children)
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         cut_short = asyncio.get_running_loop().create_task(self._cut_short())
@@ -134,12 +145,14 @@ async def serve(
     start: Callable[[], Coroutine[Any, Any, None]],
     *,
     stop: asyncio.Event | None = None,
+    children: Callable[[], Iterable[int]] = tuple,
 ) -> None:
     """Serve until a signal ends it, or ``stop`` is set.
 
     ``start`` begins to load the models while the port is already open; its failure ends the server and is raised.
+    ``children`` are the processes to kill if the server does not end in time.
     """
-    server = HttpServer(service)
+    server = HttpServer(service, children)
     http = asyncio.ensure_future(server.serve(sockets=[listener]))
     loading = asyncio.ensure_future(start())
     stopping = asyncio.ensure_future(_stop_on(stop, server))

@@ -119,6 +119,10 @@ class ServerParts:
         """The engines that this process follows or owns."""
         return self._local.engines if isinstance(self._local, LocalBackend) else ()
 
+    def engine_pids(self) -> list[int]:
+        """Return the engine processes that this process owns and that run."""
+        return [engine.pid for engine in self.engines if engine.pid is not None]
+
     async def start(self) -> None:
         """Load the models and ask the upstreams how they are; returns when all models are ready."""
         loading = [self._local.start()] if isinstance(self._local, LocalBackend) else []

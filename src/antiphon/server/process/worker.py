@@ -1,7 +1,7 @@
-"""One API process of several: ``python -m antiphon.server.process.worker``, started by ``worker_pool`` with its orders on standard input.
+"""One API process of several: ``python -m antiphon.server.process.worker``, started by ``worker_pool``.
 
-Answers on the port that it is handed, with engines that its parent owns. It says when it is ready, and ends when its
-parent does: the end of standard input is the sign.
+It reads its orders from standard input, answers on the port that it inherits, with engines that its parent owns, and prints a
+line when it is ready. It ends with its parent: then its standard input ends.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from antiphon.server.process.server_parts import ServerParts, fetch_models
 
 
 def main() -> int:
-    """Work until told to end; 1 with a line on standard error if that cannot begin."""
+    """Serve until a signal or the parent's end; 1 with a line on standard error if that cannot begin."""
     order: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:

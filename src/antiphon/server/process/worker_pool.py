@@ -20,12 +20,13 @@ from antiphon.engine import Engine, write_status
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon.server.configuration import Configuration
 from antiphon.server.logs import log
+from antiphon.server.process.deadline import END_S, end_within
 from antiphon.server.process.server_parts import ModelFile, make_engine, status_path
 
 _POST_EVERY_S = 0.25
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 10.0
-_LEAVE_S = 5.0
-"""How long a worker may take beyond the grace time before it is killed."""
+_LEAVE_S = 4.0
+"""How long a worker may take beyond the grace time before it is killed; less than this process has itself."""
 
 
 class WorkerPool:
@@ -61,7 +62,7 @@ class WorkerPool:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, self._stop, stop, engines)
         with tempfile.TemporaryDirectory(prefix="antiphon-") as folder:
             tasks = [asyncio.ensure_future(self._post(Path(folder), engines))]
             try:
@@ -78,6 +79,15 @@ class WorkerPool:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await asyncio.gather(*(engine.aclose() for engine in engines))
+
+    def _stop(self, stop: asyncio.Event, engines: Sequence[Engine]) -> None:
+        def children() -> list[int]:
+            pids = [engine.pid for engine in engines]
+            pids += [process.pid for process in self._workers.values() if process.returncode is None]
+            return [pid for pid in pids if pid is not None]
+
+        end_within(self._configuration.server.shutdown_grace_s + END_S, children)
+        stop.set()
 
     async def _start(self, engines: Sequence[Engine], ready: Sequence[asyncio.Event]) -> None:
         await asyncio.gather(*(engine.start() for engine in engines))
@@ -116,14 +126,14 @@ class WorkerPool:
                 return
             _forget(folder, process.pid)
             if not ready.is_set():
-                raise AntiphonError(f"a worker could not start (status {code})", hint="its reason stands above")
+                raise AntiphonError(f"a worker could not start (status {code})", hint="its reason is printed above")
             log.error("worker ended", worker=number, status=code)
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
 
     async def _spawn(self, folder: Path) -> asyncio.subprocess.Process:
         descriptor = self._listener.fileno()
-        # A session of its own: Ctrl-C is for this process, which ends the workers in order.
+        # In a session of its own it does not get Ctrl-C: this process ends the workers in order.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "antiphon.server.process.worker",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -141,7 +151,7 @@ class WorkerPool:
         return process
 
     async def _dismiss(self) -> None:
-        """End all workers: asked first, killed when they take too long."""
+        """Ask all workers to end, and kill those that take too long."""
         running = [process for process in self._workers.values() if process.returncode is None]
         for process in running:
             with contextlib.suppress(ProcessLookupError):
@@ -157,6 +167,6 @@ class WorkerPool:
 
 
 def _forget(folder: Path, pid: int) -> None:
-    """Take a dead worker's gauges out of the sum; its counters stay."""
+    """Remove a dead worker's gauges from the sum; its counters stay."""
     for gauge in folder.glob(f"gauge_live*_{pid}.db"):
         gauge.unlink()

@@ -1,7 +1,7 @@
-"""Who may speak to a server on this machine at all.
+"""Refuses requests that foreign web pages make to a server on this machine.
 
-A web page can make a browser send requests to ``localhost``: directly (a drive-by page, told by its ``Origin``) or through
-a name that it rebinds to 127.0.0.1 (DNS rebinding, told by its ``Host``). Both are refused before anything else.
+A web page can make a browser send requests to ``localhost``: directly (a drive-by page, recognised by its ``Origin``) or
+through a name that it rebinds to 127.0.0.1 (DNS rebinding, recognised by its ``Host``). Both are refused before anything else.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ class OriginCheck:
         names = {name.lower() for name in allowed_hosts}
         self._any_host = "*" in names
         self._hosts = names | _LOOPBACK_NAMES | {host.lower()}
-        # Bound to every interface, the machine's own names are not known here; keys protect it (they are required there).
+        # Bound to every interface, the server does not know the machine's names; there it requires keys, which protect it.
         self._any_host |= host in {"0.0.0.0", "::"} and not names  # noqa: S104 - compared, not bound
         self._origins = frozenset(origin.rstrip("/").lower() for origin in cors_origins)
 
@@ -32,26 +32,28 @@ class OriginCheck:
         if bare not in self._hosts and name not in self._hosts:
             raise ApiError(
                 403,
-                f"This server does not answer to the host name {host!r}. If it should, add the name to "
+                f"This server does not answer to the host name {host!r}. To allow it, add the name to "
                 "[server] allowed_hosts.",
                 code="host_not_allowed",
             )
 
     def allows_origin(self, origin: str) -> bool:
-        """Whether a page of ``origin`` may call: one of the configured origins, or a page of this very machine."""
+        """Whether a page of ``origin`` may call: one of the configured origins, or a page of this machine."""
         origin = origin.rstrip("/").lower()
         if "*" in self._origins or origin in self._origins:
             return True
         try:
-            return (urlsplit(origin).hostname or "") in _LOOPBACK_NAMES
+            parts = urlsplit(origin)
         except ValueError:
             return False
+        # Only pages that a server of this machine delivers: extensions and apps name themselves as they like.
+        return parts.scheme in {"http", "https"} and (parts.hostname or "") in _LOOPBACK_NAMES
 
     def check_origin(self, origin: str | None) -> None:
         """Refuse a request that a foreign web page made: 403."""
         if origin is not None and not self.allows_origin(origin):
             raise ApiError(
                 403,
-                f"Pages of {origin!r} may not call this server. If they should, add the origin to [server] cors_origins.",
+                f"Pages of {origin!r} may not call this server. To allow them, add the origin to [server] cors_origins.",
                 code="origin_not_allowed",
             )
