@@ -36,7 +36,7 @@ def endless_story(
 ) -> "openai.Stream[openai.types.chat.ChatCompletionChunk]":
     """A stream that ends only with its last token; the tokens that end an answer are ruled out."""
     return client.chat.completions.create(
-        model="gpt-4o-mini",
+        model="smollm2-135m-instruct",  # under its own name a bias is on its own ids
         messages=[{"role": "user", "content": "Count upwards from one, without end."}],
         max_tokens=max_tokens,
         logit_bias={"2": -100, "0": -100},

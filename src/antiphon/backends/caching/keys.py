@@ -13,7 +13,7 @@ from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.relay import RelayRequest
 
-_FORMAT = b"3"
+_FORMAT = b"4"
 """Changes with what is stored, so that an old store is not misread."""
 _WITHOUT_INFLUENCE = frozenset(
     {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}

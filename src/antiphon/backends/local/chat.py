@@ -7,6 +7,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 from antiphon.backends.local.completion import complete
 from antiphon.backends.local.errors import engine_errors
+from antiphon.backends.local.openai_ids import with_own_ids
 from antiphon.backends.local.sampling import engine_sampling
 from antiphon.backends.local.tokens import engine_prompt, token_logprobs
 from antiphon.backends.local.usage import UsageMeter
@@ -68,6 +69,8 @@ class LocalChat:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer; see ``Backend.chat``."""
         check_max_tokens(request.raw, self.engine.info.context_length)
+        with engine_errors():
+            request = await with_own_ids(request, self.name, self.engine)
         check_logit_bias(request.sampling.logit_bias, self.engine.info.vocabulary_size)
         plan = await self._plan(request)
         parsers = [plan.parser(index) for index in range(request.n)]

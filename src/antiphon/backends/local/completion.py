@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from antiphon.backends.local.errors import engine_errors
+from antiphon.backends.local.openai_ids import with_own_ids
 from antiphon.backends.local.sampling import engine_sampling
 from antiphon.backends.local.tokens import plain_prompt, token_logprobs
 from antiphon.backends.local.usage import UsageMeter
@@ -25,6 +26,8 @@ _FIM = ("prefix", "suffix", "middle")
 async def complete(name: str, engine: Engine, request: CompletionRequest) -> AsyncGenerator[Event]:
     """Continue every prompt of ``request``; the prompts run together. See ``Backend.complete``."""
     check_max_tokens(request.raw, engine.info.context_length)
+    with engine_errors():
+        request = await with_own_ids(request, name, engine)
     check_logit_bias(request.sampling.logit_bias, engine.info.vocabulary_size)
     check_token_ids(request.prompts, engine.info.vocabulary_size, "prompt")
     jobs = [_job(request, engine.info, prompt) for prompt in request.prompts]

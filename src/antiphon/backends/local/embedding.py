@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from antiphon.backends.local.errors import as_api_error
+from antiphon.backends.local.openai_ids import with_texts
 from antiphon.backends.local.tokens import plain_prompt
 from antiphon.engine import Engine
 from antiphon.engine.errors import ContextOverflow, EngineError
@@ -44,6 +45,7 @@ class LocalEmbedding:
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         """Return one unit vector per input, cut or padded to the dimensions asked for."""
         size = self.engine.info.embedding_size
+        request = await with_texts(request, self.name)
         check_token_ids(request.inputs, self.engine.info.vocabulary_size, "input")
         wanted = self._dimensions(request, size)
         began = time.perf_counter()
