@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from antiphon.models import BadSource, Catalogue, ModelEntry, ModelNotFound
@@ -13,7 +14,10 @@ def test_openai_chat_names_answer_with_the_chat_default(name: str) -> None:
     assert resolved.pad_to is None
 
 
-@pytest.mark.parametrize(("name", "length"), [("text-embedding-3-small", 1536), ("text-embedding-3-large", 3072)])
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [("text-embedding-3-small", 1536), ("text-embedding-3-large", 3072), ("text-embedding-ada-002", 1536)],
+)
 def test_openai_embedding_names_pad(name: str, length: int) -> None:
     """OpenAI's embedding names answer with the embedding default, padded to the length that stores expect."""
     resolved = Catalogue.default().resolve(name)
@@ -121,3 +125,15 @@ def test_any_file_name_gives_a_name_for_the_model(file: str, name: str) -> None:
     catalogue = Catalogue.default().add(f"/models/{file}", kind="chat", default=True)
     assert catalogue.resolve("gpt-4o").entry.id == name
     assert catalogue.resolve(name).entry.source == f"/models/{file}"
+
+
+def test_openais_names_can_be_narrowed() -> None:
+    """Only names that match a pattern of the setting are answered; each pattern leads to the default of its kind."""
+    catalogue = msgspec.structs.replace(Catalogue.default(), openai_names=("gpt-4o-*", "text-embedding-3-*"))
+    names = {alias.name for alias in catalogue.aliases}
+    assert names >= {"gpt-4o-mini", "text-embedding-3-small"}
+    assert not names & {"gpt-4o", "text-embedding-ada-002"}
+    found = {alias.name: alias.model for alias in catalogue.patterns}
+    assert found == {"gpt-4o-*": "smollm2-135m-instruct", "text-embedding-3-*": "all-minilm-l6-v2"}
+    nothing = msgspec.structs.replace(Catalogue.default(), openai_names=())
+    assert not nothing.patterns

@@ -209,3 +209,31 @@ def test_ctrl_c_ends_cleanly(model_home: Path) -> None:
         assert server.process.wait(PATIENCE_S) == 0
         assert not any(is_alive(pid) for pid in engines)
         client.close()
+
+
+@pytest.mark.parametrize("name", ["gpt-5-mini", "gpt-3.5-turbo", "o3-mini"])
+def test_default_names_of_clients_are_answered(client: openai.OpenAI, name: str) -> None:
+    """OpenAI's chat names answer out of the box, also when they are described."""
+    answer = client.chat.completions.create(model=name, messages=[{"role": "user", "content": "Hi"}], max_tokens=3)
+    assert answer.model == "smollm2-135m-instruct"
+    described = client.models.retrieve(name)
+    assert described.id == name
+    assert described.model_dump()["context_length"] == 8192
+
+
+def test_default_embedding_names_are_answered(client: openai.OpenAI) -> None:
+    """The older embedding name has vectors of the length that stores expect."""
+    answer = client.embeddings.create(model="text-embedding-ada-002", input="hello")
+    assert len(answer.data[0].embedding) == 1536
+
+
+def test_an_answer_without_a_limit_ends_as_too_long(client: openai.OpenAI) -> None:
+    """The small default model would go on for long: without a limit in the request it stops after 512 tokens, by ``length``."""
+    answer = client.chat.completions.create(
+        model="gpt-4o-mini",
+        messages=[{"role": "user", "content": "Count upwards from one, without end."}],
+        logit_bias={"2": -100, "0": -100},
+    )
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 512
+    assert answer.choices[0].finish_reason == "length"

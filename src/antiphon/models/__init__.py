@@ -2,6 +2,7 @@
 
 from antiphon.config import home_directory as default_home
 from antiphon.models.catalogue import Catalogue
+from antiphon.models.defaults import OPENAI_PATTERNS
 from antiphon.models.entry import Alias, Kind, ModelEntry, Resolved
 from antiphon.models.errors import (
     BadName,
@@ -19,6 +20,7 @@ from antiphon.models.progress import Phase, Progress, ProgressEvent
 from antiphon.models.store import ModelStore, StoredFile, StoredModel
 
 __all__ = [
+    "OPENAI_PATTERNS",
     "Alias",
     "BadName",
     "BadSource",

@@ -4,10 +4,11 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 import msgspec
 
-from antiphon.models.defaults import DEFAULT_CHAT, DEFAULT_EMBEDDING, OPENAI_NAMES
+from antiphon.models.defaults import DEFAULT_CHAT, DEFAULT_EMBEDDING, OPENAI_NAMES, OPENAI_PATTERNS
 from antiphon.models.entry import Alias, Kind, ModelEntry, Resolved
 from antiphon.models.errors import BadSource, ModelNotFound
 from antiphon.models.known import KNOWN
@@ -20,12 +21,13 @@ class Catalogue(msgspec.Struct, frozen=True):
     """An immutable table of models; every change returns a new one.
 
     ``default_chat`` and ``default_embedding`` are ids: they answer to OpenAI's names (``gpt-4o``,
-    ``text-embedding-3-small``, ...), unless an entry claims such a name as an alias of its own.
+    ``text-embedding-3-small``, ...) that match a pattern of ``openai_names``, unless an entry has such a name as an alias.
     """
 
     entries: tuple[ModelEntry, ...]
     default_chat: str
     default_embedding: str
+    openai_names: tuple[str, ...] = OPENAI_PATTERNS
 
     @classmethod
     def default(cls) -> "Catalogue":
@@ -78,9 +80,21 @@ class Catalogue(msgspec.Struct, frozen=True):
         """Every name beside the ids, the entries' own before OpenAI's."""
         own = {alias: Alias(alias, entry.id) for entry in self.entries for alias in entry.aliases}
         default = {"chat": self.default_chat, "embedding": self.default_embedding}
-        openai = {name: Alias(name, default[kind], pad_to) for name, (kind, pad_to) in OPENAI_NAMES.items()}
+        openai = {
+            name: Alias(name, default[kind], pad_to)
+            for name, (kind, pad_to) in OPENAI_NAMES.items()
+            if any(fnmatchcase(name, pattern) for pattern in self.openai_names)
+        }
         taken = own.keys() | {entry.id for entry in self.entries}
         return (*own.values(), *(alias for name, alias in openai.items() if name not in taken))
+
+    @property
+    def patterns(self) -> tuple[Alias, ...]:
+        """Patterns of further names that the defaults answer to; one with ``embedding`` in it is for embeddings."""
+        return tuple(
+            Alias(pattern, self.default_embedding if "embedding" in pattern else self.default_chat)
+            for pattern in self.openai_names
+        )
 
     def default_of(self, kind: Kind) -> ModelEntry:
         """Return the model that answers when OpenAI's names of ``kind`` are asked for."""

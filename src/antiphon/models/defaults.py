@@ -12,6 +12,7 @@ DEFAULT_CHAT = ModelEntry(
     description="SmolLM2 135M Instruct, 4-bit: small and quick, made to try things out, not clever.",
     license="Apache-2.0",
     download_bytes=92_871_040,
+    default_max_tokens=512,
 )
 
 DEFAULT_EMBEDDING = ModelEntry(
@@ -37,5 +38,9 @@ OPENAI_NAMES: dict[str, tuple[Kind, int | None]] = {
     "gpt-4o-mini": ("chat", None),
     "text-embedding-3-small": ("embedding", 1536),
     "text-embedding-3-large": ("embedding", 3072),
+    "text-embedding-ada-002": ("embedding", 1536),
 }
 """Names in published code that the defaults answer to, with the length of the vectors that stores expect from them."""
+
+OPENAI_PATTERNS = ("gpt-*", "chatgpt-*", "o[0-9]*", "text-embedding-*")
+"""Patterns of OpenAI's names that the defaults answer to; clients ask for such names unless they are configured."""

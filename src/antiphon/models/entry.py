@@ -18,7 +18,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     ``source`` is as ``parse_source`` reads it; ``aliases`` are further names that requests may use; ``digests`` are
     the sha256 of fetched files by their path relative to the main file's folder, beside what ``source`` pins itself.
-    ``download_bytes`` is what fetching transfers, None if not known. Raises ``BadName``, ``BadSource``.
+    ``download_bytes`` is what fetching transfers, None if not known. ``default_max_tokens`` limits an answer whose request
+    names no limit, None: the context does. Raises ``BadName``, ``BadSource``.
     """
 
     id: str
@@ -29,6 +30,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     license: str = ""
     download_bytes: int | None = None
     digests: dict[str, str] = {}
+    default_max_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for name in (self.id, *self.aliases):

@@ -17,7 +17,8 @@ def check_max_tokens(raw: Mapping[str, Any], limit: int) -> None:
         if asked is not None and asked > limit:
             raise problems.bad_request(
                 f"{name} is too large: {asked}. This model supports at most {limit} completion tokens, "
-                f"whereas you provided {asked}.",
+                f"whereas you provided {asked}. Lower {name}, or leave it out: the answer can then use what the prompt leaves "
+                "of the context.",
                 name,
                 "invalid_value",
             )

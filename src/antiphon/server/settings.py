@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from antiphon.models import OPENAI_PATTERNS
+
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section ``[server]``.
@@ -61,13 +63,25 @@ class ExtraModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section ``[models]``: what is served in this machine.
+    """Section ``[models]``: what this machine serves.
 
     ``chat`` and ``embedding`` are catalogue names, paths of GGUF files or specs of the store (``hf:...``, ``pypi:...``);
-    the word ``none`` serves no model of that kind. They answer for the aliases ``gpt-4o``, ``gpt-4o-mini`` and
-    ``text-embedding-3-*``. ``extra`` are further models.
+    the word ``none`` serves no model of that kind. They also answer for OpenAI's names that match a pattern of
+    ``openai_names``. ``extra`` are further models. ``aliases`` maps further names to any model that is served, here or by an
+    upstream. ``default_max_tokens`` limits chat answers whose request names no limit (0: no limit); None: 512 tokens for the
+    model that comes with Antiphon, no limit for others.
     """
 
     chat: str = "default"
     embedding: str = "default"
     extra: tuple[ExtraModel, ...] = ()
+    openai_names: tuple[str, ...] = OPENAI_PATTERNS
+    aliases: dict[str, str] = {}
+    default_max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.default_max_tokens is not None and self.default_max_tokens < 0:
+            raise ValueError(f"default_max_tokens must be at least 0, not {self.default_max_tokens}")
+        for alias, model in self.aliases.items():
+            if not alias or not model or alias == model:
+                raise ValueError(f"the alias {alias!r} needs a model of another name, not {model!r}")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics
 from antiphon.backends.local.chat import LocalChat
@@ -22,12 +23,13 @@ LocalModel = LocalChat | LocalEmbedding
 class LocalBackend:
     """The models of this machine by name; a ``Backend``.
 
-    ``names`` maps every name that may be asked for (ids and aliases) to its model. The engines are started by ``start``
-    and ended by ``aclose``.
+    ``names`` maps every name that is listed (ids and aliases) to its model. ``patterns`` are further names, which the router
+    sends here when nothing else serves them. The engines are started by ``start`` and ended by ``aclose``.
     """
 
-    def __init__(self, names: Mapping[str, LocalModel]) -> None:
+    def __init__(self, names: Mapping[str, LocalModel], patterns: Sequence[tuple[str, LocalModel]] = ()) -> None:
         self._names = dict(names)
+        self._patterns = tuple(patterns)
         self._created = int(time.time())
 
     @property
@@ -101,6 +103,8 @@ class LocalBackend:
 
     def _find(self, name: str) -> LocalModel:
         model = self._names.get(name)
+        if model is None:
+            model = next((model for pattern, model in self._patterns if fnmatchcase(name, pattern)), None)
         if model is None:
             raise model_not_found(name)
         if not model.is_started:

@@ -31,12 +31,16 @@ class LocalChat:
     """One chat model. ``name`` is its catalogue id, told in every answer.
 
     ``embed`` gives a vector per text; a model that was not trained on tools needs it to choose among them.
+    ``default_max_tokens`` limits answers whose request names no limit, None: the context alone does.
     """
 
     kind: Literal["chat"] = "chat"
 
-    def __init__(self, name: str, engine: Engine, *, embed: Embed | None = None) -> None:
+    def __init__(
+        self, name: str, engine: Engine, *, embed: Embed | None = None, default_max_tokens: int | None = None
+    ) -> None:
         self.name = name
+        self._default_max_tokens = default_max_tokens
         self.engine = engine
         self._embed = embed
         self._prompter: ChatPrompter | None = None
@@ -76,7 +80,7 @@ class LocalChat:
         parsers = [plan.parser(index) for index in range(request.n)]
         usage = UsageMeter(request.n)
         with engine_errors(max_tokens=request.max_tokens):
-            async with aclosing(self.engine.generate(_job(request, plan))) as answers:
+            async with aclosing(self.engine.generate(_job(request, plan, self._default_max_tokens))) as answers:
                 async for answer in answers:
                     match answer:
                         case Prefilled():
@@ -130,12 +134,13 @@ class LocalChat:
         return await asyncio.to_thread(function, *args, **kwargs)
 
 
-def _job(request: ChatRequest, plan: Plan) -> Generate:
+def _job(request: ChatRequest, plan: Plan, default_max_tokens: int | None) -> Generate:
     return Generate(
         id=0,
         prompt=engine_prompt(plan.prompt),
         n=request.n,
         max_tokens=request.max_tokens,
+        default_max_tokens=default_max_tokens,
         sampling=engine_sampling(request.sampling),
         stop=(*request.stop, *plan.stop),
         logprobs=request.top_logprobs if request.logprobs else None,

@@ -2,6 +2,22 @@
 
 from antiphon.backends.routing.dispatch import Clock
 from antiphon.backends.routing.router import Router
-from antiphon.backends.routing.settings import BreakerSettings, RetrySettings, RouteSettings, TargetSettings
+from antiphon.backends.routing.settings import (
+    BreakerSettings,
+    DefaultName,
+    NameSettings,
+    RetrySettings,
+    RouteSettings,
+    TargetSettings,
+)
 
-__all__ = ["BreakerSettings", "Clock", "RetrySettings", "RouteSettings", "Router", "TargetSettings"]
+__all__ = [
+    "BreakerSettings",
+    "Clock",
+    "DefaultName",
+    "NameSettings",
+    "RetrySettings",
+    "RouteSettings",
+    "Router",
+    "TargetSettings",
+]

@@ -20,7 +20,7 @@ from antiphon.backends.base import (
 from antiphon.backends.routing.dispatch import Clock, Dispatcher, Start
 from antiphon.backends.routing.prefix import prefix_key
 from antiphon.backends.routing.retry_decision import classify_error
-from antiphon.backends.routing.settings import BreakerSettings, RetrySettings, RouteSettings
+from antiphon.backends.routing.settings import BreakerSettings, NameSettings, RetrySettings, RouteSettings
 from antiphon.backends.routing.table import Route, RouteTable, Target
 from antiphon.backends.routing.target_state import TargetState
 from antiphon.protocol.chat import ChatRequest
@@ -60,13 +60,14 @@ class Router:
         retry: RetrySettings | None = None,
         breaker: BreakerSettings | None = None,
         clock: Clock | None = None,
+        names: NameSettings | None = None,
     ) -> None:
         clock = clock or Clock()
         breaker = breaker or BreakerSettings()
         self._backends = dict(backends)
         self._clock = clock
         self._table = RouteTable(
-            routes, self._backends, lambda name, backend: TargetState(name, backend, breaker, clock.now)
+            routes, self._backends, lambda name, backend: TargetState(name, backend, breaker, clock.now), names
         )
         self._dispatcher = Dispatcher(retry or RetrySettings(), clock)
         self._probes: set[asyncio.Task[None]] = set()

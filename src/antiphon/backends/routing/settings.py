@@ -69,3 +69,17 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if not self.targets:
             raise ValueError(f"the route {self.model!r} has no targets")
+
+
+class DefaultName(msgspec.Struct, frozen=True):
+    """A pattern of names that ``local`` answers where nothing else does, and the model that answers."""
+
+    pattern: str
+    model: str
+
+
+class NameSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Names beside those of the routes. ``aliases`` maps a name to the name of any model that is served."""
+
+    aliases: dict[str, str] = {}
+    defaults: tuple[DefaultName, ...] = ()

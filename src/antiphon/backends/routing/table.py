@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from antiphon.backends.base import Backend, BackendModel, RelayingBackend
-from antiphon.backends.routing.settings import RouteSettings
+from antiphon.backends.routing.settings import NameSettings, RouteSettings
 from antiphon.backends.routing.target_state import TargetState
 from antiphon.errors import ConfigError
 
+Balance = Literal["least-outstanding", "prefix"]
 MakeTargetState = Callable[[str, Backend], TargetState]
 
 
@@ -24,22 +26,27 @@ class Target:
 
 
 class Route:
-    """Where requests for a name go. ``relays``: every target can pass bytes on, and so can every fallback."""
+    """Where requests for a name go. ``relays``: every target can pass bytes on.
+
+    ``shown_as`` is the model that describes a name which no backend lists, None: the target's own.
+    """
 
     def __init__(
         self,
         name: str,
         targets: Sequence[Target],
-        balance: Literal["least-outstanding", "prefix"] = "least-outstanding",
+        balance: Balance = "least-outstanding",
         fallbacks: Sequence[str] = (),
+        shown_as: str | None = None,
     ) -> None:
         self.name = name
         self.targets = targets
-        self.balance = balance
+        self.balance: Balance = balance
         self.fallbacks = fallbacks
         self.turn = 0
         # Whatever the name, these very models answer: behind a pattern it could be chosen anew for each request.
-        self.is_alias = all(target.model is not None for target in targets)
+        self.is_alias = shown_as is not None or all(target.model is not None for target in targets)
+        self.shown_as = shown_as
         self.relays = all(target.state.relaying is not None for target in targets)
         # One backend in this process knows best itself when it is full: nothing to choose, nothing to try again.
         self.is_direct = len(targets) == 1 and not fallbacks and not self.relays
@@ -49,11 +56,16 @@ class RouteTable:
     """Finds the route of a name.
 
     A route of the settings with that very name comes first, then patterns, those with more fixed characters before others,
-    then the backends that serve the name, those in this process before others; the pattern ``*`` alone stands for what nobody else serves.
+    then the backends that serve the name, those in this process before others; the pattern ``*`` alone is for what nobody else
+    serves. Last come the patterns of ``names.defaults``. An alias of ``names`` is looked up before all: it has its target's route.
     """
 
     def __init__(
-        self, routes: Sequence[RouteSettings], backends: Mapping[str, Backend], make_state: MakeTargetState
+        self,
+        routes: Sequence[RouteSettings],
+        backends: Mapping[str, Backend],
+        make_state: MakeTargetState,
+        names: NameSettings | None = None,
     ) -> None:
         self._backends = backends
         self._make_state = make_state
@@ -67,13 +79,40 @@ class RouteTable:
         for settings in sorted(routes, key=lambda route: -len(route.model.replace("*", ""))):
             self._add(settings)
         self._check_fallbacks(routes)
+        names = names or NameSettings()
+        self._aliases = dict(names.aliases)
+        self._aliased: dict[str, tuple[Route, Route]] = {}
+        self._defaults = [
+            (
+                default.pattern,
+                Route(default.pattern, [Target(self._state("local", default.pattern))], shown_as=default.model),
+            )
+            for default in names.defaults
+        ]
+        self._check_aliases()
 
     def find(self, model: str) -> Route | None:
         """Return the route of the name, None if nobody serves it."""
+        target = self._aliases.get(model)
+        if target is None:
+            return self._find(model)
+        base = self._find(target)
+        if base is None:
+            return None
+        known = self._aliased.get(model)
+        if known is None or known[0] is not base:
+            targets = [Target(each.state, each.model or target, each.weight) for each in base.targets]
+            known = self._aliased[model] = (base, Route(model, targets, base.balance, base.fallbacks, base.shown_as))
+        return known[1]
+
+    def _find(self, model: str) -> Route | None:
         found = self._exact.get(model)
         if found is None:
             found = next((route for pattern, route in self._patterns if pattern.fullmatch(model)), None)
-        return found or self._served(model) or self._rest
+        return found or self._served(model) or self._rest or self._default(model)
+
+    def _default(self, model: str) -> Route | None:
+        return next((route for pattern, route in self._defaults if fnmatchcase(model, pattern)), None)
 
     def states(self) -> Iterator[tuple[str, TargetState]]:
         """Yield every state with the model that it leads to."""
@@ -83,6 +122,9 @@ class RouteTable:
     def models(self) -> list[BackendModel]:
         """Return every name that can be asked for and is no pattern, described as its first target describes it."""
         found: dict[str, BackendModel] = {}
+        for name in self._aliases:
+            if (aliased := self.find(name)) is not None:
+                found[name] = _described(name, aliased)
         for name, route in self._exact.items():
             found[name] = _described(name, route)
         for backend in self._backends.values():
@@ -132,6 +174,15 @@ class RouteTable:
             self._states[name, model] = self._make_state(name, self._backends[name])
         return self._states[name, model]
 
+    def _check_aliases(self) -> None:
+        for alias, target in self._aliases.items():
+            if alias in self._given:
+                raise ConfigError(
+                    f"the name {alias!r} is both an alias and the model of a route", hint="keep one of them"
+                )
+            if target in self._aliases:
+                raise ConfigError(f"the alias {alias!r} is for another alias, {target!r}", hint="name a model")
+
     def _check_fallbacks(self, routes: Sequence[RouteSettings]) -> None:
         for route in routes:
             for name in route.fallbacks:
@@ -141,7 +192,7 @@ class RouteTable:
 
 def _described(name: str, route: Route) -> BackendModel:
     target = route.targets[0]
-    wanted = target.model or name
+    wanted = route.shown_as or target.model or name
     described = next((model for model in target.state.backend.models if model.id == wanted), None)
     kind = described.kind if described else "chat"
     created = described.created if described else 0

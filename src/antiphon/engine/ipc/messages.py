@@ -55,7 +55,7 @@ class ClosingTexts(msgspec.Struct, frozen=True):
 class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     """Continue ``prompt`` into ``n`` sequences (choice k is seeded with ``seed + k``).
 
-    ``max_tokens`` None: up to the context. ``stop`` strings end a sequence and are not part of its text.
+    ``max_tokens`` None: up to the context, and at most ``default_max_tokens`` if that is given. ``stop`` strings end a sequence and are not part of its text.
     ``stop_token_ids`` end it like the model's own end-of-generation tokens. ``logprobs`` is the number of alternatives
     per token (0: the chosen token alone), None for none. ``grammar`` is an llguidance grammar (Lark text or its JSON
     form) that the text must follow; the sequence ends with reason ``stop`` when the grammar is complete and admits
@@ -68,6 +68,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     prompt: Prompt
     n: int = 1
     max_tokens: int | None = None
+    default_max_tokens: int | None = None
     sampling: SamplingParams = SamplingParams()
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()

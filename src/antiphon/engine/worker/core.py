@@ -238,7 +238,8 @@ class ModelService:
         prompt = self._model.vocabulary.encode(request.prompt)
         self._check_length(prompt, 1 if request.max_tokens is None else request.max_tokens)
         room = self.context_length - len(prompt)
-        max_tokens = room if request.max_tokens is None else request.max_tokens
+        most = room if request.default_max_tokens is None else min(room, request.default_max_tokens)
+        max_tokens = most if request.max_tokens is None else request.max_tokens
         bad = [token for token in request.sampling.logit_bias if not 0 <= token < self._model.vocabulary.size]
         if bad:
             raise Refused(

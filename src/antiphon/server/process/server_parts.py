@@ -15,15 +15,16 @@ from antiphon.backends.caching import CachingBackend, make_store
 from antiphon.backends.local.backend import LocalBackend, LocalModel
 from antiphon.backends.local.chat import LocalChat
 from antiphon.backends.local.embedding import LocalEmbedding
-from antiphon.backends.routing import Router
+from antiphon.backends.routing import DefaultName, NameSettings, Router
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import read_script
-from antiphon.backends.settings import GatewaySettings, upstream_backends
+from antiphon.backends.settings import upstream_backends
 from antiphon.engine import Engine
 from antiphon.errors import ConfigError
 from antiphon.models import Catalogue, Kind, ModelEntry, ModelStore, Progress
 from antiphon.models.catalogue import suggest_id
 from antiphon.server.configuration import Configuration
+from antiphon.server.logs import log
 from antiphon.server.service import Service
 from antiphon.server.settings import ExtraModel
 
@@ -39,7 +40,7 @@ class ModelFile:
 def choose_models(configuration: Configuration) -> tuple[Catalogue, tuple[ModelEntry, ...]]:
     """Return the catalogue with the user's models in it (those pulled before too), and what is to be served."""
     settings = configuration.models
-    catalogue = ModelStore(configuration.home).catalogue()
+    catalogue = msgspec.structs.replace(ModelStore(configuration.home).catalogue(), openai_names=settings.openai_names)
     wanted: list[str] = []
     choices: Mapping[Kind, str] = {"chat": settings.chat, "embedding": settings.embedding}
     for kind, choice in choices.items():
@@ -104,7 +105,7 @@ class ServerParts:
     @classmethod
     async def over(cls, configuration: Configuration, local: Backend) -> Self:
         """The same around a backend that stands for the models of this machine."""
-        router = _router(configuration.gateway, local)
+        router = _router(configuration, local)
         accounts = await Accounts.open(configuration.accounts, configuration.home)
         if accounts.is_open and not configuration.server.is_loopback:
             await accounts.aclose()
@@ -127,6 +128,9 @@ class ServerParts:
         """Load the models and ask the upstreams how they are; returns when all models are ready."""
         loading = [self._local.start()] if isinstance(self._local, LocalBackend) else []
         await asyncio.gather(*loading, self.router.start())
+        for alias, model in self.configuration.models.aliases.items():
+            if not self.router.serves(alias):
+                log.warning("nothing serves the model of an alias", alias=alias, model=model)
 
     async def aclose(self) -> None:
         """End engines, then write what the ledger still holds."""
@@ -134,13 +138,18 @@ class ServerParts:
         await self.accounts.aclose()
 
 
-def _router(settings: GatewaySettings, local: Backend) -> Router:
+def _router(configuration: Configuration, local: Backend) -> Router:
     """Put the models of this machine, the upstreams and a script behind one front; the first that serves a name is asked."""
+    settings = configuration.gateway
     backends: dict[str, Backend] = {"local": local}
     backends |= upstream_backends(settings)
     if settings.script is not None:
         backends["scripted"] = ScriptedBackend(read_script(Path(settings.script).expanduser()))
-    return Router(backends, settings.routes, retry=settings.retry, breaker=settings.breaker)
+    catalogue, entries = choose_models(configuration)
+    ids = {entry.id for entry in entries}
+    defaults = tuple(DefaultName(each.name, each.model) for each in catalogue.patterns if each.model in ids)
+    names = NameSettings(aliases=configuration.models.aliases, defaults=defaults)
+    return Router(backends, settings.routes, retry=settings.retry, breaker=settings.breaker, names=names)
 
 
 def status_path(status_folder: Path, file: ModelFile) -> Path:
@@ -156,7 +165,9 @@ def make_engine(configuration: Configuration, file: ModelFile, status_folder: Pa
 
 def make_local(configuration: Configuration, files: list[ModelFile], status_folder: Path | None = None) -> LocalBackend:
     """Return the models of this machine; no engine runs yet. ``status_folder`` as for ``make_engine``."""
-    return LocalBackend(_names(configuration, files, status_folder))
+    names = _names(configuration, files, status_folder)
+    patterns = choose_models(configuration)[0].patterns
+    return LocalBackend(names, [(each.name, names[each.model]) for each in patterns if each.model in names])
 
 
 def served_names(configuration: Configuration) -> frozenset[str]:
@@ -176,7 +187,13 @@ def _names(configuration: Configuration, files: list[ModelFile], status_folder: 
         engine = make_engine(configuration, file, status_folder)
         aliases = {alias.name: alias.pad_to for alias in catalogue.aliases if alias.model == entry.id}
         if entry.kind == "chat":
-            model: LocalModel = LocalChat(entry.id, engine, embed=embedding.vectors if embedding else None)
+            limit = configuration.models.default_max_tokens
+            model: LocalModel = LocalChat(
+                entry.id,
+                engine,
+                embed=embedding.vectors if embedding else None,
+                default_max_tokens=(entry.default_max_tokens if limit is None else limit) or None,
+            )
         else:
             model = LocalEmbedding(entry.id, engine, {name: pad for name, pad in aliases.items() if pad is not None})
             embedding = embedding or model
