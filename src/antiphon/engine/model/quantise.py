@@ -76,7 +76,9 @@ def _write_head(file: BinaryIO, reader: Any, types: list[Any], file_type: int) -
     for tensor, kind in zip(reader.tensors, types, strict=True):
         name = tensor.name.encode()
         shape = [int(size) for size in tensor.shape]
-        file.write(struct.pack(f"<Q{len(name)}sI{len(shape)}QIQ", len(name), name, len(shape), *shape, int(kind), offset))
+        file.write(
+            struct.pack(f"<Q{len(name)}sI{len(shape)}QIQ", len(name), name, len(shape), *shape, int(kind), offset)
+        )
         offset = _aligned(offset + _num_bytes(shape, kind), reader.alignment)
     file.write(bytes(_aligned(file.tell(), reader.alignment) - file.tell()))
 
@@ -86,8 +88,7 @@ def _write_tensor(file: BinaryIO, tensor: Any, kind: Any, alignment: int) -> Non
     if kind == tensor.tensor_type:
         file.write(tensor.data.tobytes())
     else:
-        for rows in _converted(tensor, kind):
-            file.write(rows.tobytes())
+        file.writelines(rows.tobytes() for rows in _converted(tensor, kind))
     file.write(bytes(_aligned(file.tell() - start, alignment) - (file.tell() - start)))
 
 

@@ -35,6 +35,7 @@ class Vocabulary:
         tokenize: TokenizeFunction,
         pieces: list[VocabularyEntry],
         named: dict[str, int],
+        *,
         adds_bos: bool,
         handle: Any,
         tokenize_address: int | None = None,

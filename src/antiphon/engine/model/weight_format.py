@@ -74,7 +74,9 @@ def prepare(settings: EngineSettings, library: Library, *, extra_buffers: bool =
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / f"{_name(source)}.lock"):
         if settings.weight_format != "auto":
-            return Served(_forced(source, directory, settings.weight_format), settings.weight_format, "as the settings say")
+            return Served(
+                _forced(source, directory, settings.weight_format), settings.weight_format, "as the settings say"
+            )
         return _Choice(source, directory, library, extra_buffers=extra_buffers).served()
 
 
@@ -187,7 +189,9 @@ def _run(*arguments: str) -> bytes:
     if done.returncode:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
         doing = "converting" if arguments[0] == "convert" else "measuring"
-        raise _ChildFailedError(f"the process {describe(done.returncode)} while {doing} it{': ' if last else ''}{'; '.join(last)}")
+        raise _ChildFailedError(
+            f"the process {describe(done.returncode)} while {doing} it{': ' if last else ''}{'; '.join(last)}"
+        )
     return done.stdout
 
 

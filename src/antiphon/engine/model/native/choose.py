@@ -61,7 +61,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
 
 def choose(candidates: Sequence[Candidate], directory: Path, file_type: int | None) -> Chosen | str:
     """Return the fastest library that passes, testing those that have no result in ``directory`` yet, or why there is none."""
-    tested = test_all(candidates, directory)
+    tested = examine(candidates, directory)
     passed = [one for one in tested if one.result is not None]
     if not passed:
         return "; ".join(one.problem for one in tested) or "no llama.cpp is installed"
@@ -74,7 +74,7 @@ def choose(candidates: Sequence[Candidate], directory: Path, file_type: int | No
     return Chosen(best=best, reason=reason or "the only one here", tested=tested)
 
 
-def test_all(candidates: Iterable[Candidate], directory: Path) -> tuple[Tested, ...]:
+def examine(candidates: Iterable[Candidate], directory: Path) -> tuple[Tested, ...]:
     """Return the result of every library's self-test, from ``directory`` or made now."""
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / "tests.lock"), _Models() as models:
@@ -121,7 +121,9 @@ def _test(candidate: Candidate, folder: Path) -> Tested:
         return Tested(candidate=candidate, result=result)
     plain = _run(candidate, folder, extra_buffers=False)
     if isinstance(plain, Result):
-        return Tested(candidate=candidate, extra_buffers=False, result=plain, notes=f"without extra buffer types: {result}")
+        return Tested(
+            candidate=candidate, extra_buffers=False, result=plain, notes=f"without extra buffer types: {result}"
+        )
     return Tested(candidate=candidate, problem=result)
 
 
@@ -160,5 +162,5 @@ def file_type(path: Path) -> int | None:
     """Return llama.cpp's number of a GGUF file's type from its first megabyte, None where it is not there."""
     with path.open("rb") as file:
         head = file.read(2**20)
-    match = re.search(rb"general\.file_type\x04\x00\x00\x00(.{4})", head, re.S)
+    match = re.search(rb"general\.file_type\x04\x00\x00\x00(.{4})", head, re.DOTALL)
     return int.from_bytes(match[1], "little") if match else None

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from antiphon.engine.model.native.library import PREBUILT_PACKAGE, Candidate, LibraryRefusedError
+from antiphon.engine.model.native.processor import processor_key
 
 ENVIRONMENT_VARIABLE: Final = "ANTIPHON_ENGINE_LIBRARY"
 """Stands for the setting ``library`` in processes that read no configuration."""
@@ -32,7 +33,10 @@ class Build(msgspec.Struct, frozen=True):
 
 
 def find_libraries(native_directory: Path | None = None) -> list[Candidate]:
-    """Return the libraries that are here, prebuilt first. ``native_directory`` holds the native builds, a folder each."""
+    """Return the libraries that are here, prebuilt first; native builds for another processor are left out.
+
+    ``native_directory`` holds the native builds, a folder each.
+    """
     found = [_prebuilt(), *_native_builds(native_directory), _llama_cpp_python()]
     return [candidate for candidate in found if candidate is not None]
 
@@ -82,8 +86,9 @@ def _native_builds(directory: Path | None) -> list[Candidate | None]:
         return []
     builds: list[Candidate | None] = []
     for manifest in sorted(directory.glob(f"*/{MANIFEST}"), reverse=True):
-        version = msgspec.json.decode(manifest.read_bytes(), type=Build).version
-        builds.append(_first("native", [manifest.parent / name for name in library_names()], version))
+        build = msgspec.json.decode(manifest.read_bytes(), type=Build)
+        if build.processor == processor_key():
+            builds.append(_first("native", [manifest.parent / name for name in library_names()], build.version))
     return builds
 
 
@@ -103,4 +108,6 @@ def _package_folder(package: str) -> Path | None:
 
 def _first(kind: str, files: list[Path], version: str) -> Candidate | None:
     path = next((file for file in files if file.is_file()), None)
-    return None if path is None else msgspec.convert({"kind": kind, "path": path.resolve(), "version": version}, Candidate)
+    return (
+        None if path is None else msgspec.convert({"kind": kind, "path": path.resolve(), "version": version}, Candidate)
+    )

@@ -63,7 +63,7 @@ def load(candidate: Candidate) -> Library:
         raise LibraryRefusedError(f"{candidate.name} cannot be loaded: {error}{_missing_hint(str(error))}") from error
     except AttributeError as error:
         raise LibraryRefusedError(f"{candidate.name} lacks a function that the engine needs: {error}") from error
-    if candidate.kind != "llama-cpp-python" and (problem := _misfit(api)):
+    if candidate.kind != "llama-cpp-python" and (problem := _misfit(candidate, api)):
         raise LibraryRefusedError(
             f"{candidate.name} ({candidate.path}) does not fit the binding, which is for {PREBUILT_PACKAGE} "
             f"{generated.PACKAGE_VERSION}: {problem}"
@@ -101,8 +101,10 @@ def _packaged_api() -> Any:
     return api
 
 
-def _misfit(api: Any) -> str:
+def _misfit(candidate: Candidate, api: Any) -> str:
     """Return how a library differs from the generated binding, empty if it does not."""
+    if candidate.kind == "prebuilt" and candidate.version != generated.PACKAGE_VERSION:
+        return f"install it with: pip install {PREBUILT_PACKAGE}=={generated.PACKAGE_VERSION}"
     version: str = api.llama_version().decode().partition("-")[0]
     if version != generated.LLAMA_VERSION:
         return f"it is llama.cpp {version}, not {generated.LLAMA_VERSION}"

@@ -33,7 +33,7 @@ def processor_flags() -> frozenset[str]:
 
 def parse_flags(cpu_info: str) -> frozenset[str]:
     """Return the flags of the first processor in the text of ``/proc/cpuinfo``."""
-    line = re.search(r"^(?:flags|Features)\s*:(.*)$", cpu_info, re.M)
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", cpu_info, re.MULTILINE)
     return frozenset(line[1].split()) if line else frozenset()
 
 
