@@ -18,6 +18,7 @@ from antiphon.server.process.http_server import address_of, bind, serve
 from antiphon.server.request.faults import FaultSettings
 from antiphon.server.service import Service
 from antiphon.server.settings import ServerSettings
+from antiphon.state import ResponseSettings
 
 
 class Running(NamedTuple):
@@ -41,6 +42,7 @@ def running(
     accounts: AccountSettings | None = None,
     cache: CacheSettings | None = None,
     faults: FaultSettings | None = None,
+    responses: ResponseSettings | None = None,
     **settings: Any,
 ) -> Generator[Running]:
     """Serve ``backend`` on a free port until the block ends, then shut down as Ctrl-C does."""
@@ -56,7 +58,13 @@ def running(
         account_book = await Accounts.open(accounts or AccountSettings(), home)
         try:
             service = Service(
-                server_settings, account_book, backend, organization="org-test", cache=cache, faults=faults
+                server_settings,
+                account_book,
+                backend,
+                organization="org-test",
+                cache=cache,
+                faults=faults,
+                responses=responses,
             )
             box["running"] = Running(address_of(listener), service, asyncio.get_running_loop(), stop)
 
@@ -64,6 +72,7 @@ def running(
                 started.set()
 
             await serve(service, listener, start, stop=stop)
+            await service.aclose()
         finally:
             await account_book.aclose()
 

@@ -87,6 +87,10 @@ class Accounts:
         """
         return await self._keyring.authenticate(authorization)
 
+    def derive_key(self, purpose: str) -> bytes:
+        """Return 32 bytes that follow from the server's secret; servers that share the secret get the same."""
+        return self._keyring.derive(purpose)
+
     async def admit(
         self,
         principal: Principal,

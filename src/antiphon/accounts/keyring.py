@@ -22,6 +22,7 @@ class Keyring:
     def __init__(self, store: KeyStore, watch: KeyWatch, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._digest = store.hasher.digest
+        self.derive = store.hasher.derive
         self._watch = watch
         self._clock = clock
         self._records: dict[bytes, KeyRecord] = {}

@@ -81,3 +81,49 @@ spend = Table(
     Column("day", Integer, primary_key=True, autoincrement=False),  # days since 1970-01-01, UTC
     Column("usd", Double, nullable=False),
 )
+
+# What the API keeps for its clients (antiphon.state). `lease_until_ms`: see antiphon/state/responses.py.
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("lease_until_ms", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("conversation_id", String(64)),
+    Column("body", LargeBinary, nullable=False),  # JSON
+    Column("input", LargeBinary, nullable=False),  # JSON, compressed
+    Column("history", LargeBinary, nullable=False),  # JSON, compressed
+    Column("num_bytes", BigInteger, nullable=False),
+    Index("responses_by_expiry", "expires_at_ms"),
+    Index("responses_by_age", "created_at_ms"),
+)
+
+response_items = Table(
+    "response_items",
+    metadata,
+    Column("response_id", String(64), primary_key=True),
+    Column("item_id", String(128), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Index("response_items_by_id", "item_id", "account"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),  # Unix seconds
+    Column("metadata", LargeBinary, nullable=False),  # JSON
+)
+
+conversation_items = Table(
+    "conversation_items",
+    metadata,
+    Column("conversation_id", String(64), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("item_id", String(128), nullable=False),
+    Column("item", LargeBinary, nullable=False),  # JSON
+)

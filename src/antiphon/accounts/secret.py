@@ -32,6 +32,10 @@ class KeyHasher:
         """Return what the database keeps to notice a wrong secret; tells nothing about it."""
         return hmac.digest(self._secret, b"antiphon: is this the secret of these keys?", hashlib.sha256)
 
+    def derive(self, purpose: str) -> bytes:
+        """Return a key of 32 bytes for another purpose; the secret cannot be found from it."""
+        return hmac.digest(self._secret, b"antiphon: derived for " + purpose.encode(), hashlib.sha256)
+
     def __repr__(self) -> str:
         return "KeyHasher(secret=****)"
 

@@ -11,6 +11,7 @@ from antiphon.protocol.chat_fields import chat
 from antiphon.protocol.completion_request import completion
 from antiphon.protocol.embedding_request import embedding
 from antiphon.protocol.fields import Spec, schema_of
+from antiphon.protocol.responses.fields import responses
 
 Json = dict[str, Any]
 
@@ -18,6 +19,7 @@ _SCHEMAS: dict[str, Spec] = {
     "ChatCompletionRequest": chat,
     "ChatCompletion": answer_shapes.chat_completion,
     "ChatCompletionChunk": answer_shapes.chat_chunk,
+    "ResponseRequest": responses,
     "CompletionRequest": completion,
     "Completion": answer_shapes.text_completion,
     "CompletionChunk": answer_shapes.text_chunk,
@@ -100,12 +102,74 @@ def _report(summary: str, answer: str, names: str, groups: list[str], widths: di
     return {"get": _operation(summary, _json(answer), "400", "401", "403", "500") | {"parameters": parameters}}
 
 
+_OBJECT: Json = {"application/json": {"schema": {"type": "object"}}}
+
+
+def _path_names(*names: str) -> list[Json]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names
+    ]
+
+
+def _stored(summary: str, *, has_body: bool = False) -> Json:
+    operation = _operation(summary, _OBJECT, "400", "401", "404", "500", "503")
+    if has_body:
+        operation["requestBody"] = {"required": True, "content": _OBJECT}
+    return operation
+
+
+_RESPONSE_PATHS: Json = {
+    "/v1/responses": {
+        "post": _operation(
+            "Create a response, whole, as events, or in the background", _OBJECT, *_FAILURES, body="ResponseRequest"
+        ),
+        "get": {
+            "summary": "Refused: the WebSocket transport is not served",
+            "responses": {**_failures("401", "500"), "426": {"description": "Use POST", "content": _json("Error")}},
+        },
+    },
+    "/v1/responses/input_tokens": {
+        "post": _operation("Count the tokens of a response's prompt", _OBJECT, *_FAILURES, body="ResponseRequest")
+    },
+    "/v1/responses/{response_id}": {
+        "parameters": _path_names("response_id"),
+        "get": _stored("Show a stored response; with stream=true follow one in the background"),
+        "delete": _stored("Remove a stored response"),
+    },
+    "/v1/responses/{response_id}/cancel": {
+        "parameters": _path_names("response_id"),
+        "post": _stored("Stop a response in the background"),
+    },
+    "/v1/responses/{response_id}/input_items": {
+        "parameters": _path_names("response_id"),
+        "get": _stored("List the items that a response was made from"),
+    },
+    "/v1/conversations": {"post": _stored("Make a conversation", has_body=True)},
+    "/v1/conversations/{conversation_id}": {
+        "parameters": _path_names("conversation_id"),
+        "get": _stored("Show a conversation"),
+        "post": _stored("Replace a conversation's metadata", has_body=True),
+        "delete": _stored("Remove a conversation and its items"),
+    },
+    "/v1/conversations/{conversation_id}/items": {
+        "parameters": _path_names("conversation_id"),
+        "get": _stored("List a conversation's items"),
+        "post": _stored("Add items to a conversation", has_body=True),
+    },
+    "/v1/conversations/{conversation_id}/items/{item_id}": {
+        "parameters": _path_names("conversation_id", "item_id"),
+        "get": _stored("Show an item"),
+        "delete": _stored("Remove an item"),
+    },
+}
+
 _PATHS: Json = {
     "/v1/chat/completions": _generation(
         "Answer a conversation", "ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk"
     ),
     "/v1/completions": _generation("Continue a text", "CompletionRequest", "Completion", "CompletionChunk"),
     "/v1/embeddings": _generation("Turn texts into vectors", "EmbeddingRequest", "Embeddings", None),
+    **_RESPONSE_PATHS,
     "/v1/models": {"get": _operation("List models and aliases", _json("Models"), "401", "500")},
     "/v1/models/{model}": {
         "parameters": [_MODEL_NAME],

@@ -6,12 +6,14 @@ from starlette.routing import Route, Router
 
 from antiphon.server.endpoint import Endpoint
 from antiphon.server.request.call import Handler
+from antiphon.server.routes.conversations import ConversationRoutes
 from antiphon.server.routes.generation import GenerationRoutes
 from antiphon.server.routes.health import health_route
 from antiphon.server.routes.metrics import metrics_route
 from antiphon.server.routes.models import ModelRoutes
 from antiphon.server.routes.openapi import openapi
 from antiphon.server.routes.organization import OrganizationRoutes
+from antiphon.server.routes.responses import ResponseRoutes
 from antiphon.server.routes.root import root_route
 from antiphon.server.routes.tokens import TokenRoutes
 from antiphon.server.routes.unknown import unknown_route
@@ -30,6 +32,19 @@ class Handlers:
             bodies=service.bodies,
             cache=service.cache,
         )
+        self.responses = ResponseRoutes(
+            service.backend,
+            access=service.access,
+            admissions=service.admissions,
+            in_flight=service.in_flight,
+            bodies=service.bodies,
+            store=service.responses,
+            conversations=service.conversations,
+            sealer=service.sealer,
+            jobs=service.jobs,
+            settings=service.response_settings,
+        )
+        self.conversations = ConversationRoutes(service.access, service.bodies, service.conversations)
         self.unknown = unknown_route(PATHS)
         self.models = ModelRoutes(service.access, self.unknown)
         self.tokens = TokenRoutes(service.backend, service.access, service.in_flight, service.bodies)
@@ -42,6 +57,28 @@ class Handlers:
 ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
     "/v1/chat/completions": {"POST": lambda to: to.generation.chat_completions},
     "/v1/completions": {"POST": lambda to: to.generation.completions},
+    "/v1/responses": {"POST": lambda to: to.responses.create, "GET": lambda to: to.responses.upgrade},
+    "/v1/responses/input_tokens": {"POST": lambda to: to.responses.count_input_tokens},
+    "/v1/responses/{response_id}": {
+        "GET": lambda to: to.responses.retrieve,
+        "DELETE": lambda to: to.responses.delete,
+    },
+    "/v1/responses/{response_id}/cancel": {"POST": lambda to: to.responses.cancel},
+    "/v1/responses/{response_id}/input_items": {"GET": lambda to: to.responses.list_input_items},
+    "/v1/conversations": {"POST": lambda to: to.conversations.create},
+    "/v1/conversations/{conversation_id}": {
+        "GET": lambda to: to.conversations.retrieve,
+        "POST": lambda to: to.conversations.update,
+        "DELETE": lambda to: to.conversations.delete,
+    },
+    "/v1/conversations/{conversation_id}/items": {
+        "GET": lambda to: to.conversations.list_items,
+        "POST": lambda to: to.conversations.add_items,
+    },
+    "/v1/conversations/{conversation_id}/items/{item_id}": {
+        "GET": lambda to: to.conversations.retrieve_item,
+        "DELETE": lambda to: to.conversations.delete_item,
+    },
     "/v1/embeddings": {"POST": lambda to: to.generation.embeddings},
     "/v1/models": {"GET": lambda to: to.models.list_models},
     "/v1/models/{model:path}": {

@@ -13,9 +13,9 @@ from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
-from antiphon.engine.settings import library_directory
 from antiphon.server.request.faults import FaultSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
+from antiphon.state import ResponseSettings
 
 SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
@@ -25,6 +25,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "accounts": AccountSettings,
     "gateway": GatewaySettings,
     "cache": CacheSettings,
+    "responses": ResponseSettings,
     "faults": FaultSettings,
 }
 
@@ -39,6 +40,7 @@ class Configuration:
     accounts: AccountSettings
     gateway: GatewaySettings
     cache: CacheSettings
+    responses: ResponseSettings
     faults: FaultSettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
@@ -47,10 +49,7 @@ class Configuration:
         """Return the settings of the engine that runs the file ``model_path``."""
         section = "engine" if kind == "chat" else "embedding_engine"
         given = self.engine if kind == "chat" else self.embedding_engine
-        defaults = {
-            "cache_directory": self.home / "models" / ".layouts",
-            "library_directory": library_directory(self.home),
-        }
+        defaults = {"cache_directory": self.home / "models" / ".layouts"}
         return build(EngineSettings, {**defaults, **given, "model_path": model_path}, section)
 
 
@@ -69,6 +68,7 @@ def load_configuration(
         accounts=build(AccountSettings, layers["accounts"], "accounts"),
         gateway=build(GatewaySettings, layers["gateway"], "gateway"),
         cache=build(CacheSettings, layers["cache"], "cache"),
+        responses=build(ResponseSettings, layers["responses"], "responses"),
         faults=build(FaultSettings, layers["faults"], "faults"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],

@@ -16,7 +16,10 @@ from antiphon.server.request.faults import Faults, FaultSettings
 from antiphon.server.request.headers import StandardHeaders
 from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.origin_check import OriginCheck
+from antiphon.server.responses.jobs import Jobs
+from antiphon.server.responses.sealing import Sealer
 from antiphon.server.settings import ServerSettings
+from antiphon.state import ConversationStore, ResponseSettings, ResponseStore
 
 
 class Service:
@@ -31,6 +34,7 @@ class Service:
         organization: str,
         cache: CacheSettings | None = None,
         faults: FaultSettings | None = None,
+        responses: ResponseSettings | None = None,
     ) -> None:
         self.settings = settings
         self.accounts = accounts
@@ -45,10 +49,19 @@ class Service:
         self.bodies = RequestBodies(settings.max_body_bytes, log_bodies=settings.log_prompts)
         self.metrics = Metrics(backend.statistics, accounts.statistics)
         self.in_flight = InFlight(settings.max_requests, self.metrics.in_flight)
+        self.response_settings = responses or ResponseSettings()
+        self.responses = ResponseStore(accounts.engine, self.response_settings)
+        self.conversations = ConversationStore(accounts.engine)
+        self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
+        self.jobs = Jobs(self.responses)
         origin_check = OriginCheck(
             host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
         )
         self.shell = Shell(origin_check, StandardHeaders(organization, origin_check), self._observe)
+
+    async def aclose(self) -> None:
+        """Stop the responses that run in the background. The caller closes ``backend`` and ``accounts`` after it."""
+        await self.jobs.aclose()
 
     def _observe(self, call: Call, path: str) -> None:
         """Count a request that is over and write its log line."""

@@ -4,13 +4,16 @@
 events in the order that ``protocol.events`` states, and neither does I/O.
 """
 
+from antiphon.protocol.ids import new_id
 from antiphon.protocol.rendering.chat_body import ChatBody
 from antiphon.protocol.rendering.chat_stream import ChatStream
 from antiphon.protocol.rendering.completion_body import CompletionBody
 from antiphon.protocol.rendering.completion_stream import CompletionStream
 from antiphon.protocol.rendering.embeddings import render_embeddings
-from antiphon.protocol.rendering.frames import DONE, encode, error_frame, frame, new_id
+from antiphon.protocol.rendering.frames import DONE, encode, error_frame, frame
 from antiphon.protocol.rendering.models import model_value
+from antiphon.protocol.rendering.response_state import ResponseState
+from antiphon.protocol.rendering.response_stream import ResponseBody, ResponseStream
 
 __all__ = [
     "DONE",
@@ -18,6 +21,9 @@ __all__ = [
     "ChatStream",
     "CompletionBody",
     "CompletionStream",
+    "ResponseBody",
+    "ResponseState",
+    "ResponseStream",
     "encode",
     "error_frame",
     "frame",

@@ -1,7 +1,6 @@
 """Server-sent events and identifiers, as OpenAI writes them."""
 
 import secrets
-import string
 from typing import Any
 
 import msgspec
@@ -14,8 +13,6 @@ DONE = b"data: [DONE]\n\n"
 SERVICE_TIER = "default"
 """There is one tier; every answer says so, whichever was asked for."""
 
-_ALPHABET = string.ascii_letters + string.digits
-_ID_LENGTH = 29
 _PAD_TO = 64
 
 
@@ -25,17 +22,6 @@ def fingerprint(started: Started) -> dict[str, str]:
 
 
 encode = msgspec.json.Encoder().encode
-
-
-def new_id(prefix: str) -> str:
-    """Return an identifier in OpenAI's look: ``new_id("chatcmpl")`` is ``chatcmpl-`` and 29 letters and digits."""
-    # One random number makes all characters: 62**29 < 2**176.
-    number = secrets.randbits(176)
-    characters: list[str] = []
-    for _ in range(_ID_LENGTH):
-        number, index = divmod(number, len(_ALPHABET))
-        characters.append(_ALPHABET[index])
-    return f"{prefix}-{''.join(characters)}"
 
 
 def frame(value: Any) -> bytes:

@@ -90,6 +90,7 @@ class ServerParts:
             organization=configuration.accounts.organization,
             cache=configuration.cache,
             faults=configuration.faults,
+            responses=configuration.responses,
         )
 
     @classmethod
@@ -134,6 +135,7 @@ class ServerParts:
 
     async def aclose(self) -> None:
         """End engines, then write what the ledger still holds."""
+        await self.service.aclose()
         await self.service.backend.aclose()
         await self.accounts.aclose()
 

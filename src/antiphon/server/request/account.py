@@ -5,7 +5,7 @@ really used, and one usage row is written.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from typing import Self
 
@@ -109,7 +109,9 @@ class RequestAccount:
         else:
             self._estimated_output_tokens = outcome.num_chunks + outcome.num_bytes // CHARACTERS_PER_TOKEN
 
-    async def guarded(self, frames: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+    async def guarded(
+        self, frames: AsyncIterable[bytes], render_error: Callable[[ApiError], bytes] = error_frame
+    ) -> AsyncGenerator[bytes]:
         """Pass frames on. A failure becomes a last error chunk: a stream that just ends would look complete."""
         try:
             async for frame in frames if self._fault is None else self._fault.frames(frames):
@@ -121,11 +123,11 @@ class RequestAccount:
             raise ClientGone from error
         except ApiError as error:
             self.failed(error)
-            yield error_frame(error)
+            yield render_error(error)
         except Exception as error:  # noqa: BLE001 - the stream must say that it broke, whatever broke it
             log.exception("fault in a stream", request_id=self._call.request_id)
             self.failed(error)
-            yield error_frame(server_fault(self._call.request_id))
+            yield render_error(server_fault(self._call.request_id))
 
     async def watch(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         """Pass the events on and record model, times and usage. Closing it closes ``events``."""

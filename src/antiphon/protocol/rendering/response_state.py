@@ -1,0 +1,303 @@
+"""What a response has said so far: its output items, and the events that lead to them.
+
+One ``feed`` serves both renderings. The body takes the value at the end; the stream sends the events, in the order that
+the official client's accumulator demands: an item is added before its parts, a part before its deltas, and every item is
+done before the response is.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import (
+    ChoiceFinished,
+    Completed,
+    Event,
+    FinishReason,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
+from antiphon.protocol.ids import new_id
+from antiphon.protocol.rendering.logprobs import token_values
+from antiphon.protocol.responses.request import ResponseRequest
+
+Json = dict[str, Any]
+Named = tuple[str, Json]
+"""An event's type and its fields, without ``type`` and ``sequence_number``."""
+Seal = Callable[[str], str]
+
+_INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+class Item:
+    """An output item that grows. ``position`` is its place in the output."""
+
+    def __init__(self, position: int, value: Json) -> None:
+        self.position = position
+        self.value = value
+        self.id: str = value["id"]
+        self.pieces: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.is_done = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def place(self, **more: Any) -> Json:
+        """Return the fields that say where an event of this item belongs."""
+        return {"item_id": self.id, "output_index": self.position, **more}
+
+
+class ResponseState:
+    """Collects a request's events. ``value`` is the response object at any moment."""
+
+    def __init__(self, id: str, created: float, request: ResponseRequest, seal: Seal) -> None:  # noqa: A002 - the name on the wire
+        self.id = id
+        self._created = created
+        self._request = request
+        self._seal = seal
+        self._items: list[Item] = []
+        self._calls: dict[int, Item] = {}
+        self._open: Item | None = None
+        self._model = request.chat.model
+        self._usage: Usage | None = None
+        self._reason: FinishReason = "stop"
+        self._error: ApiError | None = None
+        self._completed_at: float | None = None
+        self.status = "queued" if request.background else "in_progress"
+
+    @property
+    def open_message(self) -> Item | None:
+        """The message whose text part is growing, None if something else is."""
+        item = self._open
+        is_text = (
+            item is not None and item.value["type"] == "message" and item.value["content"][0]["type"] == "output_text"
+        )
+        return item if is_text else None
+
+    def feed(self, event: Event, now: float) -> list[Named]:
+        """Take one event in; return the events of the wire that follow from it. ``now`` is the wall clock in seconds."""
+        match event:
+            case Started():
+                self._model = event.model
+                self.status = "in_progress"
+            case ChoiceFinished():
+                self._reason = event.reason
+            case Completed():
+                return self._complete(event.usage, now)
+            case _:
+                return self._grow(event)
+        return []
+
+    def _grow(self, event: TextDelta | RefusalDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta) -> list[Named]:
+        match event:
+            case TextDelta():
+                return self._text(event)
+            case RefusalDelta():
+                return self._refusal(event.text)
+            case ReasoningDelta():
+                return self._reasoning(event.text)
+            case ToolCallStarted():
+                return self._call(event)
+            case ToolCallDelta():
+                return self._arguments(event)
+
+    def fail(self, error: ApiError, now: float) -> None:
+        """End the response as failed."""
+        self.status, self._error, self._completed_at = "failed", error, now
+
+    def cancel(self) -> None:
+        """End the response as cancelled by its client."""
+        self.status = "cancelled"
+
+    def value(self) -> Json:
+        """Return the response object."""
+        reason = _INCOMPLETE.get(self._reason) if self.status == "incomplete" else None
+        conversation = self._request.conversation
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": int(self._created),
+            "status": self.status,
+            "completed_at": None if self._completed_at is None else int(self._completed_at),
+            "error": None if self._error is None else _error_value(self._error),
+            "incomplete_details": None if reason is None else {"reason": reason},
+            "model": self._model,
+            "output": [self._final(item) for item in self._items],
+            "usage": None if self._usage is None else usage_value(self._usage),
+            "conversation": None if conversation is None else {"id": conversation},
+            **self._request.echo,
+        }
+
+    def _begin(self, value: Json) -> tuple[Item, list[Named]]:
+        events = self._close()
+        item = Item(len(self._items), value)
+        self._items.append(item)
+        self._open = item
+        return item, [*events, ("response.output_item.added", {"output_index": item.position, "item": dict(value)})]
+
+    def _text(self, event: TextDelta) -> list[Named]:
+        item, events = self.open_message, []
+        if item is None:
+            item, events = self._begin_message({"type": "output_text", "annotations": [], "logprobs": [], "text": ""})
+        item.pieces.append(event.text)
+        item.logprobs.extend(event.logprobs)
+        shown = token_values(event.logprobs) if self._request.shows_logprobs else []
+        delta = item.place(content_index=0, delta=event.text, logprobs=shown)
+        return [*events, ("response.output_text.delta", delta)]
+
+    def _refusal(self, text: str) -> list[Named]:
+        item, events = self._open, []
+        if item is None or item.value["type"] != "message" or item.value["content"][0]["type"] != "refusal":
+            item, events = self._begin_message({"type": "refusal", "refusal": ""})
+        item.pieces.append(text)
+        return [*events, ("response.refusal.delta", item.place(content_index=0, delta=text))]
+
+    def _begin_message(self, part: Json) -> tuple[Item, list[Named]]:
+        value: Json = {
+            "id": new_id("msg", "_"),
+            "type": "message",
+            "status": "in_progress",
+            "role": "assistant",
+            "content": [],
+        }
+        item, events = self._begin(value)
+        value["content"] = [part]
+        return item, [*events, ("response.content_part.added", item.place(content_index=0, part=dict(part)))]
+
+    def _reasoning(self, text: str) -> list[Named]:
+        item, events = self._open, []
+        if item is None or item.value["type"] != "reasoning":
+            item, events = self._begin(
+                {"id": new_id("rs", "_"), "type": "reasoning", "status": "in_progress", "summary": []}
+            )
+            part: Json = {"type": "reasoning_text", "text": ""}
+            events.append(("response.content_part.added", item.place(content_index=0, part=part)))
+            if self._request.summarises:
+                summary: Json = {"type": "summary_text", "text": ""}
+                events.append(("response.reasoning_summary_part.added", item.place(summary_index=0, part=summary)))
+        item.pieces.append(text)
+        events.append(("response.reasoning_text.delta", item.place(content_index=0, delta=text)))
+        if self._request.summarises:
+            events.append(("response.reasoning_summary_text.delta", item.place(summary_index=0, delta=text)))
+        return events
+
+    def _call(self, event: ToolCallStarted) -> list[Named]:
+        namespace, name = self._request.names.of(event.name)
+        kind, prefix, field = (
+            ("custom_tool_call", "ctc", "input") if event.kind == "custom" else ("function_call", "fc", "arguments")
+        )
+        value: Json = {
+            "id": new_id(prefix, "_"),
+            "type": kind,
+            "status": "in_progress",
+            "call_id": event.id,
+            "name": name,
+            field: "",
+        }
+        if namespace is not None:
+            value["namespace"] = namespace
+        events = self._close()
+        item = Item(len(self._items), value)
+        self._items.append(item)
+        self._calls[event.call] = item
+        return [*events, ("response.output_item.added", {"output_index": item.position, "item": dict(value)})]
+
+    def _arguments(self, event: ToolCallDelta) -> list[Named]:
+        item = self._calls[event.call]
+        item.pieces.append(event.arguments)
+        is_custom = item.value["type"] == "custom_tool_call"
+        kind = "response.custom_tool_call_input.delta" if is_custom else "response.function_call_arguments.delta"
+        return [(kind, item.place(delta=event.arguments))]
+
+    def _complete(self, usage: Usage, now: float) -> list[Named]:
+        self._usage = usage
+        self._completed_at = now
+        is_cut = self._reason in _INCOMPLETE
+        events = self._close(is_cut=is_cut and not self._calls)
+        calls = list(self._calls.values())
+        for item in calls:
+            events.extend(self._finish(item, "incomplete" if is_cut and item is calls[-1] else "completed"))
+        self.status = "incomplete" if is_cut else "completed"
+        return events
+
+    def _close(self, *, is_cut: bool = False) -> list[Named]:
+        item, self._open = self._open, None
+        return [] if item is None else self._finish(item, "incomplete" if is_cut else "completed")
+
+    def _finish(self, item: Item, status: str) -> list[Named]:
+        item.value["status"] = status
+        item.is_done = True
+        final = self._final(item)
+        done = ("response.output_item.done", {"output_index": item.position, "item": final})
+        match item.value["type"]:
+            case "message":
+                return [*self._message_done(item, final["content"][0]), done]
+            case "reasoning":
+                return [*self._reasoning_done(item), done]
+            case "custom_tool_call":
+                return [("response.custom_tool_call_input.done", item.place(input=item.text)), done]
+            case _:
+                named = item.place(name=item.value["name"], arguments=item.text)
+                return [("response.function_call_arguments.done", named), done]
+
+    def _message_done(self, item: Item, part: Json) -> list[Named]:
+        ended = ("response.content_part.done", item.place(content_index=0, part=part))
+        if part["type"] == "refusal":
+            return [("response.refusal.done", item.place(content_index=0, refusal=item.text)), ended]
+        text = item.place(content_index=0, text=item.text, logprobs=part["logprobs"])
+        return [("response.output_text.done", text), ended]
+
+    def _reasoning_done(self, item: Item) -> list[Named]:
+        text = item.text
+        events: list[Named] = [("response.reasoning_text.done", item.place(content_index=0, text=text))]
+        part: Json = {"type": "reasoning_text", "text": text}
+        events.append(("response.content_part.done", item.place(content_index=0, part=part)))
+        if self._request.summarises:
+            summary: Json = {"type": "summary_text", "text": text}
+            events.append(("response.reasoning_summary_text.done", item.place(summary_index=0, text=text)))
+            events.append(("response.reasoning_summary_part.done", item.place(summary_index=0, part=summary)))
+        return events
+
+    def _final(self, item: Item) -> Json:
+        """Return an item with what it has said; the same object each time once it is done."""
+        value, text = item.value, item.text
+        match value["type"]:
+            case "message":
+                part = value["content"][0]
+                said: Json = {"refusal": text} if part["type"] == "refusal" else {"text": text}
+                if "text" in said and self._request.shows_logprobs:
+                    said["logprobs"] = token_values(item.logprobs)
+                return value | {"content": [part | said]}
+            case "reasoning":
+                if self._request.seals_reasoning and item.is_done and "encrypted_content" not in value:
+                    value["encrypted_content"] = self._seal(text)
+                summary = [{"type": "summary_text", "text": text}] if self._request.summarises else []
+                return value | {"summary": summary, "content": [{"type": "reasoning_text", "text": text}]}
+            case "custom_tool_call":
+                return value | {"input": text}
+            case _:
+                return value | {"arguments": text}
+
+
+def usage_value(usage: Usage) -> Json:
+    """Return token counts as responses show them."""
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def _error_value(error: ApiError) -> Json:
+    code = error.code or ("rate_limit_exceeded" if error.status == 429 else "server_error")  # noqa: PLR2004 - HTTP
+    return {"code": code, "message": error.message}

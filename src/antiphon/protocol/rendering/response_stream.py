@@ -1,0 +1,92 @@
+"""A response over the wire: the object whole, or its events as they happen.
+
+Every streamed event has a ``sequence_number`` that rises by one, and an ``event:`` line with its type.
+"""
+
+import secrets
+import time
+
+from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import Event, Started, TextDelta
+from antiphon.protocol.rendering.frames import encode
+from antiphon.protocol.rendering.response_state import Item, Json, ResponseState
+
+_DELTA = "response.output_text.delta"
+_PAD_TO = 64
+
+
+class ResponseBody:
+    """Collects a request's events; ``encoded`` is the answer once ``Completed`` was fed."""
+
+    def __init__(self, state: ResponseState) -> None:
+        self.state = state
+
+    def feed(self, event: Event) -> None:
+        self.state.feed(event, time.time())
+
+    def encoded(self) -> bytes:
+        return encode(self.state.value())
+
+
+class ResponseStream:
+    """Turns each event into the frames that say it, complete and ready to send.
+
+    ``number`` is the ``sequence_number`` of the next frame.
+    """
+
+    def __init__(self, state: ResponseState, *, obfuscates: bool = False, is_plain: bool = True) -> None:
+        self.state = state
+        self.number = 0
+        self._obfuscates = obfuscates
+        self._is_plain = is_plain and not obfuscates
+        self._growing: Item | None = None
+        self._opening = b""
+
+    def feed(self, event: Event) -> list[bytes]:
+        if (
+            type(event) is TextDelta
+            and self._is_plain
+            and self._growing is not None
+            and self._growing is self.state.open_message
+        ):
+            self._growing.pieces.append(event.text)
+            return [self._text_frame(event.text)]
+        events = self.state.feed(event, time.time())
+        if isinstance(event, Started):
+            events = [(f"response.{kind}", {"response": self.state.value()}) for kind in ("created", "in_progress")]
+        frames = [self._frame(*named) for named in events]
+        if self.state.status in {"completed", "incomplete"}:
+            frames.append(self._frame(f"response.{self.state.status}", {"response": self.state.value()}))
+        self._watch()
+        return frames
+
+    def error(self, error: ApiError) -> bytes:
+        """Return the frame for a failure in the middle of the stream; nothing follows it."""
+        self.state.fail(error, time.time())
+        return self._frame("response.failed", {"response": self.state.value()})
+
+    def done(self) -> bytes:
+        """Return what follows the last event: nothing, since that event says that it is the last."""
+        return b""
+
+    def _watch(self) -> None:
+        message = self.state.open_message
+        if message is self._growing:
+            return
+        self._growing = message
+        if message is not None:
+            head = encode({"type": _DELTA, **message.place(content_index=0)})
+            self._opening = b"event: " + _DELTA.encode() + b"\ndata: " + head[:-1] + b',"delta":'
+
+    def _text_frame(self, text: str) -> bytes:
+        number = self.number
+        self.number += 1
+        return self._opening + encode(text) + b',"logprobs":[],"sequence_number":%d}\n\n' % number
+
+    def _frame(self, kind: str, fields: Json) -> bytes:
+        value = {"type": kind, "sequence_number": self.number, **fields}
+        self.number += 1
+        if self._obfuscates and kind.endswith(".delta"):
+            missing = -len(encode(value)) % _PAD_TO
+            value["obfuscation"] = secrets.token_hex(_PAD_TO)[:missing]
+        return b"event: " + kind.encode() + b"\ndata: " + encode(value) + b"\n\n"

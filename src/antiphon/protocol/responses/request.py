@@ -1,0 +1,193 @@
+"""``POST /v1/responses``: from JSON to a ``ResponseRequest``, or to OpenAI's error."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from antiphon.protocol import problems
+from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message
+from antiphon.protocol.chat_request import check_body, read_sampling
+from antiphon.protocol.responses.fields import responses
+from antiphon.protocol.responses.tools import HostedTools, ToolNames, read_tool_choice, read_tools
+from antiphon.protocol.strict_schema import check_response_schema
+
+Json = dict[str, Any]
+SEALED_REASONING = "reasoning.encrypted_content"
+_LOGPROBS = "message.output_text.logprobs"
+
+
+class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated request for a response.
+
+    ``chat`` is what a backend answers once ``with_messages`` has given it the conversation; ``input`` are the new items
+    as they came, a text as one user message. ``echo`` are the fields of the response that repeat the request. ``names``
+    translate the names that the model uses. ``left_out`` are hosted tools that the model was not offered.
+    """
+
+    chat: ChatRequest
+    input: tuple[Json, ...]
+    instructions: str | None
+    echo: Mapping[str, Any]
+    names: ToolNames
+    left_out: tuple[str, ...] = ()
+    previous_response_id: str | None = None
+    conversation: str | None = None
+    store: bool = True
+    background: bool = False
+    truncates: bool = False
+    summarises: bool = False
+    seals_reasoning: bool = False
+    shows_logprobs: bool = False
+    client_metadata: Mapping[str, Any] | None = None
+
+    def with_messages(self, history: tuple[Message, ...]) -> ChatRequest:
+        """Return the request for a backend. ``history`` are the messages of all items, earlier and new."""
+        first = () if self.instructions is None else (Message("system", self.instructions),)
+        messages = (*first, *history)
+        if not messages:
+            raise problems.bad_request(
+                "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must be provided.", "input"
+            )
+        if isinstance(self.chat.response_format, JsonObjectFormat):
+            _check_mentions_json(messages)
+        return msgspec.structs.replace(self.chat, messages=messages)
+
+
+def parse_response(obj: Any, *, hosted_tools: HostedTools = "refuse", can_store: bool = True) -> ResponseRequest:
+    """Turn a decoded body into a request. Raises ``ApiError`` 400, worded as OpenAI's.
+
+    ``can_store``: whether this server keeps responses; if not, ``store`` is false and what needs it is refused.
+    """
+    request = check_body(obj, responses)
+    _check_together(request, can_store=can_store)
+    toolset = read_tools(request.get("tools") or (), hosted_tools)
+    choice = read_tool_choice(request, toolset)
+    responses.refuse(request, "")
+    text: Json = request.get("text") or {}
+    reasoning: Json = request.get("reasoning") or {}
+    include: list[str] = request.get("include") or []
+    logprobs = _LOGPROBS in include or bool(request.get("top_logprobs"))
+    stored = can_store and request.get("store") is not False
+    parallel = request.get("parallel_tool_calls") is not False
+    stream_options: Json = request.get("stream_options") or {}
+    chat = ChatRequest(
+        model=request["model"],
+        messages=(),
+        sampling=read_sampling(request),
+        max_tokens=request.get("max_output_tokens"),
+        logprobs=logprobs,
+        top_logprobs=request.get("top_logprobs") or 0,
+        tools=toolset.tools,
+        tool_choice=choice,
+        parallel_tool_calls=parallel,
+        response_format=_format(text.get("format")),
+        reasoning_effort=reasoning.get("effort"),
+        verbosity=text.get("verbosity"),
+        stream=bool(request.get("stream")),
+        include_obfuscation=bool(stream_options.get("include_obfuscation")),
+        user=request.get("user"),
+        safety_identifier=request.get("safety_identifier"),
+        metadata=request.get("metadata") or {},
+        service_tier=request.get("service_tier"),
+        prompt_cache_key=request.get("prompt_cache_key"),
+    )
+    return ResponseRequest(
+        chat=chat,
+        input=_input(request.get("input")),
+        instructions=request.get("instructions"),
+        echo=_echo(request, toolset.echoed, stored=stored, parallel=parallel),
+        names=toolset.names,
+        left_out=toolset.left_out,
+        previous_response_id=request.get("previous_response_id"),
+        conversation=_conversation(request),
+        store=stored,
+        background=bool(request.get("background")),
+        truncates=request.get("truncation") == "auto",
+        summarises=(reasoning.get("summary") or reasoning.get("generate_summary")) is not None,
+        seals_reasoning=SEALED_REASONING in include,
+        shows_logprobs=logprobs,
+        client_metadata=request.get("client_metadata"),
+    )
+
+
+def _input(given: Any) -> tuple[Json, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        return ({"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]},)
+    return tuple(given)
+
+
+def _conversation(request: Json) -> str | None:
+    given: Any = request.get("conversation")
+    return cast("Json", given)["id"] if isinstance(given, dict) else given
+
+
+def _check_together(request: Json, *, can_store: bool) -> None:
+    if request.get("previous_response_id") is not None and request.get("conversation") is not None:
+        raise problems.bad_request(
+            "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. Provide one of them.",
+            None,
+            "mutually_exclusive_parameters",
+        )
+    if request.get("stream_options") is not None and not request.get("stream"):
+        raise problems.bad_request(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
+        )
+    if request.get("background") and (request.get("store") is False or not can_store):
+        raise problems.bad_request("Background mode requires 'store' to be true.", "background")
+    if request.get("store") and not can_store:
+        raise problems.unsupported_value("store", "true", ("false",))
+
+
+def _format(spec: Json | None) -> JsonSchemaFormat | JsonObjectFormat | None:
+    if spec is None or spec["type"] == "text":
+        return None
+    if spec["type"] == "json_object":
+        return JsonObjectFormat()
+    strict = bool(spec.get("strict"))
+    if strict:
+        check_response_schema(spec["name"], spec["schema"])
+    return JsonSchemaFormat(spec["name"], spec["schema"], spec.get("description"), strict)
+
+
+def _check_mentions_json(messages: tuple[Message, ...]) -> None:
+    if not any("json" in (message.content or "").lower() for message in messages):
+        raise problems.bad_request(
+            "Response input messages must contain the word 'json' in some form to use 'text.format' of type "
+            "'json_object'.",
+            "input",
+        )
+
+
+def _echo(request: Json, tools: tuple[Json, ...], *, stored: bool, parallel: bool) -> Json:
+    """Return the fields of the response that say how it was asked for, with defaults filled in."""
+    text: Json = request.get("text") or {}
+    reasoning: Json = request.get("reasoning") or {}
+    return {
+        "instructions": request.get("instructions"),
+        "max_output_tokens": request.get("max_output_tokens"),
+        "max_tool_calls": request.get("max_tool_calls"),
+        "parallel_tool_calls": parallel,
+        "previous_response_id": request.get("previous_response_id"),
+        "prompt_cache_key": request.get("prompt_cache_key"),
+        "prompt_cache_retention": request.get("prompt_cache_retention"),
+        "reasoning": {
+            "effort": reasoning.get("effort"),
+            "summary": reasoning.get("summary") or reasoning.get("generate_summary"),
+        },
+        "safety_identifier": request.get("safety_identifier"),
+        "service_tier": "default",
+        "store": stored,
+        "temperature": 1.0 if request.get("temperature") is None else request["temperature"],
+        "text": {"format": text.get("format") or {"type": "text"}, "verbosity": text.get("verbosity") or "medium"},
+        "tool_choice": request.get("tool_choice") or "auto",
+        "tools": list(tools),
+        "top_logprobs": request.get("top_logprobs") or 0,
+        "top_p": 1.0 if request.get("top_p") is None else request["top_p"],
+        "truncation": request.get("truncation") or "disabled",
+        "user": request.get("user"),
+        "metadata": request.get("metadata") or {},
+        "background": bool(request.get("background")),
+    }

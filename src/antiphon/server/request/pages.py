@@ -1,0 +1,67 @@
+"""Cursor pagination of lists, as OpenAI's: ``limit``, ``order``, ``after``, ``before``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from antiphon.protocol import problems
+from antiphon.server.request.call import Call
+from antiphon.server.request.query import query_parameters
+
+Json = dict[str, Any]
+_MAX_LIMIT = 100
+_DEFAULT_LIMIT = 20
+
+
+class Page(msgspec.Struct, frozen=True):
+    """What part of a list is wanted. ``descending``: newest first."""
+
+    limit: int = _DEFAULT_LIMIT
+    descending: bool = True
+    after: str | None = None
+    before: str | None = None
+
+    def of(self, items: Sequence[Json]) -> Json:
+        """Return the list object for ``items``, which come oldest first. ``ApiError`` 400 for a cursor that names none."""
+        ordered = list(reversed(items)) if self.descending else list(items)
+        ids = [item["id"] for item in ordered]
+        start = 0 if self.after is None else _position(ids, self.after, "after") + 1
+        end = len(ids) if self.before is None else _position(ids, self.before, "before")
+        shown = ordered[start:end]
+        page = shown[: self.limit]
+        return {
+            "object": "list",
+            "data": page,
+            "first_id": page[0]["id"] if page else None,
+            "last_id": page[-1]["id"] if page else None,
+            "has_more": len(shown) > len(page),
+        }
+
+
+def read_page(call: Call) -> Page:
+    """Return the page that the URL's query names; ``ApiError`` 400 for a value that is not allowed.
+
+    ``include`` is accepted: items are always whole here.
+    """
+    given = dict(query_parameters(call))
+    limit = given.get("limit", str(_DEFAULT_LIMIT))
+    if not (limit.isdigit() and limit.isascii() and 1 <= int(limit) <= _MAX_LIMIT):
+        raise problems.bad_request(
+            f"Invalid 'limit': expected an integer from 1 to {_MAX_LIMIT}, but got {limit!r} instead.",
+            "limit",
+            "invalid_value",
+        )
+    order = given.get("order", "desc")
+    if order not in {"asc", "desc"}:
+        raise problems.not_in_enum("order", order, ("asc", "desc"))
+    for name in given:
+        if name not in {"limit", "order", "after", "before", "include", "include[]"}:
+            raise problems.unknown(name, ())
+    return Page(int(limit), order == "desc", given.get("after"), given.get("before"))
+
+
+def _position(ids: Sequence[str], wanted: str, name: str) -> int:
+    if wanted not in ids:
+        raise problems.bad_request(f"Invalid '{name}': no item with id '{wanted}'.", name, "invalid_value")
+    return ids.index(wanted)

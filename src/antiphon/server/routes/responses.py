@@ -1,0 +1,293 @@
+"""``/v1/responses``: create, whole or streamed or in the background; retrieve, follow, cancel, delete; count tokens.
+
+A response is one more rendering of the event stream that chat completions are made of: the same prompting, engine, limits
+and ledger. What is stored is written before its last event is sent, so that a client that read it can continue from it.
+"""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from antiphon.accounts import Principal
+from antiphon.backends.base import Backend
+from antiphon.protocol import decode_json, problems
+from antiphon.protocol.errors import ApiError, server_fault
+from antiphon.protocol.events import Completed, Event
+from antiphon.protocol.ids import new_id
+from antiphon.protocol.rendering import ResponseState, ResponseStream, encode
+from antiphon.protocol.responses import ResponseRequest, parse_response
+from antiphon.server.logs import log
+from antiphon.server.request.access import Access
+from antiphon.server.request.account import RequestAccount
+from antiphon.server.request.admissions import Admissions
+from antiphon.server.request.body import RequestBodies
+from antiphon.server.request.call import STREAM_HEADERS, Call
+from antiphon.server.request.departure import until_gone
+from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.pages import read_page
+from antiphon.server.request.query import query_parameters, refuse_query
+from antiphon.server.request.reservation import reservation_of_chat
+from antiphon.server.responses.jobs import Job, Jobs
+from antiphon.server.responses.sealing import Sealer
+from antiphon.server.responses.turns import Turn, Turns
+from antiphon.state import ConversationStore, KeptResponse, ResponseSettings, ResponseStore
+
+LEFT_OUT = "x-antiphon-left-out"
+"""Header: the hosted tools that a request named and the model was not offered."""
+DROPPED = "x-antiphon-dropped-items"
+"""Header: how many of the oldest items ``truncation: auto`` left out."""
+_RUNNING = ("queued", "in_progress")
+_MAX_NOTED = 500
+
+
+class ResponseRoutes:
+    """The handlers of responses."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        access: Access,
+        admissions: Admissions,
+        in_flight: InFlight,
+        bodies: RequestBodies,
+        store: ResponseStore,
+        conversations: ConversationStore,
+        sealer: Sealer,
+        jobs: Jobs,
+        settings: ResponseSettings,
+    ) -> None:
+        self._backend = backend
+        self._access = access
+        self._admissions = admissions
+        self._in_flight = in_flight
+        self._bodies = bodies
+        self._store = store
+        self._conversations = conversations
+        self._sealer = sealer
+        self._jobs = jobs
+        self._settings = settings
+        self._turns = Turns(backend, store, conversations, sealer)
+
+    async def create(self, call: Call) -> None:
+        """Answer a request for a response."""
+        principal = await self._access.authenticate(call)
+        model = ""
+        try:
+            refuse_query(call)
+            async with self._bodies.read(call) as body:
+                request = await self._parsed(call, principal, body)
+                model = call.note["model"] = request.chat.model
+                if request.client_metadata is not None:
+                    call.note["client_metadata"] = encode(request.client_metadata)[:_MAX_NOTED].decode(errors="replace")
+                turn = await self._turns.make(request, principal.account)
+                _announce(call, turn)
+                if request.background:
+                    await self._start(call, principal, turn)
+                else:
+                    with self._in_flight.one():
+                        await until_gone(call, self._answer(call, principal, turn))
+        except ApiError as error:
+            self._admissions.record_refusal(call, principal, "chat", model, error)
+            raise
+
+    async def upgrade(self, call: Call) -> None:
+        """Refuse the WebSocket transport, which clients then leave for HTTP."""
+        await self._access.authenticate(call)
+        raise ApiError(
+            426,
+            "This server answers /v1/responses over HTTP only: send a POST request, with stream set to true for events.",
+            code="upgrade_required",
+        )
+
+    async def count_input_tokens(self, call: Call) -> None:
+        """Count the prompt of a request exactly, with its history, tools and schema."""
+        principal = await self._access.authenticate(call)
+        refuse_query(call)
+        async with self._bodies.read(call) as body:
+            request = await self._parsed(call, principal, body)
+            turn = await self._turns.make(request, principal.account)
+            with self._in_flight.one():
+                count = await self._backend.count_tokens(turn.chat)
+        await call.respond_json({"object": "response.input_tokens", "input_tokens": count})
+
+    async def retrieve(self, call: Call) -> None:
+        """Show a stored response, or with ``stream=true`` follow one that runs in the background here."""
+        kept = await self._kept(call)
+        query = dict(query_parameters(call))
+        unknown = query.keys() - {"stream", "starting_after", "include", "include[]", "include_obfuscation"}
+        if unknown:
+            raise problems.unknown(min(unknown), ())
+        if query.get("stream") != "true":
+            if "starting_after" in query:
+                raise problems.bad_request("'starting_after' is only allowed with 'stream=true'.", "starting_after")
+            await call.respond_json(kept.body)
+            return
+        job = self._jobs.find(kept.id)
+        if job is None:
+            raise problems.bad_request(
+                f"The events of response '{kept.id}' cannot be followed here: it was not created with background=true, its "
+                "events are no longer held, or another process runs it. Retrieve it without 'stream'.",
+                "stream",
+            )
+        await call.stream(job.follow(_number(query.get("starting_after"))), STREAM_HEADERS)
+
+    async def delete(self, call: Call) -> None:
+        """Remove a stored response; one that runs is stopped first."""
+        kept = await self._kept(call)
+        await self._jobs.cancel(kept.id)
+        await self._store.delete(kept.id, kept.account)
+        await call.respond_json({"id": kept.id, "object": "response", "deleted": True})
+
+    async def cancel(self, call: Call) -> None:
+        """Stop a response in the background; asking again, or too late, changes nothing."""
+        kept = await self._kept(call)
+        if not kept.body["background"]:
+            raise problems.bad_request("Cannot cancel a synchronous response.")
+        if kept.status in _RUNNING and not await self._jobs.cancel(kept.id):
+            # It runs in another process, which sees this when it renews its lease.
+            await self._store.save(_with_status(kept, "cancelled"))
+        await call.respond_json((await self._kept(call)).body)
+
+    async def list_input_items(self, call: Call) -> None:
+        """List the items that a response was made from, those before its own included."""
+        kept = await self._kept(call)
+        await call.respond_json(read_page(call).of((*kept.history, *kept.input)))
+
+    async def _kept(self, call: Call) -> KeptResponse:
+        principal = await self._access.authenticate(call)
+        response_id = call.path_param("response_id")
+        kept = await self._store.find(response_id, principal.account)
+        if kept is None:
+            raise ApiError(404, f"Response with id '{response_id}' not found.")
+        return kept
+
+    async def _parsed(self, call: Call, principal: Principal, body: bytes) -> ResponseRequest:
+        value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
+        self._access.require_named_model(principal, value)
+        return await self._bodies.work(body, self._parse, value)
+
+    def _parse(self, value: Any) -> ResponseRequest:
+        return parse_response(value, hosted_tools=self._settings.hosted_tools, can_store=self._store.is_on)
+
+    def _state(self, call: Call, turn: Turn) -> ResponseState:
+        return ResponseState(new_id("resp", "_"), call.started_at, turn.request, self._sealer.seal)
+
+    async def _answer(self, call: Call, principal: Principal, turn: Turn) -> None:
+        state = self._state(call, turn)
+        reservation = reservation_of_chat(turn.chat)
+        async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
+            async with aclosing(account.watch(self._backend.chat(turn.chat))) as events:
+                if turn.chat.stream:
+                    stream = self._stream(state, turn)
+                    first = await anext(events)
+                    frames = self._frames(first, events, stream, turn)
+                    await call.stream(account.guarded(frames, stream.error))
+                    return
+                async for event in events:
+                    state.feed(event, time.time())
+            await self._keep(state, turn)
+            await call.respond(encode(state.value()))
+
+    def _stream(self, state: ResponseState, turn: Turn) -> ResponseStream:
+        return ResponseStream(state, obfuscates=turn.chat.include_obfuscation, is_plain=not turn.request.shows_logprobs)
+
+    async def _frames(
+        self, first: Event, rest: AsyncGenerator[Event], stream: ResponseStream, turn: Turn
+    ) -> AsyncGenerator[bytes]:
+        for frame in stream.feed(first):
+            yield frame
+        async for event in rest:
+            frames = stream.feed(event)
+            if isinstance(event, Completed):
+                await self._keep(stream.state, turn)
+            for frame in frames:
+                yield frame
+
+    async def _keep(self, state: ResponseState, turn: Turn) -> None:
+        """Store a response that is over, and add its items to the conversation."""
+        value = state.value()
+        if turn.request.store and self._store.is_on:
+            await self._store.save(_kept(value, turn))
+        if turn.request.conversation is not None:
+            await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]))
+
+    async def _start(self, call: Call, principal: Principal, turn: Turn) -> None:
+        self._jobs.check_room()
+        state = self._state(call, turn)
+        reservation = reservation_of_chat(turn.chat)
+        account = await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation)
+        await self._store.save(_kept(state.value(), turn))
+        job = Job()
+        self._jobs.start(state.id, job, self._work(account, state, turn, job))
+        if turn.chat.stream:
+            await call.stream(job.follow(-1), STREAM_HEADERS)
+        else:
+            await call.respond(encode(state.value()))
+
+    async def _work(self, account: RequestAccount, state: ResponseState, turn: Turn, job: Job) -> None:
+        """Generate in the background. However it ends, the stored response says so."""
+        stream = self._stream(state, turn)
+        try:
+            async with account:
+                try:
+                    async with aclosing(account.watch(self._backend.chat(turn.chat))) as events:
+                        async for event in events:
+                            frames = stream.feed(event)
+                            if isinstance(event, Completed):
+                                await self._keep(state, turn)
+                            await job.add(frames)
+                except ApiError as error:
+                    account.failed(error)
+                    await job.add([stream.error(error)])
+                    await self._store.save(_kept(state.value(), turn))
+        except Exception as error:  # noqa: BLE001 - nobody waits for this task; the stored response reports the fault
+            log.exception("fault in a background response", response_id=state.id)
+            await job.add([stream.error(error if isinstance(error, ApiError) else server_fault(state.id))])
+            await self._store.save(_kept(state.value(), turn))
+        except BaseException:
+            state.cancel()
+            await self._store.save(_kept(state.value(), turn))
+            raise
+
+
+def _announce(call: Call, turn: Turn) -> None:
+    """Say in headers, and in the log line, what the model was not shown."""
+    if turn.request.left_out:
+        call.extra[LEFT_OUT] = call.note["left_out_tools"] = ", ".join(turn.request.left_out)
+    if turn.num_dropped:
+        call.note["dropped_items"] = turn.num_dropped
+        call.extra[DROPPED] = str(turn.num_dropped)
+
+
+def _kept(value: dict[str, Any], turn: Turn) -> KeptResponse:
+    return KeptResponse(
+        id=value["id"],
+        account=turn.account,
+        body=value,
+        input=turn.items,
+        history=turn.history,
+        conversation=turn.request.conversation,
+    )
+
+
+def _with_status(kept: KeptResponse, status: str) -> KeptResponse:
+    return KeptResponse(
+        id=kept.id,
+        account=kept.account,
+        body=kept.body | {"status": status},
+        input=kept.input,
+        history=kept.history,
+        conversation=kept.conversation,
+    )
+
+
+def _number(starting_after: str | None) -> int:
+    if starting_after is None:
+        return -1
+    if not (starting_after.isascii() and starting_after.isdigit() and len(starting_after) < 10):  # noqa: PLR2004 - digits
+        raise problems.bad_request(
+            "Invalid 'starting_after': expected a sequence number.", "starting_after", "invalid_value"
+        )
+    return int(starting_after)

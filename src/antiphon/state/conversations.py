@@ -1,0 +1,141 @@
+"""Conversations: named lists of items that responses read and add to."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.schema import conversation_items, conversations
+from antiphon.protocol.errors import ApiError
+
+Json = dict[str, Any]
+_encode = msgspec.json.Encoder().encode
+_ATTEMPTS = 5
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """``created_at`` in Unix seconds."""
+
+    id: str
+    account: str
+    created_at: int
+    metadata: dict[str, str] = {}
+
+    def value(self) -> Json:
+        """Return it as the API shows it."""
+        return {"id": self.id, "object": "conversation", "created_at": self.created_at, "metadata": self.metadata}
+
+
+class ConversationStore:
+    """Belongs to one event loop. ``engine`` is owned by whoever made it. Every method may raise ``ApiError`` 503."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def create(
+        self, conversation_id: str, account: str, metadata: dict[str, str], items: Sequence[Json]
+    ) -> Conversation:
+        made = Conversation(id=conversation_id, account=account, created_at=int(time.time()), metadata=metadata)
+        row = {"id": made.id, "account": account, "created_at": made.created_at, "metadata": _encode(metadata)}
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(insert(conversations), [row])
+                if items:
+                    await connection.execute(insert(conversation_items), _rows(made.id, 0, items))
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of conversations") from error
+        return made
+
+    async def find(self, conversation_id: str, account: str) -> Conversation | None:
+        """Return a conversation of ``account``, None for one that is not kept or another's."""
+        wanted = (conversations.c.id == conversation_id) & (conversations.c.account == account)
+        try:
+            async with self._engine.connect() as connection:
+                row = (await connection.execute(select(conversations).where(wanted))).one_or_none()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of conversations") from error
+        if row is None:
+            return None
+        return Conversation(
+            id=row.id, account=row.account, created_at=row.created_at, metadata=msgspec.json.decode(row.metadata)
+        )
+
+    async def set_metadata(self, conversation_id: str, metadata: dict[str, str]) -> None:
+        change = update(conversations).where(conversations.c.id == conversation_id)
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(change.values(metadata=_encode(metadata)))
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of conversations") from error
+
+    async def delete(self, conversation_id: str) -> None:
+        """Remove a conversation and its items."""
+        try:
+            async with self._engine.begin() as connection:
+                items = delete(conversation_items).where(conversation_items.c.conversation_id == conversation_id)
+                await connection.execute(items)
+                await connection.execute(delete(conversations).where(conversations.c.id == conversation_id))
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of conversations") from error
+
+    async def items(self, conversation_id: str) -> tuple[Json, ...]:
+        """Return every item, oldest first."""
+        wanted = select(conversation_items.c.item).where(conversation_items.c.conversation_id == conversation_id)
+        try:
+            async with self._engine.connect() as connection:
+                rows = await connection.execute(wanted.order_by(conversation_items.c.position))
+                return tuple(msgspec.json.decode(row.item) for row in rows)
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of conversations") from error
+
+    async def length(self, conversation_id: str) -> int:
+        """Return the position at which the next item goes."""
+        last = select(func.max(conversation_items.c.position)).where(
+            conversation_items.c.conversation_id == conversation_id
+        )
+        try:
+            async with self._engine.connect() as connection:
+                found: int | None = (await connection.execute(last)).scalar()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of conversations") from error
+        return 0 if found is None else found + 1
+
+    async def append(self, conversation_id: str, items: Sequence[Json]) -> None:
+        """Add items at the end. Positions are unique, so of two that append at once one tries again; ``ApiError`` 409 at last."""
+        for _ in range(_ATTEMPTS):
+            position = await self.length(conversation_id)
+            try:
+                async with self._engine.begin() as connection:
+                    await connection.execute(insert(conversation_items), _rows(conversation_id, position, items))
+            except IntegrityError:
+                continue
+            except (SQLAlchemyError, OSError) as error:
+                raise store_unreachable("database of conversations") from error
+            return
+        raise ApiError(409, "Another request is writing to this conversation. Try again.", code="conversation_locked")
+
+    async def delete_item(self, conversation_id: str, item_id: str) -> bool:
+        """Remove one item; False if there is none of that id."""
+        wanted = (conversation_items.c.conversation_id == conversation_id) & (conversation_items.c.item_id == item_id)
+        try:
+            async with self._engine.begin() as connection:
+                return (await connection.execute(delete(conversation_items).where(wanted))).rowcount > 0
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of conversations") from error
+
+
+def _rows(conversation_id: str, position: int, items: Sequence[Json]) -> list[Json]:
+    return [
+        {
+            "conversation_id": conversation_id,
+            "position": position + offset,
+            "item_id": item["id"],
+            "item": _encode(item),
+        }
+        for offset, item in enumerate(items)
+    ]

@@ -1,0 +1,226 @@
+"""Stored responses: written once they are over (or, in the background, from the start), read by their owner alone.
+
+A row holds the response object, its input items, and a copy of the items before them, compressed. So a response can be
+continued whatever became of those that it followed: deleting one takes nothing from its children. Rows end with their
+retention; past the bound of bytes the oldest go first.
+
+A response in the background has a lease that its process renews. A row whose lease ran out has lost its process: it is
+reported, and stored, as failed.
+"""
+
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.schema import response_items, responses
+from antiphon.state.settings import ResponseSettings
+
+Json = dict[str, Any]
+LEASE_S = 15.0
+"""How long a running background response is believed without news of its process."""
+_RUNNING = ("queued", "in_progress")
+_SWEEP_EVERY = 50
+_BATCH = 500
+_DAY_MS = 86_400_000
+_encode = msgspec.json.Encoder().encode
+_LOST = {"code": "server_error", "message": "The server stopped before the response was complete."}
+
+
+class KeptResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored response. ``history`` are the items before ``input``; ``body["output"]`` are those after it."""
+
+    id: str
+    account: str
+    body: Json
+    input: tuple[Json, ...]
+    history: tuple[Json, ...] = ()
+    conversation: str | None = None
+
+    @property
+    def status(self) -> str:
+        return self.body["status"]
+
+    @property
+    def items(self) -> tuple[Json, ...]:
+        """Everything that a next turn follows."""
+        return (*self.history, *self.input, *self.body["output"])
+
+
+class StoreStatistics(msgspec.Struct, frozen=True):
+    """``swept_total`` are rows that were removed by age or for room."""
+
+    saved_total: int
+    swept_total: int
+
+
+class ResponseStore:
+    """Belongs to one event loop. ``engine`` is owned by whoever made it."""
+
+    def __init__(self, engine: AsyncEngine, settings: ResponseSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._num_saved = 0
+        self._num_swept = 0
+
+    @property
+    def is_on(self) -> bool:
+        return self._settings.store != "off"
+
+    async def save(self, kept: KeptResponse) -> None:
+        """Write a response, replacing what was stored under its id. Raises ``ApiError`` 503 if the database refuses."""
+        row = self._row(kept)
+        try:
+            async with self._engine.begin() as connection:
+                await _remove(connection, [kept.id])
+                await connection.execute(insert(responses), [row])
+                if items := _item_rows(kept):
+                    await connection.execute(insert(response_items), items)
+            self._num_saved += 1
+            if self._num_saved % _SWEEP_EVERY == 1:
+                await self.sweep()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of responses") from error
+
+    def _row(self, kept: KeptResponse) -> Json:
+        now = _now_ms()
+        body, given = _encode(kept.body), zlib.compress(_encode(kept.input))
+        history = zlib.compress(_encode(kept.history))
+        return {
+            "id": kept.id,
+            "account": kept.account,
+            "created_at_ms": int(kept.body["created_at"]) * 1000,
+            "expires_at_ms": now + round(self._settings.retention_days * _DAY_MS),
+            "lease_until_ms": now + round(LEASE_S * 1000),
+            "status": kept.status,
+            "conversation_id": kept.conversation,
+            "body": body,
+            "input": given,
+            "history": history,
+            "num_bytes": len(body) + len(given) + len(history),
+        }
+
+    async def find(self, response_id: str, account: str) -> KeptResponse | None:
+        """Return a response of ``account``; None for one that is not kept, expired, or another's."""
+        wanted = (responses.c.id == response_id) & (responses.c.account == account)
+        try:
+            async with self._engine.connect() as connection:
+                row = (await connection.execute(select(responses).where(wanted))).one_or_none()
+            if row is None or row.expires_at_ms <= _now_ms():
+                return None
+            kept = _kept(row)
+            if kept.status in _RUNNING and row.lease_until_ms < _now_ms():
+                kept = msgspec.structs.replace(kept, body=kept.body | {"status": "failed", "error": _LOST})
+                await self._set_body(kept)
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of responses") from error
+        return kept
+
+    async def _set_body(self, kept: KeptResponse) -> None:
+        change = update(responses).where(responses.c.id == kept.id)
+        async with self._engine.begin() as connection:
+            await connection.execute(change.values(status=kept.status, body=_encode(kept.body)))
+
+    async def renew(self, response_ids: Sequence[str]) -> list[str]:
+        """Say that these responses are still worked on here; return those that are over by another process's word."""
+        running = responses.c.id.in_(response_ids) & responses.c.status.in_(_RUNNING)
+        async with self._engine.begin() as connection:
+            change = update(responses).where(running)
+            await connection.execute(change.values(lease_until_ms=_now_ms() + round(LEASE_S * 1000)))
+            still = {row.id for row in await connection.execute(select(responses.c.id).where(running))}
+        return [response_id for response_id in response_ids if response_id not in still]
+
+    async def find_items(self, item_ids: Sequence[str], account: str) -> dict[str, Json]:
+        """Return items of stored responses by their ids; those that are not kept, or another's, are missing."""
+        wanted = response_items.c.item_id.in_(item_ids) & (response_items.c.account == account)
+        try:
+            async with self._engine.connect() as connection:
+                named = select(response_items.c.response_id).where(wanted).distinct()
+                found = [row.response_id for row in await connection.execute(named)]
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of responses") from error
+        items: dict[str, Json] = {}
+        for response_id in found:
+            kept = await self.find(response_id, account)
+            if kept is not None:
+                items |= {
+                    item["id"]: item for item in (*kept.input, *kept.body["output"]) if item.get("id") in item_ids
+                }
+        return items
+
+    async def delete(self, response_id: str, account: str) -> bool:
+        """Remove a response; False if there was none. What followed it keeps its own copy."""
+        wanted = (responses.c.id == response_id) & (responses.c.account == account)
+        try:
+            async with self._engine.begin() as connection:
+                found = (await connection.execute(select(responses.c.id).where(wanted))).scalars().all()
+                await _remove(connection, found)
+                return bool(found)
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of responses") from error
+
+    async def sweep(self) -> int:
+        """Remove what is expired, then the oldest while more than ``max_bytes`` are kept; return how many went."""
+        async with self._engine.begin() as connection:
+            expired = select(responses.c.id).where(responses.c.expires_at_ms <= _now_ms())
+            old = (await connection.execute(expired)).scalars().all()
+            await _remove(connection, old)
+            swept = len(old)
+            total: int = (
+                await connection.execute(select(func.coalesce(func.sum(responses.c.num_bytes), 0)))
+            ).scalar_one()
+            excess = total - self._settings.max_bytes
+            if excess > 0:
+                swept += await self._remove_oldest(connection, excess)
+        self._num_swept += swept
+        return swept
+
+    async def _remove_oldest(self, connection: AsyncConnection, excess: int) -> int:
+        oldest = select(responses.c.id, responses.c.num_bytes).order_by(responses.c.created_at_ms, responses.c.id)
+        doomed: list[str] = []
+        for row in await connection.execute(oldest):
+            if excess <= 0:
+                break
+            doomed.append(row.id)
+            excess -= row.num_bytes
+        await _remove(connection, doomed)
+        return len(doomed)
+
+    def statistics(self) -> StoreStatistics:
+        """Return counts without waiting."""
+        return StoreStatistics(self._num_saved, self._num_swept)
+
+
+async def _remove(connection: AsyncConnection, response_ids: Sequence[str]) -> None:
+    for start in range(0, len(response_ids), _BATCH):
+        batch = response_ids[start : start + _BATCH]
+        await connection.execute(delete(response_items).where(response_items.c.response_id.in_(batch)))
+        await connection.execute(delete(responses).where(responses.c.id.in_(batch)))
+
+
+def _item_rows(kept: KeptResponse) -> list[Json]:
+    """Return where each item of a response is found by its id; an id that comes twice is found once."""
+    ids = dict.fromkeys(item["id"] for item in (*kept.input, *kept.body["output"]) if item.get("id"))
+    return [{"item_id": item_id, "account": kept.account, "response_id": kept.id} for item_id in ids]
+
+
+def _kept(row: Row[Any]) -> KeptResponse:
+    return KeptResponse(
+        id=row.id,
+        account=row.account,
+        body=msgspec.json.decode(row.body),
+        input=tuple(msgspec.json.decode(zlib.decompress(row.input))),
+        history=tuple(msgspec.json.decode(zlib.decompress(row.history))),
+        conversation=row.conversation_id,
+    )
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

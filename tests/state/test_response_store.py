@@ -1,0 +1,97 @@
+"""What is kept of responses: by owner, for a time, within a bound, and never half."""
+
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from antiphon.state import KeptResponse, ResponseSettings, ResponseStore
+from antiphon.state import responses as responses_module
+
+pytestmark = pytest.mark.anyio
+
+
+def kept(
+    response_id: str, *, account: str = "a", status: str = "completed", text: str = "hi", **more: Any
+) -> KeptResponse:
+    item = {"type": "message", "role": "user", "content": text, "id": f"msg_{response_id}"}
+    body = {"id": response_id, "status": status, "created_at": time.time(), "output": [{"id": f"out_{response_id}"}]}
+    return KeptResponse(id=response_id, account=account, body=body, input=(item,), **more)
+
+
+async def test_a_response_comes_back_whole_to_its_owner_alone(engine: AsyncEngine) -> None:
+    """Another key gets nothing, not even a hint that it exists."""
+    store = ResponseStore(engine, ResponseSettings())
+    one = kept("resp_1", history=({"id": "earlier"},), conversation="conv_1")
+    await store.save(one)
+    assert await store.find("resp_1", "a") == one
+    assert await store.find("resp_1", "b") is None
+    assert not await store.delete("resp_1", "b")
+    assert [item["id"] for item in one.items] == ["earlier", "msg_resp_1", "out_resp_1"]
+
+
+async def test_items_are_found_by_their_ids(engine: AsyncEngine) -> None:
+    """Clients refer to items of earlier responses; another's are not found, deleted ones no more."""
+    store = ResponseStore(engine, ResponseSettings())
+    await store.save(kept("resp_1"))
+    await store.save(kept("resp_2", account="b"))
+    found = await store.find_items(["msg_resp_1", "out_resp_1", "msg_resp_2", "nothing"], "a")
+    assert set(found) == {"msg_resp_1", "out_resp_1"}
+    assert await store.delete("resp_1", "a")
+    assert await store.find_items(["msg_resp_1"], "a") == {}
+    assert await store.find("resp_1", "a") is None
+
+
+async def test_saving_again_replaces(engine: AsyncEngine) -> None:
+    """A background response is written at its start and at its end."""
+    store = ResponseStore(engine, ResponseSettings())
+    await store.save(kept("resp_1", status="queued"))
+    await store.save(kept("resp_1", status="completed"))
+    found = await store.find("resp_1", "a")
+    assert found is not None
+    assert found.status == "completed"
+
+
+async def test_what_lost_its_process_is_failed(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that nobody renews runs out; the response is then failed for everybody, and stays so."""
+    store = ResponseStore(engine, ResponseSettings())
+    now = [time.time()]
+    monkeypatch.setattr(responses_module.time, "time", lambda: now[0])
+    await store.save(kept("resp_1", status="in_progress"))
+    await store.save(kept("resp_2", status="in_progress"))
+    now[0] += responses_module.LEASE_S - 1
+    assert await store.renew(["resp_1"]) == []
+    now[0] += 2
+    renewed, lost = await store.find("resp_1", "a"), await store.find("resp_2", "a")
+    assert renewed is not None
+    assert lost is not None
+    assert (renewed.status, lost.status) == ("in_progress", "failed")
+    assert lost.body["error"]["code"] == "server_error"
+    assert await store.renew(["resp_1", "resp_2"]) == ["resp_2"]
+
+
+async def test_retention_ends(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is expired is not shown, and the next sweep removes it."""
+    store = ResponseStore(engine, ResponseSettings(retention_days=1))
+    now = [time.time()]
+    monkeypatch.setattr(responses_module.time, "time", lambda: now[0])
+    await store.save(kept("resp_1"))
+    now[0] += 86_400 + 1
+    assert await store.find("resp_1", "a") is None
+    assert await store.sweep() == 1
+    assert await store.find_items(["msg_resp_1"], "a") == {}
+
+
+async def test_the_size_stays_bounded(engine: AsyncEngine) -> None:
+    """Past the bound the oldest go first; the newest always stays."""
+    store = ResponseStore(engine, ResponseSettings(max_bytes=4000))
+    for number in range(120):
+        one = kept(f"resp_{number:03}")
+        one.body["created_at"] = 1_000_000 + number
+        await store.save(one)
+    await store.sweep()
+    present = [number for number in range(120) if await store.find(f"resp_{number:03}", "a")]
+    assert present == list(range(present[0], 120))
+    assert 5 < len(present) < 60
+    assert store.statistics().swept_total == 120 - len(present)
