@@ -14,7 +14,8 @@ def test_more_tokens_than_the_model_can_generate(name: str) -> None:
         check_max_tokens({name: 8193}, 8192)
     assert (caught.value.param, caught.value.code) == (name, "invalid_value")
     assert caught.value.message == (
-        f"{name} is too large: 8193. This model supports at most 8192 completion tokens, whereas you provided 8193."
+        f"{name} is too large: 8193. This model supports at most 8192 completion tokens, whereas you provided 8193. "
+        f"Lower {name}, or leave it out: the answer can then use what the prompt leaves of the context."
     )
 
 

@@ -9,6 +9,8 @@ from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object,
 from antiphon.protocol.tool_fields import function_call, functions, tool_choice, tools
 
 INT64 = 2**63
+MAX_BIASES = 1024
+"""Entries of ``logit_bias``."""
 
 _RECORDED = "Written to the request's log line; no effect on the answer."
 _HINT = "A hint: a model that cannot follow it answers without it, and the request's log line has it."
@@ -24,7 +26,7 @@ class Retention(Enumeration):
 
 
 stop = Either((String(min_length=1), Array(String(min_length=1), "strings", min_length=1, max_length=4)), nullable=True)
-logit_bias = Mapping(Number(minimum=-100, maximum=100), nullable=True)
+logit_bias = Mapping(Number(minimum=-100, maximum=100), max_properties=MAX_BIASES, nullable=True)
 penalty = Number(minimum=-2, maximum=2, nullable=True)
 temperature = Number(minimum=0, maximum=2, nullable=True)
 top_p = Number(minimum=0, maximum=1, nullable=True)

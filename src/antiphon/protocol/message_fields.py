@@ -5,6 +5,9 @@ from antiphon.protocol.fields import Enumeration, Spec, String
 from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Tagged, Unsupported
 
 NAME_PATTERN = "^[a-zA-Z0-9_-]+$"
+MAX_MESSAGES = 2048
+"""Messages of a request, and parts of a message: bounds what is built for each of them."""
+MAX_TOOL_CALLS = 128
 _ONLY_TEXT = "Invalid content type. {} is only supported by certain models."
 
 name = String(min_length=1, max_length=64, pattern=NAME_PATTERN)
@@ -38,7 +41,8 @@ _file_part = _foreign_part("file", Object({"filename": String(), "file_data": St
 
 
 def _content(*, nullable: bool = True, **parts: Object) -> Either:
-    return Either((String(), Array(Tagged("type", {"text": _text_part, **parts}), "objects")), nullable=nullable)
+    listed = Array(Tagged("type", {"text": _text_part, **parts}), "objects", max_length=MAX_MESSAGES)
+    return Either((String(), listed), nullable=nullable)
 
 
 _function_call = Object({"name": name, "arguments": String()}, required=("name", "arguments"))
@@ -79,7 +83,7 @@ _assistant = _role(
     refusal=String(nullable=True),
     name=participant,
     # Null as the official client's model_dump() writes what the answer did not have.
-    tool_calls=Array(_tool_call, "objects", min_length=1, nullable=True),
+    tool_calls=Array(_tool_call, "objects", min_length=1, max_length=MAX_TOOL_CALLS, nullable=True),
     function_call=Object(_function_call.fields, required=_function_call.required, nullable=True),
     audio=Unsupported(Object({"id": String()}, required=("id",)), nullable=True),
     annotations=Array(
@@ -109,4 +113,5 @@ messages = Array(
     ),
     "objects",
     min_length=1,
+    max_length=MAX_MESSAGES,
 )

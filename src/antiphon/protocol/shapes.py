@@ -10,6 +10,8 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.fields import Enumeration, Schema, Spec, check, schema_of
 
 _ALIKE = 0.75
+_LONGEST_MISSPELT = 64
+"""Characters of a name that is compared with the known ones."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Object(Spec):
 
     def _alike(self, name: str, value: dict[str, Any]) -> list[str]:
         """Return the fields that the caller may have meant and has not given."""
+        if len(name) > _LONGEST_MISSPELT:
+            return []
         absent = [
             field for field, spec in self.fields.items() if field not in value and not isinstance(spec, ClientField)
         ]

@@ -57,6 +57,7 @@ _allowed = Object(
             ),
             "objects",
             min_length=1,
+            max_length=MAX_TOOLS,
         ),
     },
     required=("mode", "tools"),

@@ -17,7 +17,7 @@ from antiphon.backends.scripted.script import Prompter, Reply, Script, tokens
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
-from antiphon.protocol.errors import ApiError, context_length_exceeded, model_not_found, overloaded
+from antiphon.protocol.errors import ApiError, context_length_exceeded, model_not_found, overloaded, prompt_too_long
 from antiphon.protocol.events import ChoiceFinished, Completed, Event, Started, TextDelta, Usage
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -116,10 +116,13 @@ class ScriptedBackend:
             raise ApiError(
                 400, f"Invalid value for 'dimensions': this model has vectors of {size} numbers.", param="dimensions"
             )
+        counts = tuple(map(_count, request.inputs))
+        limit = self._script.context_length
+        if limit is not None and max(counts) > limit:
+            raise prompt_too_long(limit, max(counts), 0)
         reply = self._prompter.reply(request.model, _as_text(request.inputs[0]))
         async for _ in self._perform(request.model, reply, (), 0):
             pass
-        counts = tuple(map(_count, request.inputs))
         return EmbeddingResult(
             model=request.model,
             vectors=tuple(_vector(_as_text(text), size, request.dimensions or size) for text in request.inputs),

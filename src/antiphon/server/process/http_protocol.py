@@ -44,14 +44,14 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
-        was_in_head, was_in_body = self._is_in_head, self._is_in_body()
+        was_in_head = self._is_in_head
+        if not was_in_head and self._is_in_body():
+            # The framing of a chunked body - sizes, extensions, trailers - is what ``on_body`` does not take off again.
+            self._num_unread += len(data)
         super().data_received(data)
         if was_in_head and self._is_in_head:
-            # A single header that goes on and on is not seen by ``on_header`` before its end.
+            # ``on_header`` does not see a header before its end.
             self._num_head_bytes += len(data)
-        if was_in_body and self._is_in_body():
-            # The same for the framing of a chunked body: sizes, extensions, trailers.
-            self._num_unread += len(data)
         if self._is_past_the_bounds():
             self._refuse()
 

@@ -30,7 +30,8 @@ class RequestBodies:
     def __init__(self, max_bytes: int, *, log_bodies: bool = False) -> None:
         self._max_bytes = max_bytes
         self._log_bodies = log_bodies
-        self._num_bytes_held = 0
+        self.num_bytes_held = 0
+        """The size of all bodies in memory."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="large body")
 
     @asynccontextmanager
@@ -55,7 +56,7 @@ class RequestBodies:
                 chunk: bytes = message.get("body", b"")
                 self._check_room(num_bytes, len(chunk))
                 num_bytes += len(chunk)
-                self._num_bytes_held += len(chunk)
+                self.num_bytes_held += len(chunk)
                 chunks.append(chunk)
                 has_more = message.get("more_body", False)
             body = chunks.pop() if len(chunks) == 1 else b"".join(chunks)
@@ -65,7 +66,7 @@ class RequestBodies:
                 log.debug("body", request_id=call.request_id, body=body.decode(errors="backslashreplace"))
             yield body
         finally:
-            self._num_bytes_held -= num_bytes
+            self.num_bytes_held -= num_bytes
 
     async def work(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
         """Return ``function(*args)``, computed in the thread for large bodies if ``body`` is large."""
@@ -76,7 +77,7 @@ class RequestBodies:
     def _check_room(self, num_before: int, num_more: int) -> None:
         if num_before + num_more > self._max_bytes:
             raise self._too_large()
-        if self._num_bytes_held + num_more > _MAX_BODIES * self._max_bytes:
+        if self.num_bytes_held + num_more > _MAX_BODIES * self._max_bytes:
             raise overloaded(retry_after_s=1)
 
     async def _check_values(self, body: bytes) -> None:
