@@ -1,4 +1,4 @@
-"""The router's policies by themselves: breaker, verdicts, balance, allowances, prefix keys."""
+"""The router's policies by themselves: retry decisions, load balancing, rate-limit windows, prefix keys."""
 
 import msgspec
 import pytest
@@ -6,12 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.backends.routing.balance import LOAD_BOUND, Load, by_outstanding, by_prefix
-from antiphon.backends.routing.breaker import Breaker
 from antiphon.backends.routing.prefix import prefix_key
-from antiphon.backends.routing.retry_decision import classify_error, retry_after_s
-from antiphon.backends.routing.settings import BreakerSettings
+from antiphon.backends.routing.retry_decision import classify_error
 from antiphon.backends.upstream.failures import disconnected, protocol_error, timed_out, unreachable
-from antiphon.backends.upstream.rate_limit_window import RateLimitWindow, duration_s
+from antiphon.backends.upstream.rate_limit_window import RateLimitWindow
 from antiphon.protocol.chat import ChatRequest, Message
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.errors import ApiError, overloaded
@@ -67,63 +65,6 @@ def test_keys_spread_by_weight() -> None:
     assert 0.7 < firsts.count(1) / 2000 < 0.8
 
 
-def test_a_breaker_opens_tries_once_and_closes() -> None:
-    """Three failures open it; after the cooldown one request goes; its success closes it."""
-    breaker = Breaker(BreakerSettings(failures=3, cooldown_s=2, max_cooldown_s=8))
-    for _ in range(3):
-        assert breaker.wait_s(0) == 0
-        breaker.begin(0)
-        breaker.fail(0)
-    assert breaker.state(0) == "open"
-    assert breaker.wait_s(0.5) == 1.5
-    assert breaker.wait_s(2) == 0
-    breaker.begin(2)
-    assert breaker.wait_s(2) > 0
-    breaker.succeed()
-    assert breaker.wait_s(2) == 0
-
-
-def test_a_failed_try_doubles_the_cooldown_up_to_its_bound() -> None:
-    """Each failed try opens for twice as long."""
-    breaker = Breaker(BreakerSettings(failures=1, cooldown_s=2, max_cooldown_s=5))
-    now, waits = 0.0, []
-    for _ in range(4):
-        breaker.begin(now)
-        breaker.fail(now)
-        waits.append(breaker.wait_s(now))
-        now += waits[-1]
-    assert waits == [2, 4, 5, 5]
-
-
-def test_an_abandoned_try_lets_the_next_one_try() -> None:
-    """A client that leaves during the try does not block the breaker."""
-    breaker = Breaker(BreakerSettings(failures=1, cooldown_s=1))
-    breaker.begin(0)
-    breaker.fail(0)
-    breaker.begin(1)
-    assert breaker.wait_s(1) > 0
-    breaker.abandon()
-    assert breaker.wait_s(1) == 0
-
-
-@given(st.lists(st.sampled_from(["ok", "fail", "leave", "wait"]), max_size=60))
-def test_a_breaker_never_waits_longer_than_its_bound(steps: list[str]) -> None:
-    """Whatever happens, a request is let through again within the longest cooldown."""
-    settings = BreakerSettings(failures=2, cooldown_s=1, max_cooldown_s=4)
-    breaker, now = Breaker(settings), 0.0
-    for step in steps:
-        if step == "wait":
-            now += 0.7
-        elif breaker.wait_s(now) == 0:
-            breaker.begin(now)
-            if step == "fail":
-                breaker.fail(now)
-            else:
-                {"ok": breaker.succeed, "leave": breaker.abandon}[step]()
-        assert breaker.wait_s(now) <= settings.max_cooldown_s
-    assert breaker.wait_s(now + settings.max_cooldown_s) == 0
-
-
 @pytest.mark.parametrize(
     ("error", "again", "is_fault"),
     [
@@ -137,42 +78,18 @@ def test_a_breaker_never_waits_longer_than_its_bound(steps: list[str]) -> None:
         (ApiError(429, "x"), "anywhere", False),
         (ApiError(429, "x", headers={"X-Should-Retry": "false"}), "elsewhere", False),
         (ApiError(429, "x", code="insufficient_quota"), "elsewhere", False),
+        (ApiError(408, "x"), "anywhere", True),
+        (ApiError(409, "x"), "anywhere", False),
+        (ApiError(529, "x"), "anywhere", True),
         (ApiError(400, "x"), "nowhere", False),
         (ApiError(404, "x"), "nowhere", False),
         (ApiError(413, "x"), "nowhere", False),
     ],
 )
-def test_verdicts(error: ApiError, again: str, is_fault: bool) -> None:
+def test_retry_decisions(error: ApiError, again: str, is_fault: bool) -> None:
     """An error of the request is tried nowhere, a lasting one of the backend elsewhere, a passing one anywhere."""
     decision = classify_error(error)
     assert (decision.again, decision.is_fault) == (again, is_fault)
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"Retry-After": "2"}, 2),
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"Retry-After": "Thu, 01 Jan 1970 00:01:40 GMT"}, 40),
-        ({"Retry-After": "Thu, 01 Jan 1970 00:00:10 GMT"}, 0),
-        ({"Retry-After": "soon"}, None),
-        ({"Retry-After": "nan"}, None),
-        ({"Retry-After": "inf"}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after_is_seconds_milliseconds_or_a_date(headers: dict[str, str], seconds: float | None) -> None:
-    """All three spellings are read; nonsense is not."""
-    assert retry_after_s(headers, wall_clock=60) == seconds
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("120ms", 0.12), ("1s", 1), ("6m0s", 360), ("1h2m3.5s", 3723.5), ("", None), ("5", None), ("1s x", None)],
-)
-def test_go_durations(text: str, seconds: float | None) -> None:
-    """Durations as Go writes them are read, anything else is not."""
-    assert duration_s(text) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_an_exhausted_limit_is_waited_for() -> None:
@@ -188,6 +105,31 @@ def test_an_exhausted_limit_is_waited_for() -> None:
     assert window.wait_s(101.1) == 0
     window.learn({**headers, "x-ratelimit-remaining-requests": "3"}, now=100)
     assert window.wait_s(100) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"remaining": "\u00b2"},
+        {"remaining": "9" * 5000},
+        {"reset": "9" * 400 + "h"},
+        {"reset": "nan"},
+        {"limit": "\u00b2", "reset": "soon"},
+    ],
+)
+def test_unreadable_rate_limits_teach_nothing(changes: dict[str, str]) -> None:
+    """Headers that make no sense hold nobody back, and raise nothing."""
+    fields = {"limit": "60", "remaining": "0", "reset": "1m0s", **changes}
+    window = RateLimitWindow()
+    window.learn({f"x-ratelimit-{name}-requests": value for name, value in fields.items()}, now=100)
+    assert window.wait_s(100) == 0
+
+
+def test_a_rate_limit_window_is_never_longer_than_a_minute() -> None:
+    """An upstream that says that its limit resets in a thousand years is asked again in a minute."""
+    window = RateLimitWindow()
+    window.learn({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9000000h"}, now=100)
+    assert window.wait_s(100) == 60
 
 
 def chat(*messages: Message, **more: str) -> ChatRequest:

@@ -7,9 +7,10 @@ that does the same here.
 import math
 from collections.abc import Mapping
 
-from antiphon.accounts.reading import Reading, go_duration
+from antiphon.accounts.reading import Reading
 from antiphon.errors import AntiphonError
 from antiphon.protocol.errors import ApiError
+from antiphon.wire.durations import format_duration
 
 NO_RETRY = {"x-should-retry": "false"}
 
@@ -97,7 +98,7 @@ def rate_limited(
         429,
         f"Rate limit reached for {model} in organization {organization} on {reading.scope.title}: "
         f"Limit {reading.limit}, Used {math.ceil(reading.used)}, Requested {requested}. "
-        f"Please try again in {go_duration(reading.wait_s(requested))}.",
+        f"Please try again in {format_duration(reading.wait_s(requested))}.",
         type=reading.scope.kind,
         code="rate_limit_exceeded",
         headers={**headers, **retry_after(wait_s)},

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from antiphon.wire.durations import format_duration
+
 
 class Scope(Enum):
     """What is counted, over how long. ``label`` names its buckets in Redis.
@@ -53,18 +55,4 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     def headers(self) -> dict[str, str]:
         """The three ``x-ratelimit-*`` headers of this bucket."""
         limit, remaining, reset = self.scope.header_names
-        return {limit: str(self.limit), remaining: str(self.remaining), reset: go_duration(self.reset_s)}
-
-
-def go_duration(seconds: float) -> str:
-    """Return ``seconds``, rounded up to a millisecond, as Go prints a Duration: ``120ms``, ``1s``, ``6m0s``, ``1h0m0.5s``."""
-    # A float such as 18.642000000000003 is 18.642 s to everybody but ceil.
-    ms = math.ceil(round(seconds * 1000, 6))
-    if ms < 1000:  # noqa: PLR2004 - milliseconds in a second
-        return f"{ms}ms" if ms else "0s"
-    minutes, ms = divmod(ms, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{ms // 1000}.{ms % 1000:03d}".rstrip("0").rstrip(".") + "s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
+        return {limit: str(self.limit), remaining: str(self.remaining), reset: format_duration(self.reset_s)}

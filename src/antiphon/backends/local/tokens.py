@@ -1,13 +1,11 @@
 """Between the engine's token values and the wire's."""
 
+import math
 from collections.abc import Sequence
 
 from antiphon.engine.ipc.messages import Ids, Prompt, Text, Token, TopToken
 from antiphon.prompting import Piece
 from antiphon.protocol.events import TokenLogprob, TopLogprob
-
-NO_PROBABILITY = -9999.0
-"""What OpenAI reports for a token whose probability is too small to tell (minus infinity is no JSON)."""
 
 
 def engine_prompt(pieces: Sequence[Piece]) -> Prompt:
@@ -33,7 +31,7 @@ def token_logprobs(tokens: Sequence[Token], *, is_prompt: bool = False) -> tuple
     return tuple(
         TokenLogprob(
             token_text(token.bytes),
-            None if is_prompt and token.logprob is None else _finite(token.logprob),
+            token.logprob if is_prompt else _known(token.logprob),
             tuple(token.bytes),
             _alternatives(token.top),
         )
@@ -42,8 +40,9 @@ def token_logprobs(tokens: Sequence[Token], *, is_prompt: bool = False) -> tuple
 
 
 def _alternatives(tokens: Sequence[TopToken]) -> tuple[TopLogprob, ...]:
-    return tuple(TopLogprob(token_text(top.bytes), _finite(top.logprob), tuple(top.bytes)) for top in tokens)
+    return tuple(TopLogprob(token_text(top.bytes), top.logprob, tuple(top.bytes)) for top in tokens)
 
 
-def _finite(logprob: float | None) -> float:
-    return NO_PROBABILITY if logprob is None or logprob < NO_PROBABILITY else logprob
+def _known(logprob: float | None) -> float:
+    """Return minus infinity for a generated token that the engine has no probability for; the rendering bounds it."""
+    return -math.inf if logprob is None else logprob

@@ -101,22 +101,23 @@ class Dispatcher:
                 return await self._try(target, target.model or model, start), target
             except ApiError as error:
                 decision = classify_error(error)
-                target.state.failed(decision)
                 if decision.again == "nowhere" or not attempts.has_time(0):
                     raise
                 attempts.failed(target, error, decision)
         raise attempts.error or overloaded(1)
 
     async def _try(self, target: Target, model: str, start: Start[T]) -> T:
-        target.state.begin()
+        is_trial = target.state.begin()
         try:
             result = await start(target, model)
         except BaseException as error:
             target.state.end()
-            if not isinstance(error, ApiError):
-                target.state.abandoned()
+            if isinstance(error, ApiError):
+                target.state.failed(classify_error(error), is_trial=is_trial)
+            else:
+                target.state.abandoned(is_trial=is_trial)
             raise
-        target.state.succeeded()
+        target.state.succeeded(is_trial=is_trial)
         return result
 
     def _choose(

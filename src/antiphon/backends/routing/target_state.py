@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from antiphon.backends.base import Backend, RelayingBackend
-from antiphon.backends.routing.breaker import Breaker
 from antiphon.backends.routing.retry_decision import RetryDecision
 from antiphon.backends.routing.settings import BreakerSettings
+from antiphon.wire.circuit_breaker import BreakerState
 
 _MAX_PAUSE_S = 60.0
 """No backend is left alone longer on its own word: it may have been restarted meanwhile."""
@@ -46,7 +46,7 @@ class TargetState:
         # Asked for once: on a protocol with many members isinstance() costs a tenth of a millisecond.
         self.relaying = backend if isinstance(backend, RelayingBackend) else None
         self._paced = backend if isinstance(backend, PacedBackend) else None
-        self._breaker = Breaker(breaker)
+        self._breaker = BreakerState(breaker.failures, breaker.cooldown_s, breaker.max_cooldown_s)
         self._paused_until = 0.0
         self._now = now
         self._num_requests = 0
@@ -68,37 +68,37 @@ class TargetState:
         paced = self._paced.wait_s(model) if self._paced is not None else 0.0
         return max(self._paused_until - now, self._breaker.wait_s(now), paced, 0.0)
 
-    def begin(self) -> None:
-        """A request goes out; ``end`` has to follow."""
+    def begin(self) -> bool:
+        """Note that a request is sent, which ``end`` has to follow; returns whether it is the breaker's trial."""
         self.outstanding += 1
         self._num_requests += 1
-        self._breaker.begin(self._now())
+        return self._breaker.begin(self._now())
 
     def end(self) -> None:
-        """The request is over, whatever became of it."""
+        """Note that the request is over, with whatever result."""
         self.outstanding -= 1
 
-    def succeeded(self) -> None:
-        """The first token came."""
-        self._breaker.succeed()
+    def succeeded(self, *, is_trial: bool) -> None:
+        """Note that the first token came."""
+        self._breaker.succeed(is_trial=is_trial)
 
-    def failed(self, decision: RetryDecision) -> None:
-        """The request failed and that was judged."""
+    def failed(self, decision: RetryDecision, *, is_trial: bool = False) -> None:
+        """Note a failure, before the first token or within the answer."""
         now = self._now()
         self._num_failures += 1
         if decision.pause_s is not None:
             self._paused_until = max(self._paused_until, now + min(decision.pause_s, _MAX_PAUSE_S))
         if decision.is_fault:
-            self._breaker.fail(now)
+            self._breaker.fail(now, is_trial=is_trial)
         elif decision.again == "nowhere":
-            # It answered; that the request was wrong says nothing against it.
-            self._breaker.succeed()
+            # The backend answered; an invalid request says nothing against it.
+            self._breaker.succeed(is_trial=is_trial)
         else:
-            self._breaker.abandon()
+            self._breaker.abandon(is_trial=is_trial)
 
-    def abandoned(self) -> None:
-        """The client left before anything was known."""
-        self._breaker.abandon()
+    def abandoned(self, *, is_trial: bool) -> None:
+        """Note that the client left before the backend showed anything."""
+        self._breaker.abandon(is_trial=is_trial)
 
     def statistics(self) -> TargetStatistics:
         now = self._now()

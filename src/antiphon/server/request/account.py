@@ -20,7 +20,8 @@ from antiphon.server.logs import log
 from antiphon.server.request.asgi import ClientGone
 from antiphon.server.request.call import Call
 from antiphon.server.request.faults import Fault
-from antiphon.server.request.reservation import CHARACTERS_PER_TOKEN, TokenReservation
+from antiphon.server.request.reservation import TokenReservation
+from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 
 class RequestAccount:

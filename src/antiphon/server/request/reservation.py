@@ -10,8 +10,7 @@ from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest
 from antiphon.protocol.relay import RelayRequest
-
-CHARACTERS_PER_TOKEN = 4
+from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 
 class TokenReservation(msgspec.Struct, frozen=True):

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from antiphon.toolkit.usage import Usage
+from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
-CHARACTERS_PER_TOKEN = 4
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _GENERATING = ("messages", "prompt")
 

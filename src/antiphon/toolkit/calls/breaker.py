@@ -12,6 +12,8 @@ from openai import APIConnectionError, APIStatusError
 
 from antiphon.toolkit.errors import CircuitOpenError, RetryExhaustedError
 from antiphon.toolkit.pacing.clock import Clock, SystemClock
+from antiphon.wire.circuit_breaker import BreakerState
+from antiphon.wire.failures import is_server_error
 
 State = Literal["closed", "open", "trial"]
 
@@ -40,9 +42,8 @@ class CircuitBreaker:
         self.rest_s = rest_s
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._in_a_row = self._num_opened = self._num_refused = 0
-        self._opened_at: float | None = None
-        self._is_trying = False
+        self._circuit = BreakerState(failures, rest_s, rest_s)
+        self._num_refused = 0
 
     @contextmanager
     def guard(self) -> Generator[None]:
@@ -57,41 +58,38 @@ class CircuitBreaker:
 
     def statistics(self) -> BreakerStatistics:
         with self._lock:
-            state: State = "closed" if self._opened_at is None else "trial" if self._is_trying else "open"
-            return BreakerStatistics(state, self._in_a_row, self._num_opened, self._num_refused)
+            circuit = self._circuit
+            is_closed = circuit.state(self._clock.now()) == "closed"
+            state: State = "closed" if is_closed else "trial" if circuit.is_trying else "open"
+            return BreakerStatistics(state, circuit.num_failures, circuit.num_opened, self._num_refused)
 
     def _enter(self) -> bool:
         with self._lock:
-            if self._opened_at is None:
-                return False
-            left = self._opened_at + self.rest_s - self._clock.now()
-            if left <= 0 and not self._is_trying:
-                self._is_trying = True
-                return True
+            now = self._clock.now()
+            if self._circuit.admits(now):
+                return self._circuit.begin(now)
             self._num_refused += 1
+            num_failures, left_s = self._circuit.num_failures, self._circuit.left_s(now)
         raise CircuitOpenError(
-            f"Not sent: the endpoint failed {self._in_a_row} times in a row and is left alone",
-            retry_in_s=max(0.0, left),
-            hint=f"the next trial is in {max(0.0, left):.1f} s; check the server, or name fallbacks=[...]",
+            f"Not sent: the endpoint failed {num_failures} times in a row and is left alone",
+            retry_in_s=left_s,
+            hint=f"the next trial is in {left_s:.1f} s; check the server, or name fallbacks=[...]",
         )
 
     def _leave(self, *, has_failed: bool, is_trial: bool, is_known: bool) -> None:
         with self._lock:
-            if is_trial:
-                self._is_trying = False
             if has_failed:
-                self._in_a_row += 1
-                if is_trial or (self._in_a_row >= self.failures and self._opened_at is None):
-                    self._opened_at = self._clock.now()
-                    self._num_opened += 1
+                self._circuit.fail(self._clock.now(), is_trial=is_trial)
             elif is_known:
+                self._circuit.succeed(is_trial=is_trial)
+            else:
                 # A call that was cancelled says nothing about the endpoint.
-                self._in_a_row, self._opened_at = 0, None
+                self._circuit.abandon(is_trial=is_trial)
 
 
 def is_failure(error: BaseException) -> bool:
     """Tell whether ``error`` says that the endpoint itself does not work."""
     cause = error.__cause__ if isinstance(error, RetryExhaustedError) else error
     if isinstance(cause, APIStatusError):
-        return cause.status_code >= 500  # noqa: PLR2004 - HTTP
+        return is_server_error(cause.status_code)
     return isinstance(cause, APIConnectionError)

@@ -8,10 +8,9 @@ succeed, such as one over the quota.
 
 from __future__ import annotations
 
-import email.utils
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,13 +20,10 @@ from antiphon.toolkit._sync import portal
 from antiphon.toolkit.calls.retry_table import RetryCase, RetryTable
 from antiphon.toolkit.errors import RetryExhaustedError
 from antiphon.toolkit.pacing.clock import Clock, SystemClock
+from antiphon.wire.failures import LASTING_CODES, is_transient, should_retry
+from antiphon.wire.retry_after import retry_after_s
 
 T = TypeVar("T")
-
-# What passes by itself, as the official client has it.
-RETRIED_STATUS = (408, 409, 429)
-# Refusals that stay, although their status is that of a passing one.
-FINAL_CODES = ("insufficient_quota",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,35 +135,19 @@ def classify(error: Exception) -> tuple[bool, str]:
     if not isinstance(error, APIStatusError):
         return False, type(error).__name__
     name = f"{error.status_code} {error.code}" if error.code else str(error.status_code)
-    told = error.response.headers.get("x-should-retry")
-    if told in {"true", "false"}:
-        return told == "true", f"{name}; the server says x-should-retry: {told}"
-    if error.code in FINAL_CODES:
+    asked = should_retry(error.response.headers)
+    if asked is not None:
+        return asked, f"{name}; the server says x-should-retry: {str(asked).lower()}"
+    if error.code in LASTING_CODES:
         return False, name
-    return error.status_code in RETRIED_STATUS or error.status_code >= 500, name  # noqa: PLR2004 - HTTP
+    return is_transient(error.status_code), name
 
 
 def asked_wait_s(error: Exception) -> float | None:
     """Return the seconds that the server asks to wait (``retry-after-ms``, ``Retry-After``), or None."""
     if not isinstance(error, APIStatusError):
         return None
-    headers: Mapping[str, str] = error.response.headers
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return max(0.0, milliseconds / 1000)
-    given = headers.get("retry-after")
-    seconds = _number(given)
-    if seconds is None and given is not None and (date := email.utils.parsedate_tz(given)) is not None:
-        seconds = email.utils.mktime_tz(date) - time.time()
-    return None if seconds is None else max(0.0, seconds)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if 0 <= number < float("inf") else None
+    return retry_after_s(error.response.headers, time.time())
 
 
 def _exhausted(attempts: int, elapsed_s: float, decision: RetryDecision) -> RetryExhaustedError:

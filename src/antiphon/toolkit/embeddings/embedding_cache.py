@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
+from antiphon.config import home_directory
 from antiphon.sqlite_file import open_sqlite
 
 Vector = NDArray[np.float32]
@@ -31,9 +30,7 @@ CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, answered_by TEXT NOT N
 
 def default_cache_path() -> Path:
     """Return ``ANTIPHON_HOME/embeddings.sqlite``, or the same file in the platform's user data folder."""
-    home = os.environ.get("ANTIPHON_HOME")
-    folder = Path(home).expanduser() if home else Path(platformdirs.user_data_dir("antiphon", appauthor=False))
-    return folder / "embeddings.sqlite"
+    return home_directory() / "embeddings.sqlite"
 
 
 @dataclass(frozen=True, slots=True)

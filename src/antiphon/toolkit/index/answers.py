@@ -14,8 +14,8 @@ from antiphon.toolkit.errors import OutputError
 from antiphon.toolkit.index.documents import Hit
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.index import AsyncIndex, Mode
-from antiphon.toolkit.tokens.text_estimate import ASCII_PER_TOKEN
 from antiphon.toolkit.usage import Usage
+from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 INSTRUCTIONS = (
     "Answer the question from the numbered sources alone. After each statement name its source in brackets, like [1]. "
@@ -121,4 +121,4 @@ def _numbers(text: str) -> list[int]:
 
 def _saving(index: AsyncIndex, sources: Sequence[Hit], usage: Usage) -> Saving:
     characters = index.num_characters({hit.document for hit in sources})
-    return Saving(usage.prompt_tokens, round(characters / ASCII_PER_TOKEN))
+    return Saving(usage.prompt_tokens, round(characters / CHARACTERS_PER_TOKEN))

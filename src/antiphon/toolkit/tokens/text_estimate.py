@@ -11,7 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ASCII_PER_TOKEN = 4.0
+from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
+
 # What templates put around a message, and what OpenAI documents for an image of unknown size (1024 x 1024, high).
 PER_MESSAGE = 4
 PER_IMAGE = 765
@@ -20,7 +21,7 @@ PER_IMAGE = 765
 def estimate_text(text: str) -> int:
     """Return the estimated number of tokens of ``text``; 0 for the empty string only."""
     num_ascii = sum(1 for character in text if character.isascii())
-    return math.ceil(num_ascii / ASCII_PER_TOKEN) + len(text) - num_ascii
+    return math.ceil(num_ascii / CHARACTERS_PER_TOKEN) + len(text) - num_ascii
 
 
 def estimate_messages(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> int:
