@@ -371,3 +371,17 @@ def test_a_refused_request_leaves_its_row(tmp_path: Path, body: str, asked: str,
         with sqlite3.connect(tmp_path / "antiphon.db") as database:
             found = database.execute("SELECT request_id, model_asked, status FROM usage").fetchall()
     assert found == [(answer.headers["x-request-id"], asked, status)]
+
+
+def test_counting_tokens_is_within_the_limits(tmp_path: Path) -> None:
+    """``/tokenize`` counts as a request of the key, is refused past its limit, and leaves rows of its own without tokens."""
+    with server(tmp_path, rpm=2) as up:
+        body = {"model": MODEL, "prompt": "one two three"}
+        statuses = [httpx2.post(f"{up.root}/tokenize", json=body).status_code for _ in range(3)]
+        refused = httpx2.post(f"{up.root}/tokenize", json={"model": "none"})
+        asyncio.run_coroutine_threadsafe(up.service.accounts.flush(), up.loop).result(PATIENCE_S)
+        with sqlite3.connect(tmp_path / "antiphon.db") as database:
+            found = database.execute("SELECT kind, status, prompt_tokens FROM usage ORDER BY at_ms").fetchall()
+    assert statuses == [200, 200, 429]
+    assert refused.status_code == 404
+    assert sorted(found) == [("tokenize", 200, 0), ("tokenize", 200, 0), ("tokenize", 404, 0), ("tokenize", 429, 0)]

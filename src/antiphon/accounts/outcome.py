@@ -7,7 +7,7 @@ import msgspec
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import CacheStatus, Spared, Usage
 
-Kind = Literal["chat", "completion", "embedding"]
+Kind = Literal["chat", "completion", "embedding", "tokenize"]
 
 CLIENT_CLOSED_REQUEST = 499
 """The status in the ledger of a request whose client left before the end; nobody received it."""

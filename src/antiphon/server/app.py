@@ -47,7 +47,13 @@ class Handlers:
         self.conversations = ConversationRoutes(service.access, service.bodies, service.conversations)
         self.unknown = unknown_route(PATHS)
         self.models = ModelRoutes(service.access, self.unknown)
-        self.tokens = TokenRoutes(service.backend, service.access, service.in_flight, service.bodies)
+        self.tokens = TokenRoutes(
+            service.backend,
+            access=service.access,
+            admissions=service.admissions,
+            in_flight=service.in_flight,
+            bodies=service.bodies,
+        )
         self.organization = OrganizationRoutes(service.access, service.accounts.report)
         self.root = root_route(PATHS)
         self.health = health_route(service.backend)

@@ -20,8 +20,9 @@ STREAM_HEADERS: Headers = [
 CUT_CONNECTION = "antiphon.cut_connection"
 """The scope's key for a function that closes the connection at once; absent under other servers (``ray_serve.py``)."""
 
+_MAX_NAME = 200
 _MAX_MESSAGE = 500
-"""Characters of an error's message in the log line."""
+"""Characters of a model's name and of an error's message in the log line."""
 
 
 class Call:
@@ -97,6 +98,12 @@ class Call:
         async for frame in frames:
             await self._send({"type": "http.response.body", "body": frame, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})
+
+    def note_model(self, model: str | None) -> str:
+        """Put the model that is asked for into the log line and return it; the empty string stands for None."""
+        if model:
+            self.note["model"] = model[:_MAX_NAME]
+        return model or ""
 
     def note_error(self, error: ApiError) -> None:
         """Put the error into the log line: its code, parameter and message."""

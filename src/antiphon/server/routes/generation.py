@@ -50,7 +50,6 @@ Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest)
 Answer = Callable[[Call, Principal, bytes], Coroutine[Any, Any, None]]
 
 _CACHE_HEADER = HEADER.encode()
-_MAX_NOTED_NAME = 200
 _KINDS: Mapping[Operation, Kind] = {
     "chat/completions": "chat",
     "completions": "completion",
@@ -97,8 +96,7 @@ class GenerationRoutes:
         try:
             refuse_query(call)
             async with self._bodies.read(call) as body:
-                model = await self._bodies.work(body, model_named, body) or ""
-                call.note["model"] = model[:_MAX_NOTED_NAME]
+                model = call.note_model(await self._bodies.work(body, model_named, body))
                 with self._in_flight.one():
                     if self._relaying is not None and model and self._relaying.relays(model):
                         await until_gone(call, self._relay(call, principal, operation, model, body))
