@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ OPENAI: dict[str, list[str]] = json.loads((HERE / "openai_parameters.json").read
 DOCS = (HERE.parents[1] / "docs" / "api.md").read_text()
 TABLES = {"chat/completions": chat, "completions": completion, "embeddings": embedding, "responses": responses}
 PARSERS = {
-    "chat/completions": parse_chat,
+    "chat/completions": partial(parse_chat, can_store=True),
     "completions": parse_completion,
     "embeddings": parse_embedding,
     "responses": parse_response,

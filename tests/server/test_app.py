@@ -106,7 +106,7 @@ def test_request_ids_differ(http: httpx.Client) -> None:
         ("POST", "/", "{}", 405),
         ("GET", "/v1/nothing", None, 404),
         ("POST", "/nothing", "{}", 404),
-        ("GET", "/v1/chat/completions", None, 405),
+        ("GET", "/v1/completions", None, 405),
         ("DELETE", "/v1/embeddings", None, 405),
         ("PUT", "/v1/models", "{}", 405),
         ("POST", "/v1/chat/completions", "{", 400),
@@ -135,7 +135,7 @@ def test_every_error_is_in_the_envelope(
 
 def test_a_wrong_method_says_which_are_right(http: httpx.Client) -> None:
     """405 comes with Allow and OpenAI's hint."""
-    response = http.get("/v1/chat/completions")
+    response = http.get("/v1/completions")
     assert response.headers["allow"] == "POST"
     assert "HINT" in response.json()["error"]["message"]
 

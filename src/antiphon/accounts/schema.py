@@ -127,3 +127,18 @@ conversation_items = Table(
     Column("item_id", String(128), nullable=False),
     Column("item", LargeBinary, nullable=False),  # JSON
 )
+
+stored_completions = Table(
+    "stored_completions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("created_at", BigInteger, nullable=False),  # Unix seconds
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("metadata", LargeBinary, nullable=False),  # JSON
+    Column("body", LargeBinary, nullable=False),  # JSON
+    Column("messages", LargeBinary, nullable=False),  # JSON, compressed
+    Column("num_bytes", BigInteger, nullable=False),
+    Index("stored_completions_by_account", "account", "created_at"),
+)

@@ -166,7 +166,18 @@ _RESPONSE_PATHS: Json = {
 _PATHS: Json = {
     "/v1/chat/completions": _generation(
         "Answer a conversation", "ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk"
-    ),
+    )
+    | {"get": _stored("List stored chat completions")},
+    "/v1/chat/completions/{completion_id}": {
+        "parameters": _path_names("completion_id"),
+        "get": _stored("Show a stored chat completion"),
+        "post": _stored("Replace a stored chat completion's metadata", has_body=True),
+        "delete": _stored("Remove a stored chat completion"),
+    },
+    "/v1/chat/completions/{completion_id}/messages": {
+        "parameters": _path_names("completion_id"),
+        "get": _stored("List the messages of a stored chat completion's request"),
+    },
     "/v1/completions": _generation("Continue a text", "CompletionRequest", "Completion", "CompletionChunk"),
     "/v1/embeddings": _generation("Turn texts into vectors", "EmbeddingRequest", "Embeddings", None),
     **_RESPONSE_PATHS,

@@ -15,6 +15,7 @@ from antiphon.server.routes.openapi import openapi
 from antiphon.server.routes.organization import OrganizationRoutes
 from antiphon.server.routes.responses import ResponseRoutes
 from antiphon.server.routes.root import root_route
+from antiphon.server.routes.stored_completions import StoredCompletionRoutes
 from antiphon.server.routes.tokens import TokenRoutes
 from antiphon.server.routes.unknown import unknown_route
 from antiphon.server.service import Service
@@ -31,6 +32,7 @@ class Handlers:
             in_flight=service.in_flight,
             bodies=service.bodies,
             cache=service.cache,
+            store=service.completions,
         )
         self.responses = ResponseRoutes(
             service.backend,
@@ -44,6 +46,7 @@ class Handlers:
             jobs=service.jobs,
             settings=service.response_settings,
         )
+        self.stored_completions = StoredCompletionRoutes(service.access, service.bodies, service.completions)
         self.conversations = ConversationRoutes(service.access, service.bodies, service.conversations)
         self.unknown = unknown_route(PATHS)
         self.models = ModelRoutes(service.access, self.unknown)
@@ -61,7 +64,16 @@ class Handlers:
 
 
 ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
-    "/v1/chat/completions": {"POST": lambda to: to.generation.chat_completions},
+    "/v1/chat/completions": {
+        "POST": lambda to: to.generation.chat_completions,
+        "GET": lambda to: to.stored_completions.list_completions,
+    },
+    "/v1/chat/completions/{completion_id}": {
+        "GET": lambda to: to.stored_completions.retrieve,
+        "POST": lambda to: to.stored_completions.update,
+        "DELETE": lambda to: to.stored_completions.delete,
+    },
+    "/v1/chat/completions/{completion_id}/messages": {"GET": lambda to: to.stored_completions.list_messages},
     "/v1/completions": {"POST": lambda to: to.generation.completions},
     "/v1/responses": {"POST": lambda to: to.responses.create, "GET": lambda to: to.responses.upgrade},
     "/v1/responses/input_tokens": {"POST": lambda to: to.responses.count_input_tokens},

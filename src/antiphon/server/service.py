@@ -19,7 +19,7 @@ from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.responses.jobs import Jobs
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.settings import ServerSettings
-from antiphon.state import ConversationStore, ResponseSettings, ResponseStore
+from antiphon.state import CompletionStore, ConversationStore, ResponseSettings, ResponseStore
 
 
 class Service:
@@ -51,6 +51,7 @@ class Service:
         self.in_flight = InFlight(settings.max_requests, self.metrics.in_flight)
         self.response_settings = responses or ResponseSettings()
         self.responses = ResponseStore(accounts.engine, self.response_settings)
+        self.completions = CompletionStore(accounts.engine, self.response_settings)
         self.conversations = ConversationStore(accounts.engine)
         self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
         self.jobs = Jobs(self.responses)

@@ -39,10 +39,10 @@ class Page(msgspec.Struct, frozen=True):
         }
 
 
-def read_page(call: Call) -> Page:
+def read_page(call: Call, *, default_order: str = "desc", also: Sequence[str] = ()) -> Page:
     """Return the page that the URL's query names; ``ApiError`` 400 for a value that is not allowed.
 
-    ``include`` is accepted: items are always whole here.
+    ``also`` are further parameters that the route reads itself. ``include`` is accepted: items are always whole here.
     """
     given = dict(query_parameters(call))
     limit = given.get("limit", str(_DEFAULT_LIMIT))
@@ -52,11 +52,11 @@ def read_page(call: Call) -> Page:
             "limit",
             "invalid_value",
         )
-    order = given.get("order", "desc")
+    order = given.get("order", default_order)
     if order not in {"asc", "desc"}:
         raise problems.not_in_enum("order", order, ("asc", "desc"))
     for name in given:
-        if name not in {"limit", "order", "after", "before", "include", "include[]"}:
+        if name not in {"limit", "order", "after", "before", "include", "include[]", *also}:
             raise problems.unknown(name, ())
     return Page(int(limit), order == "desc", given.get("after"), given.get("before"))
 

@@ -4,8 +4,9 @@ The order of checks is OpenAI's: the key, the JSON, the model, the parameters, t
 request goes to a backend, whose events are rendered; or, for a model of another API, the request's bytes are relayed.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.events import Meter, Usage
+from antiphon.protocol.events import Completed, Event, Meter, Usage
 from antiphon.protocol.relay import Operation, RelayRequest, model_named, parse_relay
 from antiphon.protocol.rendering import (
     ChatBody,
@@ -45,6 +46,7 @@ from antiphon.server.request.reservation import (
     reservation_of_embedding,
     reservation_of_relay,
 )
+from antiphon.state import CompletionStore, StoredCompletion
 
 Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest)
 Answer = Callable[[Call, Principal, bytes], Coroutine[Any, Any, None]]
@@ -69,6 +71,7 @@ class GenerationRoutes:
         in_flight: InFlight,
         bodies: RequestBodies,
         cache: CacheSettings,
+        store: CompletionStore,
     ) -> None:
         self._backend = backend
         self._relaying = backend if isinstance(backend, RelayingBackend) else None
@@ -77,6 +80,7 @@ class GenerationRoutes:
         self._in_flight = in_flight
         self._bodies = bodies
         self._cache = cache
+        self._store = store
 
     async def chat_completions(self, call: Call) -> None:
         """Answer a conversation."""
@@ -119,16 +123,41 @@ class GenerationRoutes:
         return cache_use(self._cache, call.header(_CACHE_HEADER), principal.account, principal.name)
 
     async def _chat(self, call: Call, principal: Principal, body: bytes) -> None:
-        request = await self._parsed(call, principal, body, parse_chat)
+        parse = partial(parse_chat, can_store=self._store.is_on)
+        request = await self._parsed(call, principal, body, parse)
         reservation = reservation_of_chat(request)
         async with await self._admissions.admit(call, principal, "chat", request.model, reservation) as account:
             events = self._backend.chat(request)
             answer_id = new_id("chatcmpl")
             created = int(call.started_at)
+            if request.store:
+                events = self._stored(events, ChatBody(answer_id, created, request), principal, request)
             if request.stream:
                 await answer_stream(call, account, events, ChatStream(answer_id, created, request))
             else:
                 await answer_whole(call, account, events, ChatBody(answer_id, created, request))
+
+    async def _stored(
+        self, events: AsyncGenerator[Event], body: ChatBody, principal: Principal, request: ChatRequest
+    ) -> AsyncGenerator[Event]:
+        """Pass the events on, and store the completion before its last one."""
+        async with aclosing(events):
+            async for event in events:
+                body.feed(event)
+                if isinstance(event, Completed):
+                    value = body.value()
+                    await self._store.save(
+                        StoredCompletion(
+                            id=body.id,
+                            account=principal.account,
+                            model=value["model"],
+                            created_at=value["created"],
+                            metadata=request.metadata,
+                            body=value,
+                            messages=tuple(request.raw["messages"]),
+                        )
+                    )
+                yield event
 
     async def _completion(self, call: Call, principal: Principal, body: bytes) -> None:
         request = await self._parsed(call, principal, body, parse_completion)

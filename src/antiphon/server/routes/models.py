@@ -7,7 +7,7 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.rendering import model_value
 from antiphon.server.request.access import Access
 from antiphon.server.request.call import Call, Handler
-from antiphon.server.request.query import note_unused_query, refuse_query
+from antiphon.server.request.query import note_unused_query, query_parameters, refuse_query
 
 
 class ModelRoutes:
@@ -22,7 +22,11 @@ class ModelRoutes:
         principal = await self._access.authenticate(call)
         note_unused_query(call)
         models = self._access.models(principal)
-        await call.respond_json({"object": "list", "data": [render_model(model) for model in models]})
+        listed: dict[str, Any] = {"object": "list", "data": [render_model(model) for model in models]}
+        if "client_version" in dict(query_parameters(call)):
+            # Codex reads its own list of model descriptions here, and falls back to its built-in ones without entries.
+            listed["models"] = []
+        await call.respond_json(listed)
 
     async def retrieve_model(self, call: Call) -> None:
         """Describe one model, also under a name that a pattern answers; 404 for a name that is not served."""

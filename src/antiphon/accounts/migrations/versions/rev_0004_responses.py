@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the four tables."""
+    """Create the tables."""
     op.create_table(
         "responses",
         sa.Column("id", sa.String(64), primary_key=True),
@@ -48,9 +48,22 @@ def upgrade() -> None:
         sa.Column("item_id", sa.String(128), nullable=False),
         sa.Column("item", sa.LargeBinary(), nullable=False),
     )
+    op.create_table(
+        "stored_completions",
+        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("account", sa.String(64), nullable=False),
+        sa.Column("model", sa.String(256), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("metadata", sa.LargeBinary(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("messages", sa.LargeBinary(), nullable=False),
+        sa.Column("num_bytes", sa.BigInteger(), nullable=False),
+    )
+    op.create_index("stored_completions_by_account", "stored_completions", ["account", "created_at"])
 
 
 def downgrade() -> None:
     """Drop them."""
-    for table in ("conversation_items", "conversations", "response_items", "responses"):
+    for table in ("stored_completions", "conversation_items", "conversations", "response_items", "responses"):
         op.drop_table(table)

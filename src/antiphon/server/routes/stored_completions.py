@@ -1,0 +1,94 @@
+"""Stored chat completions: ``GET /v1/chat/completions`` and what is below it."""
+
+from typing import Any, cast
+
+from antiphon.protocol import decode_json, problems
+from antiphon.protocol.errors import ApiError
+from antiphon.protocol.fields import String
+from antiphon.protocol.shapes import Mapping, Object
+from antiphon.server.request.access import Access
+from antiphon.server.request.body import RequestBodies
+from antiphon.server.request.call import Call
+from antiphon.server.request.pages import read_page
+from antiphon.server.request.query import note_unused_query, query_parameters
+from antiphon.state import CompletionStore, StoredCompletion
+
+Json = dict[str, Any]
+_update = Object(
+    {
+        "metadata": Mapping(
+            String(max_length=512), max_properties=16, max_name_length=64, called="metadata object", nullable=True
+        )
+    },
+    required=("metadata",),
+)
+
+
+class StoredCompletionRoutes:
+    """The handlers of chat completions that were made with ``store: true``."""
+
+    def __init__(self, access: Access, bodies: RequestBodies, store: CompletionStore) -> None:
+        self._access = access
+        self._bodies = bodies
+        self._store = store
+
+    async def list_completions(self, call: Call) -> None:
+        """List this key's stored completions, oldest first; ``model`` and ``metadata[key]`` narrow the list."""
+        principal = await self._access.authenticate(call)
+        given = query_parameters(call)
+        wanted = {
+            name[len("metadata[") : -1]: value
+            for name, value in given
+            if name.startswith("metadata[") and name[-1] == "]"
+        }
+        page = read_page(
+            call, default_order="asc", also=("model", *(name for name, _ in given if name.startswith("metadata[")))
+        )
+        found = await self._store.find_all(principal.account, dict(given).get("model"))
+        await call.respond_json(page.of([one.value() for one in found if wanted.items() <= one.metadata.items()]))
+
+    async def retrieve(self, call: Call) -> None:
+        """Show a stored completion."""
+        note_unused_query(call)
+        await call.respond_json((await self._found(call)).value())
+
+    async def update(self, call: Call) -> None:
+        """Replace a stored completion's metadata."""
+        stored = await self._found(call)
+        async with self._bodies.read(call) as body:
+            value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
+            if not isinstance(value, dict):
+                raise problems.wrong_type("body", "an object", value)
+            _update.check(value, "")
+        metadata: dict[str, str] = cast("Json", value)["metadata"] or {}
+        await self._store.set_metadata(stored.id, metadata)
+        await call.respond_json(stored.value() | {"metadata": metadata})
+
+    async def delete(self, call: Call) -> None:
+        """Remove a stored completion."""
+        stored = await self._found(call)
+        await self._store.delete(stored.id)
+        await call.respond_json({"object": "chat.completion.deleted", "id": stored.id, "deleted": True})
+
+    async def list_messages(self, call: Call) -> None:
+        """List the messages of a stored completion's request, oldest first."""
+        stored = await self._found(call)
+        page = read_page(call, default_order="asc")
+        await call.respond_json(
+            page.of([_message(stored.id, at, message) for at, message in enumerate(stored.messages)])
+        )
+
+    async def _found(self, call: Call) -> StoredCompletion:
+        principal = await self._access.authenticate(call)
+        completion_id = call.path_param("completion_id")
+        stored = await self._store.find(completion_id, principal.account)
+        if stored is None:
+            raise ApiError(404, f"Chat completion with id '{completion_id}' not found.")
+        return stored
+
+
+def _message(completion_id: str, position: int, message: Json) -> Json:
+    content: Any = message.get("content")
+    parts = cast("list[Json]", content) if isinstance(content, list) else None
+    text: Any = content if parts is None else "".join(part.get("text", "") for part in parts)
+    return {"refusal": None, **message, "id": f"{completion_id}-{position}", "content": text, "content_parts": parts}

@@ -1,0 +1,135 @@
+"""Stored chat completions: for requests with ``store: true``, under the same retention and bound as responses."""
+
+import time
+import zlib
+from typing import Any
+
+import msgspec
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.schema import stored_completions
+from antiphon.state.settings import ResponseSettings
+
+Json = dict[str, Any]
+_DAY_MS = 86_400_000
+_SWEEP_EVERY = 50
+_encode = msgspec.json.Encoder().encode
+
+
+class StoredCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """``body`` is the completion as it was answered; ``messages`` are those of the request; ``created_at`` in seconds."""
+
+    id: str
+    account: str
+    model: str
+    created_at: int
+    metadata: dict[str, str]
+    body: Json
+    messages: tuple[Json, ...]
+
+    def value(self) -> Json:
+        """Return it as the API shows it."""
+        return self.body | {"metadata": self.metadata}
+
+
+class CompletionStore:
+    """Belongs to one event loop. ``engine`` is owned by whoever made it. Every method may raise ``ApiError`` 503."""
+
+    def __init__(self, engine: AsyncEngine, settings: ResponseSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._num_saved = 0
+
+    @property
+    def is_on(self) -> bool:
+        return self._settings.store != "off"
+
+    async def save(self, completion: StoredCompletion) -> None:
+        """Write a completion that is over."""
+        body, messages = _encode(completion.body), zlib.compress(_encode(completion.messages))
+        row = {
+            "id": completion.id,
+            "account": completion.account,
+            "model": completion.model,
+            "created_at": completion.created_at,
+            "expires_at_ms": _now_ms() + round(self._settings.retention_days * _DAY_MS),
+            "metadata": _encode(completion.metadata),
+            "body": body,
+            "messages": messages,
+            "num_bytes": len(body) + len(messages),
+        }
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(insert(stored_completions), [row])
+            self._num_saved += 1
+            if self._num_saved % _SWEEP_EVERY == 1:
+                await self.sweep()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of completions") from error
+
+    async def find(self, completion_id: str, account: str) -> StoredCompletion | None:
+        """Return a completion of ``account``; None for one that is not kept, expired, or another's."""
+        found = await self._select(account, stored_completions.c.id == completion_id)
+        return found[0] if found else None
+
+    async def find_all(self, account: str, model: str | None = None) -> list[StoredCompletion]:
+        """Return every completion of ``account``, oldest first; of one model if it is named."""
+        return await self._select(account, *(() if model is None else (stored_completions.c.model == model,)))
+
+    async def _select(self, account: str, *conditions: Any) -> list[StoredCompletion]:
+        live = (stored_completions.c.account == account) & (stored_completions.c.expires_at_ms > _now_ms())
+        query = select(stored_completions).where(live, *conditions)
+        try:
+            async with self._engine.connect() as connection:
+                rows = await connection.execute(
+                    query.order_by(stored_completions.c.created_at, stored_completions.c.id)
+                )
+                return [_stored(row) for row in rows]
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of completions") from error
+
+    async def set_metadata(self, completion_id: str, metadata: dict[str, str]) -> None:
+        change = update(stored_completions).where(stored_completions.c.id == completion_id)
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(change.values(metadata=_encode(metadata)))
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of completions") from error
+
+    async def delete(self, completion_id: str) -> None:
+        """Remove a completion."""
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(delete(stored_completions).where(stored_completions.c.id == completion_id))
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of completions") from error
+
+    async def sweep(self) -> None:
+        """Remove what is expired, then the oldest while more than ``max_bytes`` are kept."""
+        table = stored_completions
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(table).where(table.c.expires_at_ms <= _now_ms()))
+            newer = func.sum(table.c.num_bytes).over(order_by=(table.c.created_at.desc(), table.c.id.desc()))
+            ranked = select(table.c.id, newer.label("so_far")).subquery()
+            doomed = select(ranked.c.id).where(ranked.c.so_far > self._settings.max_bytes)
+            await connection.execute(delete(table).where(table.c.id.in_(doomed)))
+
+
+def _stored(row: Row[Any]) -> StoredCompletion:
+    return StoredCompletion(
+        id=row.id,
+        account=row.account,
+        model=row.model,
+        created_at=row.created_at,
+        metadata=msgspec.json.decode(row.metadata),
+        body=msgspec.json.decode(row.body),
+        messages=tuple(msgspec.json.decode(zlib.decompress(row.messages))),
+    )
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
