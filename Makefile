@@ -5,14 +5,14 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check installs container-test bench docs clean
+.PHONY: help serve test check binding installs container-test bench docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Antiphon needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Setting up $(VENV). The engine (llama.cpp) is compiled for this machine once: about 5 to 7 minutes on two cores."
+	@echo "Setting up $(VENV)."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[local,redis,postgres,dev]'
@@ -29,6 +29,12 @@ check: $(VENV)/.installed ## Lint, format, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
+
+binding: $(VENV)/.installed ## Generate the binding of llama.cpp from the headers of the pinned xllamacpp
+	@rm -rf build/xllamacpp && mkdir -p build/xllamacpp
+	@$(BIN)/python -m pip download --quiet --no-deps --no-binary xllamacpp --constraint constraints.txt --dest build xllamacpp
+	@tar -xzf build/xllamacpp-*.tar.gz -C build/xllamacpp --strip-components=1
+	@$(BIN)/python scripts/generate_binding.py build/xllamacpp $(ARGS)
 
 installs: $(VENV)/.installed ## Build the wheel, install each extra in an empty environment, use it
 	@$(BIN)/python -m pytest -m installs tests/installs $(ARGS)

@@ -1,4 +1,4 @@
-"""The engine's process: ``python -m antiphon.engine SOCKET``, settings as JSON in the first line of standard input.
+"""The engine's process: ``python -m antiphon.engine SOCKET [WAY]``, settings as JSON in the first line of standard input.
 
 Standard output carries ``Report`` frames to the supervisor. Standard input stays open for as long as the supervisor
 lives; its end ends this process at once.
@@ -11,7 +11,10 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
+
 from antiphon.engine.settings import from_json
+from antiphon.engine.startup import Way
 
 _PR_SET_PDEATHSIG = 1
 
@@ -29,7 +32,7 @@ def main() -> None:
     # Loaded late: its import takes native libraries that read the environment.
     from antiphon.engine.worker.process import run  # noqa: PLC0415
 
-    run(settings, Path(sys.argv[1]), reports)
+    run(settings, Path(sys.argv[1]), reports, msgspec.json.decode(sys.argv[2], type=Way) if sys.argv[2:] else Way())
 
 
 def _die_with_parent() -> None:

@@ -51,6 +51,11 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Deprecated name of ``weight_format``; removed in the next version."""
     cache_directory: Path | None = None
     """Where converted copies are kept. None: ``auto`` serves the file unchanged."""
+    library: str = "auto"
+    """Which llama.cpp computes. ``auto``: the fastest that passes a self-test here; ``prebuilt``: the one of the package
+    xllamacpp; ``native``: one compiled on this machine; otherwise the path of a shared library."""
+    library_directory: Path | None = None
+    """Where native builds and results of self-tests are kept. None: the first library found is used, untested."""
     cached_tokens: int | None = None
     """Prompt tokens that the prefix cache keeps while nothing runs on them. None: as many as slow a step by a tenth or so."""
     draft_tokens: int = 12
@@ -117,6 +122,11 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 MAX_DRAFT = 32
 MAX_SEQUENCES = 128
 """Half of the sequence ids of a llama.cpp context; the other half hold the prefix cache."""
+
+
+def library_directory(home: Path) -> Path:
+    """Return where native builds and results of self-tests are kept unless the settings say otherwise."""
+    return home / "engine"
 
 
 def to_json(settings: EngineSettings) -> bytes:

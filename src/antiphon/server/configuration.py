@@ -13,6 +13,7 @@ from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
+from antiphon.engine.settings import library_directory
 from antiphon.server.request.faults import FaultSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
 from antiphon.state import ResponseSettings
@@ -49,7 +50,10 @@ class Configuration:
         """Return the settings of the engine that runs the file ``model_path``."""
         section = "engine" if kind == "chat" else "embedding_engine"
         given = self.engine if kind == "chat" else self.embedding_engine
-        defaults = {"cache_directory": self.home / "models" / ".layouts"}
+        defaults = {
+            "cache_directory": self.home / "models" / ".layouts",
+            "library_directory": library_directory(self.home),
+        }
         return build(EngineSettings, {**defaults, **given, "model_path": model_path}, section)
 
 

@@ -17,9 +17,10 @@ import msgspec
 
 from antiphon.engine.child_process import child_environment
 from antiphon.engine.errors import EngineStartFailed
-from antiphon.engine.ipc.messages import Heartbeat, LoadFailed, ModelInfo, Ready, Report
+from antiphon.engine.ipc.messages import Heartbeat, LoadFailed, ModelInfo, Phase, Ready, Report
 from antiphon.engine.ipc.wire import FrameError, read_frame
 from antiphon.engine.settings import EngineSettings, to_json
+from antiphon.engine.startup import Death, Way, failure, next_way
 from antiphon.engine.statistics import EngineStatistics
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Supervisor:
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._num_starts = 0
+        self._way = Way()
+        self._phase = Phase("starting")
 
     async def start(self) -> None:
         """Start the process and wait until the model is loaded.
@@ -83,12 +86,34 @@ class Supervisor:
         return None if self._process is None or self._process.returncode is not None else self._process.pid
 
     async def _spawn(self) -> None:
+        """Start a process that gets its model ready; where one dies, try the next way (`antiphon.engine.startup`)."""
+        deaths: list[Death] = []
+        while True:
+            try:
+                death = await self._spawn_once()
+            except EngineStartFailed as error:
+                if deaths:
+                    raise failure(deaths, error) from error
+                raise
+            if death is None:
+                return
+            deaths.append(death)
+            _log.warning("%s", death.describe())
+            way = next_way(death)
+            if way is None:
+                raise failure(deaths)
+            self._way = way
+            await self._kill()
+
+    async def _spawn_once(self) -> Death | None:
+        """Start one process and wait until its model is ready; return how it died before that, if it did."""
         self._num_starts += 1
+        self._phase = Phase("starting")
         assert self._directory is not None
         path = self._directory / f"engine-{self._num_starts}.sock"
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "antiphon.engine", str(path),
+                sys.executable, "-m", "antiphon.engine", str(path), msgspec.json.encode(self._way).decode(),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
                 env=_OPENMP | child_environment(),
             )  # fmt: skip
@@ -103,20 +128,24 @@ class Supervisor:
         self._process.stdin.write(to_json(self._settings) + b"\n")
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
-                report = await self._report()
+                while isinstance(report := await self._report(), Phase):
+                    self._phase = report
         except TimeoutError:
             seconds = self._settings.start_timeout_s
             raise EngineStartFailed(
-                f"the model was not loaded within {seconds} s", hint="Raise `start_timeout_s`."
+                f"the model was not loaded within {seconds} s; last: {self._phase.name}",
+                hint="Raise `start_timeout_s`.",
             ) from None
         match report:
             case Ready(info):
                 self.state = "ready"
+                self._phase = msgspec.structs.replace(self._phase, name="serving")
                 self._on_ready(path, info)
+                return None
             case LoadFailed(message, hint):
                 raise EngineStartFailed(message, hint=hint)
             case _:
-                raise EngineStartFailed(await self._epitaph(), hint=_guess_hint(await self._exit_code()))
+                return await self._death()
 
     async def _report(self) -> Report | None:
         """Return the process's next report, None if it ended or talks nonsense."""
@@ -135,7 +164,10 @@ class Supervisor:
             backoff_s = _FIRST_BACKOFF_S if healthy_s > _HEALTHY_AFTER_S else backoff_s
             self.state = "restarting"
             await self._kill()
-            _log.error("the engine's process ended with code %s: %s", await self._exit_code(), self._last_words())
+            death = await self._death()
+            _log.error("%s", death.describe())
+            if death.code == -signal.SIGILL:
+                self._way = next_way(death) or self._way
             while self.state == "restarting":
                 await self._kill()
                 await asyncio.sleep(backoff_s)
@@ -179,16 +211,8 @@ class Supervisor:
     def _last_words(self) -> str:
         return "; ".join(line for line in list(self._stderr)[-8:] if line)
 
-    async def _epitaph(self) -> str:
-        code = await self._exit_code()
-        last = self._last_words()
-        return f"the engine's process ended with code {code} while loading{': ' + last if last else ''}"
-
-
-def _guess_hint(code: int) -> str:
-    if code == -9:  # noqa: PLR2004 - SIGKILL, which nobody sends but the kernel
-        return "The system probably ran out of memory: use a smaller model, context or cache."
-    return "Run it by hand with the same settings to see the whole output."
+    async def _death(self) -> Death:
+        return Death(self._way, self._phase, await self._exit_code(), self._last_words())
 
 
 async def _keep_lines(stream: asyncio.StreamReader, lines: deque[str]) -> None:

@@ -2,7 +2,8 @@
 
 Client to engine: ``Generate``, ``Embed``, ``Tokenize``, ``Score``, ``Cancel``. Engine to client: ``Ready`` once, then for
 each request its answers, which carry the request's ``id`` (unique per connection, chosen by the client). Over its
-standard output the engine tells its supervisor ``Ready`` or ``LoadFailed`` once, and then ``Heartbeat`` by ``Heartbeat``.
+standard output the engine reports to its supervisor: each ``Phase`` of its start, ``Ready`` or ``LoadFailed`` once, and then ``Heartbeat`` by
+``Heartbeat``.
 """
 
 from typing import Literal
@@ -255,4 +256,15 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     statistics: EngineStatistics
 
 
-Report = Ready | LoadFailed | Heartbeat
+class Phase(msgspec.Struct, frozen=True, tag="phase"):
+    """What the process does next, as "loading the model", and with what: so that its supervisor can report its death."""
+
+    name: str
+    library: str = ""
+    instruction_sets: tuple[str, ...] = ()
+    extra_buffers: bool = True
+    weight_format: str = ""
+    """Empty while it is not chosen."""
+
+
+Report = Phase | Ready | LoadFailed | Heartbeat

@@ -1,7 +1,7 @@
-"""The one door to llama.cpp's C API: a model file, a context over it, a batch. Every C resource is owned here and freed.
+"""A model file, a context over it, a batch: the only calls of llama.cpp's C API. Every C resource is owned here and freed.
 
-Nothing else in the project imports ``llama_cpp``. The C functions are typed loosely, so this module checks what it
-passes: an id out of range would be an abort in native code, not an exception.
+Which library answers is chosen in ``native``. The C functions are typed loosely, so this module checks what it passes: an id
+out of range would be an abort in native code, not an exception.
 """
 
 import ctypes
@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from llama_cpp import llama_cpp
 from numpy.typing import NDArray
 
-from antiphon.engine.model.native_log import NativeLog
+from antiphon.engine.model.native.active import api as c
+from antiphon.engine.model.native.active import log as _log
 from antiphon.engine.model.sizing import ContextSettings, ModelFacts
 from antiphon.engine.model.vocabulary import Vocabulary, VocabularyEntry
 
 _ctypes: Any = ctypes
-c: Any = llama_cpp  # ctypes functions: what the binding says of their types is not what they take and give
 MAX_SEQUENCE_IDS: Final = 256
 """llama.cpp's own bound on sequence ids per context."""
-_log: Final = NativeLog()
 _PROBE_CELLS: Final = 1024
 
 
@@ -39,15 +37,6 @@ class NoCells(LlamaError):  # noqa: N818 - named after what happened
     """The KV cache has no room for the batch; the context is as before."""
 
 
-@c.llama_log_callback
-def _keep_log(level: int, text: bytes, _data: Any) -> None:
-    _log.take(level, text)
-
-
-c.llama_log_set(_keep_log, ctypes.c_void_p(0))
-c.llama_backend_init()
-
-
 def has_gpu() -> bool:
     """Whether llama.cpp was built with a backend that layers can be put on."""
     return bool(c.llama_supports_gpu_offload())
@@ -56,15 +45,20 @@ def has_gpu() -> bool:
 class Model:
     """A GGUF file in memory.
 
+    ``extra_buffers``: let llama.cpp repack weights for faster kernels (AMX among them), into memory of their own.
+
     Raises:
         LlamaError: the file cannot be loaded.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int | None = None, vocabulary_only: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, gpu_layers: int | None = None, vocabulary_only: bool = False, extra_buffers: bool = True
+    ) -> None:
         _log.clear()
         params = c.llama_model_default_params()
         params.n_gpu_layers = -1 if gpu_layers is None else gpu_layers
         params.vocab_only = vocabulary_only
+        params.use_extra_bufts = extra_buffers
         handle: Any = c.llama_model_load_from_file(str(path).encode(), params)
         if not handle:
             raise LlamaError(_log.warnings() or "llama.cpp gave no reason")
@@ -153,7 +147,7 @@ class Context:
         # hundreds of times a step without ever taking Python's lock.
         self._abort_flag = ctypes.create_string_buffer(2)
         params = _context_params(settings)
-        params.abort_callback = _STRLEN
+        params.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, c.ggml_abort_callback)
         params.abort_callback_data = ctypes.cast(self._abort_flag, ctypes.c_void_p)
         handle: Any = c.llama_init_from_model(model.handle, params)
         if not handle:
@@ -286,38 +280,6 @@ def _array(pointer: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return view
 
 
-_STRLEN: Any = ctypes.cast(ctypes.CDLL(None).strlen, c.ggml_abort_callback)
-
-_KV_TYPES: Final = {
-    "f32": c.GGML_TYPE_F32,
-    "f16": c.GGML_TYPE_F16,
-    "bf16": 30,  # GGML_TYPE_BF16, which the binding does not name
-    "q8_0": c.GGML_TYPE_Q8_0,
-    "q5_1": c.GGML_TYPE_Q5_1,
-    "q5_0": c.GGML_TYPE_Q5_0,
-    "q4_1": c.GGML_TYPE_Q4_1,
-    "q4_0": c.GGML_TYPE_Q4_0,
-}
-
-
-_FILE_TYPES: Final = {"f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}
-
-
-def quantise(source: Path, target: Path, file_type: str, threads: int) -> None:
-    """Write ``source`` with its weights in another type.
-
-    Raises:
-        LlamaError: it could not be read, converted or written.
-    """
-    _log.clear()
-    params = c.llama_model_quantize_default_params()
-    params.ftype = _FILE_TYPES[file_type]
-    params.nthread = threads
-    params.allow_requantize = True
-    if c.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
-        raise LlamaError(_log.warnings() or "llama.cpp gave no reason")
-
-
 def _context_params(settings: ContextSettings) -> Any:
     params = c.llama_context_default_params()
     params.n_ctx = settings.cells
@@ -326,14 +288,18 @@ def _context_params(settings: ContextSettings) -> Any:
     params.n_seq_max = settings.num_sequences
     params.n_threads = settings.threads
     params.n_threads_batch = settings.batch_threads
-    params.type_k = _KV_TYPES[settings.kv_type_k]
-    params.type_v = _KV_TYPES[settings.kv_type_v]
+    params.type_k = _kv_type(settings.kv_type_k)
+    params.type_v = _kv_type(settings.kv_type_v)
     params.flash_attn_type = int(settings.flash_attention)
     params.embeddings = settings.embeddings
     params.kv_unified = True
     params.swa_full = False
     params.no_perf = True
     return params
+
+
+def _kv_type(name: str) -> int:
+    return getattr(c, f"GGML_TYPE_{name.upper()}")
 
 
 def _text(function: Any, *arguments: Any) -> str:
@@ -376,7 +342,8 @@ def _read_vocabulary(vocab: Any) -> Vocabulary:
         return _tokenize(vocab, text, special, add)
 
     named = {name: token for name, token in named.items() if token >= 0}
-    return Vocabulary(tokenize, pieces, named, adds_bos=adds_bos, handle=vocab)
+    address = ctypes.cast(c.library.llama_tokenize, ctypes.c_void_p).value
+    return Vocabulary(tokenize, pieces, named, adds_bos=adds_bos, handle=vocab, tokenize_address=address)
 
 
 def _piece(vocab: Any, token: int) -> bytes:

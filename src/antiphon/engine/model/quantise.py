@@ -1,153 +1,113 @@
-"""Converts a model file and measures files, each in a process that ends: ``python -m antiphon.engine.model.quantise``.
+"""Writes a copy of a GGUF file with its weights in another type, with the ``gguf`` package's numpy code.
 
-``convert SOURCE TARGET TYPE`` writes a copy; ``measure FILE REFERENCE`` prints a ``Measurement`` of FILE as JSON, beside
-REFERENCE.
+llama.cpp's own ``llama_model_quantize`` is not in every library, so one way serves all of them. As there, vectors, norms and
+small tensors keep their type. In a ``q4_0`` copy the output matrix becomes Q8_0, which ``gguf`` can write (there: Q6_K).
 """
 
-import os
-import sys
-import time
-from collections.abc import Callable
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO, Final
 
-import msgspec
+import gguf
 import numpy as np
+from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 
-from antiphon.engine.ipc.messages import Text
-from antiphon.engine.model.llama import Context, LlamaError, Model, quantise
-from antiphon.engine.model.logits import log_probabilities
-from antiphon.engine.model.sizing import ContextSettings
-
-SAMPLE = """\
-The lighthouse keeper wrote in his log every evening: the wind, the ships, the state of the lamp. On the third of March
-he wrote nothing at all, and nobody noticed until the supply boat came. "Where is he?" asked the captain. She looked at
-the open door, the cold stove, the two cups on the table, and did not answer at once.
-
-def moving_average(values: list[float], width: int) -> list[float]:
-    if width < 1:
-        raise ValueError("width must be positive")
-    return [sum(values[i : i + width]) / width for i in range(len(values) - width + 1)]
-
-{"name": "Ada Lovelace", "born": 1815, "fields": ["mathematics", "computing"], "notes": null}
-
-Question: What is the capital of France, and what is 17 times 23? Answer: The capital of France is Paris, and the
-product is 391. La mer est calme ce soir; der Wind hat sich gelegt. 1. Wash the rice. 2. Boil two cups of water. 3. Wait.
-"""
-_ROWS = 8
-_NUM_STEPS = 12
+_FILE_TYPES: Final = {"f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}
+"""llama.cpp's numbers of file types."""
+_KEPT: Final = ("_norm.weight", "ffn_gate_inp", "ffn_gate_tid2eid", "altup", "laurel", "per_layer_model_proj", "position_embd",
+                "token_types", "ssm_conv1d", "shortconv.conv", "indexer", "time_mix_")  # fmt: skip
+"""Parts of names of matrices that keep their type: small ones that llama.cpp wants precise."""
+_HEADER: Final = struct.Struct("<IIQQ")
+_SUPPORTED_VERSION: Final = 3
 
 
-class Measurement(msgspec.Struct, frozen=True):
-    """Processor seconds of one core for a fixed piece of work, and how far the outputs are from the reference's.
-
-    ``divergence`` is the mean KL divergence per token in nats; of an embedding model, the largest 1 - cosine.
-    """
-
-    cpu_s: float
-    divergence: float
-    size_bytes: int
-    is_embedding: bool = False
+class QuantiseError(Exception):
+    """The file cannot be read or has weights of a type that cannot be converted."""
 
 
-def measure(path: Path, reference: Path) -> Measurement:
-    """Measure ``path``: a prompt of the sample's length, and steps that decode eight texts after it.
-
-    Of an embedding model: the sample's lines, packed into one batch.
+def quantise(source: Path, target: Path, file_type: str) -> None:
+    """Write ``source`` to ``target`` with its matrices in ``file_type``: f16, bf16, q8_0 or q4_0.
 
     Raises:
-        LlamaError: a file cannot be loaded.
+        QuantiseError: see there.
     """
-    model = Model(path)
-    prepare = _embed if model.is_embedding else _generate
-    rows, work = prepare(model)
-    started = time.process_time()
-    work()
-    cpu_s = time.process_time() - started
-    wanted = rows if path == reference else prepare(Model(reference))[0]
-    if model.is_embedding:
-        divergence = 1 - float((wanted * rows).sum(axis=1).min())
-    else:
-        divergence = float((np.exp(wanted) * (wanted - rows)).sum(axis=1).mean())
-    return Measurement(cpu_s, divergence, path.stat().st_size, model.is_embedding)
-
-
-def _embed(model: Model) -> tuple[NDArray[np.float64], Callable[[], None]]:
-    """Return the unit vectors of the sample's lines, and the work to measure: computing them several times."""
-    lines = [model.vocabulary.encode((Text(line),), whole=True) for line in SAMPLE.splitlines() if line]
-    # llama.cpp wants a batch that can be divided among the sequences.
-    size = -(-sum(map(len, lines)) // len(lines)) * len(lines)
-    settings = ContextSettings(
-        cells=size,
-        batch_size=size,
-        micro_batch_size=size,
-        num_sequences=len(lines),
-        threads=1,
-        batch_threads=1,
-        flash_attention=True,
-        embeddings=True,
-    )
-    context = Context(model, settings)
-    for row, ids in enumerate(lines):
-        context.batch.add(row, 0, ids, len(ids))
-    context.decode()
-    rows = context.embeddings(len(lines)).astype(np.float64)
-
-    def work() -> None:
-        for _ in range(_NUM_STEPS):
-            context.clear()
-            context.decode()
-
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True), work
-
-
-def _generate(model: Model) -> tuple[NDArray[np.float64], Callable[[], None]]:
-    """Return the log-probabilities after each of the sample's tokens, and the work to measure: eight texts."""
-    ids = model.vocabulary.tokenize(SAMPLE)
-    settings = ContextSettings(
-        cells=2 * len(ids) + _ROWS * _NUM_STEPS,
-        batch_size=len(ids),
-        micro_batch_size=len(ids),
-        num_sequences=_ROWS,
-        threads=1,
-        batch_threads=1,
-        flash_attention=True,
-    )
-    context = Context(model, settings)
-    context.batch.add(0, 0, ids, len(ids))
-    context.decode()
-    rows = np.stack([log_probabilities(row) for row in context.logits()])
-    context.clear()
-    return rows, lambda: _decode(context, ids)
-
-
-def _decode(context: Context, ids: list[int]) -> None:
-    context.batch.clear()
-    context.batch.add(0, 0, ids, 1)
-    context.decode()
-    for row in range(1, _ROWS):
-        context.copy(0, row, 0, len(ids))
-    for step in range(_NUM_STEPS):
-        context.batch.clear()
-        for row in range(_ROWS):
-            context.batch.add(row, len(ids) + step, [ids[(row + step) % len(ids)]], 1)
-        context.decode()
-
-
-def main() -> None:
-    """Do what the command line says; on failure print the reason and exit with 1."""
-    match sys.argv[1:]:
-        case ["convert", source, target, file_type]:
-            quantise(Path(source), Path(target), file_type, os.cpu_count() or 1)
-        case ["measure", path, reference]:
-            measurement = measure(Path(path), Path(reference))
-            sys.stdout.write(msgspec.json.encode(measurement).decode() + "\n")
-        case arguments:
-            sys.exit(f"unknown arguments {arguments!r}")
-
-
-if __name__ == "__main__":
     try:
-        main()
-    except LlamaError as error:
-        sys.exit(str(error))
+        reader = gguf.GGUFReader(source)
+    except (ValueError, KeyError, IndexError, OverflowError) as error:
+        raise QuantiseError(f"{str(source)!r} cannot be read: {error}") from error
+    if not reader.tensors:
+        raise QuantiseError(f"{str(source)!r} holds no weights")
+    types = _types(reader, gguf.GGMLQuantizationType[file_type.upper()])
+    with target.open("wb") as file:
+        _write_head(file, reader, types, _FILE_TYPES[file_type])
+        for tensor, kind in zip(reader.tensors, types, strict=True):
+            _write_tensor(file, tensor, kind, reader.alignment)
+
+
+def _types(reader: Any, wanted: Any) -> list[Any]:
+    names = {tensor.name for tensor in reader.tensors}
+    output = "output.weight" if "output.weight" in names else "token_embd.weight"
+    return [_type(tensor, wanted, is_output=tensor.name == output) for tensor in reader.tensors]
+
+
+def _type(tensor: Any, wanted: Any, *, is_output: bool) -> Any:
+    if len(tensor.shape) < 2 or not tensor.name.endswith(".weight") or any(part in tensor.name for part in _KEPT):  # noqa: PLR2004 - vectors
+        return tensor.tensor_type
+    types = gguf.GGMLQuantizationType
+    if is_output and wanted == types.Q4_0:
+        wanted = types.Q8_0
+    block_size: int = gguf.GGML_QUANT_SIZES[wanted][0]
+    return types.F16 if tensor.shape[0] % block_size else wanted
+
+
+def _write_head(file: BinaryIO, reader: Any, types: list[Any], file_type: int) -> None:
+    """Write what comes before the weights. The metadata are copied as bytes: every string stays what it is."""
+    start = reader.tensors[0].field.offset
+    head = bytearray(reader.data[:start].tobytes())
+    magic, version, num_tensors, num_keys = _HEADER.unpack_from(head)
+    if version != _SUPPORTED_VERSION:
+        head[: _HEADER.size] = _HEADER.pack(magic, _SUPPORTED_VERSION, num_tensors, num_keys)
+    if (field := reader.fields.get("general.file_type")) is not None:
+        struct.pack_into("<I", head, field.offset + sum(part.nbytes for part in field.parts[:-1]), file_type)
+    file.write(head)
+    offset = 0
+    for tensor, kind in zip(reader.tensors, types, strict=True):
+        name = tensor.name.encode()
+        shape = [int(size) for size in tensor.shape]
+        file.write(
+            struct.pack(f"<Q{len(name)}sI{len(shape)}QIQ", len(name), name, len(shape), *shape, int(kind), offset)
+        )
+        offset = _aligned(offset + _num_bytes(shape, kind), reader.alignment)
+    file.write(bytes(_aligned(file.tell(), reader.alignment) - file.tell()))
+
+
+def _write_tensor(file: BinaryIO, tensor: Any, kind: Any, alignment: int) -> None:
+    start = file.tell()
+    if kind == tensor.tensor_type:
+        file.write(tensor.data.tobytes())
+    else:
+        file.writelines(rows.tobytes() for rows in _converted(tensor, kind))
+    file.write(bytes(_aligned(file.tell() - start, alignment) - (file.tell() - start)))
+
+
+def _converted(tensor: Any, kind: Any) -> Iterator[NDArray[Any]]:
+    """Yield the rows of a matrix in another type, some million values at a time."""
+    rows = tensor.data.reshape(-1, tensor.data.shape[-1])
+    step = max(1, 2**23 // int(tensor.shape[0]))
+    for first in range(0, len(rows), step):
+        try:
+            values: NDArray[np.float32] = dequantize(rows[first : first + step], tensor.tensor_type)
+        except NotImplementedError as error:
+            raise QuantiseError(f"{tensor.name}: {error}") from error
+        yield quantize(values, kind)
+
+
+def _num_bytes(shape: list[int], kind: Any) -> int:
+    block_size, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    return int(np.prod(shape, dtype=np.int64)) // block_size * block_bytes
+
+
+def _aligned(offset: int, alignment: int) -> int:
+    return -(-offset // alignment) * alignment

@@ -35,12 +35,16 @@ class Vocabulary:
         tokenize: TokenizeFunction,
         pieces: list[VocabularyEntry],
         named: dict[str, int],
+        *,
         adds_bos: bool,
         handle: Any,
+        tokenize_address: int | None = None,
     ) -> None:
         self._tokenize = tokenize
         self.handle = handle
-        """What llguidance needs to build its own view; opaque elsewhere."""
+        """Address of llama.cpp's vocabulary, for llguidance; opaque elsewhere."""
+        self.tokenize_address = tokenize_address
+        """Address of the C function ``llama_tokenize``, which llguidance calls by itself."""
         self.size = len(pieces)
         self.adds_bos = adds_bos
         self.named = named
@@ -52,6 +56,8 @@ class Vocabulary:
             piece.data.decode("utf-8", "replace"): token for token, piece in enumerate(pieces) if _is_mark(piece)
         }
         """Ids of the tokens that llguidance keeps apart from text, by their text."""
+        self.marked = [(b"\xff" if _is_mark(piece) else b"") + piece.data for piece in pieces]
+        """The bytes of each token as llguidance wants them: 0xff before those that it keeps apart from text."""
         self.control_tokens = frozenset(token for token, piece in enumerate(pieces) if piece.is_control)
 
     def text(self, token: int | None) -> str:

@@ -1,10 +1,11 @@
-"""Which copy of a model file is served: as it came, or converted once to a type that this processor computes faster.
+"""Which copy of a model file is served: the file itself, or one converted once to a type that this processor computes faster.
 
 Some quantised types have no fast kernels in llama.cpp, and many processors multiply bf16 faster than f16. ``auto`` tries
 the near-lossless types for a file of such a type and takes the fastest by processor time, if it is at least ``WORTH``
 times as fast as the file (``WORTH_EMBEDDING`` for an embedding model) and close enough to it: a mean KL divergence of at
-most ``MOST_DIVERGENCE`` nats per token, or vectors at most ``MOST_DISTANCE`` away. Copies and measurements are kept in
-``cache_directory``.
+most ``MOST_DIVERGENCE`` nats per token, or vectors at most ``MOST_DISTANCE`` away. A type whose process dies while it is
+made or measured is left out. Copies and measurements are kept in ``cache_directory``; a measurement holds for one library
+on one kind of processor.
 """
 
 import hashlib
@@ -18,8 +19,12 @@ from filelock import FileLock
 
 from antiphon.engine.child_process import child_environment
 from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.exit_status import describe
 from antiphon.engine.model.llama import LlamaError, Model
-from antiphon.engine.model.quantise import Measurement
+from antiphon.engine.model.measurement import Measurement
+from antiphon.engine.model.native.choose import library_key
+from antiphon.engine.model.native.library import Library
+from antiphon.engine.model.native.selftest import encode_candidate
 from antiphon.engine.settings import EngineSettings
 
 WORTH: Final = 1.2
@@ -37,7 +42,7 @@ _CANDIDATES: Final = ("bf16", "q8_0")
 
 
 class Served(msgspec.Struct, frozen=True):
-    """The file to load, its weight format, and why it was chosen, with what was measured."""
+    """The file to load, the type of its weights, and why it was chosen, with what was measured."""
 
     path: Path
     type: str
@@ -49,7 +54,11 @@ class _Record(msgspec.Struct, frozen=True):
     reason: str
 
 
-def prepare(settings: EngineSettings) -> Served:
+class _ChildFailedError(Exception):
+    """A process that converts or measures failed; the message says how, and whether it was killed."""
+
+
+def prepare(settings: EngineSettings, library: Library, *, extra_buffers: bool = True) -> Served:
     """Return what to serve, converting and measuring where that was not done before: this can take half a minute.
 
     Raises:
@@ -66,9 +75,9 @@ def prepare(settings: EngineSettings) -> Served:
     with FileLock(directory / f"{_name(source)}.lock"):
         if settings.weight_format != "auto":
             return Served(
-                _copy(source, directory, settings.weight_format), settings.weight_format, "as the settings say"
+                _forced(source, directory, settings.weight_format), settings.weight_format, "as the settings say"
             )
-        return _chosen(source, directory)
+        return _Choice(source, directory, library, extra_buffers=extra_buffers).served()
 
 
 def _why_not(source: Path) -> str:
@@ -85,44 +94,80 @@ def _why_not(source: Path) -> str:
     return ""
 
 
-def _chosen(source: Path, directory: Path) -> Served:
-    record_path = directory / f"{_name(source)}.json"
-    record = _recorded(record_path)
-    if record is None:
-        record = _decide(source, directory)
-        record_path.write_bytes(msgspec.json.encode(record))
-    path = source if record.type == "as-is" else _copy(source, directory, record.type)
-    return Served(path, record.type, record.reason)
+class _Choice:
+    """The choice of a type for one file, by measuring with one library."""
+
+    def __init__(self, source: Path, directory: Path, library: Library, *, extra_buffers: bool) -> None:
+        self._source = source
+        self._directory = directory
+        self._library = library
+        self._extra_buffers = extra_buffers
+
+    def served(self) -> Served:
+        suffix = "" if self._extra_buffers else ".plain"
+        record_path = self._directory / f"{_name(self._source)}.{library_key(self._library.candidate)}{suffix}.json"
+        record = _recorded(record_path)
+        if record is None:
+            record, is_complete = self._decide()
+            if is_complete:
+                record_path.write_bytes(msgspec.json.encode(record))
+        path = self._source if record.type == "as-is" else _copy(self._source, self._directory, record.type)
+        return Served(path, record.type, record.reason)
+
+    def _decide(self) -> tuple[_Record, bool]:
+        """Return the choice, and whether it may be kept: not so if the file itself could not be measured."""
+        try:
+            original = self._measure(self._source)
+        except _ChildFailedError as error:
+            return _Record("as-is", f"not measured: {error}"), False
+        best = _Record("as-is", "")
+        words: list[str] = []
+        limit = original.cpu_s / (WORTH_EMBEDDING if original.is_embedding else WORTH)
+        for file_type in _CANDIDATES:
+            try:
+                measured = self._measure(_copy(self._source, self._directory, file_type))
+            except _ChildFailedError as error:
+                words.append(f"{file_type}: left out, {error}")
+                continue
+            words.append(_compared(file_type, measured, original))
+            most = MOST_DISTANCE if measured.is_embedding else MOST_DIVERGENCE
+            if measured.cpu_s < limit and measured.divergence <= most:
+                best, limit = _Record(file_type, ""), measured.cpu_s
+        for file_type in _CANDIDATES:
+            if file_type != best.type:
+                _copy_path(self._source, self._directory, file_type).unlink(missing_ok=True)
+        return _Record(best.type, "; ".join(words)), True
+
+    def _measure(self, path: Path) -> Measurement:
+        library = encode_candidate(self._library.candidate)
+        output = _run("measure", str(path), str(self._source), library, str(self._extra_buffers))
+        return msgspec.json.decode(output, type=Measurement)
+
+
+def _compared(file_type: str, measured: Measurement, original: Measurement) -> str:
+    loss = "1 - cosine {:.5f}" if measured.is_embedding else "KL divergence {:.4f} nats"
+    return (
+        f"{file_type}: {original.cpu_s / measured.cpu_s:.1f} times as fast, {measured.size_bytes / 1e6:.0f} MB "
+        f"instead of {original.size_bytes / 1e6:.0f}, {loss.format(measured.divergence)}"
+    )
 
 
 def _recorded(path: Path) -> _Record | None:
-    # One that was cut short, as on a full disk, is worth no more than none: it is measured again.
+    # A record that was cut short, as on a full disk, counts as none: the file is measured again.
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Record)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 
-def _decide(source: Path, directory: Path) -> _Record:
-    best = _Record("as-is", "")
-    words: list[str] = []
-    original = _measure(source, source)
-    limit = original.cpu_s / (WORTH_EMBEDDING if original.is_embedding else WORTH)
-    for file_type in _CANDIDATES:
-        copy = _copy(source, directory, file_type)
-        measured = _measure(copy, source)
-        loss = "1 - cosine {:.5f}" if measured.is_embedding else "KL divergence {:.4f} nats"
-        words.append(
-            f"{file_type}: {original.cpu_s / measured.cpu_s:.1f} times as fast, {measured.size_bytes / 1e6:.0f} MB "
-            f"instead of {original.size_bytes / 1e6:.0f}, {loss.format(measured.divergence)}"
-        )
-        most = MOST_DISTANCE if measured.is_embedding else MOST_DIVERGENCE
-        if measured.cpu_s < limit and measured.divergence <= most:
-            best, limit = _Record(file_type, ""), measured.cpu_s
-    for file_type in _CANDIDATES:
-        if file_type != best.type:
-            _copy_path(source, directory, file_type).unlink()
-    return _Record(best.type, "; ".join(words))
+def _forced(source: Path, directory: Path, file_type: str) -> Path:
+    try:
+        return _copy(source, directory, file_type)
+    except _ChildFailedError as error:
+        raise EngineStartFailed(
+            f"{str(source)!r} could not be converted to {file_type}: {error}",
+            hint="Serve the file unchanged: set weight_format = 'as-is'.",
+        ) from error
 
 
 def _copy(source: Path, directory: Path, file_type: str) -> Path:
@@ -138,18 +183,14 @@ def _copy_path(source: Path, directory: Path, file_type: str) -> Path:
     return directory / f"{_name(source)}.{file_type}.gguf"
 
 
-def _measure(path: Path, reference: Path) -> Measurement:
-    return msgspec.json.decode(_run("measure", str(path), str(reference)), type=Measurement)
-
-
 def _run(*arguments: str) -> bytes:
-    command = [sys.executable, "-m", "antiphon.engine.model.quantise", *arguments]
+    command = [sys.executable, "-m", "antiphon.engine.model.measurement", *arguments]
     done = subprocess.run(command, capture_output=True, check=False, env=child_environment())  # noqa: S603 - our own module
     if done.returncode:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
-        raise EngineStartFailed(
-            f"the weight format of {arguments[1]!r} could not be prepared ({arguments[0]}): {'; '.join(last)}",
-            hint="Serve the file unchanged: set weight_format = 'as-is'.",
+        doing = "converting" if arguments[0] == "convert" else "measuring"
+        raise _ChildFailedError(
+            f"the process {describe(done.returncode)} while {doing} it{': ' if last else ''}{'; '.join(last)}"
         )
     return done.stdout
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import llguidance
 import numpy as np
-from llguidance.llamacpp import lltokenizer_from_vocab
 from numpy.typing import NDArray
 
 from antiphon.engine.model.vocabulary import Vocabulary
@@ -101,7 +100,13 @@ class GrammarCompiler:
         """Build llguidance's view of the vocabulary, about half a second's work, before the first grammar comes."""
         if self._tokenizer is None:
             ends = sorted(self._vocabulary.end_tokens)
-            self._tokenizer = lltokenizer_from_vocab(self._vocabulary.handle, eos_token=ends or None)
+            self._tokenizer = _llguidance.LLTokenizer.from_llamacpp(
+                tokens=self._vocabulary.marked,
+                vocab_ptr=self._vocabulary.handle,
+                tokenize_fptr=self._vocabulary.tokenize_address,
+                eos_token=ends or self._vocabulary.named.get("eos"),
+                slices=None,
+            )
 
     def _compile(self, grammar: str) -> Constraint:
         self.warm_up()

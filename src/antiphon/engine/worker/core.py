@@ -23,7 +23,6 @@ from antiphon.engine.ipc.messages import (
     Tokenized,
 )
 from antiphon.engine.machine import free_memory
-from antiphon.engine.model import weight_format
 from antiphon.engine.model.llama import MAX_SEQUENCE_IDS, Context, LlamaError, Model, has_gpu
 from antiphon.engine.model.sizing import ContextSettings, Machine, Sizes, choose
 from antiphon.engine.model.thread_throttle import ThreadThrottle
@@ -37,9 +36,12 @@ from antiphon.engine.settings import EngineSettings
 from antiphon.engine.steps.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.steps.loop import CancelTask, Emit, StepLoop
 from antiphon.engine.steps.tasks import Generation, Scoring, Task
+from antiphon.engine.worker.native_start import NativeStart
 
 _PREFILL_CHUNK_SIZE = 128
 """Prompt tokens in a step that also decodes: about what makes a step twice as long on a CPU."""
+
+_WARM_UP_TOKENS = 8
 
 
 class Refused(Exception):  # noqa: N818 - named after what happened
@@ -61,14 +63,18 @@ class ModelService:
         EngineStartFailed: the model cannot be served.
     """
 
-    def __init__(self, settings: EngineSettings, emit: Emit) -> None:
+    def __init__(self, settings: EngineSettings, emit: Emit, native: NativeStart) -> None:
         self._settings = settings
-        self._served = weight_format.prepare(settings)
-        self._model = load_model(self._served.path, settings.gpu_layers)
+        self._native = native
+        self._served = native.weights()
+        native.enter("loading the model")
+        self._model = load_model(self._served.path, settings.gpu_layers, extra_buffers=native.extra_buffers)
         self._grammars = GrammarCompiler(self._model.vocabulary)
         self._sizes = self._choose()
         self.context_length = self._sizes.context_size
         self._context = self._make_context()
+        native.enter("computing the first batch")
+        self._warm_up()
         self.kv_bytes = self._context.memory_bytes
         may_draft = settings.draft_tokens and self._may_drop_tokens
         self._ngram_pool = NgramPool(settings.draft_tokens) if may_draft else None
@@ -106,6 +112,21 @@ class ModelService:
                 f"the context of {sizes.cells} cells could not be made: {error}",
                 hint="Serve with a smaller `context_size` or `cache_size`.",
             ) from error
+
+    def _warm_up(self) -> None:
+        """Compute a few tokens, so that native code that does not fit this machine fails now."""
+        if self._model.has_encoder and self._model.has_decoder:
+            return  # decodes only after an encoder's text
+        self._context.batch.add(0, 0, [0] * min(_WARM_UP_TOKENS, self._sizes.batch_size), 1)
+        if self._model.is_embedding:
+            self._context.batch.clear()
+            self._context.batch.add(0, 0, [0], 1)
+        try:
+            self._context.decode()
+        except LlamaError as error:
+            raise EngineStartFailed(f"the first batch could not be computed: {error}", hint="Free memory.") from error
+        self._context.batch.clear()
+        self._context.clear()
 
     @property
     def _num_slots(self) -> int:
@@ -323,6 +344,7 @@ class ModelService:
             "weight_format_reason": self._served.reason,
             "prefix_cache": self._settings.prefix_cache,
             "notes": "; ".join(self._sizes.notes),
+            **self._native.described(),
         }
         return {key: str(value) for key, value in chosen.items()}
 
@@ -337,7 +359,7 @@ def _machine() -> Machine:
     return Machine(cores, free_memory())
 
 
-def load_model(path: Path, gpu_layers: int | None) -> Model:
+def load_model(path: Path, gpu_layers: int | None, *, extra_buffers: bool = True) -> Model:
     """Load the file.
 
     Raises:
@@ -346,7 +368,7 @@ def load_model(path: Path, gpu_layers: int | None) -> Model:
     if not path.is_file():
         raise EngineStartFailed(f"there is no file {str(path)!r}", hint="Check the path of the model.")
     try:
-        model = Model(path, gpu_layers=gpu_layers)
+        model = Model(path, gpu_layers=gpu_layers, extra_buffers=extra_buffers)
     except LlamaError as error:
         raise EngineStartFailed(
             f"{str(path)!r} could not be loaded: {error}", hint="The file is damaged or no GGUF model; fetch it again."

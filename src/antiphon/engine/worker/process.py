@@ -16,32 +16,35 @@ from antiphon.engine.ipc.messages import Answer, Heartbeat, LoadFailed, Ready, R
 from antiphon.engine.ipc.wire import frame
 from antiphon.engine.machine import resident_bytes
 from antiphon.engine.settings import EngineSettings
+from antiphon.engine.startup import Way
 from antiphon.engine.statistics import EngineStatistics
 from antiphon.engine.worker.listener import Listener
 
 HEARTBEAT_S = 0.25
 
 
-def run(settings: EngineSettings, socket: Path, reports: BinaryIO) -> None:
+def run(settings: EngineSettings, socket: Path, reports: BinaryIO, way: Way) -> None:
     """Load the model, say so, and serve. Returns when the model cannot be loaded."""
     try:
-        _Process(settings, socket, reports).run()
+        _Process(settings, socket, reports, way).run()
     except EngineStartFailed as error:
         _report(reports, LoadFailed(error.message, error.hint))
 
 
 class _Process:
-    def __init__(self, settings: EngineSettings, socket: Path, reports: BinaryIO) -> None:
-        if importlib.util.find_spec("llama_cpp") is None:
+    def __init__(self, settings: EngineSettings, socket: Path, reports: BinaryIO, way: Way) -> None:
+        missing = next((name for name in ("llguidance", "gguf") if importlib.util.find_spec(name) is None), None)
+        if missing is not None:
             raise EngineStartFailed(
-                "llama-cpp-python is not installed",
-                hint="Install what runs local models: pip install 'antiphon[local]'",
+                f"{missing} is not installed", hint="Install what runs local models: pip install 'antiphon[local]'"
             )
         from antiphon.engine.worker.core import ModelService  # noqa: PLC0415 - checked to be there just now
+        from antiphon.engine.worker.native_start import NativeStart  # noqa: PLC0415 - the same
 
         self._socket = socket
         self._reports = reports
-        self._service = ModelService(settings, self._emit)
+        native = NativeStart(settings, way, lambda phase: _report(reports, phase))
+        self._service = ModelService(settings, self._emit, native)
 
     def run(self) -> None:
         threading.Thread(target=self._serve_or_end, daemon=True, name="socket").start()

@@ -1,0 +1,124 @@
+"""Opens a library of llama.cpp in the engine's process, and says at each step what may die of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.ipc.messages import Phase
+from antiphon.engine.machine import free_memory
+from antiphon.engine.model import weight_format
+from antiphon.engine.model.llama import has_gpu
+from antiphon.engine.model.native import active
+from antiphon.engine.model.native.choose import Chosen, choose, file_type
+from antiphon.engine.model.native.find import find_libraries, selected
+from antiphon.engine.model.native.library import Candidate, Library, LibraryRefusedError
+from antiphon.engine.model.weight_format import Served
+from antiphon.engine.settings import EngineSettings
+from antiphon.engine.startup import LOADING_LIBRARY, Way
+
+_INSTALL_HINT: Final = "Install what runs local models: pip install 'antiphon[local]'"
+_BROKEN_HINT: Final = (
+    "Run `antiphon engine show` for details; `antiphon engine build` compiles a library for this processor."
+)
+
+
+class NativeStart:
+    """The library that this process uses, and the phases of its start.
+
+    Raises:
+        EngineStartFailed: no library is installed, or none works.
+    """
+
+    def __init__(self, settings: EngineSettings, way: Way, report: Callable[[Phase], None]) -> None:
+        self._settings = settings
+        self._way = way
+        self._report = report
+        self._sets: tuple[str, ...] = ()
+        self._library_name = self._weight_format = ""
+        self.extra_buffers = way.extra_buffers
+        self.enter("choosing a library")
+        candidate, extra_buffers, self._reason = self._choose()
+        self._library_name = candidate.name
+        self.extra_buffers = extra_buffers and way.extra_buffers
+        self.enter(LOADING_LIBRARY)
+        try:
+            self.library: Library = active.use(candidate)
+        except LibraryRefusedError as error:
+            raise EngineStartFailed(str(error), hint=_BROKEN_HINT) from error
+        self._sets = self.library.instruction_sets
+
+    def enter(self, phase: str) -> None:
+        """Report that ``phase`` begins."""
+        self._report(Phase(phase, self._library_name, self._sets, self.extra_buffers, self._weight_format))
+
+    def weights(self) -> Served:
+        """Return the file to load, converted if that was measured to be faster.
+
+        Raises:
+            EngineStartFailed: it cannot be converted as the settings say, or is larger than the memory that is free.
+        """
+        self.enter("preparing the weights")
+        settings = self._settings
+        if self._way.as_is:
+            settings = msgspec.structs.replace(settings, weight_format="as-is")
+        served = weight_format.prepare(settings, self.library, extra_buffers=self.extra_buffers)
+        self._weight_format = served.type
+        if not has_gpu():
+            check_memory(served.path)
+        return served
+
+    def described(self) -> dict[str, str]:
+        """Return what the model's information says of the library."""
+        return {
+            "library": self.library.candidate.name,
+            "instruction_sets": " ".join(self._sets),
+            "extra_buffers": str(self.extra_buffers),
+            "library_reason": self._reason,
+            "started_after": self._way.because,
+        }
+
+    def _choose(self) -> tuple[Candidate, bool, str]:
+        """Return the library, whether extra buffers work with it, and why it was chosen."""
+        settings = self._settings
+        try:
+            found = selected(find_libraries(settings.library_directory), settings.library)
+        except LibraryRefusedError as error:
+            raise EngineStartFailed(str(error), hint="Check `library` in [engine].") from error
+        if not found:
+            raise EngineStartFailed(f"no llama.cpp is installed (library = {settings.library!r})", hint=_INSTALL_HINT)
+        candidates = [candidate for candidate in found if candidate.name not in self._way.without]
+        if not candidates:
+            raise EngineStartFailed("there is no other library of llama.cpp here", hint=_INSTALL_HINT)
+        if settings.library_directory is None:
+            return candidates[0], True, "the first one found: without `library_directory` none is tested"
+        kind = file_type(settings.model_path) if settings.model_path.is_file() else None
+        match choose(candidates, settings.library_directory, kind):
+            case Chosen(best=best, reason=reason):
+                return best.candidate, best.extra_buffers, reason
+            case problem:
+                raise EngineStartFailed(f"no library of llama.cpp works on this machine: {problem}", hint=_BROKEN_HINT)
+
+
+def check_memory(path: Path) -> None:
+    """Refuse a model file that is larger than the free memory.
+
+    Raises:
+        EngineStartFailed: with both sizes.
+    """
+    if not path.is_file():
+        return
+    size, free = sum(part.stat().st_size for part in _parts(path)), free_memory()
+    if size > free:
+        raise EngineStartFailed(
+            f"{str(path)!r} takes {size / 1e9:.1f} GB and {free / 1e9:.1f} GB of memory are free",
+            hint="Serve a smaller model or one with fewer bits per weight, or free memory.",
+        )
+
+
+def _parts(path: Path) -> list[Path]:
+    """Return every file of a model that is split as ``name-00001-of-00003.gguf``."""
+    first, mark, rest = path.stem.partition("-00001-of-")
+    return sorted(path.parent.glob(f"{first}-?????-of-{rest}{path.suffix}")) if mark else [path]
