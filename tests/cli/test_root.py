@@ -33,7 +33,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert f"antiphon {command}" in out
     assert COMMANDS[command][1] in run(capsys, "--help")[1]
     # The line of the list is not all: what its function says is there as well.
-    assert COMMANDS[command][1] not in out or command in {"keys", "models"}
+    assert COMMANDS[command][1] not in out or command in {"keys", "models", "engine"}
 
 
 def test_every_command_that_is_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def test_every_command_that_is_named_exists(capsys: pytest.CaptureFixture[str]) 
     assert len(named) > 20
     for command, word in named:
         assert command in COMMANDS, command
-        if word and command in {"models", "keys"}:
+        if word and command in {"models", "keys", "engine"}:
             assert run(capsys, command, word, "--help")[0] == 0, (command, word)
 
 

@@ -15,6 +15,7 @@ from antiphon.extras import missing_extra
 COMMANDS = {
     "serve": ("antiphon.cli.serve:serve", "Serve the OpenAI API on this machine."),
     "models": ("antiphon.cli.models:app", "List, fetch, show and remove models."),
+    "engine": ("antiphon.cli.engine:app", "Show the libraries that compute, or compile one here."),
     "keys": ("antiphon.cli.keys:app", "Create, list, revoke and rotate API keys."),
     "usage": ("antiphon.cli.usage:usage", "Show what was used and what it cost."),
     "chat": ("antiphon.cli.chat:chat", "Talk to a model in the terminal."),

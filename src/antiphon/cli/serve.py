@@ -88,10 +88,23 @@ def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
     return f"[dim]{escape(text)}[/dim]"
 
 
+def _native_gain(engines: Sequence[Engine]) -> str:
+    """Return in one line what a native build would bring here, empty if there is one or it would bring nothing."""
+    unused = next((engine.info.settings.get("unused_instruction_sets", "") for engine in engines), "")
+    if not unused:
+        return ""
+    names = ", ".join(unused.split())
+    return (
+        f"The prebuilt llama.cpp does not use this processor's {names}: `antiphon engine build` compiles one that does."
+    )
+
+
 def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_open: bool) -> None:
     for engine in engines:
         chosen = ", ".join(f"{key} {value}" for key, value in engine.info.settings.items() if value)
         console.print(f"[dim]{escape(f'{engine.settings.model_path.stem}: {chosen}')}[/dim]")
+    if gain := _native_gain(engines):
+        console.print(f"[dim]{escape(gain)}[/dim]")
     if is_open:
         console.print("[dim]No key exists yet, so any key is accepted; only this machine can connect.[/dim]")
     console.print(f"[bold green]Ready[/bold green] at {url} - a client needs (Ctrl-C ends, process {os.getpid()}):")

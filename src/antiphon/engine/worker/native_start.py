@@ -15,6 +15,7 @@ from antiphon.engine.model.native import active
 from antiphon.engine.model.native.choose import Chosen, choose, file_type
 from antiphon.engine.model.native.find import find_libraries, selected
 from antiphon.engine.model.native.library import Candidate, Library, LibraryRefusedError
+from antiphon.engine.model.native.processor import unused_sets
 from antiphon.engine.model.weight_format import Served
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.startup import LOADING_LIBRARY, Way
@@ -39,6 +40,7 @@ class NativeStart:
         self._sets: tuple[str, ...] = ()
         self._library_name = self._weight_format = ""
         self.extra_buffers = way.extra_buffers
+        self._has_native = False
         self.enter("choosing a library")
         candidate, extra_buffers, self._reason = self._choose()
         self._library_name = candidate.name
@@ -77,6 +79,7 @@ class NativeStart:
             "instruction_sets": " ".join(self._sets),
             "extra_buffers": str(self.extra_buffers),
             "library_reason": self._reason,
+            "unused_instruction_sets": "" if self._has_native else " ".join(unused_sets(self._sets)),
             "started_after": self._way.because,
         }
 
@@ -89,6 +92,7 @@ class NativeStart:
             raise EngineStartFailed(str(error), hint="Check `library` in [engine].") from error
         if not found:
             raise EngineStartFailed(f"no llama.cpp is installed (library = {settings.library!r})", hint=_INSTALL_HINT)
+        self._has_native = any(candidate.kind != "prebuilt" for candidate in found)
         candidates = [candidate for candidate in found if candidate.name not in self._way.without]
         if not candidates:
             raise EngineStartFailed("there is no other library of llama.cpp here", hint=_INSTALL_HINT)

@@ -34,7 +34,7 @@ _CONVERTED: Final = frozenset({3, 8, 9})
 """Q4_1, Q5_0, Q5_1: served as bf16 or Q8_0, whichever is faster."""
 
 
-class Tested(msgspec.Struct, frozen=True, kw_only=True):
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
     """What the self-test of a library said. ``problem`` is empty if it passed; ``notes`` say what failed before that."""
 
     candidate: Candidate
@@ -54,27 +54,32 @@ class Tested(msgspec.Struct, frozen=True, kw_only=True):
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     """The library to serve with, why, and what every library's test said."""
 
-    best: Tested
+    best: Examined
     reason: str
-    tested: tuple[Tested, ...]
+    tested: tuple[Examined, ...]
 
 
 def choose(candidates: Sequence[Candidate], directory: Path, file_type: int | None) -> Chosen | str:
     """Return the fastest library that passes, testing those that have no result in ``directory`` yet, or why there is none."""
     tested = examine(candidates, directory)
-    passed = [one for one in tested if one.result is not None]
-    if not passed:
+    best = choose_tested(tested, file_type)
+    if best is None:
         return "; ".join(one.problem for one in tested) or "no llama.cpp is installed"
-    best = passed[0]
-    for one in passed[1:]:
-        if one.seconds(file_type) * _WORTH < best.seconds(file_type):
-            best = one
     others = [one for one in tested if one is not best]
     reason = "; ".join([*([best.notes] if best.notes else []), *(_compared(best, one, file_type) for one in others)])
     return Chosen(best=best, reason=reason or "the only one here", tested=tested)
 
 
-def examine(candidates: Iterable[Candidate], directory: Path) -> tuple[Tested, ...]:
+def choose_tested(tested: Sequence[Examined], file_type: int | None) -> Examined | None:
+    """Return the fastest that passed for a type of file, an earlier one where the gain is small; None if none passed."""
+    best: Examined | None = None
+    for one in tested:
+        if one.result is not None and (best is None or one.seconds(file_type) * _WORTH < best.seconds(file_type)):
+            best = one
+    return best
+
+
+def examine(candidates: Iterable[Candidate], directory: Path) -> tuple[Examined, ...]:
     """Return the result of every library's self-test, from ``directory`` or made now."""
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / "tests.lock"), _Models() as models:
@@ -99,10 +104,10 @@ class _Models(contextlib.AbstractContextManager["_Models"]):
             self._folder.cleanup()
 
 
-def _test_once(candidate: Candidate, directory: Path, models: _Models) -> Tested:
+def _test_once(candidate: Candidate, directory: Path, models: _Models) -> Examined:
     record = directory / f"{library_key(candidate)}.json"
     with contextlib.suppress(OSError, msgspec.DecodeError):
-        return msgspec.json.decode(record.read_bytes(), type=Tested, dec_hook=lambda kind, value: kind(value))
+        return msgspec.json.decode(record.read_bytes(), type=Examined, dec_hook=lambda kind, value: kind(value))
     tested = _test(candidate, models.folder())
     record.write_bytes(msgspec.json.encode(tested, enc_hook=str))
     return tested
@@ -115,16 +120,16 @@ def library_key(candidate: Candidate) -> str:
     return f"{candidate.kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
 
-def _test(candidate: Candidate, folder: Path) -> Tested:
+def _test(candidate: Candidate, folder: Path) -> Examined:
     result = _run(candidate, folder, extra_buffers=True)
     if isinstance(result, Result):
-        return Tested(candidate=candidate, result=result)
+        return Examined(candidate=candidate, result=result)
     plain = _run(candidate, folder, extra_buffers=False)
     if isinstance(plain, Result):
-        return Tested(
+        return Examined(
             candidate=candidate, extra_buffers=False, result=plain, notes=f"without extra buffer types: {result}"
         )
-    return Tested(candidate=candidate, problem=result)
+    return Examined(candidate=candidate, problem=result)
 
 
 def _run(candidate: Candidate, folder: Path, *, extra_buffers: bool) -> Result | str:
@@ -151,7 +156,7 @@ def _after(word: str, lines: list[str]) -> Iterator[str]:
     return (line.removeprefix(word) for line in lines if line.startswith(word))
 
 
-def _compared(best: Tested, other: Tested, file_type: int | None) -> str:
+def _compared(best: Examined, other: Examined, file_type: int | None) -> str:
     if other.result is None:
         return other.problem
     ratio = other.seconds(file_type) / best.seconds(file_type)
