@@ -5,7 +5,7 @@ import random
 from collections import Counter
 
 from antiphon.engine.scheduling.batch_shapes import BatchShapes, plain
-from antiphon.engine.scheduling.prefix_cache import BLOCK
+from antiphon.engine.scheduling.block import BLOCK
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.scheduling.sequence import Copy, Remove, Sequence, Slice, Step
 
@@ -42,7 +42,7 @@ class NaiveCache:
             else:
                 self.remove(change)
         for piece in step.slices:
-            positions = self.slots.setdefault(piece.sequence.slot, {})
+            positions = self.slots.setdefault(piece.sequence.held.slot, {})
             assert sorted(positions) == list(range(piece.start)), "a slice starts where the slot's cells end"
             tokens = [*piece.sequence.tokens[: piece.end], *piece.draft, *[NO_TOKEN] * piece.padding]
             for position in range(piece.start, piece.start + piece.num_rows):

@@ -52,6 +52,28 @@ async def test_refuses_what_does_not_fit(engine: Engine) -> None:
     assert (caught.value.limit, caught.value.requested) == (2048, 3001)
 
 
+async def test_a_text_that_cannot_fit_is_not_tokenised(engine: Engine) -> None:
+    """Megabytes of plain text are refused at once, with a number of tokens that is a lower bound."""
+    text = Text("word " * 2_000_000)
+    with pytest.raises(ContextOverflow) as caught:
+        await text_of(engine, Generate(id=0, prompt=(text,), max_tokens=7))
+    assert caught.value.is_lower_bound
+    assert caught.value.limit == 2048
+    assert 2048 < caught.value.requested - 7 < 2_000_000
+
+
+async def test_a_short_text_is_tokenised_while_a_long_one_is(engine: Engine) -> None:
+    """A request for the tokens of megabytes does not delay another's; leaving it costs nothing."""
+    long = asyncio.create_task(engine.tokenize(((Text("word, " * 1_000_000),),)))
+    await asyncio.sleep(0)
+    assert (await engine.tokenize(((Text("hi"),),))).ids
+    assert await text_of(engine, Generate(id=0, prompt=HELLO, max_tokens=3, sampling=GREEDY))
+    assert not long.done()
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+
+
 @pytest.mark.parametrize("prompt", [(), (Text(""),), (Ids((49152,)),), (Ids((-1,)),)])
 async def test_refuses_prompts_that_are_none(engine: Engine, prompt: Prompt) -> None:
     """Empty prompts and ids outside the vocabulary are invalid, and do no harm."""

@@ -202,6 +202,29 @@ async def test_a_closed_engine_says_so(engine: Engine) -> None:
     assert engine.pid is None
 
 
+DEAD_LOOP = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from antiphon.engine.worker.process import _end_process_after
+
+ThreadPoolExecutor(1).submit(threading.Event().wait)
+_end_process_after(lambda: 1 / 0)
+"""
+
+
+def test_a_process_whose_loop_fails_ends() -> None:
+    """The process ends with the reason in its output, though a thread still works, so that its supervisor replaces it."""
+    done = subprocess.run(
+        [sys.executable, "-c", DEAD_LOOP],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": SOURCE},
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert b"ZeroDivisionError" in done.stderr
+
+
 PARENT = """
 import asyncio, sys
 from pathlib import Path

@@ -109,7 +109,7 @@ def test_what_was_taken_from_the_cache_and_given_up_again_was_not_shared() -> No
     cache = PrefixCache(4)
     first, second = Sequence([5] * 70, 71), Sequence([5] * 70, 71)
     for sequence in (first, second):
-        sequence.slot = cache.take_slot()
+        cache.grant(sequence)
         assert cache.advance(sequence)
         if sequence is first:
             sequence.num_computed = 70
@@ -118,7 +118,7 @@ def test_what_was_taken_from_the_cache_and_given_up_again_was_not_shared() -> No
     cache.release(second)
     cache.release(first)
     cache.evict(64)
-    second.slot = cache.take_slot()
+    cache.grant(second)
     assert cache.advance(second)
     assert second.num_shared == 0
 

@@ -44,12 +44,16 @@ class EngineOverloaded(EngineError):  # noqa: N818 - named after what happened
 
 
 class ContextOverflow(EngineError):  # noqa: N818 - named after what happened
-    """``requested`` tokens do not fit into ``limit``; nothing was computed."""
+    """``requested`` tokens do not fit into ``limit``; nothing was computed.
 
-    def __init__(self, message: str, *, limit: int, requested: int) -> None:
+    With ``is_lower_bound`` the text was so long that it was not even tokenised: there are at least ``requested``.
+    """
+
+    def __init__(self, message: str, *, limit: int, requested: int, is_lower_bound: bool = False) -> None:
         super().__init__(message, hint="Shorten the prompt, or serve the model with a larger `context_size`.")
         self.limit = limit
         self.requested = requested
+        self.is_lower_bound = is_lower_bound
 
 
 class DeadlineExceeded(EngineError):  # noqa: N818 - named after what happened
@@ -70,7 +74,12 @@ def error_of(failed: Failed) -> EngineError:
         case "overloaded":
             return EngineOverloaded(failed.message, retry_after_s=failed.retry_after_s or 1.0)
         case "context":
-            return ContextOverflow(failed.message, limit=failed.limit, requested=failed.requested)
+            return ContextOverflow(
+                failed.message,
+                limit=failed.limit,
+                requested=failed.requested,
+                is_lower_bound=failed.is_lower_bound,
+            )
         case "deadline":
             return DeadlineExceeded(failed.message)
         case "invalid":

@@ -3,17 +3,23 @@
 import os
 from pathlib import Path
 
-
-def free_memory() -> int:
-    """Return bytes that a new allocation can use without swapping; a container's limit counts."""
-    left = left_in_container(Path("/sys/fs/cgroup"))
-    return _available() if left is None else min(_available(), left)
+_CGROUPS = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
 
 
-def left_in_container(group: Path) -> int | None:
-    """Return bytes below the limit of a control group (version 2), None where there is no limit.
+def free_memory(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
+    """Return bytes that a new allocation can use without swapping; the limits of containers and services count.
 
-    Pages of files that were read lately count as used, but those that nobody works on are given back when memory is wanted.
+    ``cgroups`` is where control groups (version 2) are mounted, ``proc`` where the kernel describes processes.
+    """
+    limits = [left_in_group(group) for group in _own_groups(cgroups, proc)]
+    return min([_available(proc), *(left for left in limits if left is not None)])
+
+
+def left_in_group(group: Path) -> int | None:
+    """Return bytes below the limit of a control group, None where there is no limit.
+
+    Cached pages of files count as used, but the kernel gives back those that are inactive when memory is wanted.
     """
     limit, used = _read_int(group / "memory.max"), _read_int(group / "memory.current")
     if limit is None or used is None:
@@ -22,17 +28,28 @@ def left_in_container(group: Path) -> int | None:
 
 
 def resident_bytes() -> int:
-    """Return the memory this process has in RAM, 0 where the system does not say it in /proc."""
+    """Return the memory this process has in RAM, 0 on a system without /proc."""
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        pages = int((_PROC / "self" / "statm").read_text(encoding="ascii").split()[1])
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _available() -> int:
+def _own_groups(cgroups: Path, proc: Path) -> list[Path]:
+    """Return this process's control group and those above it; in a container, the root is the container's own."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return [cgroups]
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    group = cgroups / own
+    return [group, *(parent for parent in group.parents if parent.is_relative_to(cgroups))]
+
+
+def _available(proc: Path) -> int:
+    try:
+        lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -60,11 +60,6 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int = 0
     restarts: int = 0
 
-    @property
-    def hit_rate(self) -> float | None:
-        """Share of prompt tokens that came from the prefix cache, None before the first prompt."""
-        return self.prompt_tokens_shared / self.prompt_tokens if self.prompt_tokens else None
-
 
 class HistogramCollector:
     """A histogram that grows. Not thread-safe."""

@@ -62,14 +62,14 @@ def model_not_found(model: str, served: Sequence[str] = ()) -> ApiError:
     )
 
 
-def context_length_exceeded(limit: int, messages: int, functions: int = 0) -> ApiError:
-    """400: the prompt alone is longer than the context; counts are tokens."""
+def context_length_exceeded(limit: int, messages: int, functions: int = 0, *, at_least: bool = False) -> ApiError:
+    """400: the prompt alone is longer than the context; counts are tokens, with ``at_least`` a lower bound."""
     parts = f" ({messages} in the messages, {functions} in the functions)" if functions else ""
     what = "messages or functions" if functions else "messages"
     return ApiError(
         400,
         f"This model's maximum context length is {limit} tokens. However, your messages resulted in "
-        f"{messages + functions} tokens{parts}. Please reduce the length of the {what}.",
+        f"{'at least ' if at_least else ''}{messages + functions} tokens{parts}. Please reduce the length of the {what}.",
         param="messages",
         code="context_length_exceeded",
     )
@@ -87,10 +87,11 @@ def completion_too_long(limit: int, messages: int, completion: int) -> ApiError:
     )
 
 
-def prompt_too_long(limit: int, prompt: int, completion: int) -> ApiError:
-    """400 in the older words, for a text and the completion asked for; counts are tokens."""
+def prompt_too_long(limit: int, prompt: int, completion: int, *, at_least: bool = False) -> ApiError:
+    """400 in the older words, for a text and the completion asked for; ``prompt`` is with ``at_least`` a lower bound."""
+    bound = "at least " if at_least else ""
     return ApiError(
         400,
-        f"This model's maximum context length is {limit} tokens, however you requested {prompt + completion} tokens "
-        f"({prompt} in your prompt; {completion} for the completion). Please reduce your prompt; or completion length.",
+        f"This model's maximum context length is {limit} tokens, however you requested {bound}{prompt + completion} tokens "
+        f"({bound}{prompt} in your prompt; {completion} for the completion). Please reduce your prompt; or completion length.",
     )

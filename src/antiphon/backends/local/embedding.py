@@ -52,7 +52,7 @@ class LocalEmbedding:
         try:
             embedded = await self.engine.embed(tuple(plain_prompt(text) for text in request.inputs))
         except ContextOverflow as error:
-            raise prompt_too_long(error.limit, error.requested, 0) from error
+            raise prompt_too_long(error.limit, error.requested, 0, at_least=error.is_lower_bound) from error
         except EngineError as error:
             raise as_api_error(error) from error
         vectors = tuple(_resize(vector, size, wanted) for vector in embedded.vectors)

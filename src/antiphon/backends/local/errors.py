@@ -33,10 +33,10 @@ def engine_errors(*, max_tokens: int | None = None, is_chat: bool = True) -> Gen
 def _overflow(error: errors.ContextOverflow, completion: int, *, is_chat: bool) -> ApiError:
     prompt = error.requested - completion
     if not is_chat:
-        return prompt_too_long(error.limit, prompt, completion)
+        return prompt_too_long(error.limit, prompt, completion, at_least=error.is_lower_bound)
     if prompt < error.limit and completion:
         return completion_too_long(error.limit, prompt, completion)
-    return context_length_exceeded(error.limit, prompt)
+    return context_length_exceeded(error.limit, prompt, at_least=error.is_lower_bound)
 
 
 def as_api_error(error: errors.EngineError) -> ApiError:
@@ -45,7 +45,7 @@ def as_api_error(error: errors.EngineError) -> ApiError:
         case errors.EngineOverloaded():
             return overloaded(error.retry_after_s)
         case errors.ContextOverflow():
-            return context_length_exceeded(error.limit, error.requested)
+            return context_length_exceeded(error.limit, error.requested, at_least=error.is_lower_bound)
         case errors.DeadlineExceeded():
             return ApiError(
                 503, f"The request did not finish in time. {error.message}", type="server_error", code="timeout"

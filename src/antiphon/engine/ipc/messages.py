@@ -204,7 +204,7 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """Request ``id`` ends here. ``limit`` and ``requested`` are tokens, for ``context``."""
+    """Request ``id`` ends here. ``limit`` and ``requested`` are tokens, for ``context``; see ``ContextOverflow``."""
 
     id: int
     kind: Literal["overloaded", "context", "deadline", "invalid", "grammar", "internal"]
@@ -212,6 +212,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     retry_after_s: float | None = None
     limit: int = 0
     requested: int = 0
+    is_lower_bound: bool = False
 
 
 class Embedded(msgspec.Struct, frozen=True, tag="embedded"):

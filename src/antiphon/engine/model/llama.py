@@ -64,8 +64,8 @@ class Model:
             raise LlamaError(_log.warnings() or "llama.cpp gave no reason")
         self.handle = handle
         self.close = weakref.finalize(self, c.llama_model_free, handle)
-        self.vocabulary = _read_vocabulary(c.llama_model_get_vocab(handle))
         self.metadata = dict(_metadata(handle))
+        self.vocabulary = _read_vocabulary(c.llama_model_get_vocab(handle), self.metadata.get("tokenizer.ggml.model"))
         self.training_context: int = c.llama_model_n_ctx_train(handle)
         self.embedding_size: int = c.llama_model_n_embd_out(handle)
         self.size_bytes: int = c.llama_model_size(handle)
@@ -101,7 +101,6 @@ class Model:
             training_context=self.training_context,
             kv_values_k=values_k,
             kv_values_v=values_v,
-            is_embedding=self.is_embedding,
             has_state=has_state,
             state_bytes=state_bytes,
             attention_weight=c.llama_model_n_head(self.handle) * self.num_layers * 1e6 / max(self.num_parameters, 1),
@@ -319,15 +318,16 @@ def _metadata(handle: Any) -> Iterator[tuple[str, str]]:
         yield key, _text(c.llama_model_meta_val_str_by_index, handle, index)
 
 
-def _read_vocabulary(vocab: Any) -> Vocabulary:
-    pieces = [
+def _read_vocabulary(vocab: Any, tokenizer: str | None) -> Vocabulary:
+    attributes = [int(c.llama_vocab_get_attr(vocab, token)) for token in range(c.llama_vocab_n_tokens(vocab))]
+    entries = [
         VocabularyEntry(
             _piece(vocab, token),
             is_control=bool(c.llama_vocab_is_control(vocab, token)),
             is_end=bool(c.llama_vocab_is_eog(vocab, token)),
-            is_added=bool(c.llama_vocab_get_attr(vocab, token) & c.LLAMA_TOKEN_ATTR_USER_DEFINED),
+            is_added=bool(attribute & c.LLAMA_TOKEN_ATTR_USER_DEFINED),
         )
-        for token in range(c.llama_vocab_n_tokens(vocab))
+        for token, attribute in enumerate(attributes)
     ]
     named: dict[str, int] = {
         "bos": c.llama_vocab_bos(vocab),
@@ -336,14 +336,21 @@ def _read_vocabulary(vocab: Any) -> Vocabulary:
         "suffix": c.llama_vocab_fim_suf(vocab),
         "middle": c.llama_vocab_fim_mid(vocab),
     }
-    adds_bos = bool(c.llama_vocab_get_add_bos(vocab))
+    is_plain = tokenizer in {"llama", "gpt2"}  # others normalise
+    strips = any(attribute & (c.LLAMA_TOKEN_ATTR_LSTRIP | c.LLAMA_TOKEN_ATTR_RSTRIP) for attribute in attributes)
 
     def tokenize(text: str, special: bool, add: bool) -> list[int]:
         return _tokenize(vocab, text, special, add)
 
-    named = {name: token for name, token in named.items() if token >= 0}
-    address = ctypes.cast(c.library.llama_tokenize, ctypes.c_void_p).value
-    return Vocabulary(tokenize, pieces, named, adds_bos=adds_bos, handle=vocab, tokenize_address=address)
+    return Vocabulary(
+        tokenize,
+        entries,
+        {name: token for name, token in named.items() if token >= 0},
+        adds_bos=bool(c.llama_vocab_get_add_bos(vocab)),
+        handle=vocab,
+        tokenize_address=ctypes.cast(c.library.llama_tokenize, ctypes.c_void_p).value,
+        keeps_text=is_plain and not strips,
+    )
 
 
 def _piece(vocab: Any, token: int) -> bytes:
@@ -363,4 +370,5 @@ def _tokenize(vocab: Any, text: str, special: bool, add: bool) -> list[int]:
     count = c.llama_tokenize(vocab, data, len(data), _pointer(buffer, c.llama_token), size, add, special)
     if count < 0:
         raise LlamaError(f"llama_tokenize returned {count} for {len(data)} bytes")
-    return list(map(int, buffer[:count]))
+    ids: list[int] = buffer[:count].tolist()
+    return ids

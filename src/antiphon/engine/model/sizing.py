@@ -9,6 +9,7 @@ _KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 
 _MEMORY_SHARE = 0.6
 """Of the memory that is free, so much may become KV cache; the rest is for buffers and for others."""
 _MOST_CONTEXTS = 4
+_MOST_CELLS = 16384
 _LEAST_CONTEXT = 512
 _SPARE_CELLS = 256
 _CACHED_TOKENS = 4096
@@ -30,7 +31,6 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     training_context: int
     kv_values_k: int
     kv_values_v: int
-    is_embedding: bool
     has_state: bool
     state_bytes: int = 0
     attention_weight: float = 0.0
@@ -74,43 +74,70 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: bool = False
 
 
-def choose(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Sizes:
-    """Return the sizes to serve with.
+def choose_for_generation(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Sizes:
+    """Return the sizes to serve a model with that generates.
 
     Raises:
         EngineStartFailed: what the user set does not fit the memory, or contradicts itself.
     """
-    per_cell = model.kv_values_k * _KV_BYTES[settings.kv_type_k] + model.kv_values_v * _KV_BYTES[settings.kv_type_v]
-    num_sequences = settings.num_sequences or NUM_SEQUENCES
-    state_bytes = num_sequences * model.state_bytes
-    affordable = _affordable(_MEMORY_SHARE * machine.free_bytes, state_bytes, per_cell)
-    context, notes = _context(settings, model, affordable)
+    memory = _Memory(settings, model, machine)
+    context, notes = _context(settings, model, memory.affordable)
     batch = settings.batch_size or BATCH_SIZE
-    if model.is_embedding:
-        # An input is one micro-batch: attention over it is not causal.
-        batch = max(batch, context)
-    cells = settings.cache_size or _cells(model, context, affordable)
-    if not model.is_embedding and cells < context:
+    wanted = max(context, min(_MOST_CONTEXTS * context, _MOST_CELLS, memory.affordable)) + _SPARE_CELLS
+    cells = settings.cache_size or wanted
+    if cells < context:
         raise EngineStartFailed(
             f"cache_size {cells} is smaller than the context of {context} tokens",
             hint="Raise `cache_size`, or set a smaller `context_size`.",
         )
-    flash_attention = settings.flash_attention is not False
-    threads = settings.threads or machine.cores
-    micro_batch = batch if model.is_embedding else min(settings.micro_batch_size or batch, batch)
-    return Sizes(
-        context_size=context,
-        cells=max(cells, batch),
-        batch_size=batch,
-        micro_batch_size=micro_batch,
-        num_sequences=num_sequences,
-        threads=threads,
-        batch_threads=settings.batch_threads or threads,
-        flash_attention=flash_attention,
-        cached_tokens=settings.cached_tokens or _cached(model, cells),
-        kv_bytes=int(per_cell * cells) + state_bytes,
-        notes=tuple(notes),
-    )
+    micro_batch = min(settings.micro_batch_size or batch, batch)
+    return memory.sizes(context, cells, batch, micro_batch, notes)
+
+
+def choose_for_embedding(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Sizes:
+    """Return the sizes to serve an embedding model with.
+
+    Attention is not causal, so an input must be one micro-batch: the batch is at least as large as the context.
+
+    Raises:
+        EngineStartFailed: what the user set does not fit the memory.
+    """
+    memory = _Memory(settings, model, machine)
+    context, notes = _context(settings, model, memory.affordable)
+    batch = max(settings.batch_size or BATCH_SIZE, context)
+    return memory.sizes(context, settings.cache_size or context, batch, batch, notes)
+
+
+class _Memory:
+    """What the states of all sequences and each cell cost, and how many cells are affordable."""
+
+    def __init__(self, settings: EngineSettings, model: ModelFacts, machine: Machine) -> None:
+        self._settings = settings
+        self._model = model
+        self._machine = machine
+        self._num_sequences = settings.num_sequences or NUM_SEQUENCES
+        self._state_bytes = self._num_sequences * model.state_bytes
+        bytes_k, bytes_v = _KV_BYTES[settings.kv_type_k], _KV_BYTES[settings.kv_type_v]
+        self._per_cell = model.kv_values_k * bytes_k + model.kv_values_v * bytes_v
+        self.affordable = _affordable(_MEMORY_SHARE * machine.free_bytes, self._state_bytes, self._per_cell)
+
+    def sizes(self, context: int, cells: int, batch: int, micro_batch: int, notes: list[str]) -> Sizes:
+        """Return these sizes with all that does not depend on the kind of model."""
+        settings = self._settings
+        threads = settings.threads or self._machine.cores
+        return Sizes(
+            context_size=context,
+            cells=max(cells, batch),
+            batch_size=batch,
+            micro_batch_size=micro_batch,
+            num_sequences=self._num_sequences,
+            threads=threads,
+            batch_threads=settings.batch_threads or threads,
+            flash_attention=settings.flash_attention is not False,
+            cached_tokens=settings.cached_tokens or _cached(self._model, cells),
+            kv_bytes=int(self._per_cell * cells) + self._state_bytes,
+            notes=tuple(notes),
+        )
 
 
 def _affordable(available_bytes: float, state_bytes: int, per_cell: float) -> int:
@@ -140,12 +167,6 @@ def _context(settings: EngineSettings, model: ModelFacts, affordable: int) -> tu
     return context, [
         f"context_size {context}: the model's own {model.training_context} tokens do not fit the free memory"
     ]
-
-
-def _cells(model: ModelFacts, context: int, affordable: int) -> int:
-    if model.is_embedding:
-        return context
-    return max(context, min(_MOST_CONTEXTS * context, 16384, affordable)) + _SPARE_CELLS
 
 
 def _cached(model: ModelFacts, cells: int) -> int:

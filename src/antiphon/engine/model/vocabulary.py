@@ -9,12 +9,13 @@ from antiphon.engine.ipc.messages import Ids, Prompt, Text
 
 TokenizeFunction = Callable[[str, bool, bool], list[int]]
 """(text, recognise control tokens in it, add the model's own first and last tokens) -> token ids."""
+_MAX_CHARACTER_BYTES = 4
 
 
 class VocabularyEntry(msgspec.Struct, frozen=True, gc=False):
     """A token: its bytes, whether only a template may produce it, and whether it ends a generation.
 
-    ``is_added``: it was added to the vocabulary by the model's makers, as a whole, beside what training found.
+    ``is_added``: the model's makers added it to the vocabulary as a whole; training did not find it.
     """
 
     data: bytes
@@ -24,41 +25,48 @@ class VocabularyEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class TokenIdError(ValueError):
-    """A prompt that cannot be given to this vocabulary."""
+    """A token id outside the vocabulary."""
 
 
 class Vocabulary:
-    """Tokens of one model; safe to use from several threads."""
+    """Tokens of one model; safe to use from several threads.
+
+    ``keeps_text``: the tokeniser replaces nothing of a text, and drops only bytes that have no token.
+    """
 
     def __init__(
         self,
         tokenize: TokenizeFunction,
-        pieces: list[VocabularyEntry],
+        entries: list[VocabularyEntry],
         named: dict[str, int],
         *,
         adds_bos: bool,
         handle: Any,
         tokenize_address: int | None = None,
+        keeps_text: bool = False,
     ) -> None:
         self._tokenize = tokenize
         self.handle = handle
         """Address of llama.cpp's vocabulary, for llguidance; opaque elsewhere."""
         self.tokenize_address = tokenize_address
         """Address of the C function ``llama_tokenize``, which llguidance calls by itself."""
-        self.size = len(pieces)
+        self.size = len(entries)
         self.adds_bos = adds_bos
         self.named = named
-        self.data = [piece.data for piece in pieces]
-        self.plain = [b"" if piece.is_control else piece.data for piece in pieces]
+        self.data = [entry.data for entry in entries]
+        self.plain = [b"" if entry.is_control else entry.data for entry in entries]
         """The same, with nothing for control tokens."""
-        self.end_tokens = frozenset(token for token, piece in enumerate(pieces) if piece.is_end)
+        self.end_tokens = frozenset(token for token, entry in enumerate(entries) if entry.is_end)
         self.marks = {
-            piece.data.decode("utf-8", "replace"): token for token, piece in enumerate(pieces) if _is_mark(piece)
+            entry.data.decode("utf-8", "replace"): token for token, entry in enumerate(entries) if _is_mark(entry)
         }
         """Ids of the tokens that llguidance keeps apart from text, by their text."""
-        self.marked = [(b"\xff" if _is_mark(piece) else b"") + piece.data for piece in pieces]
+        self.marked = [(b"\xff" if _is_mark(entry) else b"") + entry.data for entry in entries]
         """The bytes of each token as llguidance wants them: 0xff before those that it keeps apart from text."""
-        self.control_tokens = frozenset(token for token, piece in enumerate(pieces) if piece.is_control)
+        self.control_tokens = frozenset(token for token, entry in enumerate(entries) if entry.is_control)
+        self._without_token = bytes(set(range(256)) - {data[0] for data in self.data if len(data) == 1})
+        self._longest = max(_MAX_CHARACTER_BYTES, *map(len, self.data)) if keeps_text else None
+        """Bytes of text that one token covers at most; None where there is no bound."""
 
     def text(self, token: int | None) -> str:
         """Return a token's text, empty for None."""
@@ -86,6 +94,13 @@ class Vocabulary:
                     ids += given
         return self._enclose(ids) if whole else ids
 
+    def min_tokens(self, prompt: Prompt) -> int:
+        """Return how many tokens the plain text of a prompt has at least, found without tokenising; 0 where unknown."""
+        if self._longest is None:
+            return 0
+        plain = [piece.text.encode() for piece in prompt if isinstance(piece, Text) and not piece.special]
+        return sum(len(text.translate(None, self._without_token)) for text in plain) // self._longest
+
     def _enclose(self, ids: list[int]) -> list[int]:
         around = self._tokenize("", False, True)
         if not around:
@@ -94,6 +109,11 @@ class Vocabulary:
         return first + ids + around[len(first) :]
 
 
-def _is_mark(piece: VocabularyEntry) -> bool:
-    tagged = piece.data.startswith(b"<") and piece.data.endswith(b">")
-    return piece.is_control or (piece.is_added and tagged)
+def num_characters(prompt: Prompt) -> int:
+    """Return how long a prompt is, a token id counting as one character."""
+    return sum(len(piece.text) if isinstance(piece, Text) else len(piece.ids) for piece in prompt)
+
+
+def _is_mark(entry: VocabularyEntry) -> bool:
+    is_tag = entry.data.startswith(b"<") and entry.data.endswith(b">")
+    return entry.is_control or (entry.is_added and is_tag)

@@ -1,16 +1,16 @@
 """How tokens are grouped into batches, so that what is computed for one does not depend on what else runs.
 
 llama.cpp chooses its CPU kernels by the shape of a batch, and each kernel rounds in its own way. Within one kernel a
-row's result is the same whatever the other rows are. So prompts are always computed by one kernel and single tokens by
-another: docs/engine/guarantees.md has the measurements.
+row's result is the same whatever the other rows are. So one kernel always computes prompts (prefill steps) and another
+one single tokens (decode steps): docs/engine/guarantees.md has the measurements.
 """
 
 import msgspec
 
 TILE = 64
-"""Rows from which llama.cpp's CPU flash attention goes over keys in tiles instead of one by one."""
+"""Rows from which llama.cpp's CPU flash attention processes keys in tiles instead of one by one."""
 _FIXED_COST = 18.0
-"""What a step costs beside its rows, in rows: weights are read once, and the loop goes round once."""
+"""What a step costs apart from its rows, in rows: it reads the weights once, and the loop runs once."""
 _ATTENTION_COST = 1.95
 """What attention to 1,000 tokens costs, in products with all weights, for a model with one head per million parameters."""
 
@@ -18,9 +18,10 @@ _ATTENTION_COST = 1.95
 class BatchShapes(msgspec.Struct, frozen=True, kw_only=True):
     """The two kinds of steps.
 
-    A *wide* step computes prompts and has at least ``tile`` rows, filled up with padding if it must. A *narrow* one
-    computes single tokens of running texts and has at most ``max_decode_rows``, and two if ``pads_batches``. What is left of a prompt
-    behind its last whole block is computed widely from ``min_prefill_tail`` tokens on, otherwise narrowly.
+    A *prefill* step computes prompts and has at least ``tile`` rows, padded if it must be. A *decode* step computes
+    single tokens of running sequences and has at most ``max_decode_rows``; with ``pads_batches`` it has at least two.
+    The tokens behind a prompt's last whole block are computed in a prefill step if there are at least
+    ``min_prefill_tail`` of them, otherwise in a decode step.
     """
 
     tile: int
@@ -29,9 +30,10 @@ class BatchShapes(msgspec.Struct, frozen=True, kw_only=True):
     pads_batches: bool
 
     def is_worth(self, acceptance: float, rows: int) -> bool:
-        """Whether a guess that is right with probability ``acceptance`` pays for its row, beside ``rows`` other ones.
+        """Whether a draft token accepted with probability ``acceptance`` pays for its row in a step of ``rows`` others.
 
-        A step costs about as much as ``rows`` and eighteen more, so that the guess has to be right as often as its share of that.
+        A step costs about as much as ``rows`` + 18 rows, so the token must be accepted at least as often as
+        ``rows`` / (``rows`` + 18).
         """
         return acceptance >= rows / (rows + _FIXED_COST)
 
@@ -41,8 +43,8 @@ def tiled(batch_size: int, *, attention_weight: float) -> BatchShapes:
 
     Args:
         batch_size: most tokens of a step.
-        attention_weight: heads of all layers, per million parameters. Where attention is cheap beside the weights,
-            short ends of prompts are not worth the padding.
+        attention_weight: heads of all layers, per million parameters. Where attention is cheap compared with the
+            weights, short tails of prompts are not worth the padding.
     """
     if batch_size < TILE:
         return plain(batch_size)
@@ -53,10 +55,10 @@ def tiled(batch_size: int, *, attention_weight: float) -> BatchShapes:
 
 
 def plain(batch_size: int) -> BatchShapes:
-    """Return shapes for kernels that only tell one row from several."""
+    """Return shapes for kernels that only distinguish one row from several."""
     return BatchShapes(tile=min(2, batch_size), min_prefill_tail=2, max_decode_rows=batch_size, pads_batches=True)
 
 
 def free(batch_size: int) -> BatchShapes:
-    """Return shapes without any rule: for a memory that cannot drop tokens again, as of recurrent models."""
+    """Return shapes without any rule, for a memory that cannot drop tokens again, such as that of recurrent models."""
     return BatchShapes(tile=1, min_prefill_tail=1, max_decode_rows=batch_size, pads_batches=False)

@@ -1,9 +1,10 @@
-"""What the next step computes. Pure: no clock, no I/O, no C; its plans are carried out by the step loop.
+"""Continuous batching: what the next step computes. Pure: no clock, no I/O, no C; the step loop carries the plans out.
 
-There are two kinds of steps, that take turns while there is work for both (``shapes`` says why). A narrow one computes
-a token of every running text, and guesses after it where they are worth their cost. A wide one computes prompts: half
-of its budget goes to the prompt that came first, half to the one with the least left, so that neither starves. While
-anything decodes, the budget for prompts is small, so that a long prompt does not stall running streams.
+There are two kinds of steps, which alternate while there is work for both (``batch_shapes`` says why). A decode step
+computes one token of every running sequence, and draft tokens after it where they are worth their cost. A prefill step
+computes prompts (chunked prefill): half of its budget goes to the prompt with the least left, the rest to prompts in
+order of arrival, so that neither starves. While anything decodes, the budget is one small chunk, so that a long prompt
+does not stall running streams.
 """
 
 from collections import deque
@@ -12,15 +13,17 @@ from collections.abc import Iterable
 import msgspec
 
 from antiphon.engine.scheduling.batch_shapes import BatchShapes, plain
-from antiphon.engine.scheduling.prefix_cache import BLOCK, MIN_TAIL, PrefixCache
+from antiphon.engine.scheduling.block import BLOCK
+from antiphon.engine.scheduling.prefix_cache import MIN_TAIL, PrefixCache
 from antiphon.engine.scheduling.sequence import Remove, Sequence, Slice, Step
 
 
 class Scheduler:
     """Admits sequences first come first served as cells allow, shares prefixes, and cuts steps.
 
-    When cells run out, cached prefixes are evicted first; then the latest sequence is preempted: it gives up its cells
-    and is computed again later. One sequence alone always fits, for which ``cells`` must exceed its ``max_length``.
+    When cells run out, retained sequences are released first, then cached prefixes are evicted, then the latest sequence
+    is preempted: it gives up its cells and is computed again later. One sequence alone always fits, for which ``cells``
+    must exceed its ``max_length``.
     """
 
     def __init__(
@@ -52,12 +55,12 @@ class Scheduler:
 
     @property
     def num_running(self) -> int:
-        """Sequences that hold a slot."""
+        """Sequences that hold a slot and are not retained."""
         return len(self._running)
 
     @property
     def num_waiting(self) -> int:
-        """Sequences that wait for one."""
+        """Sequences that wait for a slot."""
         return len(self._waiting)
 
     @property
@@ -72,10 +75,10 @@ class Scheduler:
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, finished or cancelled; its prompt stays cached.
 
-        Beside others it rests instead, with all its tokens: a conversation that goes on while there is load need not
-        compute its last answer again.
+        While others run, the sequence is retained with all its tokens: the next turn of its conversation then need not
+        compute the last answer again.
         """
-        if sequence.slot < 0:
+        if sequence.lease is None:
             self._waiting.remove(sequence)
             return
         self._running.remove(sequence)
@@ -83,10 +86,8 @@ class Scheduler:
             self._retain(sequence)
         else:
             self.cache.release(sequence)
-        while self._retained and (
-            len(self._retained) > self._max_retained or _unshared_cells(self._retained) > self._max_cached_tokens
-        ):
-            self.cache.release(self._retained.popleft())
+        while self._retained and self._retains_too_much():
+            self._release_oldest()
         self.cache.evict(self.cache.num_evictable + _unshared_cells(self._retained) - self._max_cached_tokens)
 
     def plan(self) -> Step:
@@ -94,7 +95,7 @@ class Scheduler:
         while True:
             self._admit()
             slices = self._slices()
-            if slices or len(self._running) < 2:  # noqa: PLR2004 - with one sequence there is nobody to preempt
+            if slices or len(self._running) < 2:  # noqa: PLR2004 - a sequence alone is never preempted
                 break
             self._preempt()
         changes = tuple(self.cache.changes)
@@ -111,44 +112,47 @@ class Scheduler:
             self.cache.computed(piece.sequence)
 
     def settle(self, piece: Slice) -> tuple[int, Remove | None]:
-        """After the outputs of ``piece`` were used: return how many guesses were right, and what is to be dropped at once."""
+        """Compare the draft of ``piece`` with its outputs: return how many tokens were accepted, and what to drop at once."""
         sequence = piece.sequence
-        going_on = sequence.tokens[piece.end : piece.end + len(piece.draft)]
-        num_accepted = _common(piece.draft, going_on)
-        if sequence.slot < 0:
+        actual = sequence.tokens[piece.end : piece.end + len(piece.draft)]
+        num_accepted = _num_common(piece.draft, actual)
+        if sequence.lease is None:
             return num_accepted, None
         sequence.num_computed = piece.end + num_accepted
-        wasted = piece.num_rows - piece.count - num_accepted
-        return num_accepted, Remove(sequence.slot, sequence.num_computed) if wasted else None
+        num_wasted = piece.num_rows - piece.count - num_accepted
+        return num_accepted, Remove(sequence.lease.slot, sequence.num_computed) if num_wasted else None
 
     def _admit(self) -> None:
         if self._waiting and not self._running:
-            # What was computed under load may differ in its last bits from what is computed alone.
-            self._release_oldest(len(self._retained))
+            # Tokens computed next to other sequences may differ in their last bits from tokens computed alone.
+            while self._retained:
+                self._release_oldest()
         while self._waiting and len(self._running) < self._num_sequences:
             sequence = self._waiting[0]
             promised = sum(other.num_left + BLOCK for other in self._running)
-            needed = sequence.num_left - self.cache.held(sequence) + BLOCK
+            needed = sequence.num_left - self.cache.num_in_use(sequence) + BLOCK
             if self._running and not self._fits(promised + needed):
                 return
             self._waiting.popleft()
-            sequence.slot = self.cache.take_slot()
+            self.cache.grant(sequence)
             self._running.append(sequence)
 
     def _retain(self, sequence: Sequence) -> None:
-        """Keep a sequence's cells, and none of those that only hold a beginning of it."""
+        """Keep the cells of a finished sequence, and release retained ones that hold only a beginning of it."""
         self.cache.drop_pending(sequence)
         for other in list(self._retained):
-            held = other.num_computed
-            if held <= sequence.num_computed and sequence.tokens[:held] == other.tokens[:held]:
+            length = other.num_computed
+            if length <= sequence.num_computed and sequence.tokens[:length] == other.tokens[:length]:
                 self._retained.remove(other)
                 self.cache.release(other)
         self._retained.append(sequence)
 
-    def _release_oldest(self, number: int) -> None:
-        """Release retained sequences, the oldest first."""
-        for _ in range(number):
-            self.cache.release(self._retained.popleft())
+    def _retains_too_much(self) -> bool:
+        return len(self._retained) > self._max_retained or _unshared_cells(self._retained) > self._max_cached_tokens
+
+    def _release_oldest(self) -> None:
+        """Release the sequence that has been retained for the longest time."""
+        self.cache.release(self._retained.popleft())
 
     def _fits(self, tokens: int) -> bool:
         while True:
@@ -157,7 +161,7 @@ class Scheduler:
                 return True
             if not self._retained:
                 return False
-            self._release_oldest(1)
+            self._release_oldest()
 
     def _at_most(self, tokens: int) -> int:
         """Return how many of ``tokens`` there are cells for."""
@@ -165,15 +169,15 @@ class Scheduler:
 
     def _slices(self) -> list[Slice]:
         ready = [sequence for sequence in self._running if self._may_compute(sequence) and sequence.num_left]
-        narrow = [sequence for sequence in ready if not self._num_prefill(sequence)]
-        wide = [sequence for sequence in ready if self._num_prefill(sequence)]
-        num_decoding = sum(sequence.num_left for sequence in narrow if sequence.is_decoding)
+        decoding = [sequence for sequence in ready if not self._num_prefill(sequence)]
+        prompts = [sequence for sequence in ready if self._num_prefill(sequence)]
+        num_decoding = sum(sequence.num_left for sequence in decoding if sequence.is_decoding)
         num_decoding = min(num_decoding, self._shapes.max_decode_rows)
         if not self._fits(num_decoding):
             return []
-        first = bool(wide and not (narrow and self._was_prefill))
+        first = bool(prompts and not (decoding and self._was_prefill))
         for is_prefill in (first, not first):
-            slices = self._prefill_step(wide, num_decoding) if is_prefill else self._decode_step(narrow, num_decoding)
+            slices = self._prefill(prompts, num_decoding) if is_prefill else self._decode(decoding, num_decoding)
             if slices:
                 self._was_prefill = is_prefill
                 self.cache.evict(sum(piece.num_rows for piece in slices) - (self._cells - self.cells_used))
@@ -181,9 +185,10 @@ class Scheduler:
         return []
 
     def _num_prefill(self, sequence: Sequence) -> int:
-        """Return how many tokens of a prompt are still to be computed in wide steps.
+        """Return how many tokens of a prompt are still to be computed in prefill steps.
 
-        A prompt's end behind its last whole block always goes the same way, whether the blocks came from the cache or not.
+        The tokens behind a prompt's last whole block are always computed in the same kind of step, whether the blocks
+        came from the cache or not.
         """
         left = sequence.num_prompt - sequence.num_computed
         if sequence.is_decoding:
@@ -194,8 +199,8 @@ class Scheduler:
         tail = (sequence.num_prompt - MIN_TAIL) % BLOCK + MIN_TAIL
         return left if tail >= self._shapes.min_prefill_tail else left - tail
 
-    def _decode_step(self, sequences: list[Sequence], num_decoding: int) -> list[Slice]:
-        """Cut a step of single tokens; those that were not in the last ones come first."""
+    def _decode(self, sequences: list[Sequence], num_decoding: int) -> list[Slice]:
+        """Cut a decode step; sequences that were not in the latest steps come first."""
         room = self._shapes.max_decode_rows
         counts: dict[Sequence, int] = {}
         needed = num_decoding
@@ -216,7 +221,7 @@ class Scheduler:
         return slices
 
     def _draft(self, sequence: Sequence, count: int, rows: int) -> tuple[int, ...]:
-        """Return the guesses that are worth their rows; at least one where a row would otherwise be alone."""
+        """Return the draft tokens that are worth their rows; at least one where the batch would have a single row."""
         if count < sequence.num_left:
             return ()
         least = int(self._shapes.pads_batches and rows == 1)
@@ -226,8 +231,8 @@ class Scheduler:
             number, acceptance = number + 1, acceptance * sequence.draft_acceptance
         return tuple(sequence.draft[:number])
 
-    def _prefill_step(self, prompts: list[Sequence], num_decoding: int) -> list[Slice]:
-        """Cut a step of prompts: the shortest gets half of the room, the others what is left in order of arrival."""
+    def _prefill(self, prompts: list[Sequence], num_decoding: int) -> list[Slice]:
+        """Cut a prefill step: the shortest prompt gets half of the room, the others the rest in order of arrival."""
         if not prompts:
             return []
         room = self._prefill_chunk_size if num_decoding else self._batch_size
@@ -235,10 +240,10 @@ class Scheduler:
         counts: dict[Sequence, int] = {}
         shortest = min(prompts, key=self._num_prefill)
         if shortest is not prompts[0]:
-            counts[shortest] = self._cut(shortest, 0, room // 2)
+            counts[shortest] = self._chunk(shortest, 0, room // 2)
             room -= counts[shortest]
         for sequence in prompts:
-            more = self._cut(sequence, counts.get(sequence, 0), room)
+            more = self._chunk(sequence, counts.get(sequence, 0), room)
             counts[sequence] = counts.get(sequence, 0) + more
             room -= more
         slices = [_slice(sequence, count) for sequence, count in counts.items() if count]
@@ -248,8 +253,8 @@ class Scheduler:
             slices[-1] = msgspec.structs.replace(slices[-1], padding=max(0, padding))
         return slices
 
-    def _cut(self, sequence: Sequence, given: int, room: int) -> int:
-        """Return how many more tokens to compute: whole tiles, and never so few left that they would fill none."""
+    def _chunk(self, sequence: Sequence, given: int, room: int) -> int:
+        """Return how many more tokens to compute: whole tiles, and never so many that less than a tile would remain."""
         left, tile = self._num_prefill(sequence) - given, self._shapes.tile
         if left <= room:
             return left
@@ -258,7 +263,7 @@ class Scheduler:
 
     def _may_compute(self, sequence: Sequence) -> bool:
         leader = sequence.leader
-        if leader is not None and leader.slot >= 0 and self.cache.shares:
+        if leader is not None and leader.lease is not None and self.cache.shares:
             if leader.num_computed < leader.num_prompt:
                 return False
             self.cache.fork(sequence, leader)
@@ -266,15 +271,16 @@ class Scheduler:
         return self.cache.advance(sequence, self._retained) and self._share_tail(sequence)
 
     def _share_tail(self, sequence: Sequence) -> bool:
-        """Borrow the rest of a prompt from an older sequence. False: that one is still to compute it."""
+        """Share the rest of a prompt with an older sequence. False: that one has yet to compute it."""
         if not self.cache.may_share_tail(sequence):
             return True
+        path = sequence.held.path
         for donor in self._running:
             if donor is sequence:
                 return True
-            if donor.path[: len(sequence.path)] == sequence.path and not self.cache.share_tail(sequence, donor):
+            if donor.held.path[: len(path)] == path and not self.cache.share_tail(sequence, donor):
                 return False
-            if sequence.num_computed > BLOCK * len(sequence.path):
+            if sequence.num_unshared > 0:
                 return True
         return True
 
@@ -286,8 +292,8 @@ class Scheduler:
 
 
 def _unshared_cells(sequences: Iterable[Sequence]) -> int:
-    """Return the cells that sequences hold beside the blocks of the prefix cache."""
-    return sum(sequence.num_computed - BLOCK * len(sequence.path) for sequence in sequences)
+    """Return the cells that sequences hold apart from the blocks of the prefix cache."""
+    return sum(sequence.num_unshared for sequence in sequences)
 
 
 def _slice(sequence: Sequence, count: int) -> Slice:
@@ -295,7 +301,7 @@ def _slice(sequence: Sequence, count: int) -> Slice:
     return Slice(sequence, start, count, _num_outputs(sequence, start, start + count))
 
 
-def _common(first: tuple[int, ...], second: list[int]) -> int:
+def _num_common(first: tuple[int, ...], second: list[int]) -> int:
     differing = (at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
     return next(differing, min(len(first), len(second)))
 

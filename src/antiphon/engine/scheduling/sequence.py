@@ -1,70 +1,26 @@
-"""The values that scheduler and prefix cache work on. Pure: tokens, positions and slots, nothing of llama.cpp."""
+"""The values that the scheduler and the prefix cache work on: tokens, positions and slots. Pure: nothing of llama.cpp."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
-BlockKey = tuple[int, ...]
-"""The token ids of one block."""
-
-
-class Block:
-    """A node: ``slots`` hold its cells; without any it is pending. ``owner`` is the kept slot that ends here.
-
-    ``num_pins`` sequences run on it.
-    """
-
-    __slots__ = ("children", "key", "last_used", "num_pins", "owner", "parent", "slots")
-
-    def __init__(self, parent: Block | None, key: BlockKey) -> None:
-        self.parent = parent
-        self.key = key
-        self.children: dict[BlockKey, Block] = {}
-        self.slots: set[int] = set()
-        self.owner: int | None = None
-        self.last_used = 0
-        self.num_pins = 0
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether its cells are computed."""
-        return bool(self.slots)
-
-    def line(self) -> Iterator[Block]:
-        """Yield this block and those above it, without the root."""
-        block = self
-        while block.parent is not None:
-            yield block
-            block = block.parent
+from antiphon.engine.scheduling.block import CacheLease
 
 
 class Sequence:
     """The tokens of one choice and how far the model has computed them.
 
-    The scheduler sets ``slot`` (the sequence id in the KV cache, -1 without one) and ``num_computed``; the task that
-    owns the sequence appends to ``tokens`` after each output. Logits are wanted of the last token, and of all prompt
-    tokens from ``outputs_from`` on, which the task moves on as it gets them: what is preempted does not give them twice. ``num_shared`` prompt tokens came from the cache when the sequence first ran.
-    ``leader`` is a sequence with the same prompt whose computation this one waits for. ``draft`` is the task's guess at
-    what follows ``tokens``; each token of it is right with probability ``draft_acceptance`` if those before it are.
+    The scheduler sets ``lease`` (None while the sequence holds no slot) and ``num_computed``. The task that owns the
+    sequence appends to ``tokens`` after each output. Logits are wanted for the last token and for all prompt tokens from
+    ``outputs_from`` on; the task raises ``outputs_from`` as it receives them, so that a preempted sequence does not give
+    them twice. ``num_shared`` prompt tokens came from the cache when the sequence first ran; ``is_fresh`` until then.
+    ``leader`` is a sequence with the same prompt whose prefill this one waits for. ``draft`` are the draft tokens that
+    may follow ``tokens``; each is accepted with probability ``draft_acceptance`` if those before it are.
     """
 
     __slots__ = (
-        "draft",
-        "draft_acceptance",
-        "is_fresh",
-        "last_step",
-        "leader",
-        "max_length",
-        "num_computed",
-        "num_prompt",
-        "num_shared",
-        "outputs_from",
-        "path",
-        "pending",
-        "slot",
-        "tokens",
+        "draft", "draft_acceptance", "is_fresh", "last_step", "leader", "lease", "max_length", "num_computed",
+        "num_prompt", "num_shared", "outputs_from", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -75,26 +31,33 @@ class Sequence:
         self.max_length = max_length
         self.outputs_from = len(prompt) if outputs_from is None else outputs_from
         self.leader = leader
+        self.lease: CacheLease | None = None
         self.num_computed = 0
         self.num_shared = 0
         self.is_fresh = True
-        self.slot = -1
         self.draft: list[int] = []
         self.draft_acceptance = 0.0
         self.last_step = 0
-        self.path: list[Block] = []
-        """Blocks of the prefix cache that hold the first tokens, from the root on."""
-        self.pending: list[Block] = []
-        """Blocks after the path that this sequence is to compute for all."""
+
+    @property
+    def held(self) -> CacheLease:
+        """The lease of a sequence that runs or is retained."""
+        assert self.lease is not None
+        return self.lease
 
     @property
     def num_left(self) -> int:
-        """Tokens that are known and not computed."""
+        """Tokens that are known and not yet computed."""
         return len(self.tokens) - self.num_computed
 
     @property
+    def num_unshared(self) -> int:
+        """Cells that the sequence holds apart from the blocks of the prefix cache."""
+        return self.num_computed - self.held.num_tokens
+
+    @property
     def is_decoding(self) -> bool:
-        """Whether the prompt is behind it: it then runs in every step."""
+        """Whether the prompt is computed, but for its last token at most: it then runs in every decode step."""
         return self.num_computed >= self.num_prompt or self.num_left == 1
 
 
@@ -115,9 +78,9 @@ class Remove(msgspec.Struct, frozen=True, gc=False):
 
 
 class Slice(msgspec.Struct, frozen=True, gc=False):
-    """Compute ``count`` tokens of ``sequence`` from position ``start``, and after them the guessed tokens of ``draft``.
+    """Compute ``count`` tokens of ``sequence`` from position ``start``, and after them the draft tokens of ``draft``.
 
-    The last ``num_outputs`` of both yield logits. ``padding`` more tokens, of no meaning, only widen the batch.
+    The last ``num_outputs`` of both yield logits. ``padding`` more tokens, without meaning, only widen the batch.
     """
 
     sequence: Sequence

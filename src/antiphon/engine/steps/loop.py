@@ -152,7 +152,7 @@ class StepLoop:
         batch.clear()
         for piece in step.slices:
             tokens = [*piece.sequence.tokens[piece.start : piece.end], *piece.draft]
-            batch.add(piece.sequence.slot, piece.start, tokens, piece.num_outputs, piece.padding)
+            batch.add(piece.sequence.held.slot, piece.start, tokens, piece.num_outputs, piece.padding)
         started = self.step_started = time.monotonic()
         started_cpu = time.process_time()
         self._in_step = {self._task_of[id(piece.sequence)].key for piece in step.slices}
@@ -172,7 +172,7 @@ class StepLoop:
 
     def _roll_back(self, step: Step) -> None:
         for piece in step.slices:
-            self._context.remove(piece.sequence.slot, piece.start)
+            self._context.remove(piece.sequence.held.slot, piece.start)
 
     def _use(self, step: Step) -> int:
         """Give each task its rows of logits. Return how many guessed tokens were right."""

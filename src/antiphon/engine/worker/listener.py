@@ -1,82 +1,31 @@
-"""The engine's socket: reads requests, checks and tokenises them off the step thread, and sends answers back."""
+"""The engine's socket: reads requests, has them prepared off the step thread, and sends answers back."""
 
 import asyncio
 import contextlib
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from antiphon.engine.ipc.messages import (
-    Answer,
-    Cancel,
-    Delta,
-    Failed,
-    Finished,
-    Generate,
-    ModelInfo,
-    Prefilled,
-    Ready,
-    Request,
-)
+from antiphon.engine.ipc.messages import Answer, Cancel, Delta, Failed, Finished, Generate, Prefilled, Ready, Request
 from antiphon.engine.ipc.wire import FrameError, decode_request, frame, read_frame
-
-
-class Work(Protocol):
-    """What the loop runs; opaque here."""
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Connection and request id."""
-        ...
-
+from antiphon.engine.worker.core import EngineCore
 
 _FIRST_INTERVAL_S, _WEIGHT = 1.0, 0.1
-"""Time between ends of texts, a moving average: when the queue is full, about then a place becomes free."""
-
-W = TypeVar("W", bound=Work)
-
-
-class Service(Protocol[W]):
-    """What stands behind the socket."""
-
-    @property
-    def max_requests(self) -> int:
-        """Choices that may run and wait together."""
-        ...
-
-    def prepare(self, connection: int, request: Request, arrived: float) -> W | Answer:
-        """Check and tokenise one request, on a thread of its own: what is to run, or the answer.
-
-        ``arrived`` is when it came, on the monotonic clock.
-        """
-        ...
-
-    def warm_up(self) -> None:
-        """Do beforehand what the first request would wait for; on the thread of ``prepare``."""
-        ...
-
-    def submit(self, work: W) -> None:
-        """Start what ``prepare`` returned."""
-        ...
-
-    def cancel(self, connection: int, request: int | None = None) -> None:
-        """Stop one request, or all of a connection's."""
-        ...
+"""Time between the ends of choices, a moving average: when the queue is full, a place becomes free after about that."""
+_Key = tuple[int, int]
+"""Connection and request id."""
 
 
-class Listener(Generic[W]):
-    """Accepts connections on a Unix socket. Everything here runs in one event loop, but for ``send``."""
+class Listener:
+    """Accepts connections on a Unix socket. Everything here runs in one event loop, except ``send``."""
 
-    def __init__(self, info: ModelInfo, service: Service[W]) -> None:
-        self._info = info
-        self._service = service
-        self._tokenisers = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
+    def __init__(self, core: EngineCore) -> None:
+        self._core = core
         self._writers: dict[int, asyncio.StreamWriter] = {}
-        self._open: dict[tuple[int, int], int] = {}
-        self._preparing: set[asyncio.Task[None]] = set()
+        self._open: dict[_Key, int] = {}
+        """Choices of each request that have not ended."""
+        self._preparing: dict[_Key, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
         self._next_connection = 0
         self.num_refused = 0
@@ -85,7 +34,7 @@ class Listener(Generic[W]):
 
     async def serve(self, path: Path) -> asyncio.Server:
         """Start listening on ``path``."""
-        self._loop.run_in_executor(self._tokenisers, self._service.warm_up)
+        self._core.warm_up()
         return await asyncio.start_unix_server(self._connection, path)
 
     def send(self, answers: list[tuple[int, Answer]]) -> None:
@@ -119,7 +68,7 @@ class Listener(Generic[W]):
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection, self._next_connection = self._next_connection, self._next_connection + 1
         self._writers[connection] = writer
-        writer.write(frame([Ready(self._info)]))
+        writer.write(frame([Ready(self._core.info)]))
         try:
             while (body := await read_frame(reader)) is not None:
                 self._request(connection, decode_request(body))
@@ -127,46 +76,60 @@ class Listener(Generic[W]):
             pass
         finally:
             del self._writers[connection]
-            self._open = {key: left for key, left in self._open.items() if key[0] != connection}
-            self._service.cancel(connection)
+            for key in [key for key in self._open if key[0] == connection]:
+                self._forget(key)
+            self._core.cancel(connection)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
     def _request(self, connection: int, request: Request) -> None:
+        key = connection, request.id
         if isinstance(request, Cancel):
-            self._open.pop((connection, request.id), None)
-            self._service.cancel(connection, request.id)
+            self._forget(key)
+            self._core.cancel(connection, request.id)
             return
-        if (connection, request.id) in self._open:
+        if key in self._open:
             raise FrameError(f"two requests with the id {request.id}")
-        num_choices = request.n if isinstance(request, Generate) else 1
-        most = self._service.max_requests
-        if num_choices > most:
-            message = f"n is {num_choices}, but at most {most} texts run and wait here together"
-            self._send([(connection, Failed(request.id, "invalid", message))])
+        refusal = self._refusal(request)
+        if refusal is not None:
+            self._send([(connection, refusal)])
             return
+        self._open[key] = _num_choices(request)
+        task = self._preparing[key] = asyncio.create_task(self._prepare(key, request, time.monotonic()))
+        task.add_done_callback(lambda _: self._preparing.pop(key, None))
+
+    def _refusal(self, request: Request) -> Failed | None:
+        """Return the answer to a request that there is no room for."""
+        num_choices, most = _num_choices(request), self._core.max_requests
+        if num_choices > most:
+            message = f"n is {num_choices}, but at most {most} choices run and wait here together"
+            return Failed(request.id, "invalid", message)
         num_open = sum(self._open.values())
         if num_open + num_choices > most:
             self.num_refused += 1
-            message = f"the queue is full: {num_open} texts are being generated or wait for it"
-            self._send([(connection, Failed(request.id, "overloaded", message, retry_after_s=self._interval_s))])
-            return
-        self._open[connection, request.id] = num_choices
-        task = asyncio.create_task(self._prepare(connection, request, time.monotonic()))
-        self._preparing.add(task)
-        task.add_done_callback(self._preparing.discard)
+            message = f"the queue is full: {num_open} choices run or wait"
+            return Failed(request.id, "overloaded", message, retry_after_s=self._interval_s)
+        return None
 
-    async def _prepare(self, connection: int, request: Request, arrived: float) -> None:
-        prepared: W | Answer
+    def _forget(self, key: _Key) -> None:
+        """Stop counting and preparing a request."""
+        self._open.pop(key, None)
+        task = self._preparing.pop(key, None)
+        if task is not None:
+            task.cancel()
+
+    async def _prepare(self, key: _Key, request: Request, arrived: float) -> None:
+        connection, number = key
         try:
-            prepare = self._service.prepare
-            prepared = await self._loop.run_in_executor(self._tokenisers, prepare, connection, request, arrived)
+            prepared = await self._core.prepare(connection, request, arrived)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request must have an answer
-            prepared = Failed(request.id, "internal", f"the request could not be prepared: {error!r}")
-        if (connection, request.id) not in self._open:
-            return
+            prepared = Failed(number, "internal", f"the request could not be prepared: {error!r}")
         if isinstance(prepared, Answer):
             self._send([(connection, prepared)])
         else:
-            self._service.submit(prepared)
+            prepared()
+
+
+def _num_choices(request: Request) -> int:
+    return request.n if isinstance(request, Generate) else 1

@@ -1,11 +1,13 @@
-"""Inside the engine's process: the model's loop in the main thread, socket and heartbeat in a second one."""
+"""Inside the engine's process: the core's loop in the main thread, socket and heartbeat in a second one."""
 
 import asyncio
 import importlib.util
 import os
+import select
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,11 +26,13 @@ HEARTBEAT_S = 0.25
 
 
 def run(settings: EngineSettings, socket: Path, reports: BinaryIO, way: Way) -> None:
-    """Load the model, say so, and serve. Returns when the model cannot be loaded."""
+    """Load the model, report it, and serve. Returns when the model cannot be loaded."""
     try:
-        _Process(settings, socket, reports, way).run()
+        process = _Process(settings, socket, reports, way)
     except EngineStartFailed as error:
         _report(reports, LoadFailed(error.message, error.hint))
+        return
+    process.run()
 
 
 class _Process:
@@ -38,48 +42,60 @@ class _Process:
             raise EngineStartFailed(
                 f"{missing} is not installed", hint="Install what runs local models: pip install 'antiphon[local]'"
             )
-        from antiphon.engine.worker.core import ModelService  # noqa: PLC0415 - checked to be there just now
-        from antiphon.engine.worker.native_start import NativeStart  # noqa: PLC0415 - the same
+        from antiphon.engine.worker.native_start import NativeStart  # noqa: PLC0415 - checked to be there just now
+        from antiphon.engine.worker.opening import open_core  # noqa: PLC0415 - the same
 
         self._socket = socket
         self._reports = reports
         native = NativeStart(settings, way, lambda phase: _report(reports, phase))
-        self._service = ModelService(settings, self._emit, native)
+        self._core = open_core(settings, native, self._emit)
 
     def run(self) -> None:
-        threading.Thread(target=self._serve_or_end, daemon=True, name="socket").start()
-        self._service.loop.run()
+        threading.Thread(target=self._serve, daemon=True, name="socket").start()
+        _end_process_after(self._core.loop.run)
 
-    def _serve_or_end(self) -> None:
-        """Serve; whatever ends that ends the process, as nobody could reach it any more."""
-        try:
-            asyncio.run(self._serve())
-        finally:
-            traceback.print_exc()
-            os._exit(1)
+    def _serve(self) -> None:
+        _end_process_after(lambda: asyncio.run(self._listen()))
 
     def _emit(self, answers: list[tuple[int, Answer]]) -> None:
         self._listener.send(answers)
 
-    async def _serve(self) -> None:
-        self._listener = Listener(self._service.info, self._service)
+    async def _listen(self) -> None:
+        self._listener = Listener(self._core)
         server = await self._listener.serve(self._socket)
-        _report(self._reports, Ready(self._service.info))
+        _report(self._reports, Ready(self._core.info))
         async with server:
             while True:
                 await asyncio.sleep(HEARTBEAT_S)
-                started = self._service.loop.step_started
+                started = self._core.loop.step_started
                 step_s = 0.0 if started is None else time.monotonic() - started
-                _report(self._reports, Heartbeat(step_s, self._statistics()))
+                if _has_room(self._reports):
+                    _report(self._reports, Heartbeat(step_s, self._statistics()))
 
     def _statistics(self) -> EngineStatistics:
-        statistics = self._service.loop.statistics
+        statistics = self._core.statistics
         return msgspec.structs.replace(
             statistics,
-            kv_bytes=self._service.kv_bytes,
             resident_bytes=resident_bytes(),
             refused=statistics.refused + self._listener.num_refused,
         )
+
+
+def _end_process_after(work: Callable[[], None]) -> None:
+    """Run what must never end, and end the process if it does: without it nobody gets an answer.
+
+    Threads that still tokenise or compile are not waited for.
+    """
+    try:
+        work()
+    finally:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _has_room(reports: BinaryIO) -> bool:
+    """Whether a heartbeat can be written at once. The supervisor may be busy; the engine must not wait for it."""
+    return bool(select.select([], [reports], [], 0)[1])
 
 
 def _report(reports: BinaryIO, report: Report) -> None:

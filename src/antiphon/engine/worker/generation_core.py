@@ -1,0 +1,183 @@
+"""The core of a model that generates text: continuous batching over a shared prefix cache."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+from antiphon.engine.ipc.messages import Answer, Generate, Request, SamplingParams, Score, Scored
+from antiphon.engine.model.llama import MAX_SEQUENCE_IDS, Model
+from antiphon.engine.model.sizing import choose_for_generation
+from antiphon.engine.model.weight_format import Served
+from antiphon.engine.sampling.constraint import Constraint, GrammarCompiler, GrammarError
+from antiphon.engine.sampling.speculation import NgramPool
+from antiphon.engine.scheduling import batch_shapes
+from antiphon.engine.scheduling.batch_shapes import BatchShapes
+from antiphon.engine.scheduling.scheduler import Scheduler
+from antiphon.engine.settings import EngineSettings
+from antiphon.engine.steps.loop import Emit, StepLoop
+from antiphon.engine.steps.tasks import Generation, Scoring, Task
+from antiphon.engine.worker.core import EngineCore, RequestRefused, Start
+from antiphon.engine.worker.loading import (
+    LoadedModel,
+    choose_sizes,
+    compute_first_batch,
+    describe,
+    is_tiled,
+    make_context,
+)
+from antiphon.engine.worker.native_start import NativeStart
+from antiphon.engine.worker.tokeniser import run_on
+
+_PREFILL_CHUNK_SIZE = 128
+"""Most prompt tokens of a prefill step while anything decodes: about what makes a step twice as long on a CPU."""
+_FIRST_BATCH_TOKENS = 8
+
+
+class GenerationCore(EngineCore):
+    """Answers ``Generate`` and ``Score``.
+
+    Raises:
+        EngineStartFailed: the model cannot be served.
+    """
+
+    def __init__(self, settings: EngineSettings, native: NativeStart, served: Served, model: Model, emit: Emit) -> None:
+        sizes = choose_sizes(settings, model, choose_for_generation)
+        # Sequence ids are free for a plain KV cache; with a recurrent state or a window, each one costs memory.
+        num_slots = MAX_SEQUENCE_IDS if _may_drop_tokens(model) else sizes.num_sequences
+        context = make_context(settings, model, sizes, num_slots=num_slots, embeddings=False)
+        native.enter("computing the first batch")
+        compute_first_batch(context, model, min(_FIRST_BATCH_TOKENS, sizes.batch_size))
+        loaded = LoadedModel(settings, native, served, model, sizes, context, num_slots)
+        self._grammars = GrammarCompiler(model.vocabulary)
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="grammars")
+        self._loop = _step_loop(loaded, emit, self._grammars)
+        self._ngram_pool = None
+        if settings.draft_tokens and _may_drop_tokens(model):
+            self._ngram_pool = NgramPool(settings.draft_tokens)
+        super().__init__(loaded, self._loop, describe(loaded, is_embedding=False))
+
+    def warm_up(self) -> None:
+        """Build what the first grammar would wait for."""
+        self._compiler.submit(self._grammars.warm_up)
+
+    async def _prepare(self, key: tuple[int, int], request: Request, arrived: float) -> Start | Answer:
+        match request:
+            case Generate():
+                return self._start(await self._generation(key, request, arrived))
+            case Score():
+                if not request.continuations:
+                    return Scored(request.id, (), ())
+                return self._start(await self._scoring(key, request, arrived))
+            case _:
+                raise self._refuse_kind("is not an embedding model")
+
+    def _start(self, task: Task) -> Start:
+        return lambda: self._loop.inbox.put(task)
+
+    async def _scoring(self, key: tuple[int, int], request: Score, arrived: float) -> Scoring:
+        prompt, *continuations = await self._encode(request.prompt, *request.continuations)
+        for continuation in continuations:
+            self._check_length(prompt, len(continuation))
+        if not all(continuations):
+            raise RequestRefused("invalid", "a continuation to be scored is empty")
+        return Scoring(key, request, prompt, continuations, arrived)
+
+    async def _generation(self, key: tuple[int, int], request: Generate, arrived: float) -> Generation:
+        vocabulary = self._loaded.model.vocabulary
+        (prompt,) = await self._encode(request.prompt, num_more=request.max_tokens or 0)
+        self._check_length(prompt, 1 if request.max_tokens is None else request.max_tokens)
+        room = self._loaded.sizes.context_size - len(prompt)
+        most = room if request.default_max_tokens is None else min(room, request.default_max_tokens)
+        max_tokens = most if request.max_tokens is None else request.max_tokens
+        _check(request, max_tokens, vocabulary.size)
+        constraint = None if request.grammar is None else await run_on(self._compiler, self._compile, request.grammar)
+
+        def build() -> Generation:
+            return Generation(
+                key,
+                request,
+                prompt,
+                max_tokens,
+                vocabulary,
+                constraint=constraint,
+                ngram_pool=self._ngram_pool,
+                arrived=arrived,
+            )
+
+        return await self._tokeniser.run(build)  # it indexes the prompt's n-grams, which takes a while
+
+    def _compile(self, grammar: str) -> Constraint:
+        try:
+            return self._grammars.compile(grammar)
+        except GrammarError as error:
+            raise RequestRefused("grammar", str(error)) from error
+
+
+def _step_loop(loaded: LoadedModel, emit: Emit, grammars: GrammarCompiler) -> StepLoop:
+    settings, sizes, model = loaded.settings, loaded.sizes, loaded.model
+    scheduler = Scheduler(
+        cells=loaded.context.cells,
+        slots=loaded.num_slots,
+        num_sequences=sizes.num_sequences,
+        batch_size=sizes.batch_size,
+        prefill_chunk_size=_PREFILL_CHUNK_SIZE,
+        max_cached_tokens=sizes.cached_tokens,
+        share=settings.prefix_cache and _may_drop_tokens(model),
+        shapes=_shapes(loaded),
+    )
+    return StepLoop(
+        loaded.context,
+        scheduler,
+        emit,
+        mask_s=grammars.mask_s,
+        can_roll_back=_may_undo_steps(loaded),
+        throttle=loaded.throttle(),
+    )
+
+
+def _may_drop_tokens(model: Model) -> bool:
+    """Whether the end of a sequence can be taken out of the memory again: prefix sharing and speculation need it."""
+    return not (model.facts.has_state or model.has_sliding_window)
+
+
+def _may_undo_steps(loaded: LoadedModel) -> bool:
+    """Whether an aborted step can be undone. A sliding window overwrites its cells as it moves.
+
+    It moves by micro-batches, so the cells before a single micro-batch are still there.
+    """
+    is_one_pass = loaded.sizes.micro_batch_size == loaded.sizes.batch_size
+    return _may_drop_tokens(loaded.model) or (is_one_pass and not loaded.model.facts.has_state)
+
+
+def _shapes(loaded: LoadedModel) -> BatchShapes:
+    batch_size = loaded.sizes.batch_size
+    if not _may_drop_tokens(loaded.model):
+        return batch_shapes.free(batch_size)
+    if is_tiled(loaded):
+        return batch_shapes.tiled(batch_size, attention_weight=loaded.model.facts.attention_weight)
+    return batch_shapes.plain(batch_size)
+
+
+def _check(request: Generate, max_tokens: int, vocabulary_size: int) -> None:
+    """Refuse values that have no meaning.
+
+    Raises:
+        RequestRefused: naming the value.
+    """
+    bad = next((token for token in request.sampling.logit_bias if not 0 <= token < vocabulary_size), None)
+    if bad is not None:
+        raise RequestRefused(
+            "invalid", f"logit_bias names token {bad}, outside the vocabulary of {vocabulary_size} tokens"
+        )
+    if not _is_distribution(request.sampling):
+        raise RequestRefused("invalid", f"{request.sampling!r} does not define a distribution")
+    if request.n < 1 or max_tokens < 0:
+        raise RequestRefused(
+            "invalid", f"n must be at least 1 and max_tokens at least 0, got {request.n} and {max_tokens}"
+        )
+    if request.logprobs is not None and not 0 <= request.logprobs <= vocabulary_size:
+        raise RequestRefused("invalid", f"logprobs must be from 0 to {vocabulary_size}, got {request.logprobs}")
+
+
+def _is_distribution(sampling: SamplingParams) -> bool:
+    changes = (sampling.presence_penalty, sampling.frequency_penalty, *sampling.logit_bias.values())
+    return 0 <= sampling.temperature < math.inf and 0 <= sampling.top_p <= 1 and all(map(math.isfinite, changes))

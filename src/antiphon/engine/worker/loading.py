@@ -1,0 +1,172 @@
+"""Loads what both cores need: the model file, its sizes, its context, and its description for clients."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.ipc.messages import ModelInfo
+from antiphon.engine.machine import free_memory
+from antiphon.engine.model.llama import Context, LlamaError, Model, has_gpu
+from antiphon.engine.model.sizing import ContextSettings, Machine, ModelFacts, Sizes
+from antiphon.engine.model.thread_throttle import ThreadThrottle
+from antiphon.engine.model.weight_format import Served
+from antiphon.engine.settings import EngineSettings
+from antiphon.engine.worker.native_start import NativeStart
+
+ChooseSizes = Callable[[EngineSettings, ModelFacts, Machine], Sizes]
+
+
+class LoadedModel(msgspec.Struct, frozen=True):
+    """A model in memory with its context. ``num_slots`` is the number of sequence ids in the KV cache."""
+
+    settings: EngineSettings
+    native: NativeStart
+    served: Served
+    model: Model
+    sizes: Sizes
+    context: Context
+    num_slots: int
+
+    def throttle(self) -> ThreadThrottle | None:
+        """Return what gives way to busy neighbours; None where the user set a number of threads, which is kept."""
+        if self.settings.threads is not None or self.settings.batch_threads is not None:
+            return None
+        return ThreadThrottle(self.sizes.threads, self.context.set_threads)
+
+
+def load_model(path: Path, gpu_layers: int | None, *, extra_buffers: bool = True) -> Model:
+    """Load the file.
+
+    Raises:
+        EngineStartFailed: with what llama.cpp said.
+    """
+    if not path.is_file():
+        raise EngineStartFailed(f"there is no file {str(path)!r}", hint="Check the path of the model.")
+    try:
+        return Model(path, gpu_layers=gpu_layers, extra_buffers=extra_buffers)
+    except LlamaError as error:
+        raise EngineStartFailed(
+            f"{str(path)!r} could not be loaded: {error}",
+            hint="The file is damaged or not a GGUF model; fetch it again.",
+        ) from error
+
+
+def choose_sizes(settings: EngineSettings, model: Model, choose: ChooseSizes) -> Sizes:
+    """Return the sizes that ``choose`` picks for this model on this machine.
+
+    Raises:
+        EngineStartFailed: what the user set does not fit, or there is no memory to find out.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        facts = model.facts
+    except LlamaError as error:
+        raise EngineStartFailed(
+            f"no context could be made to measure what the model keeps: {error}", hint="Free memory."
+        ) from error
+    return choose(settings, facts, Machine(cores, free_memory()))
+
+
+def make_context(settings: EngineSettings, model: Model, sizes: Sizes, *, num_slots: int, embeddings: bool) -> Context:
+    """Allocate the KV cache and the compute buffers.
+
+    Raises:
+        EngineStartFailed: there is no memory for them.
+    """
+    chosen = ContextSettings(
+        cells=sizes.cells,
+        batch_size=sizes.batch_size,
+        micro_batch_size=sizes.micro_batch_size,
+        num_sequences=num_slots,
+        threads=sizes.threads,
+        batch_threads=sizes.batch_threads,
+        kv_type_k=settings.kv_type_k,
+        kv_type_v=settings.kv_type_v,
+        flash_attention=sizes.flash_attention,
+        embeddings=embeddings,
+    )
+    try:
+        return Context(model, chosen)
+    except LlamaError as error:
+        raise EngineStartFailed(
+            f"the context of {sizes.cells} cells could not be made: {error}",
+            hint="Serve with a smaller `context_size` or `cache_size`.",
+        ) from error
+
+
+def compute_first_batch(context: Context, model: Model, num_tokens: int) -> None:
+    """Compute a few tokens, so that native code that does not fit this machine fails now.
+
+    Raises:
+        EngineStartFailed: llama.cpp refused.
+    """
+    if model.has_encoder and model.has_decoder:
+        return  # decodes only after an encoder's text
+    context.batch.add(0, 0, [0] * num_tokens, 1)
+    try:
+        context.decode()
+    except LlamaError as error:
+        raise EngineStartFailed(f"the first batch could not be computed: {error}", hint="Free memory.") from error
+    context.batch.clear()
+    context.clear()
+
+
+def is_tiled(loaded: LoadedModel) -> bool:
+    """Whether attention goes in tiles: flash attention on a CPU over keys and values of one plain type."""
+    settings = loaded.settings
+    on_gpu = settings.gpu_layers != 0 and has_gpu()
+    is_plain = {settings.kv_type_k, settings.kv_type_v} in ({"f16"}, {"f32"})
+    return loaded.sizes.flash_attention and is_plain and not on_gpu
+
+
+def describe(loaded: LoadedModel, *, is_embedding: bool) -> ModelInfo:
+    """Return what clients learn about the model."""
+    model, vocabulary = loaded.model, loaded.model.vocabulary
+    named = vocabulary.named
+    templates = {
+        key.removeprefix("tokenizer.chat_template."): text
+        for key, text in model.metadata.items()
+        if key.startswith("tokenizer.chat_template.")
+    }
+    fim = {name: vocabulary.text(named[name]) for name in ("prefix", "suffix", "middle") if name in named}
+    return ModelInfo(
+        architecture=model.architecture,
+        description=model.description,
+        context_length=loaded.sizes.context_size,
+        training_context=model.training_context,
+        vocabulary_size=vocabulary.size,
+        embedding_size=model.embedding_size,
+        size_bytes=model.size_bytes,
+        num_parameters=model.num_parameters,
+        chat_template=model.metadata.get("tokenizer.chat_template"),
+        templates=templates,
+        bos_token=vocabulary.text(named.get("bos")),
+        eos_token=vocabulary.text(named.get("eos")),
+        adds_bos=vocabulary.adds_bos,
+        control_tokens=tuple(vocabulary.text(token) for token in sorted(vocabulary.control_tokens)),
+        end_tokens=tuple(vocabulary.text(token) for token in sorted(vocabulary.end_tokens)),
+        fim_tokens=fim if len(fim) == 3 else {},  # noqa: PLR2004 - all three or none
+        metadata=model.metadata,
+        is_embedding=is_embedding,
+        settings=_chosen_settings(loaded),
+        mark_ids=vocabulary.marks,
+    )
+
+
+def _chosen_settings(loaded: LoadedModel) -> dict[str, str]:
+    """Return every setting that a client may want to know, chosen or given, as text."""
+    kv_bytes = loaded.context.memory_bytes
+    chosen = msgspec.structs.asdict(loaded.sizes) | {
+        "kv_bytes": "unknown" if kv_bytes is None else kv_bytes,
+        "kv_type_k": loaded.settings.kv_type_k,
+        "kv_type_v": loaded.settings.kv_type_v,
+        "weight_format": loaded.served.type,
+        "weight_format_reason": loaded.served.reason,
+        "prefix_cache": loaded.settings.prefix_cache,
+        "notes": "; ".join(loaded.sizes.notes),
+        **loaded.native.described(),
+    }
+    return {key: str(value) for key, value in chosen.items()}

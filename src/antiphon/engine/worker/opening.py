@@ -1,0 +1,22 @@
+"""Opens a model file as the core that serves its kind."""
+
+from antiphon.engine.settings import EngineSettings
+from antiphon.engine.steps.loop import Emit
+from antiphon.engine.worker.core import EngineCore
+from antiphon.engine.worker.embedding_core import EmbeddingCore
+from antiphon.engine.worker.generation_core import GenerationCore
+from antiphon.engine.worker.loading import load_model
+from antiphon.engine.worker.native_start import NativeStart
+
+
+def open_core(settings: EngineSettings, native: NativeStart, emit: Emit) -> EngineCore:
+    """Load the model; ``emit`` gets the answers, on the thread of the core's loop.
+
+    Raises:
+        EngineStartFailed: the model cannot be served.
+    """
+    served = native.weights()
+    native.enter("loading the model")
+    model = load_model(served.path, settings.gpu_layers, extra_buffers=native.extra_buffers)
+    core = EmbeddingCore if model.is_embedding else GenerationCore
+    return core(settings, native, served, model, emit)
