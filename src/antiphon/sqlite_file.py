@@ -44,6 +44,23 @@ def open_sqlite(
     return connection
 
 
+def sqlite_hint(error: BaseException | None) -> str:
+    """Return what to do about an error of SQLite."""
+    # Wrappers keep the text and lose the code.
+    said = str(error).lower()
+    if "malformed" in said or "not a database" in said:
+        return (
+            "The file is damaged: restore a backup, or move it away (`sqlite3 FILE .recover` saves what can be read)."
+        )
+    if "full" in said:
+        return "Free some space on its disk, then try again."
+    if "readonly" in said or "read-only" in said or "unable to open" in said or "unable to make" in said:
+        return "Check that the file and its folder can be written, or set ANTIPHON_HOME to a folder of yours."
+    if "locked" in said:
+        return "Another program holds it locked: wait, or end that program."
+    return "Check that the path names a file on a disk that can be written."
+
+
 def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
     # SQLite does not call its busy handler when two connections switch a new file at once: one of them fails at once.
     while True:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.admission import Admission
 from antiphon.accounts.budgets import BudgetHold, Budgets
-from antiphon.accounts.database import open_database
+from antiphon.accounts.database import database_errors, open_database
 from antiphon.accounts.errors import rate_limited, request_too_large, store_unreachable, too_many_at_once
 from antiphon.accounts.keyring import Keyring
 from antiphon.accounts.keys import KeyStore
@@ -66,10 +66,11 @@ class Accounts:
         """
         engine = await open_database(settings.database_url, home)
         try:
-            store = await KeyStore.open(engine, settings.key_secret_file, home)
-            watch = await open_watch(engine)
-            keyring = Keyring(store, watch)
-            await keyring.refresh()
+            with database_errors(engine.url):
+                store = await KeyStore.open(engine, settings.key_secret_file, home)
+                watch = await open_watch(engine)
+                keyring = Keyring(store, watch)
+                await keyring.load()
         except BaseException:
             await engine.dispose()
             raise

@@ -1,7 +1,7 @@
 """Opening the database: SQLite in a file by default, PostgreSQL by URL; always at the newest revision."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from antiphon.accounts.errors import AccountError
 from antiphon.errors import ConfigError
-from antiphon.sqlite_file import keep_private
+from antiphon.sqlite_file import keep_private, sqlite_hint
 
 HEAD = "0004"
 """The newest revision; a test holds it to the files in ``migrations/versions``."""
@@ -92,26 +92,34 @@ async def open_database(database_url: str | None, home: Path) -> AsyncEngine:
     Raises ``ConfigError`` for a bad URL, ``AccountError`` for a database that cannot be reached or is too new.
     """
     url = resolve_url(database_url, home)
-    try:
+    with database_errors(url):
         engine = connect(url)
-    except OSError as error:
-        raise AccountError(
-            f"The folder of the database cannot be made: {error}", hint="Check database_url and ANTIPHON_HOME."
-        ) from error
     try:
-        await migrate(engine)
-    except (SQLAlchemyError, OSError) as error:
-        await engine.dispose()
-        raise AccountError(
-            f"The database {engine.url.render_as_string(hide_password=True)} cannot be opened: {cause(error)}",
-            hint="Check database_url, and that its folder can be written."
-            if is_sqlite(engine.url)
-            else "Check database_url, and that the server runs.",
-        ) from error
+        with database_errors(url):
+            await migrate(engine)
     except BaseException:
         await engine.dispose()
         raise
     return engine
+
+
+@contextmanager
+def database_errors(url: URL) -> Generator[None]:
+    """Turn what the database or the operating system says in the block into ``AccountError``: one line and what to do."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        name = url.database if is_sqlite(url) else url.render_as_string(hide_password=True)
+        said = error.strerror or error if isinstance(error, OSError) else cause(error)
+        raise AccountError(f"The database {name} cannot be opened or used: {said}", hint=_hint(url, error)) from error
+
+
+def _hint(url: URL, error: Exception) -> str:
+    if not is_sqlite(url):
+        return "Check database_url, and that the server runs."
+    if isinstance(error, OSError):
+        return "Check database_url and ANTIPHON_HOME, and that the folder can be written."
+    return sqlite_hint(cause(error))
 
 
 def cause(error: Exception) -> BaseException | None:

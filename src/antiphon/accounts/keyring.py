@@ -14,6 +14,8 @@ from antiphon.accounts.principal import OPEN, Principal
 from antiphon.accounts.watch.base import KeyWatch
 
 _SCHEME = "bearer "
+_LONGEST_KEY = 256
+"""Ours have 55 characters; hashing a header of megabytes would hold up everyone else."""
 
 
 class Keyring:
@@ -47,6 +49,8 @@ class Keyring:
         key = authorization[len(_SCHEME) :].strip()
         if not key:
             raise missing_key()
+        if len(key) > _LONGEST_KEY:
+            raise incorrect_key(key)
         return self._holder(key)
 
     def _holder(self, key: str) -> Principal:
@@ -62,16 +66,20 @@ class Keyring:
         return principal
 
     async def refresh(self) -> None:
-        """Read the keys now."""
+        """Read the keys now. Raises ``ApiError`` 503 while the database cannot be read."""
+        try:
+            await self.load()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("key database") from error
+
+    async def load(self) -> None:
+        """Read the keys now. Raises what the database raises."""
         async with self._reading:
             # Asked before reading: a change that comes while we read makes the snapshot stale, not unnoticed.
             epoch = self._watch.epoch()
             if epoch is not None and epoch == self._epoch:
                 return
-            try:
-                records = await self._store.all()
-            except (SQLAlchemyError, OSError) as error:
-                raise store_unreachable("key database") from error
+            records = await self._store.all()
             self._records = {record.digest: record for record in records}
             self._is_open = not records
             self._epoch = epoch

@@ -48,13 +48,20 @@ def new_key() -> str:
 def load_hasher(path: Path) -> KeyHasher:
     """Read the secret from ``path``; make it, readable by its owner alone, if it is not there.
 
-    Safe when several processes start at once. Raises ``AccountError`` for a file that is no secret.
+    Safe when several processes start at once. Raises ``AccountError`` for a file that cannot be read or made, or that is
+    not a secret.
     """
     path = path.expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        _create(path)
-    secret = path.read_bytes()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
+        secret = path.read_bytes()
+    except OSError as error:
+        raise AccountError(
+            f"The key secret {str(path)!r} cannot be read or made: {error.strerror or error}",
+            hint="Check the path and its permissions, or set ANTIPHON_HOME to a folder of yours.",
+        ) from error
     if len(secret) != _SECRET_BYTES:
         raise AccountError(
             f"{str(path)!r} is {len(secret)} bytes long; a key secret has {_SECRET_BYTES}",

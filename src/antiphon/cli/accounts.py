@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts import AccountSettings
-from antiphon.accounts.database import open_database
+from antiphon.accounts.database import database_errors, open_database
 from antiphon.errors import AntiphonError
 from antiphon.server.configuration import load_configuration
 
@@ -46,7 +46,8 @@ async def opened(source: DatabaseOptions | None) -> AsyncGenerator[Opened]:
     configuration = load_configuration(file=source.config, options={"accounts": {"database_url": source.database_url}})
     engine = await open_database(configuration.accounts.database_url, configuration.home)
     try:
-        yield Opened(engine, configuration.accounts, configuration.home)
+        with database_errors(engine.url):
+            yield Opened(engine, configuration.accounts, configuration.home)
     finally:
         await engine.dispose()
 

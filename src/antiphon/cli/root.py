@@ -8,6 +8,7 @@ from typing import cast
 from cyclopts import App
 
 from antiphon import __version__
+from antiphon.cli.failures import explained
 from antiphon.errors import AntiphonError
 from antiphon.extras import missing_extra
 
@@ -70,6 +71,7 @@ def describe(error: BaseException) -> str:
         return describe(first)
     if isinstance(error, ImportError) and (missing := missing_extra(error)) is not None:
         error = missing
+    error = explained(error) or error
     if isinstance(error, AntiphonError):
         return f"antiphon: {error.message}" + (f" - {error.hint}" if error.hint else "")
     return f"antiphon: {type(error).__name__}: {error} - run again with --debug to see where it comes from"

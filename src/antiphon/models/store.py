@@ -7,6 +7,7 @@ Below ``home``::
     models/.locks/<id>      held by the process that fetches or removes <id>
 """
 
+import errno
 import os
 import shutil
 import time
@@ -37,6 +38,7 @@ from antiphon.models.sources.base import belonging_files
 from antiphon.models.sources.local import LocalFile
 
 _MANIFEST = "manifest.json"
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR}
 
 
 class StoredFile(msgspec.Struct, frozen=True):
@@ -135,7 +137,7 @@ class ModelStore:
         folders = [self._folder(id), self._root / ".fetching" / _slug(id)]
         if not any(folder.exists() for folder in folders):
             raise NotStored(id)
-        with self._locked(id, ignore):
+        with _writing(self._root), self._locked(id, ignore):
             freed = sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -237,8 +239,10 @@ def _writing(root: Path) -> Generator[None]:
     try:
         with full_disk_explained(root):
             yield
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
         raise ModelError(
-            f"The model store cannot be written: {error.filename} is not yours.",
-            hint="Set ANTIPHON_HOME to a folder that is.",
+            f"The model store cannot be written: {error.filename or root}: {error.strerror}.",
+            hint="Set ANTIPHON_HOME to a folder that can be written.",
         ) from error

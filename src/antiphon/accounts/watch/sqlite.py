@@ -22,7 +22,8 @@ class SqliteWatch:
             if data_version != self._data_version:
                 (self._generation,) = self._connection.execute("SELECT generation FROM key_state").fetchone()
                 self._data_version = data_version
-        except sqlite3.OperationalError:
+        except sqlite3.DatabaseError:
+            # Locked, damaged or gone.
             return None
         return self._generation
 

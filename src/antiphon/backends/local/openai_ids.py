@@ -147,7 +147,7 @@ async def _own_biases(
                 "logit_bias",
                 "unsupported_value",
             )
-        own[ids[-1]] = biases[token]
+        own[ids[len(start)]] = biases[token]
     return own
 
 
