@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check binding installs container-test bench docs clean
+.PHONY: help serve test check binding installs container-test load bench docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ installs: $(VENV)/.installed ## Build the wheel, install each extra in an empty 
 
 container-test: $(VENV)/.installed ## Take the container's steps in a bare Debian root (as root, with debootstrap)
 	@$(BIN)/python -m pytest -m container tests/deploy $(ARGS)
+
+load: $(VENV)/.installed ## Send the largest bodies and measure other clients, 5 minutes (ARGS="--load-seconds 60")
+	@$(BIN)/python -m pytest -m load tests/load -s $(ARGS)
 
 bench: $(VENV)/.installed ## Measure beside the peers that are installed
 	@$(BIN)/python -m benchmarks $(ARGS)

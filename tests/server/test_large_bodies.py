@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.server.large_bodies import SHAPES
+from tests.load.large_bodies import SHAPES
 from tests.serving import Running, running
 from tests.waiting import wait_until
 

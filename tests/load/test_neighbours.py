@@ -1,0 +1,146 @@
+"""While one client sends the largest bodies of every shape, others are answered as before, and the memory comes back.
+
+``make load`` runs it for five minutes; ``make load ARGS="--load-seconds 60"`` for one. It needs the default models and Linux.
+"""
+
+import random
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2 as httpx
+import pytest
+from tests.load.large_bodies import SHAPES
+from tests.processes import ServerProcess, children, home_with_models, serving
+from tests.waiting import PATIENCE_S
+
+from antiphon.server.settings import ServerSettings
+
+pytestmark = [pytest.mark.load, pytest.mark.model]
+
+MAX_EXTRA_S = 1.0
+"""How much longer a neighbour may wait at the 99th percentile."""
+MAX_EXTRA_BYTES = 256 * 1024 * 1024
+"""How much larger the processes may stay: allocators keep some of what was freed."""
+BASELINE_SHARE = 0.2
+HEADERS = {"content-type": "application/json"}
+
+
+class Times(NamedTuple):
+    """Seconds of every request of one kind."""
+
+    health: list[float]
+    chat: list[float]
+
+    def p99(self) -> tuple[float, float]:
+        return _p99(self.health), _p99(self.chat)
+
+
+def _p99(seconds: list[float]) -> float:
+    return statistics.quantiles(seconds, n=100)[98]
+
+
+class Neighbour(threading.Thread):
+    """Asks for ``/health`` and for a "hi" in turn, until it is stopped."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        super().__init__(name="neighbour")
+        self._root = server.url.removesuffix("/v1")
+        self._is_over = threading.Event()
+        self.times = Times([], [])
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+        with httpx.Client(base_url=self._root, timeout=PATIENCE_S) as client:
+            while not self._is_over.is_set():
+                began = time.perf_counter()
+                health = client.get("/health")
+                self.times.health.append(time.perf_counter() - began)
+                began = time.perf_counter()
+                chat = client.post("/v1/chat/completions", json=body)
+                self.times.chat.append(time.perf_counter() - began)
+                self.failures += [answer.text for answer in (health, chat) if answer.status_code != 200]
+
+    def stop(self) -> Times:
+        self._is_over.set()
+        self.join(PATIENCE_S)
+        return self.times
+
+
+def resident_bytes(server: ServerProcess) -> int:
+    """Return the resident memory of the server and its engines."""
+    pids = [server.pid, *children(server, b"antiphon.engine")]
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Generator[ServerProcess]:
+    with serving(home_with_models(tmp_path)) as up:
+        yield up
+
+
+def measure_alone(server: ServerProcess, seconds: float) -> Times:
+    neighbour = Neighbour(server)
+    neighbour.start()
+    threading.Event().wait(seconds)
+    times = neighbour.stop()
+    assert not neighbour.failures
+    return times
+
+
+def attack(server: ServerProcess, seconds: float, answers: Counter[str], slowest: Counter[str]) -> None:
+    """Send every shape at least once, in random order, over and over until the time is up."""
+    chance = random.Random(7)
+    root = server.url.removesuffix("/v1")
+    size = ServerSettings().max_body_bytes - 1000
+    end = time.monotonic() + seconds
+    is_first = True
+    with httpx.Client(base_url=root, timeout=PATIENCE_S) as client:
+        while is_first or time.monotonic() < end:
+            for shape in chance.sample(sorted(SHAPES), len(SHAPES)):
+                if not is_first and time.monotonic() > end:
+                    break
+                is_embedding = "embed" in shape
+                path, body, statuses = SHAPES[shape]("text-embedding-3-small" if is_embedding else "gpt-4o-mini", size)
+                began = time.perf_counter()
+                answer = client.post(path, content=body, headers=HEADERS)
+                slowest[shape] = max(slowest[shape], round((time.perf_counter() - began) * 1000))
+                answers[f"{shape}: {answer.status_code}"] += 1
+                assert answer.status_code in statuses, (shape, answer.status_code, answer.text[:300])
+            is_first = False
+
+
+def test_neighbours_of_the_largest_bodies(server: ServerProcess, pytestconfig: pytest.Config) -> None:
+    """Neither ``/health`` nor a "hi" takes a second more at the 99th percentile, none fails, and memory returns."""
+    seconds = float(pytestconfig.getoption("--load-seconds") or 0)
+    measure_alone(server, 2)
+    alone = measure_alone(server, BASELINE_SHARE * seconds)
+    before = resident_bytes(server)
+    neighbour = Neighbour(server)
+    neighbour.start()
+    answers: Counter[str] = Counter()
+    slowest: Counter[str] = Counter()
+    try:
+        attack(server, (1 - BASELINE_SHARE) * seconds, answers, slowest)
+    finally:
+        beside = neighbour.stop()
+    after = resident_bytes(server)
+    report = [
+        f"alone: health p99 {alone.p99()[0]:.3f} s, hi p99 {alone.p99()[1]:.3f} s ({len(alone.chat)} of each)",
+        f"beside: health p99 {beside.p99()[0]:.3f} s, hi p99 {beside.p99()[1]:.3f} s ({len(beside.chat)} of each)",
+        f"longest: health {max(beside.health):.3f} s, hi {max(beside.chat):.3f} s",
+        f"resident: {before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after",
+        f"answers: {dict(answers)}",
+        f"milliseconds of the slowest body: {dict(slowest.most_common())}",
+    ]
+    print("", *report, sep="\n")  # noqa: T201 - what the test is run for
+    assert not neighbour.failures
+    assert beside.p99()[0] <= alone.p99()[0] + MAX_EXTRA_S
+    assert beside.p99()[1] <= alone.p99()[1] + MAX_EXTRA_S
+    assert after <= before + MAX_EXTRA_BYTES
