@@ -89,6 +89,8 @@ class StoredCompletionRoutes:
 
 def _message(completion_id: str, position: int, message: Json) -> Json:
     content: Any = message.get("content")
-    parts = cast("list[Json]", content) if isinstance(content, list) else None
-    text: Any = content if parts is None else "".join(part.get("text", "") for part in parts)
+    if not isinstance(content, list):
+        return {"refusal": None, **message, "id": f"{completion_id}-{position}", "content_parts": None}
+    parts = cast("list[Json]", content)
+    text = "".join(part.get("text", "") for part in parts)
     return {"refusal": None, **message, "id": f"{completion_id}-{position}", "content": text, "content_parts": parts}
