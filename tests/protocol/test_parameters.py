@@ -122,11 +122,11 @@ RESPONSES = {
     "prompt_cache_retention": {"prompt_cache_retention": "24h"},
     "prompt_cache_options": {"prompt_cache_options": {"ttl": "30m"}},
     "service_tier": {"service_tier": "flex"},
-    "context_management": {"context_management": [{"type": "compaction"}]},
+    "context_management": {"context_management": [{"type": "compaction", "compact_threshold": 1000}]},
     "prompt": {"prompt": {"id": "pmpt_x"}},
     "moderation": {"moderation": {"model": "m"}},
 }
-OPAQUE_IN_RESPONSES = {"responses": ("input", "tools", "tool_choice")}
+OPAQUE_IN_RESPONSES = {"responses": ("input", "tools", "tool_choice", "context_management")}
 PROBES = {"chat/completions": CHAT, "completions": COMPLETION, "embeddings": EMBEDDING, "responses": RESPONSES}
 BASES = {
     "chat/completions": {"model": "m", "messages": [USER]},

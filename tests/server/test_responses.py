@@ -268,3 +268,38 @@ def test_many_at_once_in_one_conversation_lose_nothing(client: openai.OpenAI) ->
     said = [item.content[0].text for item in client.conversations.items.list(conversation.id, order="asc")]  # type: ignore[union-attr]
     assert sorted(said) == sorted([text for text in answered for _ in range(2)])
     assert all(said[at] == said[at + 1] for at in range(0, len(said), 2))
+
+
+def test_compaction_returns_what_the_next_turn_needs(client: openai.OpenAI) -> None:
+    """All user messages and one sealed item; passed on as input, the summary reaches the model."""
+    history: Any = [{"role": "user", "content": "My name is Bob."}, {"role": "assistant", "content": "Hello Bob."}]
+    parsed = client.responses.compact(model=MODEL, input=history)
+    assert [item.type for item in parsed.output] == ["message", "compaction"]
+    assert parsed.usage.output_tokens > 0
+    compacted: Any = client.post("/responses/compact", body={"model": MODEL, "input": history}, cast_to=object)
+    answer = ask(client, [*compacted["output"], {"role": "user", "content": "Who am I?"}])
+    assert answer.usage.input_tokens > client.responses.input_tokens.count(model=MODEL, input="Who am I?").input_tokens
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        client.post("/responses/compact", body={"model": MODEL, "input": "x", "temperature": 1}, cast_to=object)
+
+
+def test_a_trigger_makes_exactly_one_compaction_item(client: openai.OpenAI) -> None:
+    """Whole and streamed; the next response begins at the summary."""
+    items: Any = [{"role": "user", "content": "a long story"}, {"type": "compaction_trigger"}]
+    events = list(ask(client, items, stream=True))
+    assert "response.compaction.compacting" in [event.type for event in events]
+    final = events[-1].response
+    assert [item.type for item in final.output] == ["compaction"]
+    following = ask(client, "go on", previous_response_id=final.id)
+    listed = client.responses.input_items.list(following.id, order="asc").data
+    assert [item.type for item in listed] == ["compaction", "message"]
+
+
+def test_context_management_compacts_past_its_threshold(client: openai.OpenAI) -> None:
+    """Below it nothing happens; above it the summary comes first, then the answer, and usage counts both."""
+    managed: Any = {"context_management": [{"type": "compaction", "compact_threshold": 1000}]}
+    short = ask(client, "short", **managed)
+    assert [item.type for item in short.output] == ["message"]
+    long = ask(client, [{"role": "user", "content": "word " * 1500}, {"role": "user", "content": "And?"}], **managed)
+    assert [item.type for item in long.output] == ["compaction", "message"]
+    assert long.usage.input_tokens > 1500

@@ -16,7 +16,12 @@ def kept(
     response_id: str, *, account: str = "a", status: str = "completed", text: str = "hi", **more: Any
 ) -> KeptResponse:
     item = {"type": "message", "role": "user", "content": text, "id": f"msg_{response_id}"}
-    body = {"id": response_id, "status": status, "created_at": time.time(), "output": [{"id": f"out_{response_id}"}]}
+    body = {
+        "id": response_id,
+        "status": status,
+        "created_at": time.time(),
+        "output": [{"type": "message", "id": f"out_{response_id}"}],
+    }
     return KeptResponse(id=response_id, account=account, body=body, input=(item,), **more)
 
 

@@ -131,6 +131,9 @@ _RESPONSE_PATHS: Json = {
     "/v1/responses/input_tokens": {
         "post": _operation("Count the tokens of a response's prompt", _OBJECT, *_FAILURES, body="ResponseRequest")
     },
+    "/v1/responses/compact": {
+        "post": _operation("Summarise a conversation into a sealed item", _OBJECT, *_FAILURES, body="ResponseRequest")
+    },
     "/v1/responses/{response_id}": {
         "parameters": _path_names("response_id"),
         "get": _stored("Show a stored response; with stream=true follow one in the background"),

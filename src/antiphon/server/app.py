@@ -77,6 +77,7 @@ ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
     "/v1/completions": {"POST": lambda to: to.generation.completions},
     "/v1/responses": {"POST": lambda to: to.responses.create, "GET": lambda to: to.responses.upgrade},
     "/v1/responses/input_tokens": {"POST": lambda to: to.responses.count_input_tokens},
+    "/v1/responses/compact": {"POST": lambda to: to.responses.compact},
     "/v1/responses/{response_id}": {
         "GET": lambda to: to.responses.retrieve,
         "DELETE": lambda to: to.responses.delete,

@@ -50,8 +50,12 @@ class KeptResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def items(self) -> tuple[Json, ...]:
-        """Everything that a next turn follows."""
-        return (*self.history, *self.input, *self.body["output"])
+        """Everything that a next turn follows: from the last compaction on, where there was one."""
+        output: list[Json] = self.body["output"]
+        compacted = [at for at, item in enumerate(output) if item["type"] == "compaction"]
+        if compacted:
+            return tuple(output[compacted[-1] :])
+        return (*self.history, *self.input, *output)
 
 
 class StoreStatistics(msgspec.Struct, frozen=True):

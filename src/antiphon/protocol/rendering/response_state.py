@@ -25,6 +25,7 @@ from antiphon.protocol.events import (
 )
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.rendering.logprobs import token_values
+from antiphon.protocol.responses.compaction import Compacted, Compacting
 from antiphon.protocol.responses.request import ResponseRequest
 
 Json = dict[str, Any]
@@ -82,7 +83,7 @@ class ResponseState:
         )
         return item if is_text else None
 
-    def feed(self, event: Event, now: float) -> list[Named]:
+    def feed(self, event: Event | Compacting | Compacted, now: float) -> list[Named]:
         """Take one event in; return the events of the wire that follow from it. ``now`` is the wall clock in seconds."""
         match event:
             case Started():
@@ -92,6 +93,10 @@ class ResponseState:
                 self._reason = event.reason
             case Completed():
                 return self._complete(event.usage, now)
+            case Compacting():
+                return self._begin_compaction()
+            case Compacted():
+                return self._end_compaction(event.text)
             case _:
                 return self._grow(event)
         return []
@@ -142,6 +147,15 @@ class ResponseState:
         self._items.append(item)
         self._open = item
         return item, [*events, ("response.output_item.added", {"output_index": item.position, "item": dict(value)})]
+
+    def _begin_compaction(self) -> list[Named]:
+        item, events = self._begin({"id": new_id("cmp", "_"), "type": "compaction", "encrypted_content": ""})
+        return [*events, ("response.compaction.compacting", item.place())]
+
+    def _end_compaction(self, text: str) -> list[Named]:
+        assert self._open is not None
+        self._open.value["encrypted_content"] = self._seal(text)
+        return self._close()
 
     def _text(self, event: TextDelta) -> list[Named]:
         item, events = self.open_message, []
@@ -233,7 +247,8 @@ class ResponseState:
         return [] if item is None else self._finish(item, "incomplete" if is_cut else "completed")
 
     def _finish(self, item: Item, status: str) -> list[Named]:
-        item.value["status"] = status
+        if item.value["type"] != "compaction":
+            item.value["status"] = status
         item.is_done = True
         final = self._final(item)
         done = ("response.output_item.done", {"output_index": item.position, "item": final})
@@ -242,6 +257,8 @@ class ResponseState:
                 return [*self._message_done(item, final["content"][0]), done]
             case "reasoning":
                 return [*self._reasoning_done(item), done]
+            case "compaction":
+                return [done]
             case "custom_tool_call":
                 return [("response.custom_tool_call_input.done", item.place(input=item.text)), done]
             case _:
@@ -281,6 +298,8 @@ class ResponseState:
                     value["encrypted_content"] = self._seal(text)
                 summary = [{"type": "summary_text", "text": text}] if self._request.summarises else []
                 return value | {"summary": summary, "content": [{"type": "reasoning_text", "text": text}]}
+            case "compaction":
+                return dict(value)
             case "custom_tool_call":
                 return value | {"input": text}
             case _:

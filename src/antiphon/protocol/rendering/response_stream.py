@@ -10,6 +10,7 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Event, Started, TextDelta
 from antiphon.protocol.rendering.frames import encode
 from antiphon.protocol.rendering.response_state import Item, Json, ResponseState
+from antiphon.protocol.responses.compaction import Compacted, Compacting
 
 _DELTA = "response.output_text.delta"
 _PAD_TO = 64
@@ -21,7 +22,7 @@ class ResponseBody:
     def __init__(self, state: ResponseState) -> None:
         self.state = state
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Event | Compacting | Compacted) -> None:
         self.state.feed(event, time.time())
 
     def encoded(self) -> bytes:
@@ -42,7 +43,7 @@ class ResponseStream:
         self._growing: Item | None = None
         self._opening = b""
 
-    def feed(self, event: Event) -> list[bytes]:
+    def feed(self, event: Event | Compacting | Compacted) -> list[bytes]:
         if (
             type(event) is TextDelta
             and self._is_plain

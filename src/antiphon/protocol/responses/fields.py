@@ -175,6 +175,15 @@ responses = Object(
         ),
         "reasoning": reasoning,
         "truncation": Enumeration(("auto", "disabled"), nullable=True),
+        "context_management": Array(
+            Object(
+                {"type": Enumeration(("compaction",)), "compact_threshold": Integer(minimum=1000, nullable=True)},
+                required=("type",),
+            ),
+            "objects",
+            max_length=1,
+            nullable=True,
+        ),
         "metadata": Mapping(
             String(max_length=512),
             max_properties=16,
@@ -194,7 +203,6 @@ responses = Object(
         ),
         "client_metadata": JsonObject(nullable=True, note=_RECORDED),
         "prompt_cache_options": _refused(JsonObject()),
-        "context_management": _refused(Array(JsonObject(), "objects")),
         "prompt": _refused(JsonObject()),
         "moderation": _refused(JsonObject()),
         "multi_agent": _refused(JsonObject()),

@@ -133,6 +133,7 @@ _CHECKED: dict[str, Object] = {
         },
         required=("encrypted_content",),
     ),
+    "compaction_trigger": Object({"type": String()}, required=("type",)),
 }
 
 FOREIGN_CALLS = (
@@ -146,7 +147,7 @@ FOREIGN_OUTPUTS = (
     "tool_search_output", "program_output",
 )  # fmt: skip
 """Results of such calls as items of their own."""
-UNSERVED = ("additional_tools", "configuration_update", "compaction_trigger")
+UNSERVED = ("additional_tools", "configuration_update")
 """Items that ask for something to be done, which this server does not do."""
 
 KINDS = (*_CHECKED, *FOREIGN_CALLS, *FOREIGN_OUTPUTS, *UNSERVED)

@@ -8,12 +8,17 @@ import msgspec
 from antiphon.protocol import problems
 from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message
 from antiphon.protocol.chat_request import check_body, read_sampling
+from antiphon.protocol.responses.compaction import without_trigger
 from antiphon.protocol.responses.fields import responses
 from antiphon.protocol.responses.tools import HostedTools, ToolNames, read_tool_choice, read_tools
 from antiphon.protocol.strict_schema import check_response_schema
 
 Json = dict[str, Any]
 SEALED_REASONING = "reasoning.encrypted_content"
+_OF_COMPACTION = {
+    "model", "input", "instructions", "previous_response_id", "prompt_cache_key", "prompt_cache_retention",
+    "prompt_cache_options", "service_tier",
+}  # fmt: skip
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -22,7 +27,8 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``chat`` is what a backend answers once ``with_messages`` has given it the conversation; ``input`` are the new items
     as they came, a text as one user message. ``echo`` are the fields of the response that repeat the request. ``names``
-    translate the names that the model uses. ``left_out`` are hosted tools that the model was not offered.
+    translate the names that the model uses. ``left_out`` are hosted tools that the model was not offered. ``compacts_now``: the
+    answer is a summary of the conversation, as an item.
     """
 
     chat: ChatRequest
@@ -40,6 +46,8 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     seals_reasoning: bool = False
     shows_logprobs: bool = False
     client_metadata: Mapping[str, Any] | None = None
+    compacts_now: bool = False
+    context_management: tuple[Json, ...] = ()
 
     def with_messages(self, history: tuple[Message, ...]) -> ChatRequest:
         """Return the request for a backend. ``history`` are the messages of all items, earlier and new."""
@@ -92,9 +100,10 @@ def parse_response(obj: Any, *, hosted_tools: HostedTools = "refuse", can_store:
         service_tier=request.get("service_tier"),
         prompt_cache_key=request.get("prompt_cache_key"),
     )
+    items, compacts_now = without_trigger(_input(request.get("input")))
     return ResponseRequest(
         chat=chat,
-        input=_input(request.get("input")),
+        input=items,
         instructions=request.get("instructions"),
         echo=_echo(request, toolset.echoed, stored=stored, parallel=parallel),
         names=toolset.names,
@@ -108,7 +117,18 @@ def parse_response(obj: Any, *, hosted_tools: HostedTools = "refuse", can_store:
         seals_reasoning=SEALED_REASONING in include,
         shows_logprobs=logprobs,
         client_metadata=request.get("client_metadata"),
+        compacts_now=compacts_now,
+        context_management=tuple(request.get("context_management") or ()),
     )
+
+
+def parse_compaction(obj: Any) -> ResponseRequest:
+    """Turn the body of ``POST /v1/responses/compact`` into a request whose answer is a summary."""
+    if isinstance(obj, dict):
+        for name in cast("Json", obj):
+            if name not in _OF_COMPACTION:
+                raise problems.unknown(name, ())
+    return msgspec.structs.replace(parse_response(obj), compacts_now=True, store=False)
 
 
 def _input(given: Any) -> tuple[Json, ...]:

@@ -7,13 +7,13 @@ really used, and one usage row is written.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
-from typing import Self
+from typing import Self, TypeVar
 
 from antiphon.accounts import Admission, Outcome, how_it_failed
 from antiphon.backends.base import RelayOutcome, StreamCut
 from antiphon.backends.caching import HEADER
 from antiphon.protocol.errors import ApiError, server_fault
-from antiphon.protocol.events import CacheStatus, Completed, Event, Meter, Spared, Started, Usage
+from antiphon.protocol.events import CacheStatus, Completed, Meter, Spared, Started, Usage
 from antiphon.protocol.relay import RelayRequest
 from antiphon.protocol.rendering import error_frame
 from antiphon.server.logs import log
@@ -22,6 +22,8 @@ from antiphon.server.request.call import Call
 from antiphon.server.request.faults import Fault
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
+
+EventT = TypeVar("EventT")
 
 
 class RequestAccount:
@@ -130,8 +132,11 @@ class RequestAccount:
             self.failed(error)
             yield render_error(server_fault(self._call.request_id))
 
-    async def watch(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """Pass the events on and record model, times and usage. Closing it closes ``events``."""
+    async def watch(self, events: AsyncGenerator[EventT]) -> AsyncGenerator[EventT]:
+        """Pass the events on and record model, times and usage. Closing it closes ``events``.
+
+        ``EventT``: the events of a backend, and those that an endpoint adds to them.
+        """
         num_deltas = 0
         async with aclosing(events):
             async for event in events:

@@ -10,6 +10,7 @@ from antiphon.protocol import problems
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.responses import ResponseRequest, messages_of, with_ids
+from antiphon.protocol.responses.compaction import threshold
 from antiphon.protocol.responses.item_fields import kind_of
 from antiphon.server.responses.sealing import Sealer
 from antiphon.state import ConversationStore, ResponseStore
@@ -20,7 +21,8 @@ Json = dict[str, Any]
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """``chat`` is what a backend answers. ``history`` are the items before ``items``, the new ones with their ids.
 
-    ``num_dropped`` items at the beginning were left out of ``chat``, for ``truncation: auto``.
+    ``num_dropped`` items at the beginning were left out of ``chat``, for ``truncation: auto``. ``compacts_first``: a summary
+    takes the conversation's place before it is answered, for ``context_management``.
     """
 
     request: ResponseRequest
@@ -29,6 +31,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Json, ...]
     items: tuple[Json, ...]
     num_dropped: int = 0
+    compacts_first: bool = False
 
 
 class Turns:
@@ -55,7 +58,18 @@ class Turns:
             history=history,
             items=tuple(kept.get(item["id"], item) if kind_of(item) == "item_reference" else item for item in items),
         )
-        return await self._truncated(turn, everything, kept) if request.truncates else turn
+        if request.context_management and not request.compacts_now:
+            turn = await self._compacted(turn)
+        return await self._truncated(turn, everything, kept) if request.truncates and not turn.compacts_first else turn
+
+    async def _compacted(self, turn: Turn) -> Turn:
+        limit = threshold(list(turn.request.context_management), self._context_length(turn.chat.model))
+        if limit is None or await self._backend.count_tokens(turn.chat) <= limit:
+            return turn
+        return msgspec.structs.replace(turn, compacts_first=True)
+
+    def _context_length(self, model: str) -> int | None:
+        return next((known.context_length for known in self._backend.models if known.id == model), None)
 
     async def _history(self, request: ResponseRequest, account: str) -> tuple[Json, ...]:
         if request.previous_response_id is not None:
@@ -88,7 +102,7 @@ class Turns:
 
     async def _truncated(self, turn: Turn, everything: Sequence[Json], kept: Mapping[str, Json]) -> Turn:
         """Leave out the oldest turns until the prompt fits; the last user message and what follows it always stay."""
-        limit = next((m.context_length for m in self._backend.models if m.id == turn.chat.model), None)
+        limit = self._context_length(turn.chat.model)
         if limit is None:
             return turn
         room = limit - (turn.chat.max_tokens or 1)

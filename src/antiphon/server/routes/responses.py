@@ -13,10 +13,10 @@ from antiphon.accounts import Principal
 from antiphon.backends.base import Backend
 from antiphon.protocol import decode_json, problems
 from antiphon.protocol.errors import ApiError, server_fault
-from antiphon.protocol.events import Completed, Event
+from antiphon.protocol.events import Completed
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.rendering import ResponseState, ResponseStream, encode
-from antiphon.protocol.responses import ResponseRequest, parse_response
+from antiphon.protocol.responses import ResponseRequest, parse_compaction, parse_response
 from antiphon.server.logs import log
 from antiphon.server.request.access import Access
 from antiphon.server.request.account import RequestAccount
@@ -28,6 +28,7 @@ from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.pages import read_page
 from antiphon.server.request.query import query_parameters, refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
+from antiphon.server.responses.generation import TurnEvent, turn_events
 from antiphon.server.responses.jobs import Job, Jobs
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.turns import Turn, Turns
@@ -112,6 +113,45 @@ class ResponseRoutes:
                 count = await self._backend.count_tokens(turn.chat)
         await call.respond_json({"object": "response.input_tokens", "input_tokens": count})
 
+    async def compact(self, call: Call) -> None:
+        """Return the conversation's user messages and a sealed summary of the whole: the next turn's input."""
+        principal = await self._access.authenticate(call)
+        model = ""
+        try:
+            refuse_query(call)
+            async with self._bodies.read(call) as body:
+                value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
+                self._access.require_named_model(principal, value)
+                request = await self._bodies.work(body, parse_compaction, value)
+                model = call.note["model"] = request.chat.model
+                turn = await self._turns.make(request, principal.account)
+                with self._in_flight.one():
+                    await until_gone(call, self._compact(call, principal, turn))
+        except ApiError as error:
+            self._admissions.record_refusal(call, principal, "chat", model, error)
+            raise
+
+    async def _compact(self, call: Call, principal: Principal, turn: Turn) -> None:
+        state = self._state(call, turn)
+        reservation = reservation_of_chat(turn.chat)
+        async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
+            async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
+                async for event in events:
+                    state.feed(event, time.time())
+            value = state.value()
+            said = [
+                item for item in (*turn.history, *turn.items) if item["type"] == "message" and item["role"] == "user"
+            ]
+            await call.respond_json(
+                {
+                    "id": value["id"],
+                    "object": "response.compaction",
+                    "created_at": value["created_at"],
+                    "output": [*said, *value["output"]],
+                    "usage": value["usage"],
+                }
+            )
+
     async def retrieve(self, call: Call) -> None:
         """Show a stored response, or with ``stream=true`` follow one that runs in the background here."""
         kept = await self._kept(call)
@@ -178,7 +218,7 @@ class ResponseRoutes:
         state = self._state(call, turn)
         reservation = reservation_of_chat(turn.chat)
         async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
-            async with aclosing(account.watch(self._backend.chat(turn.chat))) as events:
+            async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
                 if turn.chat.stream:
                     stream = self._stream(state, turn)
                     first = await anext(events)
@@ -194,7 +234,7 @@ class ResponseRoutes:
         return ResponseStream(state, obfuscates=turn.chat.include_obfuscation, is_plain=not turn.request.shows_logprobs)
 
     async def _frames(
-        self, first: Event, rest: AsyncGenerator[Event], stream: ResponseStream, turn: Turn
+        self, first: TurnEvent, rest: AsyncGenerator[TurnEvent], stream: ResponseStream, turn: Turn
     ) -> AsyncGenerator[bytes]:
         for frame in stream.feed(first):
             yield frame
@@ -232,7 +272,7 @@ class ResponseRoutes:
         try:
             async with account:
                 try:
-                    async with aclosing(account.watch(self._backend.chat(turn.chat))) as events:
+                    async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
                         async for event in events:
                             frames = stream.feed(event)
                             if isinstance(event, Completed):
