@@ -1,74 +1,92 @@
 """A chat model in this machine: a request becomes a prompt, the engine's tokens become events."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal
+
+import structlog
 
 from antiphon.backends.local.completion import complete
 from antiphon.backends.local.errors import engine_errors
 from antiphon.backends.local.openai_ids import with_own_ids
+from antiphon.backends.local.planning import Embed, Planner
 from antiphon.backends.local.sampling import engine_sampling
 from antiphon.backends.local.tokens import engine_prompt, token_logprobs
 from antiphon.backends.local.usage import UsageMeter
 from antiphon.engine import Engine
 from antiphon.engine.ipc.messages import ClosingTexts, Delta, Finished, Generate, Prefilled
-from antiphon.prompting import ChatPrompter, Plan, offered_tools
+from antiphon.prompting import ChatPrompter, Plan, PromptError
+from antiphon.prompting.grammars import trial_pool
 from antiphon.protocol import events
-from antiphon.protocol.chat import ChatRequest, Tool
+from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Event
 from antiphon.protocol.model_limits import check_logit_bias, check_max_tokens
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-Embed = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]] | None]]
-"""Returns a unit vector per text, or None while there is no model for that."""
+log: Any = structlog.get_logger("antiphon")
 
 
 class LocalChat:
-    """One chat model. ``name`` is its catalogue id, told in every answer.
+    """One chat model. ``name`` is its catalogue id, which every answer names.
 
     ``embed`` gives a vector per text; a model that was not trained on tools needs it to choose among them.
     ``default_max_tokens`` limits answers whose request names no limit, None: the context alone does.
+    ``chat_template`` is used in place of the templates in the model's file.
     """
 
     kind: Literal["chat"] = "chat"
 
     def __init__(
-        self, name: str, engine: Engine, *, embed: Embed | None = None, default_max_tokens: int | None = None
+        self,
+        name: str,
+        engine: Engine,
+        *,
+        embed: Embed | None = None,
+        default_max_tokens: int | None = None,
+        chat_template: str | None = None,
     ) -> None:
         self.name = name
         self._default_max_tokens = default_max_tokens
         self.engine = engine
         self._embed = embed
-        self._prompter: ChatPrompter | None = None
+        self._chat_template = chat_template
+        self._planner: Planner | None = None
+        self._template_problem = ""
+        self.is_started = False
+        """Whether the model was loaded once; its engine may be restarting since."""
 
     @property
     def context_length(self) -> int | None:
         """Tokens of prompt and answer together; None before the model is loaded."""
-        return self.engine.info.context_length if self._prompter is not None else None
-
-    @property
-    def is_started(self) -> bool:
-        """Whether the model was loaded once; its engine may be restarting since."""
-        return self._prompter is not None
+        return self.engine.info.context_length if self.is_started else None
 
     async def start(self) -> None:
-        """Start the engine and derive from its template how to prompt it."""
+        """Start the engine and detect from the model's template how to prompt it.
+
+        A model whose template does not work is served for completions only.
+        """
         await self.engine.start()
         info = self.engine.info
-        self._prompter = ChatPrompter(
-            template=info.chat_template,
-            templates=info.templates,
-            bos_token=info.bos_token,
-            eos_token=info.eos_token,
-            adds_bos=info.adds_bos,
-            control_tokens=info.control_tokens,
-            end_tokens=info.end_tokens,
-            token_ids=info.mark_ids,
-        )
+        own = self._chat_template
+        try:
+            prompter = ChatPrompter(
+                template=info.chat_template if own is None else own,
+                templates=info.templates if own is None else {},
+                bos_token=info.bos_token,
+                eos_token=info.eos_token,
+                adds_bos=info.adds_bos,
+                control_tokens=info.control_tokens,
+                end_tokens=info.end_tokens,
+                token_ids=info.mark_ids,
+            )
+        except PromptError as error:
+            self._template_problem = error.message
+            log.warning("chat template", model=self.name, problem=error.message, hint=error.hint)
+        else:
+            self._planner = Planner(prompter, info, self._embed)
+            trial_pool.warm_up()
+        self.is_started = True
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer; see ``Backend.chat``."""
@@ -76,7 +94,7 @@ class LocalChat:
         with engine_errors():
             request = await with_own_ids(request, self.name, self.engine)
         check_logit_bias(request.sampling.logit_bias, self.engine.info.vocabulary_size)
-        plan = await self._plan(request)
+        plan = await self._chat_planner.plan(request)
         parsers = [plan.parser(index) for index in range(request.n)]
         usage = UsageMeter(request.n)
         with engine_errors(max_tokens=request.max_tokens):
@@ -102,36 +120,23 @@ class LocalChat:
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Return the prompt's exact length in tokens."""
-        tools = await self._select_tools(request)
-        prompt = await self._off_loop(request, self._started.prompt, request, tools)
+        prompt = await self._chat_planner.prompt(request)
         with engine_errors():
             counted = await self.engine.tokenize((engine_prompt(prompt),))
         return len(counted.ids[0])
 
     @property
-    def _started(self) -> ChatPrompter:
-        if self._prompter is None:
+    def _chat_planner(self) -> Planner:
+        if self._template_problem:
+            raise ApiError(
+                400,
+                f"The model `{self.name}` takes no messages, since its chat template does not work; use /v1/completions. "
+                f"{self._template_problem}",
+                param="model",
+            )
+        if self._planner is None:
             raise RuntimeError(f"the model {self.name!r} has not been started")
-        return self._prompter
-
-    async def _plan(self, request: ChatRequest) -> Plan:
-        tools = await self._select_tools(request)
-        return await self._off_loop(request, self._started.plan, request, tools)
-
-    async def _select_tools(self, request: ChatRequest) -> tuple[Tool, ...]:
-        """Check the request and return the tools that its answer may call. Raises ``ApiError`` 400."""
-        prompter = self._started
-        question = await self._off_loop(request, prompter.question, request)
-        if question is None:
-            return offered_tools(request)
-        vectors = await self._embed(question.texts) if self._embed is not None and question.texts else None
-        return prompter.selector.choose(question, vectors)
-
-    async def _off_loop(self, request: ChatRequest, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of the prompter, in a thread where grammars are compiled, which takes long."""
-        if not request.tools and request.response_format is None:
-            return function(*args, **kwargs)
-        return await asyncio.to_thread(function, *args, **kwargs)
+        return self._planner
 
 
 def _job(request: ChatRequest, plan: Plan, default_max_tokens: int | None) -> Generate:

@@ -122,7 +122,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     ``control_tokens`` are the texts of all tokens that only the template may produce. ``context_length`` is what a
     request may use (prompt and completion together); ``training_context`` is the model's own. ``mark_ids`` are the ids
-    of tokens that a grammar has to name by id, since none of its text matches them.
+    of tokens that a grammar has to name by id, since none of its text matches them. ``longest_token`` is the
+    most bytes of text that one token covers, None where there is no bound.
     """
 
     architecture: str
@@ -145,6 +146,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     is_embedding: bool
     settings: dict[str, str]
     mark_ids: dict[str, int] = {}
+    longest_token: int | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

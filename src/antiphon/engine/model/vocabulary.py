@@ -65,7 +65,7 @@ class Vocabulary:
         """The bytes of each token as llguidance wants them: 0xff before those that it keeps apart from text."""
         self.control_tokens = frozenset(token for token, entry in enumerate(entries) if entry.is_control)
         self._without_token = bytes(set(range(256)) - {data[0] for data in self.data if len(data) == 1})
-        self._longest = max(_MAX_CHARACTER_BYTES, *map(len, self.data)) if keeps_text else None
+        self.longest_token = max(_MAX_CHARACTER_BYTES, *map(len, self.data)) if keeps_text else None
         """Bytes of text that one token covers at most; None where there is no bound."""
 
     def text(self, token: int | None) -> str:
@@ -96,10 +96,10 @@ class Vocabulary:
 
     def min_tokens(self, prompt: Prompt) -> int:
         """Return how many tokens the plain text of a prompt has at least, found without tokenising; 0 where unknown."""
-        if self._longest is None:
+        if self.longest_token is None:
             return 0
         plain = [piece.text.encode() for piece in prompt if isinstance(piece, Text) and not piece.special]
-        return sum(len(text.translate(None, self._without_token)) for text in plain) // self._longest
+        return sum(len(text.translate(None, self._without_token)) for text in plain) // self.longest_token
 
     def _enclose(self, ids: list[int]) -> list[int]:
         around = self._tokenize("", False, True)

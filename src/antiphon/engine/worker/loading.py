@@ -153,6 +153,7 @@ def describe(loaded: LoadedModel, *, is_embedding: bool) -> ModelInfo:
         is_embedding=is_embedding,
         settings=_chosen_settings(loaded),
         mark_ids=vocabulary.marks,
+        longest_token=vocabulary.longest_token,
     )
 
 

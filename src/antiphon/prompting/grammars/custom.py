@@ -6,10 +6,9 @@ terminal like ``/a/ & /b/`` matches nothing. Here both are found before a model 
 
 from functools import lru_cache
 
-from antiphon.prompting.grammars.compiler import validation_error
-from antiphon.prompting.grammars.lark import in_one_line, of_user, regex_literal
+from antiphon.prompting.grammars.lark import of_user, regex_literal
 from antiphon.prompting.grammars.lark_rules import LarkRules, UncheckedLarkError, lark_tokens, num_definitions
-from antiphon.prompting.grammars.trial import problem_in_trial
+from antiphon.prompting.grammars.trial import problem_in_trial, problem_of_form
 
 MAX_CHARS = 50_000
 MAX_RULES = 500
@@ -29,8 +28,7 @@ def problem_of_grammar(syntax: str, definition: str) -> str | None:
 @lru_cache(maxsize=64)
 def _problem_of_regex(pattern: str) -> str | None:
     lark = f"start: {regex_literal(pattern)}\n"
-    error = validation_error(lark)
-    return in_one_line(error) if error else problem_in_trial({"it": lark})
+    return problem_of_form(lark) or problem_in_trial({"it": lark})
 
 
 @lru_cache(maxsize=64)
@@ -41,9 +39,9 @@ def _problem_of_lark(definition: str) -> str | None:
         return f"it has {num_rules} rules, which exceeds the limit of {MAX_RULES}."
     if any(token.kind == "schema" for token in tokens):
         return "'%json' is not permitted; use a function with a schema."
-    error = validation_error(definition)
-    if error:
-        return in_one_line(error)
+    problem = problem_of_form(definition)
+    if problem:
+        return problem
     try:
         rules = LarkRules(tokens)
     except UncheckedLarkError as unchecked:

@@ -1,43 +1,56 @@
-"""Tries grammars in a process of their own, which may die: llguidance does not come back from some, nor survive all.
+"""Asks the compiler what is wrong with a grammar, in a process that may die; see ``trial_pool.py``."""
 
-It compiles within limits, but for the first state of a terminal: for ``/(..)*/ & /(...)*/ & ...`` it looks for a text that fits all parts
-however long that takes, and a thread that waits for it could not be ended.
-"""
-
-import json
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from antiphon.prompting.grammars.lark import in_one_line
+from antiphon.prompting.grammars.trial_pool import Job, run_trial
 
 MAX_CPU_S = 5
-"""Processor time, not time: a busy machine makes no grammar worse."""
-_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("trial_process.py")), str(MAX_CPU_S))
+"""Processor time, not elapsed time: a busy machine makes no grammar worse."""
+MAX_SCHEMA_CPU_S = 2
+"""The same for a JSON Schema, which the engine compiles again while others wait for their tokens."""
+
+UNSATISFIABLE = "unsatisfiable"
+"""The message for a schema that compiles and that no text satisfies; ``trial_process.py`` writes it."""
+
+
+def problem_of_form(lark: str) -> str | None:
+    """Return what makes a text no grammar in Lark at all, None if it is one."""
+    return _problem(["it"], [("form", lark)])
 
 
 def problem_in_trial(terminals: Mapping[str, str], whole: str | None = None) -> str | None:
-    """Compile each grammar and take a step in it; say what is wrong with the first that fails, None if all are well.
+    """Compile each grammar and take a step in it; return what is wrong with the first that fails, None if nothing is.
 
-    ``terminals`` are grammars of one terminal, by what they are called in the message; ``whole`` is one of several. Takes a tenth of a
-    second, or ``MAX_CPU_S`` at most.
+    ``terminals`` are grammars of one terminal, by what they are called in the message; ``whole`` is one of several. Takes
+    milliseconds, or ``MAX_CPU_S`` at most.
     """
-    names = [*terminals, "it"]
-    grammars = [(grammar, True) for grammar in terminals.values()] + ([] if whole is None else [(whole, False)])
-    tried = subprocess.run(  # noqa: S603 - our own module
-        _COMMAND, input=json.dumps(grammars), capture_output=True, text=True, check=False
-    )
-    problems = [json.loads(line) for line in tried.stdout.splitlines()]
-    for name, problem in zip(names, problems, strict=False):
-        if problem:
-            return f"{name} {in_one_line(problem)}"
-    if len(problems) == len(grammars):
+    jobs: list[Job] = [("terminal", grammar) for grammar in terminals.values()]
+    if whole is not None:
+        jobs.append(("whole", whole))
+    return _problem([*terminals, "it"], jobs)
+
+
+def schema_error(grammar: str) -> tuple[str, float]:
+    """Compile a grammar that is one JSON Schema; return the compiler's message, empty if none, and the processor seconds."""
+    trial = run_trial([("schema", grammar)], MAX_SCHEMA_CPU_S)
+    match trial.death:
+        case None:
+            return trial.problems[0], trial.cpu_s
+        case "time":
+            return f"it takes more than {MAX_SCHEMA_CPU_S} seconds to compile.", MAX_SCHEMA_CPU_S
+        case "crash":
+            return "it brings its compiler down.", trial.cpu_s
+
+
+def _problem(names: Sequence[str], jobs: Sequence[Job]) -> str | None:
+    trial = run_trial(jobs, MAX_CPU_S)
+    if trial.problems and trial.problems[-1]:
+        problem = in_one_line(trial.problems[-1])
+        return problem if jobs[0][0] == "form" else f"{names[len(trial.problems) - 1]} {problem}"
+    if trial.death is None:
         return None
-    name = names[len(problems)]
-    if tried.returncode == -signal.SIGXCPU:
+    name = names[len(trial.problems)]
+    if trial.death == "time":
         return f"{name} takes more than {MAX_CPU_S} seconds to compile."
-    if tried.returncode < 0:
-        return f"{name} brings its compiler down."
-    raise RuntimeError(f"grammars could not be tried: {tried.stderr[-500:]}")
+    return f"{name} brings its compiler down."

@@ -7,15 +7,15 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
 
-from antiphon.prompting.grammars.compiler import compile_error
 from antiphon.prompting.grammars.custom import problem_of_grammar
 from antiphon.prompting.grammars.lark import in_one_line
+from antiphon.prompting.grammars.trial import MAX_SCHEMA_CPU_S, UNSATISFIABLE, schema_error
 from antiphon.prompting.schemas.bounds import bounded
 from antiphon.prompting.schemas.compiler_limits import MOST_INTEGER, beyond_compiler, is_number
 from antiphon.prompting.schemas.dialects import in_latest_terms
 from antiphon.prompting.schemas.one_of import with_exclusive_alternatives
 from antiphon.prompting.schemas.termination import never_ends
-from antiphon.prompting.schemas.traversal import DATA, NAMED_SCHEMAS, rewritten, schemas_in
+from antiphon.prompting.schemas.traversal import DATA, NAMED_SCHEMAS, has_more_than, rewritten, schemas_in
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
 from antiphon.protocol.errors import ApiError
 
@@ -93,7 +93,7 @@ def within_bounds(schema: dict[str, Any]) -> dict[str, Any]:
     plain = _plain(schema)
     for with_patterns in (True, False):
         within = cast("dict[str, Any]", bounded(plain, with_patterns=with_patterns))
-        if not _problem_of(_with_layout(within)):
+        if not _problem_of(_with_layout(within))[0]:
             return within
     return plain
 
@@ -108,27 +108,42 @@ def shown_parameters(tool: Tool) -> dict[str, Any]:
     return tool.parameters if "type" in tool.parameters else {**tool.parameters, "type": "object"}
 
 
-def check_schema(schema: Mapping[str, Any], *, what: str, param: str, code: str | None = None) -> None:
-    """Refuse a schema that the grammar could not enforce to the letter.
+def check_schema(
+    schema: Mapping[str, Any], *, what: str, param: str, code: str | None = None, budget_s: float = MAX_SCHEMA_CPU_S
+) -> float:
+    """Refuse a schema that the grammar could not enforce to the letter; return the seconds that it takes to compile.
 
-    ``what`` names it in the message (``response_format 'X'``). Takes up to a second for a very complex schema, in
-    native code that releases the interpreter lock; results are remembered.
-    Raises ``ApiError`` 400 naming the keyword.
+    ``what`` names it in the message (``response_format 'X'``). Waits for another process, milliseconds as a rule and
+    ``MAX_SCHEMA_CPU_S`` of processor time at most; results are remembered.
+    Raises ``ApiError`` 400 naming the keyword, or that it takes more than ``budget_s``.
     """
+    cpu_s = 0.0
     try:
-        num_chars = len(_written(schema))
-        problem = f"it has {num_chars} characters, which exceeds the limit of {MAX_SCHEMA_CHARS}."
-        if num_chars <= MAX_SCHEMA_CHARS:
-            problem = _problem_of(schema_text(schema))
+        if has_more_than(schema, MAX_SCHEMA_CHARS):
+            problem = f"it has more than {MAX_SCHEMA_CHARS} characters, which exceeds the limit."
+        else:
+            problem, cpu_s = _problem_of(schema_text(schema))
     except RecursionError:
         problem = _TOO_DEEP
+    if not problem and cpu_s > budget_s:
+        problem = f"the schemas of this request take more than {MAX_SCHEMA_CPU_S} seconds to compile together."
     if problem:
         raise ApiError(400, f"Invalid schema for {what}: {problem}", param=param, code=code)
+    return cpu_s
 
 
 @lru_cache(maxsize=256)
-def _problem_of(text: str) -> str | None:
+def _problem_of(text: str) -> tuple[str | None, float]:
+    """Return what is wrong with a schema, None if nothing, and the processor seconds that compiling it takes."""
     schema = json.loads(text)
+    problem = _problem_before_compiling(schema)
+    if problem:
+        return problem, 0.0
+    error, cpu_s = schema_error(f"start: %json {text}")
+    return _translate(error, schema), cpu_s
+
+
+def _problem_before_compiling(schema: dict[str, Any]) -> str | None:
     keyword = _unenforced(schema)
     if keyword:
         return _refusal(keyword) + _REASONS.get(keyword, "")
@@ -139,7 +154,7 @@ def _problem_of(text: str) -> str | None:
         return (
             "only an endless value would satisfy it, or a part of it: a '$ref' leads back to itself without a way out."
         )
-    return _translate(compile_error(f"start: %json {text}"), schema)
+    return None
 
 
 def _translate(error: str, schema: dict[str, Any]) -> str | None:
@@ -161,6 +176,8 @@ def _translate(error: str, schema: dict[str, Any]) -> str | None:
     elif "fuel exhausted" in error:
         used = {key for part in schemas_in(schema) for key in part}
         problem = _refusal(*sorted(used & _COUNTING)) + " It takes too many steps to tell what fits."
+    elif error == UNSATISFIABLE:
+        problem = "no value satisfies it."
     elif "recursion limit" in error:
         problem = _TOO_DEEP
     return problem
@@ -261,15 +278,17 @@ def _needs_new_names(schema: dict[str, Any]) -> bool:
 def check_request(request: ChatRequest) -> None:
     """Refuse a request whose schemas or grammars cannot be enforced. Raises ``ApiError`` 400, naming the keyword."""
     form = request.response_format
+    budget_s: float = MAX_SCHEMA_CPU_S
     if isinstance(form, JsonSchemaFormat):
-        check_schema(form.schema, what=f"response_format '{form.name}'", param="response_format")
+        budget_s -= check_schema(form.schema, what=f"response_format '{form.name}'", param="response_format")
     if request.tool_choice.mode == "none":
         return
     for number, tool in enumerate(request.tools):
         path = f"functions[{number}].parameters" if request.legacy_functions else f"tools[{number}].function.parameters"
         if tool.kind == "function":
             what = f"function '{tool.name}'"
-            check_schema(arguments_schema(tool), what=what, param=path, code="invalid_function_parameters")
+            code = "invalid_function_parameters"
+            budget_s -= check_schema(arguments_schema(tool), what=what, param=path, code=code, budget_s=budget_s)
         elif tool.grammar is not None:
             _check_grammar(tool, f"tools[{number}].custom.format.grammar.definition")
 

@@ -87,3 +87,23 @@ def _places(schema: Any, *, is_in_list: bool) -> Iterator[tuple[Schema, bool]]:
                 yield from _places(item, is_in_list=is_in_list)
         elif key not in DATA | NAMED_SCHEMAS:
             yield from _places(value, is_in_list=is_in_list or key in {"items", "additionalProperties"})
+
+
+def has_more_than(value: Any, num_chars: int) -> bool:
+    """Whether a JSON value has more characters than that, as far as it must be read to know; punctuation counts one."""
+    waiting: list[Any] = [value]
+    left = num_chars
+    while waiting and left >= 0:
+        item = waiting.pop()
+        left -= 1
+        if isinstance(item, str):
+            left -= len(item)
+        elif isinstance(item, dict):
+            names = cast("Schema", item)
+            left -= sum(map(len, names)) + len(names)
+            waiting += names.values()
+        elif isinstance(item, list):
+            waiting += cast("list[Any]", item)
+        elif isinstance(item, int):
+            left -= item.bit_length() // 3
+    return left < 0

@@ -10,6 +10,8 @@ from typing import Any
 Turn = dict[str, Any]
 Adaptation = Callable[[list[Turn]], list[Turn]]
 
+_MERGEABLE = frozenset({"user", "assistant", "system"})
+
 
 def developer_as_system(turns: list[Turn]) -> list[Turn]:
     """Give the developer's turns the role that models before it were trained on."""
@@ -40,14 +42,14 @@ def system_in_user(turns: list[Turn]) -> list[Turn]:
 
 def merged_neighbours(turns: list[Turn]) -> list[Turn]:
     """Merge turns of one role that follow each other, for templates that insist on alternation."""
-    merged: list[Turn] = []
+    runs: list[list[Turn]] = []
     for turn in turns:
-        last = merged[-1] if merged else None
-        if last and last["role"] == turn["role"] and turn["role"] in {"user", "assistant", "system"} and _plain(last):
-            merged[-1] = {**turn, "content": _join([last, turn])}
+        last = runs[-1][-1] if runs else None
+        if last and last["role"] == turn["role"] and turn["role"] in _MERGEABLE and not last.get("tool_calls"):
+            runs[-1].append(turn)
         else:
-            merged.append(turn)
-    return merged
+            runs.append([turn])
+    return [run[0] if len(run) == 1 else {**run[-1], "content": _join(run)} for run in runs]
 
 
 def separate_calls(turns: list[Turn]) -> list[Turn]:
@@ -83,10 +85,6 @@ def later_words(turns: list[Turn]) -> list[Turn]:
 def content_in_parts(turns: list[Turn]) -> list[Turn]:
     """Give content as a list of typed parts, for templates that iterate over it."""
     return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
-
-
-def _plain(turn: Turn) -> bool:
-    return not turn.get("tool_calls")
 
 
 def _join(turns: Sequence[Turn]) -> str:

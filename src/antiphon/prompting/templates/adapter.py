@@ -1,9 +1,11 @@
-"""Fits conversations to a template: finds the least adaptation under which every message is shown to the model.
+"""Adapts conversations to a template: finds the smallest adaptation with which the model sees every message.
 
-Templates drop what they do not know, without a word. So the shape of each conversation (its roles, who calls what) is
-first rendered with a marker in place of each content; only if every marker comes out is the shape accepted.
+Templates silently drop what they do not know. So each conversation is first rendered with a marker in place of each
+content; an adaptation is accepted only if every marker is in the result. It is remembered for the conversation's shape:
+the roles of its turns, and which of them call tools. All work is linear in the number of turns.
 """
 
+import hashlib
 import itertools
 import re
 import threading
@@ -40,8 +42,11 @@ _STRUCTURES: tuple[Adaptations, ...] = (
 )
 
 
+_MARKERS = re.compile(r"Marker\d{6,}x(?:\d+y)?")
+
+
 class ConversationAdapter:
-    """Chooses and remembers adaptations for one template. Safe to share between threads."""
+    """Finds and remembers adaptations for one template. Safe to share between threads."""
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
@@ -52,7 +57,7 @@ class ConversationAdapter:
             (*first, *structure, *split, *form)
             for form, split, structure in itertools.product(forms, splits, _STRUCTURES)
         ]
-        self._known: OrderedDict[Any, Adaptations] = OrderedDict()
+        self._known: OrderedDict[bytes, Adaptations] = OrderedDict()
         self._lock = threading.Lock()
 
     def render(self, turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> str:
@@ -60,7 +65,7 @@ class ConversationAdapter:
 
         Raises ``ApiError`` 400 with the template's words when it refuses, or naming the message that it would drop.
         """
-        shape = (tuple(_shape(turn) for turn in turns), bool(tools), repr(sorted(variables.items())))
+        shape = _shape(turns, tools, variables)
         with self._lock:
             adaptations = self._known.get(shape)
         if adaptations is None:
@@ -76,6 +81,8 @@ class ConversationAdapter:
 
     def _find(self, turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> Adaptations:
         marked = [_marked(turn, number) for number, turn in enumerate(turns)]
+        # Which adaptation fits does not depend on how many tools there are.
+        tools = tools[:1] if tools else None
         problem: ApiError | None = None
         for adaptations in self._candidates:
             try:
@@ -83,7 +90,8 @@ class ConversationAdapter:
             except TemplateRefusedError as error:
                 problem = problem or _refusal(error)
                 continue
-            missing = next((n for n, turn in enumerate(marked) if not _is_shown(turn, n, rendered)), None)
+            shown = frozenset(_MARKERS.findall(rendered))
+            missing = next((n for n, turn in enumerate(marked) if not _markers(turn, n) <= shown), None)
             if missing is None:
                 return adaptations
             problem = problem or _dropped(missing, turns[missing])
@@ -118,15 +126,18 @@ def _marked_call(call: dict[str, Any], number: int, place: int) -> dict[str, Any
     return {**call, "function": {**call["function"], "arguments": arguments}}
 
 
-def _is_shown(turn: Turn, number: int, rendered: str) -> bool:
-    markers = [f"{_marker(number)}{place}y" for place in range(len(turn.get("tool_calls") or ()))]
-    if turn["content"]:
-        markers.append(_marker(number))
-    return all(re.search(rf"{marker}(?!\d+y)", rendered) for marker in markers)
+def _markers(turn: Turn, number: int) -> frozenset[str]:
+    """Return the markers in a marked turn."""
+    of_calls = {f"{_marker(number)}{place}y" for place in range(len(turn.get("tool_calls") or ()))}
+    return frozenset(of_calls | {_marker(number)} if turn["content"] else of_calls)
 
 
-def _shape(turn: Turn) -> tuple[Any, ...]:
-    return turn["role"], bool(turn["content"]), len(turn.get("tool_calls") or ())
+def _shape(turns: Sequence[Turn], tools: Sequence[Any] | None, variables: Mapping[str, Any]) -> bytes:
+    """Return a digest of what decides which adaptation fits: small, however many turns there are."""
+    digest = hashlib.blake2b(repr((bool(tools), sorted(variables.items()))).encode(), digest_size=16)
+    for turn in turns:
+        digest.update(repr((turn["role"], bool(turn["content"]), len(turn.get("tool_calls") or ()))).encode())
+    return digest.digest()
 
 
 def _refusal(error: TemplateRefusedError) -> ApiError:
