@@ -1,4 +1,4 @@
-"""An engine that another process supervises: what is known of it comes from a status, a small file on the same machine.
+"""An engine that another process supervises; that process publishes the engine's status in a small file on this machine.
 
 Several API processes share one engine per model this way. Each has a connection of its own to the engine's socket.
 """
@@ -20,25 +20,29 @@ _LOOK_EVERY_S = 0.1
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """How an engine is: its state, and the socket of its present process (None: there never was one)."""
+    """What the supervising process publishes about an engine.
+
+    ``socket`` is that of the present process, None before the first. ``retry_after_s`` is None unless the last start failed.
+    """
 
     state: EngineState
     socket: str | None
     statistics: EngineStatistics
+    retry_after_s: float | None = None
 
 
 _decode = msgspec.msgpack.Decoder(EngineStatus).decode
 
 
 def write_status(path: Path, status: EngineStatus) -> None:
-    """Write a status so that a reader sees the old or the new one, whole."""
+    """Replace the status file atomically, so that a reader never sees a part of it."""
     fresh = path.with_suffix(".new")
     fresh.write_bytes(msgspec.msgpack.encode(status))
     fresh.replace(path)
 
 
 def read_status(path: Path) -> EngineStatus:
-    """Return the present status; before the first one the engine is loading."""
+    """Return the published status; before the first one the engine is loading."""
     try:
         return _decode(path.read_bytes())
     except FileNotFoundError:
@@ -46,7 +50,7 @@ def read_status(path: Path) -> EngineStatus:
 
 
 class AttachedProcess:
-    """Stands where a ``Supervisor`` would; it starts and ends nothing. ``on_ready`` is called for each new process."""
+    """Takes the place of a ``Supervisor``, but starts and ends nothing. ``on_ready`` is called for each new process."""
 
     def __init__(self, path: Path, on_ready: Callable[[Path, ModelInfo], None]) -> None:
         self.failure: EngineStartFailed | None = None
@@ -58,33 +62,38 @@ class AttachedProcess:
 
     @property
     def state(self) -> EngineState:
-        """The engine's state as its supervisor last said; ``stopped`` once this follower is closed."""
+        """The state that the supervisor last published; ``stopped`` once this object is closed."""
         return "stopped" if self._is_closed else read_status(self._path).state
 
     @property
     def statistics(self) -> EngineStatistics:
-        """What its supervisor last said; the same for every follower."""
+        """The statistics that the supervisor last published; the same for every attached process."""
         return read_status(self._path).statistics
 
     @property
+    def retry_after_s(self) -> float | None:
+        """Seconds until its supervisor starts it again, None unless the last start failed."""
+        return read_status(self._path).retry_after_s
+
+    @property
     def pid(self) -> None:
-        """The process is another's."""
+        """The process belongs to another."""
         return
 
     async def start(self) -> None:
-        """Wait until the engine can be connected to.
+        """Wait until the engine accepts connections.
 
         Raises:
             EngineStartFailed: its supervisor gave up.
         """
         while not await self._look():
             if self.state in {"failed", "stopped"}:
-                raise EngineStartFailed("the engine was not started by the process that owns it")
+                raise EngineStartFailed("the process that owns the engine could not start it")
             await asyncio.sleep(_LOOK_EVERY_S)
         self._looking = asyncio.create_task(self._keep_looking())
 
     async def aclose(self) -> None:
-        """Stop following. Idempotent."""
+        """Stop watching the file. Idempotent."""
         self._is_closed = True
         if self._looking is not None:
             self._looking.cancel()
@@ -97,7 +106,7 @@ class AttachedProcess:
             await self._look()
 
     async def _look(self) -> bool:
-        """Tell of a new process once it answers; False while there is nothing to connect to."""
+        """Report a new process once it answers; return False while there is nothing to connect to."""
         status = read_status(self._path)
         if status.state != "ready" or status.socket is None:
             return False

@@ -58,7 +58,8 @@ class Engine:
 
     def status(self) -> EngineStatus:
         """Return what engines in other processes that share this one's process must know."""
-        return EngineStatus(self.state, None if self._path is None else str(self._path), self.statistics())
+        path = None if self._path is None else str(self._path)
+        return EngineStatus(self.state, path, self.statistics(), self._supervisor.retry_after_s)
 
     def statistics(self) -> EngineStatistics:
         """Return what the last heartbeat said."""
@@ -106,27 +107,37 @@ class Engine:
         self._is_ready.set()
 
     async def _connected(self) -> EngineClient:
-        async with self._connecting:
-            if self._client is not None and self._client.is_open:
-                return self._client
-            try:
-                async with asyncio.timeout(_RESTART_WAIT_S):
-                    return await self._reconnect()
-            except TimeoutError:
-                failure = self._supervisor.failure
-                reason = f": {failure}" if failure is not None else ""
-                raise EngineCrashed(f"the engine does not come back{reason}", retry_after_s=_RESTART_WAIT_S) from None
+        """Return the connection; while the process restarts, wait for it.
+
+        Raises:
+            EngineCrashed: it is not back in time, or could not be restarted and is tried again later.
+            EngineStopped: the engine was closed.
+        """
+        try:
+            # Every caller has its own time limit, also while it waits for another that reconnects.
+            async with asyncio.timeout(_RESTART_WAIT_S), self._connecting:
+                if self._client is not None and self._client.is_open:
+                    return self._client
+                return await self._reconnect()
+        except TimeoutError:
+            message = f"the engine did not restart within {_RESTART_WAIT_S:g} s"
+            raise EngineCrashed(message, retry_after_s=_RESTART_WAIT_S) from None
 
     async def _reconnect(self) -> EngineClient:
         while True:
             if self.state in {"stopped", "failed"}:
                 raise EngineStopped(f"the engine is {self.state}")
+            retry_after_s = self._supervisor.retry_after_s
+            if retry_after_s is not None:
+                failure = self._supervisor.failure
+                reason = "" if failure is None else f": {failure}"
+                raise EngineCrashed(f"the engine could not be restarted{reason}", retry_after_s=retry_after_s)
             await self._is_ready.wait()
             assert self._path is not None
             try:
                 self._client = await EngineClient.connect(self._path)
             except EngineStopped:
-                # Of a process that ended; or one that is well but could not answer just now, of which nobody will tell again.
+                # The old process's socket, or that of one that is well but busy: nothing reports the latter again.
                 await asyncio.sleep(_TRY_EVERY_S)
             else:
                 return self._client

@@ -9,9 +9,9 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from antiphon.engine.startup import Death, Way, failure, next_way
 from antiphon.engine.statistics import EngineStatistics
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 EngineState = Literal["loading", "ready", "restarting", "failed", "stopped"]
 _decode_report = msgspec.msgpack.Decoder(Report).decode
 _OPENMP = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "2000"}
@@ -31,6 +32,7 @@ _OPENMP = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "2000"}
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 30.0
 _HEALTHY_AFTER_S = 60.0
 _KEPT_STDERR_LINES = 50
+_PARTS = 20
 
 
 class Supervisor:
@@ -49,6 +51,7 @@ class Supervisor:
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._num_starts = 0
+        self._next_start: float | None = None
         self._way = Way()
         self._phase = Phase("starting")
 
@@ -79,6 +82,11 @@ class Supervisor:
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds until the next start, None unless the last one failed."""
+        return None if self._next_start is None else max(0.0, self._next_start - asyncio.get_running_loop().time())
 
     @property
     def pid(self) -> int | None:
@@ -127,9 +135,7 @@ class Supervisor:
         self._stderr_reader = asyncio.create_task(_keep_lines(self._process.stderr, self._stderr))
         self._process.stdin.write(to_json(self._settings) + b"\n")
         try:
-            async with asyncio.timeout(self._settings.start_timeout_s):
-                while isinstance(report := await self._report(), Phase):
-                    self._phase = report
+            report = await within(self._settings.start_timeout_s, self._first_report())
         except TimeoutError:
             seconds = self._settings.start_timeout_s
             raise EngineStartFailed(
@@ -139,6 +145,7 @@ class Supervisor:
         match report:
             case Ready(info):
                 self.state = "ready"
+                self.failure = None
                 self._phase = msgspec.structs.replace(self._phase, name="serving")
                 self._on_ready(path, info)
                 return None
@@ -147,8 +154,14 @@ class Supervisor:
             case _:
                 return await self._death()
 
+    async def _first_report(self) -> Report | None:
+        """Return the process's first report after the phases of its start, None if it ended."""
+        while isinstance(report := await self._report(), Phase):
+            self._phase = report
+        return report
+
     async def _report(self) -> Report | None:
-        """Return the process's next report, None if it ended or talks nonsense."""
+        """Return the process's next report, None if it ended or sent something else."""
         assert self._process is not None
         assert self._process.stdout is not None
         try:
@@ -172,19 +185,20 @@ class Supervisor:
                 await self._kill()
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
+                self._next_start = None
                 try:
                     await self._spawn()
                 except EngineStartFailed as error:
                     self.failure = error
+                    self._next_start = asyncio.get_running_loop().time() + backoff_s
 
     async def _watch(self) -> float:
-        """Return, when the process has ended or hangs, how long it was well."""
+        """Return, when the process has ended or hangs, for how long it was well."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         while True:
             try:
-                async with asyncio.timeout(self._settings.heartbeat_timeout_s):
-                    report = await self._report()
+                report = await within(self._settings.heartbeat_timeout_s, self._report())
             except TimeoutError:
                 break
             if not isinstance(report, Heartbeat) or report.step_s > self._settings.step_timeout_s:
@@ -213,6 +227,26 @@ class Supervisor:
 
     async def _death(self) -> Death:
         return Death(self._way, self._phase, await self._exit_code(), self._last_words())
+
+
+async def within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of ``coroutine`` if it comes within ``seconds``, not counting time in which this loop did not run.
+
+    The wait is cut into parts. A part that took longer, because something blocked the loop, counts as one part: what the
+    other process sent meanwhile has not been read yet, so its silence is not proven.
+
+    Raises:
+        TimeoutError: it did not come; it is cancelled.
+    """
+    waiting = asyncio.ensure_future(coroutine)
+    try:
+        for _ in range(_PARTS):
+            done, _pending = await asyncio.wait({waiting}, timeout=seconds / _PARTS)
+            if done:
+                return waiting.result()
+        raise TimeoutError
+    finally:
+        waiting.cancel()
 
 
 async def _keep_lines(stream: asyncio.StreamReader, lines: deque[str]) -> None:
