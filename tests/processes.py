@@ -1,4 +1,4 @@
-"""The server as users start it: a process of its own, on the default models."""
+"""The server as users start it: a separate process, on the default models."""
 
 import os
 import re
@@ -19,7 +19,7 @@ START_TIMEOUT_S = 600
 
 
 class ServerProcess(NamedTuple):
-    """A running ``antiphon serve``; ``log`` is the file with what it says on standard error."""
+    """A running ``antiphon serve``; ``log`` is the file with its standard error."""
 
     url: str
     pid: int

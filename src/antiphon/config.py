@@ -2,7 +2,8 @@
 
 A file has one table per section (``[server]``, ``[models]``, ``[engine]``, ...). The environment names the same settings
 ``ANTIPHON_<SECTION>_<KEY>``; options come from the command line as ``{"section": {"key": value}}``. An unknown key or a
-value of the wrong type fails and says where it stands. ``ANTIPHON_HOME`` (data) and ``ANTIPHON_CONFIG`` (the file) stand alone.
+value of the wrong type fails and says where it was set. ``ANTIPHON_HOME`` (data) and ``ANTIPHON_CONFIG`` (the file) belong to no
+section.
 """
 
 import os
@@ -82,7 +83,7 @@ def _from_file(path: Path | None, sections: Mapping[str, type[msgspec.Struct]]) 
         if section not in sections:
             _unknown(f"table [{section}] in {path}", section, sections)
         if not isinstance(table, dict):
-            raise ConfigError(f"{section!r} in {path} stands outside a table", hint=f"write it under [{section}]")
+            raise ConfigError(f"{section!r} in {path} is outside a table", hint=f"write it under [{section}]")
         for key, value in cast("dict[str, Any]", table).items():
             yield Given(section, key, value, f"{path}: [{section}] {key}")
 

@@ -2,7 +2,7 @@
 
     python -m tests.conformance.run [SUITE ...] [--minutes 5]
 
-Suites: client (the official client's own tests), schemathesis, llm-comply, compatcanary; all of them if none is named.
+Suites: client (the official client's own tests), schemathesis, llm-comply, compatcanary; all of them if you name none.
 Each tool is installed once under ``build/conformance`` by pip or npm, at the version that docs/conformance.md speaks of.
 The first two ask a scripted model, because they look at the wire alone; the last two the default model.
 """
@@ -81,7 +81,7 @@ def install() -> None:
 
 @contextmanager
 def scripted_server() -> Generator[Target]:
-    """A server with a key, whose models repeat what they are told."""
+    """A server with a key, whose models repeat their prompt."""
     home = BUILD / "home-scripted"
     shutil.rmtree(home, ignore_errors=True)  # with the key of an earlier run
     home_with_models(home)

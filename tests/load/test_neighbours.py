@@ -129,18 +129,18 @@ def test_neighbours_of_the_largest_bodies(server: ServerProcess, pytestconfig: p
     try:
         attack(server, (1 - BASELINE_SHARE) * seconds, answers, slowest)
     finally:
-        beside = neighbour.stop()
+        loaded = neighbour.stop()
     after = resident_bytes(server)
     report = [
         f"alone: health p99 {alone.p99()[0]:.3f} s, hi p99 {alone.p99()[1]:.3f} s ({len(alone.chat)} of each)",
-        f"beside: health p99 {beside.p99()[0]:.3f} s, hi p99 {beside.p99()[1]:.3f} s ({len(beside.chat)} of each)",
-        f"longest: health {max(beside.health):.3f} s, hi {max(beside.chat):.3f} s",
+        f"loaded: health p99 {loaded.p99()[0]:.3f} s, hi p99 {loaded.p99()[1]:.3f} s ({len(loaded.chat)} of each)",
+        f"longest: health {max(loaded.health):.3f} s, hi {max(loaded.chat):.3f} s",
         f"resident: {before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after",
         f"answers: {dict(answers)}",
         f"milliseconds of the slowest body: {dict(slowest.most_common())}",
     ]
     print("", *report, sep="\n")  # noqa: T201 - what the test is run for
     assert not neighbour.failures
-    assert beside.p99()[0] <= alone.p99()[0] + MAX_EXTRA_S
-    assert beside.p99()[1] <= alone.p99()[1] + MAX_EXTRA_S
+    assert loaded.p99()[0] <= alone.p99()[0] + MAX_EXTRA_S
+    assert loaded.p99()[1] <= alone.p99()[1] + MAX_EXTRA_S
     assert after <= before + MAX_EXTRA_BYTES

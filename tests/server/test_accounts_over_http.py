@@ -38,7 +38,7 @@ def server(home: Path, **settings: object) -> Generator[Running]:
 
 
 def in_database(home: Path, change: Callable[[KeyStore], Awaitable[T]]) -> T:
-    """Change keys as another process does: over a connection of its own."""
+    """Change keys as another process does: over another connection."""
 
     async def run() -> T:
         engine = await open_database(None, home)
@@ -65,7 +65,7 @@ def rows(up: Running) -> list[UsageTotal]:
 
 
 class Clock:
-    """The limiter's clock, moved by whoever sleeps."""
+    """The limiter's clock, moved by each sleep."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -94,7 +94,7 @@ def on_a_clock(home: Path, **settings: object) -> Generator[tuple[Running, Clock
         yield up, clock
 
 
-def test_the_client_waits_as_told_and_succeeds(tmp_path: Path) -> None:
+def test_the_client_waits_as_the_headers_say_and_succeeds(tmp_path: Path) -> None:
     """With two retries against three requests a minute every request succeeds, after exactly the waits in the headers."""
     with on_a_clock(tmp_path, rpm=3) as (up, clock):
         with PatientClient(base_url=up.url, api_key="any", max_retries=2) as client:
@@ -135,7 +135,7 @@ def test_in_real_time(tmp_path: Path) -> None:
 
 
 def test_a_request_that_can_never_fit_fails_at_once(tmp_path: Path) -> None:
-    """The client is told not to retry, and does not."""
+    """The answer says not to retry, and the client does not."""
     with server(tmp_path, tpm=100) as up, openai.OpenAI(base_url=up.url, api_key="any", max_retries=2) as client:
         with pytest.raises(openai.RateLimitError, match="Request too large for gpt-4o-mini") as caught:
             ask(client, "word " * 500)
@@ -260,7 +260,7 @@ def test_usage_in_openais_shape(admin: openai.OpenAI) -> None:
 
 
 def test_usage_of_embeddings(admin: openai.OpenAI) -> None:
-    """Embeddings have a page of their own; what was not told apart is null."""
+    """Embeddings have their own page; fields that were not grouped by are null."""
     page = admin.admin.organization.usage.embeddings(start_time=int(time.time()) - 3_600, bucket_width="1h")
     (result,) = [result for bucket in page.data for result in bucket.results]
     assert result.object == "organization.usage.embeddings.result"
@@ -293,7 +293,7 @@ def test_pages_follow_each_other(admin: openai.OpenAI) -> None:
     assert sum(len(bucket.results) for page in (first, second) for bucket in page.data) == 1
 
 
-def test_who_is_no_admin_sees_nothing(used: tuple[Running, str, str]) -> None:
+def test_an_ordinary_key_sees_no_usage_of_others(used: tuple[Running, str, str]) -> None:
     """An ordinary key is refused as OpenAI refuses it."""
     up, bob, _ = used
     with (
@@ -363,7 +363,7 @@ def test_questions_that_cannot_be_answered(used: tuple[Running, str, str], query
     ],
 )
 def test_a_refused_request_leaves_its_row(tmp_path: Path, body: str, asked: str, status: int) -> None:
-    """Also what never got as far as the limits is in the ledger, under the model that it named."""
+    """A request that was refused before the limits is in the ledger too, under the model that it named."""
     with server(tmp_path) as up:
         answer = httpx2.post(f"{up.url}/chat/completions", content=body, headers={"content-type": "application/json"})
         assert answer.status_code == status
@@ -374,7 +374,7 @@ def test_a_refused_request_leaves_its_row(tmp_path: Path, body: str, asked: str,
 
 
 def test_counting_tokens_is_within_the_limits(tmp_path: Path) -> None:
-    """``/tokenize`` counts as a request of the key, is refused past its limit, and leaves rows of its own without tokens."""
+    """``/tokenize`` counts as a request of the key, is refused past its limit, and leaves usage rows without tokens."""
     with server(tmp_path, rpm=2) as up:
         body = {"model": MODEL, "prompt": "one two three"}
         statuses = [httpx2.post(f"{up.root}/tokenize", json=body).status_code for _ in range(3)]

@@ -96,7 +96,7 @@ def test_every_answer_has_the_standard_headers(http: httpx.Client) -> None:
 
 
 def test_request_ids_differ(http: httpx.Client) -> None:
-    """Each answer has an id of its own."""
+    """Each answer has its own id."""
     assert http.get("/health").headers["x-request-id"] != http.get("/health").headers["x-request-id"]
 
 
@@ -152,7 +152,7 @@ def test_a_body_without_an_announced_length_is_limited_too(http: httpx.Client) -
 
 
 def test_a_compressed_body_is_refused(http: httpx.Client) -> None:
-    """Whether it is compressed in truth or only says so: a body is read as it stands, or not at all."""
+    """A body that is compressed, or that only claims to be, is refused rather than read wrongly."""
     for encoding in ("gzip", "br", "deflate, gzip"):
         headers = {"content-encoding": encoding, "content-type": "application/json"}
         response = http.post("/v1/chat/completions", content=b"{}", headers=headers)
@@ -196,7 +196,7 @@ def test_a_query_on_a_list_is_ignored_and_logged(http: httpx.Client) -> None:
     ],
 )
 def test_an_unknown_path_lists_what_is_served(http: httpx.Client, path: str, hint: str) -> None:
-    """The 404 has a code of its own, unlike that of an unknown model, and says which path was probably meant."""
+    """The 404 has another code than that of an unknown model, and says which path was probably meant."""
     response = http.get(path)
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (404, "unknown_url")
@@ -206,10 +206,10 @@ def test_an_unknown_path_lists_what_is_served(http: httpx.Client, path: str, hin
 
 def test_the_root_says_what_this_is(http: httpx.Client) -> None:
     """A person or program that opens the address finds the base URL and the paths."""
-    told = http.get("/").json()
-    assert told["name"] == "Antiphon"
-    assert told["base_url"] == f"{http.base_url}/v1".replace("//v1", "/v1")
-    assert "/v1/chat/completions" in told["paths"]
+    said = http.get("/").json()
+    assert said["name"] == "Antiphon"
+    assert said["base_url"] == f"{http.base_url}/v1".replace("//v1", "/v1")
+    assert "/v1/chat/completions" in said["paths"]
 
 
 @pytest.mark.parametrize(
@@ -298,20 +298,20 @@ def test_answers_are_kept_for_who_asks(tmp_path: Path) -> None:
     assert store is not None
     with running(CachingBackend(router, store), tmp_path, cache=settings) as up:
         chat = {"model": "m", "messages": [{"role": "user", "content": "x"}], "temperature": 0}
-        told = [
+        statuses = [
             httpx.post(f"{up.url}/chat/completions", json=chat, headers=headers).headers.get(HEADER)
             for headers in ({}, {HEADER: "on"}, {HEADER: "on"}, {HEADER: "refresh"})
         ]
         stream = httpx.post(f"{up.url}/chat/completions", json=chat | {"stream": True}, headers={HEADER: "on"})
         vector = httpx.post(f"{up.url}/embeddings", json={"model": "e", "input": "x"}, headers={HEADER: "on"})
-    assert told == [None, "miss", "hit", "miss"]
+    assert statuses == [None, "miss", "hit", "miss"]
     assert stream.headers[HEADER] == "hit"
     assert stream.text.endswith("data: [DONE]\n\n")
     assert vector.headers[HEADER] == "miss"
 
 
 def test_a_port_is_taken_at_once() -> None:
-    """From the moment that a server has its port, and long before it answers, a second one is told that it is in use."""
+    """From the moment that a server has its port, long before it answers, a second one finds the port in use."""
     with bind(ServerSettings(port=0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(AntiphonError, match="Address already in use") as caught:

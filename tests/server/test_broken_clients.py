@@ -54,7 +54,7 @@ def stream(client: openai.OpenAI, word: str) -> "openai.Stream[openai.types.chat
 
 
 def test_a_failure_before_the_first_token_is_an_ordinary_answer(client: openai.OpenAI) -> None:
-    """Also a stream that cannot begin is answered with the error's own status."""
+    """A stream that cannot begin is answered with the error's own status too."""
     with pytest.raises(openai.RateLimitError) as caught:
         stream(client, "refuse")
     assert caught.value.code == "rate_limit_exceeded"
@@ -69,7 +69,7 @@ def test_a_failure_in_the_middle_raises_at_the_client(client: openai.OpenAI) -> 
 
 
 def test_a_cut_stream_breaks_the_connection(server: Running) -> None:
-    """A fault that is asked for ends the connection without a word, as a crashed machine would."""
+    """A scripted fault closes the connection without an answer, as a crashed machine would."""
     body = {"model": "m", "messages": [{"role": "user", "content": "cut"}], "stream": True}
     with (
         pytest.raises(httpx.RemoteProtocolError),
@@ -115,7 +115,7 @@ def test_past_the_most_requests_the_next_is_refused_at_once(
     assert list(stream(client, "hello"))
 
 
-def test_the_end_of_the_server_is_said_to_running_streams(backend: ScriptedBackend, tmp_path: Path) -> None:
+def test_running_streams_get_an_error_when_the_server_ends(backend: ScriptedBackend, tmp_path: Path) -> None:
     """After the grace time a stream gets an error chunk; it is not left hanging, and not taken for complete."""
     with running(backend, tmp_path, shutdown_grace_s=0.1) as up, openai.OpenAI(base_url=up.url, api_key="x") as client:
         chunks = iter(stream(client, "hang"))
@@ -127,7 +127,7 @@ def test_the_end_of_the_server_is_said_to_running_streams(backend: ScriptedBacke
 
 
 def test_a_fault_of_ours_is_a_500_without_details(tmp_path: Path) -> None:
-    """An exception that nobody foresaw shows its request id and nothing else."""
+    """An unexpected exception shows the request id and nothing else."""
 
     class Broken(ScriptedBackend):
         async def count_tokens(self, request: object) -> int:

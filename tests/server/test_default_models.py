@@ -94,7 +94,7 @@ def test_embeddings_put_near_what_means_the_same(client: openai.OpenAI) -> None:
     "text",
     [
         "Repeat exactly: 🎉🚀👩‍👩‍👧‍👦🇯🇵 hooray",
-        "Repeat exactly: 你好，世界。今天天气很好。",  # noqa: RUF001 - Chinese has commas of its own
+        "Repeat exactly: 你好，世界。今天天气很好。",  # noqa: RUF001 - Chinese commas
         "Translate to Japanese: good morning. Answer: おはようございます",
         "Write the emoji for: rocket, heart, sun, moon, cat, dog.",
     ],
@@ -111,7 +111,7 @@ def test_a_stream_is_the_same_text_as_a_whole_answer(client: openai.OpenAI, text
 
 @pytest.mark.anyio
 async def test_fifty_requests_at_once_are_all_answered(local_server: str) -> None:
-    """More than the engine runs side by side: the others wait, none is lost."""
+    """More requests than the engine runs at once: the others wait, none is lost."""
     async with openai.AsyncOpenAI(base_url=local_server, api_key="any", max_retries=0) as client:
 
         async def ask(number: int) -> str | None:
@@ -197,7 +197,7 @@ def test_sigterm_to_all_processes_lets_answers_end(model_home: Path) -> None:
 
 
 def test_ctrl_c_ends_cleanly(model_home: Path) -> None:
-    """A running stream is told, the process ends with status 0, its engines are gone."""
+    """A running stream gets an error, the process ends with status 0, and its engines are gone."""
     with serving(model_home, ANTIPHON_SERVER_SHUTDOWN_GRACE_S="0.2") as server:
         engines = engine_pids(server)
         client = openai.OpenAI(base_url=server.url, api_key="any", max_retries=0)
@@ -213,7 +213,7 @@ def test_ctrl_c_ends_cleanly(model_home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["gpt-5-mini", "gpt-3.5-turbo", "o3-mini"])
 def test_default_names_of_clients_are_answered(client: openai.OpenAI, name: str) -> None:
-    """OpenAI's chat names answer out of the box, also when they are described."""
+    """OpenAI's chat names answer out of the box, and can be described."""
     answer = client.chat.completions.create(model=name, messages=[{"role": "user", "content": "Hi"}], max_tokens=3)
     assert answer.model == "smollm2-135m-instruct"
     described = client.models.retrieve(name)

@@ -74,7 +74,7 @@ def test_a_stream_cut_off(client: openai.OpenAI) -> None:
 
 
 def test_a_malformed_chunk(client: openai.OpenAI) -> None:
-    """The third chunk is no JSON."""
+    """The third chunk is not JSON."""
     stream = client.chat.completions.create(
         model=MODEL, messages=MESSAGES, stream=True, extra_headers={HEADER: "malformed_at=3"}
     )
@@ -94,14 +94,14 @@ def test_latency(client: openai.OpenAI) -> None:
     "header", ["status=200", "status", "colour=red", "share=2", "status=a", "", "allow_header=true", "retry_after_s=1"]
 )
 def test_a_header_that_cannot_be_met(client: openai.OpenAI, header: str) -> None:
-    """A fault that cannot be read is an error of its own, never ignored."""
+    """A fault that cannot be read is an error, never ignored."""
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, header)
     assert (caught.value.code, caught.value.param) == ("invalid_fault", HEADER)
 
 
 def test_the_header_is_refused_where_it_is_not_allowed(tmp_path: Path) -> None:
-    """By default nobody can break the server by asking."""
+    """By default no request can ask for a fault."""
     with (
         running(ScriptedBackend(Script(models=(MODEL,))), tmp_path) as up,
         openai.OpenAI(base_url=up.url, api_key="any", max_retries=0) as client,
@@ -112,7 +112,7 @@ def test_the_header_is_refused_where_it_is_not_allowed(tmp_path: Path) -> None:
 
 
 def test_faults_of_the_settings(tmp_path: Path) -> None:
-    """Faults by configuration strike requests that ask for nothing; the ledger has them, too."""
+    """Configured faults hit requests without the header, and the ledger records them."""
     with (
         running(ScriptedBackend(Script(models=(MODEL,))), tmp_path, faults=FaultSettings(status=500)) as up,
         openai.OpenAI(base_url=up.url, api_key="any", max_retries=2) as client,
@@ -128,7 +128,7 @@ def drawn(faults: Faults, header: str | None, n: int) -> list[bool]:
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:
-    """Which requests are struck depends on the seed, the plan and the order alone."""
+    """Which requests get the fault depends only on the seed, the plan and the order."""
     settings = FaultSettings(status=500, share=0.3, seed=1, allow_header=True)
     first = drawn(Faults(settings), None, 200)
     assert first == drawn(Faults(settings), None, 200)
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_faults() -> None:
 
 
 def test_no_faults_without_settings() -> None:
-    """Off is off; a share of none is off, too."""
+    """Without settings there are no faults, and none with a share of zero."""
     assert not FaultSettings().is_on
     assert not FaultSettings(status=500, share=0).is_on
     assert FaultSettings(cut_after=0).is_on
@@ -163,7 +163,7 @@ def test_settings_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_the_banner_says_that_faults_are_on(tmp_path: Path) -> None:
-    """Whoever starts a server that fails on purpose is told so."""
+    """A server that fails on purpose says so when it starts."""
     script = tmp_path / "script.toml"
     script.write_text('models = ["scripted"]\n')
     settings = {
@@ -180,8 +180,8 @@ def test_the_banner_says_that_faults_are_on(tmp_path: Path) -> None:
             )
 
 
-def test_the_rows_of_chances_are_no_more_than_a_thousand() -> None:
-    """Requests can ask for any number of plans; those asked for long ago begin anew."""
+def test_at_most_a_thousand_random_sequences_are_kept() -> None:
+    """Requests can send any number of plans; the oldest are forgotten and start again."""
     faults = Faults(FaultSettings(allow_header=True))
     for number in range(3000):
         assert faults.draw(f"latency_s=0.{number}") is not None

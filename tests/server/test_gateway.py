@@ -1,4 +1,4 @@
-"""The server as a gateway: faults of an upstream as a client sees them and as the ledger books them, and the response cache."""
+"""The server as a gateway: faults of an upstream as a client sees them and as the ledger records them, and the response cache."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ class Gateway(NamedTuple):
 
 
 def watched(server: Running) -> list[Outcome]:
-    """Collect what is booked, beside booking it."""
+    """Collect the recorded outcomes, and still record them."""
     outcomes: list[Outcome] = []
     record = server.service.accounts.record
 
@@ -124,7 +124,7 @@ async def test_a_fault_before_the_answer_is_an_error_answer(
 
 
 async def test_a_refused_connection_is_a_502(tmp_path: Path) -> None:
-    """Nobody listens there."""
+    """Nothing listens there."""
     async with gateway(before(refuses_connections()), tmp_path) as (_, client, outcomes):
         response = await client.post("/chat/completions", json=CHAT)
         assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_unreachable")
@@ -166,7 +166,7 @@ async def test_a_fault_within_a_stream_is_an_error_chunk(
 
 
 async def test_garbage_within_a_stream_is_an_error_chunk(tmp_path: Path) -> None:
-    """Data that is no JSON never reaches the client."""
+    """Data that is not JSON never reaches the client."""
     script = sends(head(), chunk("a"), b"data: {garb", b"age\n\n", b"data: [DONE]\n\n")
     async with faulty_api(script) as api, gateway(before(api.url), tmp_path) as (_, client, outcomes):
         response = await client.post("/chat/completions", json={**CHAT, "stream": True})
@@ -223,7 +223,7 @@ async def test_an_api_that_never_tells_its_usage_is_booked_by_estimate(tmp_path:
 
 
 async def test_who_began_an_answer_that_others_read_along_with_pays_for_all_of_it(tmp_path: Path) -> None:
-    """Leaving it to somebody whose answer is shared, and costs nothing, makes it free for nobody."""
+    """A client that leaves while others share its answer is still charged for it."""
     gate = asyncio.Event()
 
     async def script(api: FaultyApi, writer: asyncio.StreamWriter) -> None:
@@ -288,7 +288,7 @@ async def test_parameters_of_tomorrow_reach_the_upstream(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("is_cached", [False, True])
 async def test_made_up_names_have_no_limits_of_their_own(tmp_path: Path, is_cached: bool) -> None:
-    """Behind a pattern that stands for one model a key has one limit, whatever it calls that model."""
+    """Behind a pattern for one model a key has one limit, under whatever name it asks for that model."""
     async with faulty_api(answers()) as api:
         far = UpstreamBackend(UpstreamSettings(name="far", base_url=api.url))
         route = RouteSettings(model="*", targets=(TargetSettings(backend="far", model="m"),))
@@ -303,7 +303,7 @@ async def test_made_up_names_have_no_limits_of_their_own(tmp_path: Path, is_cach
 
 
 async def test_embeddings_cannot_be_asked_for_as_a_stream_that_counts_as_a_fault(tmp_path: Path) -> None:
-    """``stream`` on embeddings is for the upstream to classify_error; its answer in one piece is no broken stream of its own."""
+    """``stream`` on embeddings is for the upstream to classify_error; its answer in one piece does not count as a broken stream."""
     refusal = b'{"error": {"message": "Not with a stream.", "code": "unknown_parameter"}}'
     async with (
         faulty_api(fails("400 Bad Request", refusal), answers({"data": [], "model": "m"})) as api,
@@ -316,7 +316,7 @@ async def test_embeddings_cannot_be_asked_for_as_a_stream_that_counts_as_a_fault
 
 
 async def test_a_model_of_this_machine_is_validated_as_ever(tmp_path: Path) -> None:
-    """Beside upstreams, requests for a local model get OpenAI's exact errors."""
+    """With upstreams configured, requests for a local model still get OpenAI's exact errors."""
     router = Router({"near": ScriptedBackend(), "far": before("http://127.0.0.1:1/v1")._backends["u0"]})
     async with gateway(router, tmp_path) as (_, client, _):
         response = await client.post("/chat/completions", json={**CHAT, "model": "scripted", "n": "two"})
@@ -398,7 +398,7 @@ async def test_a_wrong_cache_header_is_refused(caching: Gateway) -> None:
 
 
 async def test_a_relayed_body_says_that_it_is_json_too(tmp_path: Path) -> None:
-    """What a web page can send without asking is refused, whoever would answer it."""
+    """A content type that a web page can send without a preflight is refused, whichever backend would answer."""
     async with faulty_api(answers()) as api, gateway(before(api.url), tmp_path) as (_, client, _):
         response = await client.post(
             "/chat/completions", content=msgspec.json.encode(CHAT), headers={"content-type": "text/plain"}

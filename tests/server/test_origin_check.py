@@ -6,7 +6,7 @@ from antiphon.server.request.origin_check import OriginCheck
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8787", "localhost", "LOCALHOST:1", "[::1]:8787", "[::1]", None])
 def test_loopback_names_are_answered(host: str | None) -> None:
-    """The machine's own names are always right; a client without the header is no browser."""
+    """The machine's own names are always right; a client without the header is not a browser."""
     OriginCheck(host="127.0.0.1").check_host(host)
 
 

@@ -1,6 +1,6 @@
 """Antiphon on a Ray cluster of one node, with two engines; needs an interpreter with Ray: this one, or ``RAY_PYTHON``.
 
-The cluster runs in processes of its own; here is only the official client before it.
+The cluster runs in other processes; this module only has the official client.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ def client(home: Path) -> Generator[openai.OpenAI]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     environment = {"ANTIPHON_HOME": str(home), "PYTHONPATH": str(SOURCE), "RAY_USAGE_STATS_ENABLED": "0"}
-    # Ray's sockets stand in this folder, and their paths have to be short.
+    # Ray's sockets are in this folder, and their paths have to be short.
     with tempfile.TemporaryDirectory(prefix="ray") as folder, (home / "ray.log").open("w") as log:
         order = {"num_cpus": 4, "folder": folder, "environment": environment, "arguments": ARGUMENTS}
         process = subprocess.Popen(

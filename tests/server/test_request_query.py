@@ -1,4 +1,4 @@
-"""What a request says beside its body."""
+"""What a request carries besides its body."""
 
 from typing import Any, cast
 

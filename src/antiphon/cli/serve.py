@@ -48,7 +48,7 @@ def serve(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if configuration.faults.is_on:
         console.print("[yellow]\\[faults] is set: requests fail on purpose.[/yellow]")
-    # The port first: whether it is free is known at once, a download takes minutes.
+    # The port first: a port in use shows at once, a download takes minutes.
     with bind(configuration.server) as listener:
         with download_progress(console) as progress:
             files = fetch_models(configuration, progress)
@@ -80,7 +80,7 @@ async def _serve(
 
 
 def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
-    text = f"antiphon {__version__} loads {', '.join(file.entry.id for file in files) or 'no model of its own'}"
+    text = f"antiphon {__version__} loads {', '.join(file.entry.id for file in files) or 'no model on this machine'}"
     settings = configuration.engine_settings("chat", files[0].path) if files else None
     copies = settings.cache_directory if settings is not None and settings.weight_format == "auto" else None
     if copies is not None and not copies.exists():

@@ -1,4 +1,4 @@
-"""Every section of the configuration, put together."""
+"""The sections of the configuration, and the value that holds them all."""
 
 import os
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """All settings of one server. ``engine`` and ``embedding_engine`` hold what was given for engines of that kind."""
+    """All settings of one server. ``engine`` and ``embedding_engine`` hold the settings given for engines of that kind."""
 
     home: Path
     server: ServerSettings
@@ -63,7 +63,7 @@ def load_configuration(
     environ: Mapping[str, str] = os.environ,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Configuration:
-    """Read file, environment and options; ``ConfigError`` names what is wrong and where it stands."""
+    """Read file, environment and options; ``ConfigError`` names what is wrong and where it was set."""
     layers = read_layers(SECTIONS, file=file, environ=environ, options=options)
     return Configuration(
         home=home_directory(environ),

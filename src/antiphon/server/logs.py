@@ -1,4 +1,4 @@
-"""Log lines: human in a terminal, JSON otherwise; every line of a request carries its id, none a prompt or a key."""
+"""Log lines: readable text in a terminal, JSON otherwise. A request's lines carry its id, and never a prompt or a key."""
 
 import logging
 import sys

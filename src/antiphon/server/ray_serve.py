@@ -5,7 +5,7 @@ whole API - keys, limits, ledger, upstreams - behind Ray Serve's proxies. A fron
 beginning of the conversation (``PrefixRouter``). The only module that imports Ray.
 """
 
-# Ray is an extra: where it is not installed, everything of it is unknown.
+# Ray is an extra: where it is not installed, its types are unknown.
 # pyright: basic, reportMissingImports=false
 import asyncio
 import os
@@ -50,11 +50,11 @@ T = TypeVar("T")
 Settings = Mapping[str, Mapping[str, Any]]
 
 ENGINES, FRONT = "Engines", "Front"
-_ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - where Serve's proxies listen is Serve's to say; see ``_front_configuration``
+_ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - Serve decides where its proxies listen; see ``_front_configuration``
 
 
 class PrefixRouter(RequestRouter):
-    """Chooses replicas by the key that a call has as its first argument, in the key's own order; without one by load."""
+    """Chooses replicas by the key that is a call's first argument, in that key's order; by load for calls without a key."""
 
     turn = 0
 
@@ -101,7 +101,7 @@ class Engines:
         return self._service.describe()
 
     async def check_health(self) -> None:
-        """Asked by Ray, which replaces a replica that raises. An engine that crashed is restarted within the replica."""
+        """Called by Ray, which replaces a replica that raises. The replica itself restarts an engine that crashed."""
         health = self._backend.health()
         if health.state == "down":
             raise RuntimeError(health.detail)
@@ -147,7 +147,7 @@ async def _answer(response: Awaitable[Any]) -> Any:
 
 
 class FrontApp:
-    """The API as an ASGI application that opens with its lifespan and closes with it."""
+    """The API as an ASGI application that starts and ends with its lifespan."""
 
     def __init__(self, settings: Settings) -> None:
         self._configuration = _front_configuration(settings)
@@ -184,7 +184,7 @@ class FrontApp:
 
 
 def _under_serves_id(scope: Any, send: Send, receive: Receive) -> tuple[Any, Receive, Send]:
-    """Take over the request id that Serve's proxy gives each request and sends itself, so that there are not two."""
+    """Use the request id that Serve's proxy assigns and sends itself, so that an answer does not carry two."""
     given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
     if given is None:
         return scope, receive, send
@@ -199,13 +199,13 @@ def _under_serves_id(scope: Any, send: Send, receive: Receive) -> tuple[Any, Rec
 
 
 def _configuration(settings: Settings) -> Configuration:
-    """Return the same configuration on every node; only where its data is kept is the node's own to say."""
+    """Return the same configuration on every node, except for the folder of its data, which each node chooses."""
     home = {name: value for name, value in os.environ.items() if name == "ANTIPHON_HOME"}
     return load_configuration(environ=home, options=settings)
 
 
 def _front_configuration(settings: Settings) -> Configuration:
-    """Return the configuration of a front. It may be reached from anywhere, so it refuses to be without keys."""
+    """Return the configuration of a front. It can be reached from anywhere, so it refuses to start without keys."""
     configuration = _configuration(settings)
     return replace(configuration, server=msgspec.structs.replace(configuration.server, host=_ANY_ADDRESS))
 

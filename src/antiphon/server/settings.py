@@ -1,4 +1,4 @@
-"""How the server listens and what it lets in."""
+"""Settings of the sections ``[server]`` and ``[models]``."""
 
 import ipaddress
 import math
@@ -13,11 +13,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Section ``[server]``.
 
     ``host``, ``port``: where to listen; port 0 takes a free one. ``workers``: API processes that share one engine per model;
-    more than one need Redis, where limits are counted together. ``max_body_bytes``: larger bodies get a 413. ``max_requests``: requests in work at once per process, past that 503.
+    more than one need Redis, which counts their limits together. ``max_body_bytes``: larger bodies get a 413. ``max_requests``: requests in work at once per process; further ones get a 503.
     ``shutdown_grace_s``: how long running requests may go on after Ctrl-C. ``allowed_hosts``: values of the Host header
-    accepted beside the address itself and loopback names (``*`` accepts all). ``cors_origins``: web origins that may call
+    accepted in addition to the address itself and loopback names (``*`` accepts all). ``cors_origins``: web origins that may call
     (empty: none; ``*``: all). ``log_format``: ``auto`` is human in a
-    terminal and JSON otherwise. ``log_prompts`` puts prompts into debug logs; off unless asked for.
+    terminal and JSON otherwise. ``log_prompts`` puts request bodies into debug logs; off by default.
     """
 
     host: str = "127.0.0.1"
@@ -40,7 +40,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if self.max_body_bytes < 1 or self.max_requests < 1 or not 0 <= self.shutdown_grace_s < math.inf:
             raise ValueError("max_body_bytes, max_requests and shutdown_grace_s must be positive")
         if self.log_prompts and self.log_level != "debug":
-            raise ValueError("log_prompts shows bodies in debug logs alone: set log_level = 'debug' too")
+            raise ValueError("log_prompts shows bodies only in debug logs: set log_level = 'debug' too")
 
     @property
     def is_loopback(self) -> bool:

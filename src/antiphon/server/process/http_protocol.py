@@ -18,7 +18,7 @@ MAX_HEAD_BYTES = 65_536
 """The URL and all header fields of one request, before anybody asks for a key."""
 
 _FRAMING = 8
-"""Bytes that a chunked body may take on the connection for each of its own: a chunk of one byte takes six."""
+"""Bytes on the connection that each byte of a chunked body may take: a chunk of one byte takes six."""
 _PROBE_FIRST_S, _PROBE_EVERY_S = 0.05, 0.25
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _COMMENT = b":\n\n"

@@ -1,4 +1,4 @@
-"""Puts a server together from its configuration: files, engines, backend, accounts, service."""
+"""The composition root: puts a server together from its configuration (files, engines, backends, accounts, service)."""
 
 import asyncio
 import hashlib
@@ -68,14 +68,14 @@ def _entry(catalogue: Catalogue, extra: ExtraModel) -> ModelEntry:
 
 
 def fetch_models(configuration: Configuration, progress: Progress) -> list[ModelFile]:
-    """Bring every model to this machine; may take long, and says so through ``progress``."""
+    """Download every model that is missing, which may take long; ``progress`` reports it."""
     store = ModelStore(configuration.home)
     _, entries = choose_models(configuration)
     return [ModelFile(entry, store.ensure(entry, progress)) for entry in entries]
 
 
 class ServerParts:
-    """A server's parts, owned together. Made by ``open``, ended by ``aclose``."""
+    """Owns the parts of a server. Made by ``open``, ended by ``aclose``."""
 
     def __init__(self, configuration: Configuration, local: Backend, router: Router, accounts: Accounts) -> None:
         self.configuration = configuration
@@ -97,21 +97,21 @@ class ServerParts:
     async def open(
         cls, configuration: Configuration, files: list[ModelFile], status_folder: Path | None = None
     ) -> Self:
-        """Put the parts together; no engine runs yet. ``ConfigError`` for an address that would be open to strangers.
+        """Put the parts together; no engine runs yet. ``ConfigError`` for an address that anyone could use without a key.
 
-        ``status_folder`` is the folder in which the process that owns the engines says how they are; None: they are ours.
+        ``status_folder`` is where the process that owns the engines writes their status; None: this process owns them.
         """
         return await cls.over(configuration, make_local(configuration, files, status_folder))
 
     @classmethod
     async def over(cls, configuration: Configuration, local: Backend) -> Self:
-        """The same around a backend that stands for the models of this machine."""
+        """Put the parts together around ``local``, the backend for the models of this machine. Raises as ``open`` does."""
         router = _router(configuration, local)
         accounts = await Accounts.open(configuration.accounts, configuration.home)
         if accounts.is_open and not configuration.server.is_loopback:
             await accounts.aclose()
             raise ConfigError(
-                f"refusing to listen on {configuration.server.host}: no key exists, so anybody who reaches it could use it",
+                f"refusing to listen on {configuration.server.host}: no key exists, so anyone who can reach it could use it",
                 hint="create one with `antiphon keys create --name NAME`, or listen on 127.0.0.1",
             )
         return cls(configuration, local, router, accounts)
@@ -126,7 +126,7 @@ class ServerParts:
         return [engine.pid for engine in self.engines if engine.pid is not None]
 
     async def start(self) -> None:
-        """Load the models and ask the upstreams how they are; returns when all models are ready."""
+        """Load the models and probe the upstreams; returns when all models are ready."""
         loading = [self._local.start()] if isinstance(self._local, LocalBackend) else []
         await asyncio.gather(*loading, self.router.start())
         for alias, model in self.configuration.models.aliases.items():
@@ -141,7 +141,7 @@ class ServerParts:
 
 
 def _router(configuration: Configuration, local: Backend) -> Router:
-    """Put the models of this machine, the upstreams and a script behind one front; the first that serves a name is asked."""
+    """Put the models of this machine, the upstreams and a script behind one router; the first that serves a name answers."""
     settings = configuration.gateway
     backends: dict[str, Backend] = {"local": local}
     backends |= upstream_backends(settings)
@@ -155,12 +155,12 @@ def _router(configuration: Configuration, local: Backend) -> Router:
 
 
 def status_path(status_folder: Path, file: ModelFile) -> Path:
-    """Return where it is said how the engine of ``file`` is."""
+    """Return the status file of the engine that runs ``file``."""
     return status_folder / hashlib.sha256(file.entry.id.encode()).hexdigest()
 
 
 def make_engine(configuration: Configuration, file: ModelFile, status_folder: Path | None = None) -> Engine:
-    """Return the engine of a file: our own, or with ``status_folder`` the one that another process owns."""
+    """Return the engine of a file: one that this process owns, or with ``status_folder`` one that another process owns."""
     settings = configuration.engine_settings(file.entry.kind, file.path)
     return Engine(settings, status_file=None if status_folder is None else status_path(status_folder, file))
 
@@ -183,7 +183,7 @@ def _names(configuration: Configuration, files: list[ModelFile], status_folder: 
     catalogue, _ = choose_models(configuration)
     names: dict[str, LocalModel] = {}
     embedding = None
-    # Embedding models first: chat models that were not trained on tools ask one which tool is meant.
+    # Embedding models first: chat models that were not trained on tools need one to select tools.
     for file in sorted(files, key=lambda file: file.entry.kind, reverse=True):
         entry = file.entry
         engine = make_engine(configuration, file, status_folder)

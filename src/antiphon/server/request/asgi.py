@@ -7,5 +7,5 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class ClientGone(Exception):  # noqa: N818 - an event of the connection, no error of ours
-    """The client closed the connection; nobody is left to answer."""
+class ClientGone(Exception):  # noqa: N818 - an event of the connection, not an error
+    """The client closed the connection, so there is no one to answer."""

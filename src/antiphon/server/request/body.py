@@ -23,8 +23,8 @@ _MAX_BODIES = 8
 class RequestBodies:
     """Reads bodies. ``max_bytes`` bounds one body; all bodies in memory together may have eight times as many bytes.
 
-    One thread works on large bodies, one after another: Python's interpreter lock leaves the event loop about half of the
-    processor beside one such thread, and less beside several.
+    One thread works on large bodies, one after another: with one such thread Python's interpreter lock leaves the event loop
+    about half of the processor, with several it leaves less.
     """
 
     def __init__(self, max_bytes: int, *, log_bodies: bool = False) -> None:

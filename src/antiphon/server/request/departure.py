@@ -22,7 +22,7 @@ async def until_gone(call: Call, work: Coroutine[Any, Any, None]) -> None:
 
 
 class _Departure:
-    """Cancels the current task when the client disconnects. The work needs no task of its own, which would begin a turn later."""
+    """Cancels the current task when the client disconnects. A separate task for the work would begin a turn of the loop later."""
 
     def __init__(self, call: Call) -> None:
         task = asyncio.current_task()

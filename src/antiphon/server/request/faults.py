@@ -1,8 +1,8 @@
-"""Fault injection: errors, slowness and broken streams on purpose, to learn and to test what an application does then.
+"""Fault injection: deliberate errors, delays and broken streams, to test how an application handles them.
 
-Off unless ``[faults]`` asks for it, or allows requests to ask with the header ``x-antiphon-fault``. The same settings and the
-same order of requests give the same faults. A request meets its fault at two points: before the work (``apply``) and around
-the frames of its stream (``frames``).
+Off unless ``[faults]`` turns it on, or lets requests ask for a fault with the header ``x-antiphon-fault``. The same settings and
+the same order of requests give the same faults. A fault acts at two points: before the work (``apply``) and on the frames of the
+stream (``frames``).
 """
 
 import asyncio
@@ -21,16 +21,16 @@ _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 _LONGEST_WAIT_S = 86_400
 _MAX_PLANS = 1000
-"""Plans whose row of chances is kept; requests can bring any number of them."""
+"""Plans whose random sequence is kept; requests can send any number of plans."""
 
 
 class FaultSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section ``[faults]``.
 
-    ``status``: answer with this error, 400 to 599. ``retry_after_s``: what that error says to wait. ``latency_s``: seconds
-    before anything happens. ``cut_after``: break a stream off after so many chunks, without a word. ``malformed_at``: this
-    chunk of a stream, counted from 1, is no JSON. ``share``: of how many requests, 0 to 1. ``seed``: which ones. ``allow_header``:
-    requests may ask for faults of their own.
+    ``status``: answer with this error, 400 to 599. ``retry_after_s``: the wait that the error announces. ``latency_s``: seconds
+    to wait before the work. ``cut_after``: close the connection after so many chunks of a stream. ``malformed_at``: number of the
+    chunk, counted from 1, that is sent as invalid JSON. ``share``: share of the requests that get the fault, 0 to 1. ``seed``:
+    chooses which ones. ``allow_header``: requests may ask for faults.
     """
 
     status: int | None = None
@@ -56,13 +56,13 @@ class FaultSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def is_on(self) -> bool:
-        """Whether requests that ask for nothing can meet a fault."""
+        """Whether requests without the header can get a fault."""
         wanted = (self.status, self.cut_after, self.malformed_at)
         return self.share > 0 and (self.latency_s > 0 or any(value is not None for value in wanted))
 
 
 class Fault:
-    """What happens to one request."""
+    """The fault of one request."""
 
     def __init__(self, plan: FaultSettings) -> None:
         self._plan = plan
@@ -75,7 +75,7 @@ class Fault:
             raise _error(self._plan.status, self._plan.retry_after_s)
 
     async def frames(self, frames: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
-        """Pass a stream's frames on, broken as planned. Raises ``StreamCut`` where it is to end."""
+        """Pass a stream's frames on, broken as planned. Raises ``StreamCut`` where the connection is to close."""
         number = 0
         async for frame in frames:
             if number == self._plan.cut_after:
@@ -85,15 +85,15 @@ class Fault:
 
 
 class Faults:
-    """Decides which requests meet a fault; counts them in the order in which they come."""
+    """Decides which requests get a fault, by the order in which they arrive."""
 
     def __init__(self, settings: FaultSettings | None = None) -> None:
         self._settings = settings or FaultSettings()
-        # One row of chances per plan, so that requests with a plan of their own do not shift everybody else's.
+        # One random sequence per plan, so that requests with the header do not shift the sequence of the others.
         self._chances: dict[str, random.Random] = {}
 
     def draw(self, header: str | None) -> Fault | None:
-        """Return the fault of the next request; None for most. Raises ``ApiError`` 400 for a header that cannot be met."""
+        """Return the fault of the next request, None if it gets none. Raises ``ApiError`` 400 for an invalid header."""
         if header is None:
             return self._drawn("", self._settings) if self._settings.is_on else None
         if not self._settings.allow_header:
@@ -105,7 +105,7 @@ class Faults:
         if chances is None:
             if len(self._chances) >= _MAX_PLANS:
                 del self._chances[next(iter(self._chances))]
-            chances = self._chances[name] = random.Random(f"{plan.seed}:{name}")  # noqa: S311 - chance that can be repeated
+            chances = self._chances[name] = random.Random(f"{plan.seed}:{name}")  # noqa: S311 - repeatable on purpose
         return Fault(plan) if chances.random() < plan.share else None
 
 
@@ -115,7 +115,7 @@ def _parse(header: str, seed: int) -> FaultSettings:
     for part in header.split(";"):
         name, equals, value = part.partition("=")
         if not equals or name.strip() == "allow_header":
-            raise _refused(f"{part.strip()!r} in {HEADER} is no fault; write for example: status=503; share=0.5")
+            raise _refused(f"{part.strip()!r} in {HEADER} is not a fault; write for example: status=503; share=0.5")
         given[name.strip()] = value.strip()
     try:
         return msgspec.convert(given, FaultSettings, strict=False)

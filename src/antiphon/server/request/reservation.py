@@ -1,7 +1,7 @@
-"""What a request is charged when it is admitted, before its tokens are known: OpenAI's rule.
+"""The tokens that a request reserves when it is admitted, before its real usage is known: OpenAI's rule.
 
-``max(max_tokens, characters / 4)`` tokens; the reservation is settled on the real usage afterwards. Where another API never
-tells that, the same rule estimates it.
+``max(max_tokens, characters / 4)`` tokens. Afterwards the reservation is settled with the real usage; if an upstream never
+reports it, the same rule estimates it.
 """
 
 import msgspec
@@ -14,14 +14,14 @@ from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 
 class TokenReservation(msgspec.Struct, frozen=True):
-    """Tokens of the prompt, by its characters, and of the longest answer that was asked for, 0 if that was left open."""
+    """Tokens of the prompt, estimated by its characters, and of the longest answer requested, 0 if no limit was given."""
 
     prompt: int
     completion: int
 
     @property
     def reserved(self) -> int:
-        """What a request is charged on admission."""
+        """The tokens that the request reserves."""
         return max(1, self.prompt, self.completion)
 
 
@@ -48,7 +48,7 @@ def reservation_of_embedding(request: EmbeddingRequest) -> TokenReservation:
 
 
 def reservation_of_relay(request: RelayRequest) -> TokenReservation:
-    """Return the tokens to reserve for a request whose text is not looked into."""
+    """Return the tokens to reserve for a request that is relayed unread."""
     return _reserve(request.input_bytes // CHARACTERS_PER_TOKEN, request.max_tokens, request.n)
 
 
