@@ -30,7 +30,7 @@ from antiphon.toolkit.embeddings.chunking import Chunk
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.index import Document, Hit, Index
 from antiphon.toolkit.index.fusion import fuse
-from antiphon.toolkit.index.store import Store, Stored
+from antiphon.toolkit.index.store import EmbeddedDocument, IndexStore
 
 SOURCES = Path("/usr/share/doc/python3.11/html/_sources")
 FOLDERS = ("faq", "tutorial", "howto", "reference")
@@ -180,13 +180,13 @@ def scale(num_chunks: int, dimensions: int, num_queries: int) -> None:
     vectors = rng.normal(size=(num_chunks, dimensions)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "i.sqlite")
+        store = IndexStore(Path(folder) / "i.sqlite")
         begun = time.perf_counter()
         for first in range(0, num_chunks, 1_000):
             rows = range(first, min(first + 1_000, num_chunks))
             chunks = [Chunk(text(100), 0, 1) for _ in rows]
             document = Document(f"d{first}", "x", metadata={"shelf": first // 1_000 % 50})
-            store.write([Stored(document, "f", chunks, [vectors[row] for row in rows])])
+            store.write([EmbeddedDocument(document, "f", chunks, [vectors[row] for row in rows])])
         print(
             f"{num_chunks} chunks x {dimensions}: written in {time.perf_counter() - begun:.1f} s, {store.statistics().file_bytes / 1e6:.0f} MB"
         )
@@ -194,7 +194,7 @@ def scale(num_chunks: int, dimensions: int, num_queries: int) -> None:
         store.by_vector(vectors[0], K)
         print(f"first vector query, which reads the matrix: {time.perf_counter() - begun:.2f} s")
         store.close()
-        store = Store(Path(folder) / "i.sqlite")
+        store = IndexStore(Path(folder) / "i.sqlite")
         store.by_vector(vectors[0], K)
         for name, where in (("", None), (" where shelf = 7 (2 %)", {"shelf": 7})):
             spans: dict[str, list[float]] = {"vector": [], "bm25": [], "both": []}

@@ -15,7 +15,7 @@ from antiphon.sqlite_file import open_sqlite
 from antiphon.toolkit.calls.response_cache import ResponseCache
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.errors import IndexingError
-from antiphon.toolkit.index.store import Store
+from antiphon.toolkit.index.store import IndexStore
 
 _NUM_OPENERS = 8
 
@@ -52,7 +52,7 @@ def _answers(path: Path) -> None:
 
 
 def _index(path: Path) -> None:
-    Store(path).close()
+    IndexStore(path).close()
 
 
 def _server_cache(path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_database(tmp_path: Path
     with pytest.raises(sqlite3.OperationalError, match="folder"):
         open_sqlite(tmp_path / "file" / "below" / "c.sqlite", "")
     with pytest.raises(IndexingError, match="cannot be opened"):
-        Store(tmp_path / "file" / "below" / "i.sqlite")
+        IndexStore(tmp_path / "file" / "below" / "i.sqlite")
 
 
 def test_the_servers_cache_outlives_a_lock_at_its_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

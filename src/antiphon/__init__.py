@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from antiphon.toolkit.calls.breaker import CircuitBreaker as CircuitBreaker
     from antiphon.toolkit.calls.caller import CallOptions as CallOptions
     from antiphon.toolkit.calls.caller import Fallback as Fallback
-    from antiphon.toolkit.calls.response_cache import CacheStatistics as CacheStatistics
     from antiphon.toolkit.calls.response_cache import ResponseCache as ResponseCache
+    from antiphon.toolkit.calls.response_cache import ResponseCacheStatistics as ResponseCacheStatistics
     from antiphon.toolkit.calls.retry import RetryPolicy as RetryPolicy
     from antiphon.toolkit.calls.retry_table import RetryTable as RetryTable
     from antiphon.toolkit.calls.retry_table import explain_client_retries as explain_client_retries
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from antiphon.toolkit.chat.trim import TrimReport as TrimReport
     from antiphon.toolkit.costs.budget import Budget as Budget
     from antiphon.toolkit.costs.budget import BudgetStatistics as BudgetStatistics
-    from antiphon.toolkit.costs.choose import Choice as Choice
     from antiphon.toolkit.costs.choose import ModelCard as ModelCard
+    from antiphon.toolkit.costs.choose import ModelChoice as ModelChoice
     from antiphon.toolkit.costs.choose import Task as Task
     from antiphon.toolkit.costs.choose import choose_model as choose_model
     from antiphon.toolkit.costs.prices import Price as Price
@@ -115,7 +115,7 @@ _PUBLIC = {
     "antiphon.toolkit.structured.cascade": ("Cascade", "acascade", "cascade"),
     "antiphon.toolkit.chat.chat": ("AsyncChat", "Chat"),
     "antiphon.toolkit.chat.chat_state": ("ChatOptions",),
-    "antiphon.toolkit.costs.choose": ("Choice", "ModelCard", "Task", "choose_model"),
+    "antiphon.toolkit.costs.choose": ("ModelChoice", "ModelCard", "Task", "choose_model"),
     "antiphon.toolkit.embeddings.chunking": ("Chunk", "Chunking"),
     "antiphon.toolkit.embeddings.embedding_cache": ("EmbeddingCache",),
     "antiphon.toolkit.embeddings.embedder": ("Embedder", "Embeddings", "aembed", "embed"),
@@ -157,7 +157,7 @@ _PUBLIC = {
         "TruncatedAnswerWarning",
     ),
     "antiphon.toolkit.costs.report": ("Report", "ReportStatistics"),
-    "antiphon.toolkit.calls.response_cache": ("CacheStatistics", "ResponseCache"),
+    "antiphon.toolkit.calls.response_cache": ("ResponseCacheStatistics", "ResponseCache"),
     "antiphon.toolkit.chat.result_stream": ("AsyncReplyStream", "AsyncResultStream", "ReplyStream", "ResultStream"),
     "antiphon.toolkit.calls.retry": ("RetryPolicy",),
     "antiphon.toolkit.calls.retry_table": ("RetryTable", "explain_client_retries"),

@@ -85,7 +85,7 @@ class Portal:
                 hint="use the asynchronous twin there (AsyncChat, aextract, ...)",
             )
         finished = threading.Event()
-        future = asyncio.run_coroutine_threadsafe(_tell(coroutine, finished), self._running_loop())
+        future = asyncio.run_coroutine_threadsafe(_run_and_signal(coroutine, finished), self._running_loop())
         return _Running(future, finished)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -113,7 +113,7 @@ class _Running(Generic[T]):
             self.finished.wait(CLOSE_TIMEOUT_S)
 
 
-async def _tell(coroutine: Coroutine[Any, Any, T], finished: threading.Event) -> T:
+async def _run_and_signal(coroutine: Coroutine[Any, Any, T], finished: threading.Event) -> T:
     try:
         return await coroutine
     finally:

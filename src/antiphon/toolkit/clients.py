@@ -65,7 +65,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
+class ApiResponse(Generic[T]):
     """One response: the client's value, the headers as received (lower-case keys) and the wait in seconds."""
 
     value: T
@@ -108,13 +108,13 @@ class Connection:
     def __repr__(self) -> str:
         return f"Connection({type(self.client).__name__}, {self.endpoint.base_url!r})"
 
-    async def chat(self, request: Mapping[str, Any], *, max_retries: int | None = None) -> Answer[ChatCompletion]:
+    async def chat(self, request: Mapping[str, Any], *, max_retries: int | None = None) -> ApiResponse[ChatCompletion]:
         """POST /chat/completions; ``request`` holds the client's own keyword arguments, without ``stream``."""
         return await self._call(lambda client: client.chat.completions.with_raw_response.create, request, max_retries)
 
     async def embeddings(
         self, request: Mapping[str, Any], *, max_retries: int | None = None
-    ) -> Answer[CreateEmbeddingResponse]:
+    ) -> ApiResponse[CreateEmbeddingResponse]:
         """POST /embeddings."""
         return await self._call(lambda client: client.embeddings.with_raw_response.create, request, max_retries)
 
@@ -123,7 +123,7 @@ class Connection:
         self, request: Mapping[str, Any], *, max_retries: int | None = None
     ) -> AsyncGenerator[ChunkStream]:
         """POST /chat/completions with ``stream``; leaving the context closes the connection."""
-        started: Answer[Any] = await self._call(
+        started: ApiResponse[Any] = await self._call(
             lambda client: client.chat.completions.with_raw_response.create, {**request, "stream": True}, max_retries
         )
         stream = started.value
@@ -163,7 +163,7 @@ class Connection:
 
     async def _call(
         self, method: Callable[[Any], Callable[..., Any]], request: Mapping[str, Any], max_retries: int | None
-    ) -> Answer[Any]:
+    ) -> ApiResponse[Any]:
         client = self.client if max_retries is None else self.client.with_options(max_retries=max_retries)
         call = method(client)
         begun = time.perf_counter()
@@ -173,7 +173,7 @@ class Connection:
             raw = await anyio.to_thread.run_sync(lambda: call(**request), abandon_on_cancel=True)
         seconds = time.perf_counter() - begun
         headers = {key.lower(): value for key, value in raw.headers.items()}
-        return Answer(raw.parse(), headers, raw.retries_taken, seconds)
+        return ApiResponse(raw.parse(), headers, raw.retries_taken, seconds)
 
 
 def connect(client: Client | None = None) -> Connection:

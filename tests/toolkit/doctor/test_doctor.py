@@ -19,7 +19,7 @@ from antiphon.toolkit.doctor.key import check_key
 from antiphon.toolkit.doctor.network import check_proxy, check_url
 from antiphon.toolkit.doctor.server import explain
 from antiphon.toolkit.doctor.tiers import tier_of
-from antiphon.toolkit.pacing.rate_limits import Allowance, RateLimits
+from antiphon.toolkit.pacing.rate_limits import RateLimit, RateLimits
 
 OPENAI = Endpoint("https://api.openai.com/v1")
 LOCAL = Endpoint("http://127.0.0.1:8787/v1")
@@ -162,10 +162,10 @@ def test_tls_against_a_plain_server(server: Running) -> None:
 
 def test_tiers_are_known_by_their_limits() -> None:
     """The model decides which table applies; limits of no tier give none."""
-    told = RateLimits(Allowance(500, 500), Allowance(30_000, 1))
+    told = RateLimits(RateLimit(500, 500), RateLimit(30_000, 1))
     assert tier_of(told, "gpt-4o-2024-08-06") == 1
     assert tier_of(told, "gpt-4o-mini") is None
-    assert tier_of(RateLimits(Allowance(500, 1), None), "gpt-4o") is None
+    assert tier_of(RateLimits(RateLimit(500, 1), None), "gpt-4o") is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.toolkit.short_backend import CHAT, ShortBackend
 from antiphon.toolkit.embeddings.chunking import Chunking
 from antiphon.toolkit.errors import FilterError, IndexingError, OutputError
 from antiphon.toolkit.index import Document, Index, read_folder
-from antiphon.toolkit.index.store import Store, Stored
+from antiphon.toolkit.index.store import EmbeddedDocument, IndexStore
 
 SMALL = Chunking(tokens=24, overlap=4)
 
@@ -194,12 +194,17 @@ def test_an_answer_without_sources_is_refused(index: Index) -> None:
 def test_a_kill_leaves_documents_whole(tmp_path: Path) -> None:
     """A connection that dies inside a write leaves the file as it was before, words and vectors alike."""
     path = tmp_path / "i.sqlite"
-    store = Store(path)
+    store = IndexStore(path)
     chunks = SMALL.chunks("one two three")
     vectors = [np.ones(4, dtype=np.float32) / 2 for _ in chunks]
-    store.write([Stored(Document("a", "one two three"), "f", chunks, vectors)])
+    store.write([EmbeddedDocument(Document("a", "one two three"), "f", chunks, vectors)])
     with pytest.raises(ValueError, match="zip"):
-        store.write([Stored(Document("a", "changed"), "g", chunks, []), Stored(Document("b", "x"), "h", [], [])])
+        store.write(
+            [
+                EmbeddedDocument(Document("a", "changed"), "g", chunks, []),
+                EmbeddedDocument(Document("b", "x"), "h", [], []),
+            ]
+        )
     assert list(store.fingerprints()) == ["a"]
     assert store.fingerprints()["a"][0] == "f"
     assert len(store.by_words("two", 5)) == 1
@@ -210,10 +215,10 @@ def test_a_kill_leaves_documents_whole(tmp_path: Path) -> None:
 
 def test_another_process_s_changes_are_seen(tmp_path: Path) -> None:
     """A second connection to the file writes; the first finds it by meaning at once."""
-    first, second = Store(tmp_path / "i.sqlite"), Store(tmp_path / "i.sqlite")
+    first, second = IndexStore(tmp_path / "i.sqlite"), IndexStore(tmp_path / "i.sqlite")
     vector = np.array([1.0, 0.0], dtype=np.float32)
     assert first.by_vector(vector, 5) == []
-    second.write([Stored(Document("a", "text"), "f", SMALL.chunks("text"), [vector])])
+    second.write([EmbeddedDocument(Document("a", "text"), "f", SMALL.chunks("text"), [vector])])
     assert len(first.by_vector(vector, 5)) == 1
     first.close()
     second.close()
@@ -235,10 +240,12 @@ def test_a_folder_becomes_documents(tmp_path: Path) -> None:
 
 def test_common_words_are_passed_over_in_large_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a question's words would have most of a collection scored, the rarest decide."""
-    store = Store(tmp_path / "i.sqlite")
+    store = IndexStore(tmp_path / "i.sqlite")
     vector = np.array([1.0], dtype=np.float32)
     texts = ["common"] * 20 + ["common rare"]
-    store.write([Stored(Document(f"d{n}", text), "f", SMALL.chunks(text), [vector]) for n, text in enumerate(texts)])
+    store.write(
+        [EmbeddedDocument(Document(f"d{n}", text), "f", SMALL.chunks(text), [vector]) for n, text in enumerate(texts)]
+    )
     assert len(store.by_words("common rare", 50)) == 21
     monkeypatch.setattr("antiphon.toolkit.index.store.MAX_SCORED", 5)
     assert len(store.by_words("common rare", 50)) == 1

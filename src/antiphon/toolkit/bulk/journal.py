@@ -23,7 +23,7 @@ from antiphon.toolkit.errors import JournalError
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class JournalEntry:
     """What the journal says of a request: whether it succeeded, of what content, and where its row stands."""
 
     is_ok: bool
@@ -41,7 +41,7 @@ class Journal:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.path = out.with_name(out.name + ".journal")
-        self.marks: dict[str, Mark] = {}
+        self.entries: dict[str, JournalEntry] = {}
         self._lock = FileLock(out.with_name(out.name + ".lock"))
         self._waiting: list[tuple[bytes, Request, Result]] = []
         self._writing = asyncio.Lock()
@@ -73,15 +73,15 @@ class Journal:
 
     def is_done(self, request: Request, *, retry_failed: bool) -> bool:
         """Return whether a request needs no call. Raises JournalError when it is not the one that was recorded."""
-        mark = self.marks.get(request.custom_id)
-        if mark is None:
+        entry = self.entries.get(request.custom_id)
+        if entry is None:
             return False
-        if mark.fingerprint != request.fingerprint:
+        if entry.fingerprint != request.fingerprint:
             raise JournalError(
                 f"The request {request.custom_id!r} is not the one that {str(self.path)!r} holds an answer to",
                 hint="give the changed request a new custom_id, or name another output file",
             )
-        return mark.is_ok or not retry_failed
+        return entry.is_ok or not retry_failed
 
     async def append(self, request: Request, result: Result) -> None:
         """Record a result; on return it is on disk. Rows that wait at the same time share one sync."""
@@ -91,7 +91,7 @@ class Journal:
         async with self._writing:
             batch, self._waiting = self._waiting, []
             if batch:
-                # A cancelled run still marks what it has begun to write.
+                # A cancelled run still records what it has begun to write.
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._write, batch))
 
     def write_out(self, custom_ids: Iterable[str]) -> None:
@@ -100,8 +100,8 @@ class Journal:
         file = self._opened()
         with partial.open("wb") as out:
             for custom_id in custom_ids:
-                if (mark := self.marks.get(custom_id)) is not None:
-                    file.seek(mark.offset)
+                if (entry := self.entries.get(custom_id)) is not None:
+                    file.seek(entry.offset)
                     result = json.loads(file.readline())["result"]
                     out.write((json.dumps(result, ensure_ascii=False) + "\n").encode())
             out.flush()
@@ -122,7 +122,7 @@ class Journal:
         file.flush()
         os.fsync(file.fileno())
         for row, request, result in batch:
-            self.marks[request.custom_id] = Mark(result.is_ok, request.fingerprint, offset)
+            self.entries[request.custom_id] = JournalEntry(result.is_ok, request.fingerprint, offset)
             offset += len(row)
 
     def _load(self, file: BinaryIO) -> None:
@@ -132,14 +132,14 @@ class Journal:
             if not row.endswith(b"\n"):
                 file.truncate(offset)
                 break
-            self._mark(row, offset, number)
+            self._read_row(row, offset, number)
             offset += len(row)
 
-    def _mark(self, row: bytes, offset: int, number: int) -> None:
+    def _read_row(self, row: bytes, offset: int, number: int) -> None:
         try:
             record: dict[str, Any] = json.loads(row)
             custom_id = record["result"]["custom_id"]
-            self.marks[custom_id] = Mark(record["ok"], record["request"], offset)
+            self.entries[custom_id] = JournalEntry(record["ok"], record["request"], offset)
         except (ValueError, KeyError, TypeError) as error:
             raise JournalError(
                 f"Row {number} of {str(self.path)!r} cannot be read: {row[:60]!r}",

@@ -19,8 +19,8 @@ from antiphon.toolkit.bulk.journal import Journal
 from antiphon.toolkit.bulk.post import Poster
 from antiphon.toolkit.bulk.progress import bar
 from antiphon.toolkit.bulk.report import BulkReport, BulkStatistics
-from antiphon.toolkit.bulk.reserve import Reserve
-from antiphon.toolkit.calls.retry import RetryPolicy, asked_wait_s, classify
+from antiphon.toolkit.bulk.token_estimate import TokenEstimator
+from antiphon.toolkit.calls.retry import RetryPolicy, classify, requested_wait_s
 from antiphon.toolkit.clients import Client, Connection, connect, portal_client
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import BatchFileError, BulkError, RequestTooLargeError
@@ -35,7 +35,7 @@ _RATE_LIMITED = 429
 # A picture for people: costing tokens at every answer would slow a fast run.
 SHOW_EVERY_S = 0.1
 
-Report = Callable[[BulkStatistics], None]
+OnProgress = Callable[[BulkStatistics], None]
 Requests = str | Path | Iterable[Request]
 
 
@@ -51,7 +51,7 @@ async def arun(
     retry_failed: bool = False,
     prices: PriceTable | None = None,
     progress: bool = False,
-    on_progress: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> BulkReport:
     """Make every request once and write ``out``, one line for each, in the order of the requests.
 
@@ -69,9 +69,9 @@ async def arun(
         async with connect(client) as connection:
             run = _Run(connection, journal, Gate(Pacer(rpm, tpm), concurrency), retry, prices or PriceTable())
             run.num_requests, run.num_resumed = len(custom_ids), len(custom_ids) - len(todo)
-            run.num_failed_before = sum(not journal.marks[name].is_ok for name in custom_ids if name not in todo)
+            run.num_failed_before = sum(not journal.entries[name].is_ok for name in custom_ids if name not in todo)
             with bar(enabled=progress) as shown:
-                run.on_change = [report for report in (shown, on_progress) if report is not None]
+                run.on_change = [notify for notify in (shown, on_progress) if notify is not None]
                 await run.work((request for request in source if request.custom_id in todo), concurrency)
         await asyncio.to_thread(journal.write_out, custom_ids)
         return BulkReport(Path(out), run.statistics())
@@ -89,7 +89,7 @@ def run(
     retry_failed: bool = False,
     prices: PriceTable | None = None,
     progress: bool = False,
-    on_progress: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> BulkReport:
     """Do what ``arun`` does, and wait for it."""
     return portal.call(
@@ -127,14 +127,14 @@ class _Run:
         self, connection: Connection, journal: Journal, gate: Gate, retry: RetryPolicy, prices: PriceTable
     ) -> None:
         self.num_requests = self.num_resumed = self.num_failed_before = 0
-        self.on_change: list[Report] = []
+        self.on_change: list[OnProgress] = []
         self._connection = connection
         self._poster = Poster(connection)
         self._journal = journal
         self._gate = gate
         self._retry = retry
         self._prices = prices
-        self._reserve = Reserve()
+        self._estimator = TokenEstimator()
         self._counts: Counter[str] = Counter()
         self._usage: dict[str, Usage] = {}
         self._begun = time.monotonic()
@@ -172,8 +172,8 @@ class _Run:
         is_last = self.num_resumed + self._counts["succeeded"] + self._counts["failed"] == self.num_requests
         if is_last or now - self._shown_at >= SHOW_EVERY_S:
             self._shown_at = now
-            for report in self.on_change:
-                report(self.statistics())
+            for notify in self.on_change:
+                notify(self.statistics())
 
     async def _result(self, request: Request) -> Result:
         begun, attempt = self._gate.clock.now(), 1
@@ -194,20 +194,20 @@ class _Run:
             await self._gate.clock.sleep(wait_s)
 
     async def _attempt(self, request: Request) -> Result:
-        async with self._gate.passage(self._reserve.tokens(request.body)) as passage:
+        async with self._gate.passage(self._estimator.tokens(request.body)) as passage:
             try:
                 answer = await self._poster.post(request.path, request.body)
             except openai.APIStatusError as error:
                 passage.note_headers(error.response.headers)
                 if _is_rate_limit(error):
                     # Without a time from the server: a second of silence, and the pacer has learnt from the headers.
-                    passage.hold_s = asked_wait_s(error) or 1.0
+                    passage.hold_s = requested_wait_s(error) or 1.0
                 raise
             passage.note_headers(answer.headers)
             usage = _usage(answer.body)
             if usage is not None:
                 passage.used_tokens = usage.total_tokens
-                self._reserve.learn(usage)
+                self._estimator.learn(usage)
                 model = str(request.body.get("model"))
                 self._usage[model] = self._usage.get(model, NO_USAGE) + usage
         return Result(request.custom_id, answer.status_code, answer.headers.get("x-request-id"), answer.body)

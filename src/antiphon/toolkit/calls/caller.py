@@ -18,8 +18,8 @@ from openai.types.chat import ChatCompletion
 from antiphon.toolkit.calls.breaker import CircuitBreaker
 from antiphon.toolkit.calls.response_cache import ResponseCache
 from antiphon.toolkit.calls.retry import RetryPolicy, classify
-from antiphon.toolkit.clients import Answer, ChunkStream, Client, Connection
-from antiphon.toolkit.costs.budget import Budget, Reservation
+from antiphon.toolkit.clients import ApiResponse, ChunkStream, Client, Connection
+from antiphon.toolkit.costs.budget import Budget, BudgetReservation
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.costs.report import Report
 from antiphon.toolkit.errors import CircuitOpenError, RetryExhaustedError
@@ -59,7 +59,7 @@ class CallOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
+class CompletedCall:
     """An answer and its record."""
 
     completion: ChatCompletion
@@ -67,13 +67,13 @@ class Completed:
 
 
 @dataclass(slots=True)
-class Call:
+class ModelCall:
     """One call under way at one endpoint; ``finish`` settles and records it exactly once."""
 
-    caller: Caller
+    caller: ModelCaller
     connection: Connection
     request: dict[str, Any]
-    reservation: Reservation | None
+    reservation: BudgetReservation | None
     failed_over: tuple[tuple[str, str], ...]
     begun: float
     num_retries: int = 0
@@ -113,7 +113,7 @@ class Call:
         return record
 
 
-class Caller:
+class ModelCaller:
     """Calls chat models of one endpoint (and of its fallbacks') with the options given."""
 
     def __init__(self, connection: Connection, options: CallOptions) -> None:
@@ -129,7 +129,7 @@ class Caller:
             for fallback in options.get("fallbacks", ())
         ]
 
-    def kept(self, request: Mapping[str, Any]) -> Completed | None:
+    def cached(self, request: Mapping[str, Any]) -> CompletedCall | None:
         """Return the answer that the response cache keeps for ``request``, or None."""
         completion = None if self._cache is None else self._cache.get(self.connection.endpoint, request)
         if completion is None:
@@ -148,22 +148,22 @@ class Caller:
         )
         if self.report is not None:
             self.report.add(record)
-        return Completed(completion, record)
+        return CompletedCall(completion, record)
 
-    def keep(self, request: Mapping[str, Any], completion: ChatCompletion) -> None:
+    def store(self, request: Mapping[str, Any], completion: ChatCompletion) -> None:
         """Offer an answer to the response cache, which keeps it if the call is deterministic."""
         if self._cache is not None:
             self._cache.put(self.connection.endpoint, request, completion)
 
-    async def complete(self, request: Mapping[str, Any]) -> Completed:
+    async def complete(self, request: Mapping[str, Any]) -> CompletedCall:
         """Make the call and return its answer; ``request`` holds the client's keyword arguments.
 
         Raises the client's errors, and ToolkitErrors of the options in use.
         """
-        if (kept := self.kept(request)) is not None:
+        if (kept := self.cached(request)) is not None:
             return kept
 
-        def send(call: Call) -> Awaitable[Answer[ChatCompletion]]:
+        def send(call: ModelCall) -> Awaitable[ApiResponse[ChatCompletion]]:
             return call.connection.chat(call.request, max_retries=self._max_retries)
 
         call, answer = await self._first_answer(request, send)
@@ -171,18 +171,18 @@ class Caller:
         call.num_retries += answer.num_retries
         record = call.finish(answer.value)
         if not call.failed_over:
-            self.keep(request, answer.value)
-        return Completed(answer.value, record)
+            self.store(request, answer.value)
+        return CompletedCall(answer.value, record)
 
     @asynccontextmanager
-    async def stream(self, request: Mapping[str, Any]) -> AsyncGenerator[tuple[ChunkStream, Call]]:
+    async def stream(self, request: Mapping[str, Any]) -> AsyncGenerator[tuple[ChunkStream, ModelCall]]:
         """Open a stream, to be ended with ``call.finish``; leaving without that finishes the call as untold.
 
         Retries and fallbacks apply until the stream is open. The response cache is not read.
         """
         async with AsyncExitStack() as stack:
 
-            def send(call: Call) -> Awaitable[ChunkStream]:
+            def send(call: ModelCall) -> Awaitable[ChunkStream]:
                 opening = call.connection.chat_stream(call.request, max_retries=self._max_retries)
                 return stack.enter_async_context(opening)
 
@@ -198,7 +198,7 @@ class Caller:
     def cost(self, usage: Usage, model: str, connection: Connection) -> Decimal | None:
         return self._prices.cost(usage, model, connection.endpoint)
 
-    def saved_by_prompt_cache(self, call: Call, usage: Usage | None, cost: Decimal | None) -> Decimal | None:
+    def saved_by_prompt_cache(self, call: ModelCall, usage: Usage | None, cost: Decimal | None) -> Decimal | None:
         """Return the dollars by which cached prompt tokens were cheaper than others, or None if not known."""
         if usage is None or cost is None or not usage.cached_tokens:
             return None
@@ -209,7 +209,9 @@ class Caller:
     def _max_retries(self) -> int | None:
         return None if self._retry is None else 0
 
-    async def _first_answer(self, request: Mapping[str, Any], send: Callable[[Call], Awaitable[T]]) -> tuple[Call, T]:
+    async def _first_answer(
+        self, request: Mapping[str, Any], send: Callable[[ModelCall], Awaitable[T]]
+    ) -> tuple[ModelCall, T]:
         targets = [Fallback(request["model"]), *self._fallbacks]
         failed: tuple[tuple[str, str], ...] = ()
         while True:
@@ -225,7 +227,7 @@ class Caller:
                     raise
                 failed = (*failed, (target.model, str(error)))
 
-    async def _send(self, call: Call, send: Callable[[Call], Awaitable[T]]) -> T:
+    async def _send(self, call: ModelCall, send: Callable[[ModelCall], Awaitable[T]]) -> T:
         with self._breaker.guard() if self._breaker is not None else nullcontext():
             if self._retry is None:
                 return await send(call)
@@ -234,11 +236,11 @@ class Caller:
 
     async def _begin(
         self, connection: Connection, request: dict[str, Any], failed: tuple[tuple[str, str], ...]
-    ) -> Call:
+    ) -> ModelCall:
         reservation = None if self._budget is None else await self._reserve(self._budget, connection, request)
-        return Call(self, connection, request, reservation, failed, time.perf_counter())
+        return ModelCall(self, connection, request, reservation, failed, time.perf_counter())
 
-    async def _reserve(self, budget: Budget, connection: Connection, request: dict[str, Any]) -> Reservation:
+    async def _reserve(self, budget: Budget, connection: Connection, request: dict[str, Any]) -> BudgetReservation:
         model = request["model"]
         counted = await count_through(connection, request["messages"], model, request.get("tools") or ())
 

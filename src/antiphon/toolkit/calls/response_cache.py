@@ -24,7 +24,7 @@ _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, completion T
 
 
 @dataclass(frozen=True, slots=True)
-class CacheStatistics:
+class ResponseCacheStatistics:
     """``num_entries`` on disk; hits, misses and calls passed over as not deterministic, since this object was made."""
 
     num_entries: int
@@ -69,10 +69,10 @@ class ResponseCache:
         with self._lock:
             self._database.execute("DELETE FROM answers")
 
-    def statistics(self) -> CacheStatistics:
+    def statistics(self) -> ResponseCacheStatistics:
         with self._lock:
             (num_entries,) = self._database.execute("SELECT count(*) FROM answers").fetchone()
-            return CacheStatistics(num_entries, self._num_hits, self._num_misses, self._num_passed_over)
+            return ResponseCacheStatistics(num_entries, self._num_hits, self._num_misses, self._num_passed_over)
 
     def close(self) -> None:
         with self._lock:

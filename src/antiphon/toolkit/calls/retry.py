@@ -65,7 +65,7 @@ class RetryPolicy:
             return RetryDecision(None, reason)
         if attempt >= self.attempts:
             return RetryDecision(None, f"{reason}; all {self.attempts} tries are used")
-        asked = asked_wait_s(error)
+        asked = requested_wait_s(error)
         wait = self._backoff(attempt) if asked is None else asked
         if elapsed_s + wait > self.total_s:
             return RetryDecision(None, f"{reason}; waiting {wait:.1f} s would pass the total of {self.total_s:g} s")
@@ -143,7 +143,7 @@ def classify(error: Exception) -> tuple[bool, str]:
     return is_transient(error.status_code), name
 
 
-def asked_wait_s(error: Exception) -> float | None:
+def requested_wait_s(error: Exception) -> float | None:
     """Return the seconds that the server asks to wait (``retry-after-ms``, ``Retry-After``), or None."""
     if not isinstance(error, APIStatusError):
         return None

@@ -10,14 +10,14 @@ from openai import APIError
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion
 
-from antiphon.toolkit.calls.caller import Call
+from antiphon.toolkit.calls.caller import ModelCall
 from antiphon.toolkit.clients import ChunkStream
 from antiphon.toolkit.errors import StreamError
 
 _HINT = "send it again; chat.send() and retries cover a call that fails before its first chunk"
 
 
-async def read_stream(stream: ChunkStream, call: Call) -> AsyncGenerator[str | ChatCompletion]:
+async def read_stream(stream: ChunkStream, call: ModelCall) -> AsyncGenerator[str | ChatCompletion]:
     """Yield pieces of text as they come, then the whole completion.
 
     Raises StreamError, with the text so far, if the stream breaks off or ends without a finish reason.

@@ -14,7 +14,7 @@ from antiphon.toolkit.chat.history import Content
 from antiphon.toolkit.chat.partial import read_partials
 from antiphon.toolkit.chat.reply import Event, Reply, warned
 from antiphon.toolkit.chat.result_stream import AsyncReplyStream, AsyncResultStream, ReplyStream, ResultStream
-from antiphon.toolkit.chat.turn_loop import Exchange
+from antiphon.toolkit.chat.turn_loop import TurnLoop
 from antiphon.toolkit.clients import Client, Connection, connect, portal_client
 from antiphon.toolkit.schemas.output_schema import OutputSchema, describe_output
 from antiphon.toolkit.tokens.count import TokenCount, count_through
@@ -22,37 +22,37 @@ from antiphon.toolkit.tokens.count import TokenCount, count_through
 T = TypeVar("T")
 
 
-class _Talking(ChatState):
+class _ChatCalls(ChatState):
     """The asynchronous code that both faces run."""
 
     async def _send(self, content: Content, request: dict[str, Any], *, pin: bool) -> Reply[None]:
-        exchange: Exchange[None] = self._exchange(content, request, None)
-        await self._run(exchange)
-        return self._commit(exchange, pin=pin)
+        turn: TurnLoop[None] = self._turn_loop(content, request, None)
+        await self._run(turn)
+        return self._commit(turn, pin=pin)
 
     async def _parse(self, output: type[T], content: Content, request: dict[str, Any], *, pin: bool) -> Reply[T]:
-        exchange = self._exchange(content, request, describe_output(output))
-        await self._run(exchange)
-        return self._commit(exchange, pin=pin)
+        turn = self._turn_loop(content, request, describe_output(output))
+        await self._run(turn)
+        return self._commit(turn, pin=pin)
 
     async def _continue(self, request: dict[str, Any]) -> Reply[None]:
         self._require_truncated()
-        exchange: Exchange[None] = self._exchange(CONTINUE, request, None)
-        await self._run(exchange)
-        return self._commit_continuation(exchange)
+        turn: TurnLoop[None] = self._turn_loop(CONTINUE, request, None)
+        await self._run(turn)
+        return self._commit_continuation(turn)
 
     async def _events(
         self, content: Content, request: dict[str, Any], output: OutputSchema[T] | None, *, pin: bool
     ) -> AsyncGenerator[Event | Reply[T]]:
         # Made when the stream is first read: until then the conversation may go on.
-        exchange = self._exchange(content, request, output)
+        turn = self._turn_loop(content, request, output)
         self._is_busy = True
         try:
-            async for event in exchange.run(stream=True):
+            async for event in turn.run(stream=True):
                 yield event
         finally:
             self._is_busy = False
-        yield self._commit(exchange, pin=pin)
+        yield self._commit(turn, pin=pin)
 
     def _partials(
         self, schema: OutputSchema[T], content: Content, request: dict[str, Any]
@@ -62,16 +62,16 @@ class _Talking(ChatState):
     async def _count(self) -> TokenCount:
         return await count_through(self._connection, self.messages, self.model, self._options.toolbox.definitions)
 
-    async def _run(self, exchange: Exchange[T]) -> None:
+    async def _run(self, turn: TurnLoop[T]) -> None:
         self._is_busy = True
         try:
-            async for _ in exchange.run(stream=False):
+            async for _ in turn.run(stream=False):
                 pass
         finally:
             self._is_busy = False
 
 
-class AsyncChat(_Talking):
+class AsyncChat(_ChatCalls):
     """A conversation held from asynchronous code; see ``Chat``, whose methods it has as coroutines.
 
     Without ``client`` it makes an ``AsyncOpenAI()``, which ``async with`` (or ``aclose``) closes.
@@ -120,7 +120,7 @@ class AsyncChat(_Talking):
         await self.aclose()
 
 
-class Chat(_Talking):
+class Chat(_ChatCalls):
     """A conversation with a model, kept within its context.
 
     ``client`` None is the environment's (``OPENAI_API_KEY``, ``OPENAI_BASE_URL``); options are those of ``ChatOptions``.

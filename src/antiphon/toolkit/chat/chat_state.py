@@ -9,11 +9,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
-from antiphon.toolkit.calls.caller import Caller, CallOptions
+from antiphon.toolkit.calls.caller import CallOptions, ModelCaller
 from antiphon.toolkit.chat.history import Content, History, Message, Turn, read_chat, write_chat
 from antiphon.toolkit.chat.reply import Reply
 from antiphon.toolkit.chat.trim import HistoryPolicy
-from antiphon.toolkit.chat.turn_loop import Exchange, ExchangeOptions
+from antiphon.toolkit.chat.turn_loop import TurnLoop, TurnOptions
 from antiphon.toolkit.clients import DEFAULT_MODEL, Connection
 from antiphon.toolkit.errors import HistoryError, ToolkitError
 from antiphon.toolkit.record import CallRecord, total_cost, total_usage
@@ -61,8 +61,8 @@ class ChatState:
         if unknown := options.keys() - _KNOWN:
             raise TypeError(f"A chat has no options {sorted(unknown)!r}; it has {sorted(_KNOWN)!r}")
         self._connection = connection
-        self._options = _exchange_options(options)
-        self._caller = Caller(connection, options)
+        self._options = _turn_options(options)
+        self._caller = ModelCaller(connection, options)
         self._history = History(system=system, reminder=_reminder(system, options.get("reinforce", False)))
         self._records: tuple[CallRecord, ...] = ()
         self._last: Reply[Any] | None = None
@@ -127,7 +127,7 @@ class ChatState:
     def _restore(self, saved: Mapping[str, Any]) -> None:
         self._history = History.from_json(saved)
 
-    def _exchange(self, content: Content, request: Mapping[str, Any], output: OutputSchema[T] | None) -> Exchange[T]:
+    def _turn_loop(self, content: Content, request: Mapping[str, Any], output: OutputSchema[T] | None) -> TurnLoop[T]:
         if self._is_busy:
             raise HistoryError(
                 "This chat is still answering; a conversation is one thing at a time",
@@ -135,24 +135,24 @@ class ChatState:
             )
         message: Message = {"role": "user", "content": content if isinstance(content, str) else list(content)}
         options = replace(self._options, request={**self._options.request, **request})
-        return Exchange(
+        return TurnLoop(
             self._connection, self._caller, options, history=self._history, pending=[message], output=output
         )
 
-    def _commit(self, exchange: Exchange[T], *, pin: bool) -> Reply[T]:
-        assert exchange.reply is not None
-        self._history = exchange.history.append(Turn(tuple(exchange.messages), is_pinned=pin))
-        self._records += exchange.reply.records
-        self._last = exchange.reply
-        return exchange.reply
+    def _commit(self, turn: TurnLoop[T], *, pin: bool) -> Reply[T]:
+        assert turn.reply is not None
+        self._history = turn.history.append(Turn(tuple(turn.messages), is_pinned=pin))
+        self._records += turn.reply.records
+        self._last = turn.reply
+        return turn.reply
 
-    def _commit_continuation(self, exchange: Exchange[T]) -> Reply[T]:
-        reply = exchange.reply
+    def _commit_continuation(self, turn: TurnLoop[T]) -> Reply[T]:
+        reply = turn.reply
         assert reply is not None
-        cut = exchange.history.turns[-1]
+        cut = turn.history.turns[-1]
         whole = f"{cut.messages[-1]['content']}{reply.text}"
         messages = (*cut.messages[:-1], {**cut.messages[-1], "content": whole})
-        self._history = exchange.history.replace_last(Turn(messages, cut.is_pinned))
+        self._history = turn.history.replace_last(Turn(messages, cut.is_pinned))
         self._records += reply.records
         self._last = joined = replace(reply, text=whole)
         return joined
@@ -171,7 +171,7 @@ def saved_options(path: str | Path, options: ChatOptions) -> tuple[dict[str, Any
     return saved, given
 
 
-def _exchange_options(options: ChatOptions) -> ExchangeOptions:
+def _turn_options(options: ChatOptions) -> TurnOptions:
     toolbox = Toolbox.of(options.get("tools", ()))
     approve = options.get("approve")
     unguarded = [made.name for made in toolbox.tools.values() if made.options.needs_approval]
@@ -182,7 +182,7 @@ def _exchange_options(options: ChatOptions) -> ExchangeOptions:
         raise ValueError(f"attempts must be >= 1, got {attempts!r}")
     given = cast("Mapping[str, Any]", options)
     sent = {key: given[key] for key in _SENT if key in given}
-    return ExchangeOptions(
+    return TurnOptions(
         model=options.get("model", DEFAULT_MODEL),
         request={**sent, **options.get("request", {})},
         toolbox=toolbox,

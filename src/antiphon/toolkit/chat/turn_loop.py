@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 from openai.types.chat import ChatCompletion, ChatCompletionMessage
 from pydantic import ValidationError
 
-from antiphon.toolkit.calls.caller import Caller, Completed
+from antiphon.toolkit.calls.caller import CompletedCall, ModelCaller
 from antiphon.toolkit.calls.streaming import read_stream
 from antiphon.toolkit.chat.history import History, Message
 from antiphon.toolkit.chat.reply import AnswerRejected, Event, Reply, TextDelta, ToolFinished, ToolStarted
@@ -31,8 +31,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class ExchangeOptions:
-    """What holds for every exchange of a chat; ``request`` goes to the client as it is."""
+class TurnOptions:
+    """What holds for every turn of a chat; ``request`` goes to the client as it is."""
 
     model: str
     request: Mapping[str, Any]
@@ -44,14 +44,14 @@ class ExchangeOptions:
     attempts: int
 
 
-class Exchange(Generic[T]):
-    """One exchange under way. ``run`` yields its events; ``reply``, ``history`` and ``messages`` are then final."""
+class TurnLoop(Generic[T]):
+    """One turn under way. ``run`` yields its events; ``reply``, ``history`` and ``messages`` are then final."""
 
     def __init__(
         self,
         connection: Connection,
-        caller: Caller,
-        options: ExchangeOptions,
+        caller: ModelCaller,
+        options: TurnOptions,
         *,
         history: History,
         pending: Sequence[Message],
@@ -79,10 +79,10 @@ class Exchange(Generic[T]):
         """
         for _ in range(self._options.limits.rounds):
             request = await self._request()
-            answer: Completed | None = None
+            answer: CompletedCall | None = None
             async with aclosing(self._ask(request, stream=stream)) as parts:
                 async for part in parts:
-                    if isinstance(part, Completed):
+                    if isinstance(part, CompletedCall):
                         answer = part
                     else:
                         yield TextDelta(part)
@@ -102,11 +102,11 @@ class Exchange(Generic[T]):
             usage=total_usage(tuple(self._records)),
         )
 
-    async def _ask(self, request: dict[str, Any], *, stream: bool) -> AsyncGenerator[str | Completed]:
+    async def _ask(self, request: dict[str, Any], *, stream: bool) -> AsyncGenerator[str | CompletedCall]:
         if not stream:
             yield await self._caller.complete(request)
             return
-        if (kept := self._caller.kept(request)) is not None:
+        if (kept := self._caller.cached(request)) is not None:
             yield kept.completion.choices[0].message.content or ""
             yield kept
             return
@@ -116,8 +116,8 @@ class Exchange(Generic[T]):
                 if isinstance(part, str):
                     yield part
                     continue
-                self._caller.keep(request, part)
-                yield Completed(part, call.finish(part))
+                self._caller.store(request, part)
+                yield CompletedCall(part, call.finish(part))
 
     async def _request(self) -> dict[str, Any]:
         options = self._options

@@ -22,7 +22,7 @@ CostOf = Callable[[Usage], Decimal | None]
 class BudgetStatistics:
     """What a budget has paid and what is set aside for calls under way; dollars and tokens.
 
-    ``num_unpriced`` calls had no known price and are not in ``spent_usd``; ``num_untold`` calls ended without the
+    ``num_unpriced`` calls had no known price and are not in ``spent_usd``; ``num_unreported`` calls ended without the
     server telling their usage and were charged what had been reserved.
     """
 
@@ -32,7 +32,7 @@ class BudgetStatistics:
     reserved_usd: Decimal = Decimal(0)
     reserved_tokens: int = 0
     num_unpriced: int = 0
-    num_untold: int = 0
+    num_unreported: int = 0
 
 
 class Budget:
@@ -79,7 +79,7 @@ class Budget:
             rooms.append(above)
         return min(rooms, default=None)
 
-    def reserve(self, tokens: int, usd: Decimal | None) -> Reservation:
+    def reserve(self, tokens: int, usd: Decimal | None) -> BudgetReservation:
         """Set aside what a call may cost at most.
 
         Raises BudgetExceededError, naming the limit, if it does not fit, and UnknownPriceError for ``usd`` None under a
@@ -100,9 +100,9 @@ class Budget:
             if above is not None:
                 above.release(was_called=False)
             raise
-        return Reservation(self, tokens, usd, above)
+        return BudgetReservation(self, tokens, usd, above)
 
-    def settle(self, reservation: Reservation, usage: Usage | None, usd: Decimal | None) -> None:
+    def settle(self, reservation: BudgetReservation, usage: Usage | None, usd: Decimal | None) -> None:
         """Replace what was reserved by what was spent; ``usage`` None (not told) charges the reservation."""
         spent_tokens = reservation.tokens if usage is None else usage.total_tokens
         spent_usd = reservation.usd if usage is None else usd
@@ -115,10 +115,10 @@ class Budget:
                 spent_tokens=state.spent_tokens + spent_tokens,
                 spent_usd=state.spent_usd + (spent_usd or 0),
                 num_unpriced=state.num_unpriced + (spent_usd is None),
-                num_untold=state.num_untold + (usage is None),
+                num_unreported=state.num_unreported + (usage is None),
             )
 
-    def release(self, reservation: Reservation, *, was_called: bool = True) -> None:
+    def release(self, reservation: BudgetReservation, *, was_called: bool = True) -> None:
         """Give back what was reserved for a call that was not served; it counts as a call unless it was not made."""
         with self._lock:
             self._state = replace(
@@ -158,13 +158,13 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
+class BudgetReservation:
     """What is set aside for one call; end it with exactly one of ``settle`` and ``release``."""
 
     budget: Budget
     tokens: int
     usd: Decimal | None
-    above: Reservation | None
+    above: BudgetReservation | None
 
     def settle(self, usage: Usage | None, usd: Decimal | None) -> None:
         self.budget.settle(self, usage, usd)

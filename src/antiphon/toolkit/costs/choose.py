@@ -57,7 +57,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ModelChoice:
     """The model chosen, the most that the call costs (dollars), and why each other one was not."""
 
     model: str
@@ -72,7 +72,7 @@ class Choice:
         return "\n".join(lines)
 
 
-def choose_model(task: Task, candidates: Sequence[ModelCard] = OPENAI_CARDS) -> Choice:
+def choose_model(task: Task, candidates: Sequence[ModelCard] = OPENAI_CARDS) -> ModelChoice:
     """Return the cheapest of ``candidates`` that can do ``task``; among equals the first.
 
     Raises NoModelError, with the reason for each, if none can.
@@ -95,7 +95,7 @@ def choose_model(task: Task, candidates: Sequence[ModelCard] = OPENAI_CARDS) -> 
     able.sort(key=lambda pair: pair[0])
     (usd, name), *dearer = able
     others.extend((other, f"costs {more:.6f} dollars") for more, other in dearer)
-    return Choice(name, usd, tuple(others))
+    return ModelChoice(name, usd, tuple(others))
 
 
 def _cost(card: ModelCard, usage: Usage) -> Decimal | None:

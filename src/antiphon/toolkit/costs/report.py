@@ -16,7 +16,7 @@ from antiphon.toolkit.usage import NO_USAGE, Usage
 class ReportStatistics:
     """Sums over the calls of a run.
 
-    ``usage`` and ``usd`` are sums over the calls whose usage or price is known; ``num_untold`` and ``num_unpriced`` count
+    ``usage`` and ``usd`` are sums over the calls whose usage or price is known; ``num_unreported`` and ``num_unpriced`` count
     the others. Calls answered from the response cache are in ``num_from_cache`` and not in ``usage`` or ``seconds``.
     """
 
@@ -27,7 +27,7 @@ class ReportStatistics:
     num_truncated: int
     usage: Usage
     usd: Decimal
-    num_untold: int
+    num_unreported: int
     num_unpriced: int
     seconds: float
     saved_by_response_cache: Decimal
@@ -72,7 +72,7 @@ class Report:
             num_truncated=sum(record.finish_reason == "length" for record in sent),
             usage=sum((record.usage for record in sent if record.usage is not None), NO_USAGE),
             usd=_sum(record.cost for record in sent),
-            num_untold=sum(record.usage is None for record in sent),
+            num_unreported=sum(record.usage is None for record in sent),
             num_unpriced=sum(record.cost is None for record in sent),
             seconds=sum(record.timing.total_s for record in sent),
             saved_by_response_cache=_sum(record.saved_by_cache for record in records),
@@ -105,7 +105,7 @@ class Report:
                 ("retries", stats.num_retries),
                 ("answered by a fallback", stats.num_failed_over),
                 ("cut at the token limit", stats.num_truncated),
-                ("calls whose usage was not told", stats.num_untold),
+                ("calls whose usage was not told", stats.num_unreported),
             )
             if count
         )

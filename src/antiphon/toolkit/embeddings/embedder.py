@@ -18,7 +18,7 @@ import openai
 from numpy.typing import NDArray
 
 from antiphon.toolkit._sync import portal
-from antiphon.toolkit.clients import Answer, Client, Connection, connect, portal_client
+from antiphon.toolkit.clients import ApiResponse, Client, Connection, connect, portal_client
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.embeddings.embedding_cache import CachedVector, CacheSpace, EmbeddingCache
 from antiphon.toolkit.errors import EmbeddingError
@@ -74,7 +74,7 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitting:
+class FittingEmbeddings:
     """The vectors of the texts that fit the model, and the texts that do not. ``model`` is None if none fits."""
 
     vectors: dict[str, NDArray[np.float32]]
@@ -145,7 +145,7 @@ class Embedder:
             num_repeated=len(texts) - len(unique),
         )
 
-    async def embed_fitting(self, texts: Sequence[str]) -> Fitting:
+    async def embed_fitting(self, texts: Sequence[str]) -> FittingEmbeddings:
         """Embed distinct texts; those that the server refuses for their length are named instead of raised."""
         cached = await self._cached(texts)
         made = await self._embed_all([text for text in texts if text not in cached], len(texts), None)
@@ -154,7 +154,7 @@ class Embedder:
         known = cached | made.vectors
         model = next((vector.answered_by for vector in known.values()), None)
         vectors = {text: vector.vector for text, vector in known.items()}
-        return Fitting(vectors, list(made.refused), model, made.usage, self._cost(made.usage))
+        return FittingEmbeddings(vectors, list(made.refused), model, made.usage, self._cost(made.usage))
 
     def _cost(self, usage: Usage) -> Decimal | None:
         if not usage.num_calls:
@@ -201,7 +201,7 @@ class Embedder:
             await asyncio.to_thread(self._cache.put, {self.space.key(text): vector for text, vector in made.items()})
         return _Made(made, Usage.of(answer.value.usage) or Usage())
 
-    async def _call(self, texts: Sequence[str]) -> Answer[Any]:
+    async def _call(self, texts: Sequence[str]) -> ApiResponse[Any]:
         request: dict[str, Any] = {"model": self.space.model, "input": list(texts)}
         if self.space.dimensions is not None:
             request["dimensions"] = self.space.dimensions

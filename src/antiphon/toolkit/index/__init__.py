@@ -3,8 +3,8 @@
 from antiphon.toolkit.index.answers import Citation, CitedAnswer, Saving, answer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, read_folder
 from antiphon.toolkit.index.index import AsyncIndex
-from antiphon.toolkit.index.store import StoreStatistics
-from antiphon.toolkit.index.waiting import Index
+from antiphon.toolkit.index.store import IndexStatistics
+from antiphon.toolkit.index.sync_index import Index
 
 __all__ = [
     "AsyncIndex",
@@ -13,8 +13,8 @@ __all__ = [
     "Document",
     "Hit",
     "Index",
+    "IndexStatistics",
     "Saving",
-    "StoreStatistics",
     "UpdateReport",
     "answer",
     "read_folder",

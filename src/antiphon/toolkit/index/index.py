@@ -21,7 +21,7 @@ from antiphon.toolkit.errors import EmbeddingError, IndexingError
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.fusion import fuse
-from antiphon.toolkit.index.store import Store, Stored, StoreStatistics, Vector, metadata_json
+from antiphon.toolkit.index.store import EmbeddedDocument, IndexStatistics, IndexStore, Vector, metadata_json
 
 Mode = Literal["hybrid", "vector", "bm25"]
 
@@ -55,7 +55,7 @@ class AsyncIndex:
     ) -> None:
         self.connection: Connection = connect(client)
         self.chunking = chunking or Chunking()
-        self._store = Store(Path(path))
+        self._store = IndexStore(Path(path))
         self._embedder = Embedder(self.connection, model=model, dimensions=dimensions, cache=cache)
         self._adopt(
             {"model": model, "dimensions": dimensions, "chunking": [self.chunking.tokens, self.chunking.overlap]}
@@ -114,7 +114,7 @@ class AsyncIndex:
             ranked = by_words or by_vector
         return await asyncio.to_thread(self._hits, ranked[:limit], by_vector, by_words)
 
-    def statistics(self) -> StoreStatistics:
+    def statistics(self) -> IndexStatistics:
         """Return an immutable picture of the index."""
         return self._store.statistics()
 
@@ -158,7 +158,7 @@ class AsyncIndex:
                 on_progress(done, total)
         return report
 
-    async def _embed(self, group: _Group, report: UpdateReport) -> tuple[list[Stored], UpdateReport]:
+    async def _embed(self, group: _Group, report: UpdateReport) -> tuple[list[EmbeddedDocument], UpdateReport]:
         """Give the chunks of a group their vectors: those they had, or new ones."""
         known: dict[_Key, Vector] = {}
         for document, _ in group:
@@ -180,7 +180,7 @@ class AsyncIndex:
             num_reused=report.num_reused + len(_keys(group)) - num_embedded,
         )
         stored = [
-            Stored(d, d.fingerprint(self.chunking), chunks, [known[d.title, chunk.text] for chunk in chunks])
+            EmbeddedDocument(d, d.fingerprint(self.chunking), chunks, [known[d.title, chunk.text] for chunk in chunks])
             for d, chunks in group
         ]
         return stored, report

@@ -23,7 +23,7 @@ from antiphon.toolkit.embeddings.chunking import Chunk
 from antiphon.toolkit.errors import IndexingError
 from antiphon.toolkit.index.documents import Document
 from antiphon.toolkit.index.filters import Where, compile_filter
-from antiphon.toolkit.index.terms import match_expression, telling_words
+from antiphon.toolkit.index.fts_query import match_expression, query_words
 
 FORMAT = 1
 # Scoring a chunk takes microseconds, and a common word stands in every tenth.
@@ -67,7 +67,7 @@ class StoredChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class EmbeddedDocument:
     """A document to write: its chunks and their unit vectors, in the same order."""
 
     document: Document
@@ -77,7 +77,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreStatistics:
+class IndexStatistics:
     """What an index holds. ``dimensions`` is None while it is empty."""
 
     num_documents: int
@@ -87,7 +87,7 @@ class StoreStatistics:
     file_bytes: int
 
 
-class Store:
+class IndexStore:
     """One index file. Threads may share it; processes may open it at the same time.
 
     Raises IndexingError for a file that is no index, of another format, or cannot be opened.
@@ -138,7 +138,7 @@ class Store:
             rows = self._db.execute(sql, (document,))
             return {(title, text): np.frombuffer(blob, dtype="<f4") for title, text, blob in rows}
 
-    def write(self, items: Iterable[Stored]) -> None:
+    def write(self, items: Iterable[EmbeddedDocument]) -> None:
         """Put documents in place of those with the same id, in one transaction."""
         with self._lock, self._transaction():
             for item in items:
@@ -179,7 +179,7 @@ class Store:
         Where the words stand in more than ``MAX_SCORED`` chunks together, the commonest of them, which tell least, are
         passed over.
         """
-        words = self._rarest(telling_words(question))
+        words = self._rarest(query_words(question))
         if not words:
             return []
         expression = match_expression(words)
@@ -202,14 +202,14 @@ class Store:
         rows = [self._one("SELECT num_characters FROM documents WHERE name = ?", name) for name in names]
         return sum(int(row[0]) for row in rows if row is not None)
 
-    def statistics(self) -> StoreStatistics:
+    def statistics(self) -> IndexStatistics:
         """Return an immutable picture of the index."""
         documents = cast(
             "tuple[int, int]", self._one("SELECT count(*), coalesce(sum(num_characters), 0) FROM documents")
         )
         chunks = cast("tuple[int]", self._one("SELECT count(*) FROM chunks"))
         vector = self._one("SELECT length(vector) / 4 FROM chunks LIMIT 1")
-        return StoreStatistics(
+        return IndexStatistics(
             num_documents=documents[0],
             num_chunks=chunks[0],
             num_characters=documents[1],
@@ -222,7 +222,7 @@ class Store:
         with self._lock:
             self._db.close()
 
-    def _insert(self, item: Stored) -> None:
+    def _insert(self, item: EmbeddedDocument) -> None:
         document = item.document
         made = self._db.execute(
             "INSERT INTO documents(name, fingerprint, title, metadata, num_characters) VALUES (?, ?, ?, ?, ?)",

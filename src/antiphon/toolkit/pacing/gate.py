@@ -18,12 +18,12 @@ class Passage:
 
     ticket: Ticket
     used_tokens: int | None = None
-    told: RateLimits | None = None
+    reported: RateLimits | None = None
     hold_s: float = 0.0
 
     def note_headers(self, headers: Mapping[str, str]) -> None:
         """Take over the limits that an answer's headers tell."""
-        self.told = RateLimits.from_headers(headers) or self.told
+        self.reported = RateLimits.from_headers(headers) or self.reported
 
 
 class Gate:
@@ -50,7 +50,7 @@ class Gate:
                 yield passage
             finally:
                 now = self.clock.now()
-                self.pacer.settle(passage.ticket, now, used_tokens=passage.used_tokens, told=passage.told)
+                self.pacer.settle(passage.ticket, now, used_tokens=passage.used_tokens, reported=passage.reported)
                 if passage.hold_s > 0:
                     self.pacer.hold(passage.hold_s, now)
                 self._changed.set()

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from antiphon.toolkit.errors import RequestTooLargeError
-from antiphon.toolkit.pacing.rate_limits import Allowance, RateLimits
+from antiphon.toolkit.pacing.rate_limits import RateLimit, RateLimits
 
 MINUTE_S = 60.0
 # Requests may arrive closer together than they were sent. A window longer by one second keeps the promise on the
@@ -141,20 +141,20 @@ class _Dimension:
             self.twin.charge(amount, now)
         return None if self.window is None else self.window.admit(amount, now)
 
-    def learn(self, told: Allowance, sent_at: float, unseen: float, now: float) -> None:
+    def learn(self, reported: RateLimit, sent_at: float, unseen: float, now: float) -> None:
         """Take over a limit and a level from an answer to what was sent at ``sent_at``.
 
         ``unseen`` is the sum of what else was under way meanwhile and may not be in the server's figure yet.
         """
         if self.window is None:
-            self.window = Window(told.limit)
+            self.window = Window(reported.limit)
         # The user's own limit stands when it is the lower one.
-        self.window.limit = min(self.window.limit, told.limit)
-        high = told.used + unseen
-        if self.twin is None or self.twin.limit != told.limit:
-            self.twin = LeakyTwin(told.limit, high, now)
-        leaked = (now - sent_at) * told.limit / MINUTE_S
-        self.twin.bound(told.used - leaked, high, now)
+        self.window.limit = min(self.window.limit, reported.limit)
+        high = reported.used + unseen
+        if self.twin is None or self.twin.limit != reported.limit:
+            self.twin = LeakyTwin(reported.limit, high, now)
+        leaked = (now - sent_at) * reported.limit / MINUTE_S
+        self.twin.bound(reported.used - leaked, high, now)
 
 
 class Pacer:
@@ -191,7 +191,7 @@ class Pacer:
         return ticket
 
     def settle(
-        self, ticket: Ticket, now: float, *, used_tokens: int | None = None, told: RateLimits | None = None
+        self, ticket: Ticket, now: float, *, used_tokens: int | None = None, reported: RateLimits | None = None
     ) -> None:
         """Replace a reservation by the usage (None: not known, the reservation stays) and learn from the headers."""
         ticket.done_at = now
@@ -199,10 +199,10 @@ class Pacer:
         if used_tokens is not None and self._tokens.window is not None and ticket.tokens_entry is not None:
             self._tokens.window.settle(ticket.tokens_entry, used_tokens, now)
         others = [t for t in self._tickets if t is not ticket and (t.done_at is None or t.done_at > ticket.sent_at)]
-        if told is not None and told.requests is not None:
-            self._requests.learn(told.requests, ticket.sent_at, len(others), now)
-        if told is not None and told.tokens is not None:
-            self._tokens.learn(told.tokens, ticket.sent_at, sum(t.tokens for t in others), now)
+        if reported is not None and reported.requests is not None:
+            self._requests.learn(reported.requests, ticket.sent_at, len(others), now)
+        if reported is not None and reported.tokens is not None:
+            self._tokens.learn(reported.tokens, ticket.sent_at, sum(t.tokens for t in others), now)
         self._forget_settled()
 
     def hold(self, seconds: float, now: float) -> None:

@@ -13,7 +13,7 @@ from antiphon.wire.numbers import parse_integer
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class RateLimit:
     """One limit per minute and what was left of it when the server answered. ``reset_s``: until it is full again."""
 
     limit: int
@@ -29,21 +29,21 @@ class Allowance:
 class RateLimits:
     """The server's limits as one answer told them; a dimension it did not mention is None."""
 
-    requests: Allowance | None = None
-    tokens: Allowance | None = None
+    requests: RateLimit | None = None
+    tokens: RateLimit | None = None
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> RateLimits | None:
         """Read the headers of an answer; None when it carried no usable limit."""
-        requests, tokens = _allowance(headers, "requests"), _allowance(headers, "tokens")
+        requests, tokens = _rate_limit(headers, "requests"), _rate_limit(headers, "tokens")
         return cls(requests, tokens) if requests or tokens else None
 
 
-def _allowance(headers: Mapping[str, str], noun: str) -> Allowance | None:
+def _rate_limit(headers: Mapping[str, str], noun: str) -> RateLimit | None:
     limit = parse_integer(headers.get(f"x-ratelimit-limit-{noun}"))
     remaining = parse_integer(headers.get(f"x-ratelimit-remaining-{noun}"))
     # A proxy that knows no limit sends 0 or -1; neither says how fast one may go.
     if limit is None or limit <= 0 or remaining is None:
         return None
     reset = headers.get(f"x-ratelimit-reset-{noun}")
-    return Allowance(limit, remaining, parse_duration(reset) if reset else None)
+    return RateLimit(limit, remaining, parse_duration(reset) if reset else None)

@@ -21,9 +21,9 @@ from antiphon.toolkit.structured.extract import INSTRUCTIONS
 from antiphon.toolkit.usage import NO_USAGE, Usage
 
 T = TypeVar("T")
-Verdict = bool | str
+Acceptance = bool | str
 # True accepts; False, or a reason, sends the question to the next model. May be async.
-Accept = Callable[[T], Verdict | Awaitable[Verdict]]
+Accept = Callable[[T], Acceptance | Awaitable[Acceptance]]
 
 
 @dataclass(frozen=True, slots=True)

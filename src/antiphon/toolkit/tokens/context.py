@@ -26,14 +26,14 @@ async def context_tokens(connection: Connection, model: str) -> int | None:
     key = (endpoint.base_url, model)
     if key not in _contexts:
         told = await _ask_models(connection, model)
-        if told == UNTOLD_YET:
+        if told == NOT_LOADED_YET:
             return None
         _contexts[key] = told or await _ask_llama(connection)
     return _contexts[key]
 
 
 # The server has a word for it, but no value before the model is loaded.
-UNTOLD_YET = -1
+NOT_LOADED_YET = -1
 
 
 async def _ask_models(connection: Connection, model: str) -> int | None:
@@ -44,7 +44,7 @@ async def _ask_models(connection: Connection, model: str) -> int | None:
     entries: list[dict[str, Any]] = listed.get("data") or []
     named = [entry for entry in entries if entry.get("id") == model] or (entries if len(entries) == 1 else [])
     told = [entry[key] for entry in named for key in _KEYS if key in entry]
-    return next((value for value in told if isinstance(value, int)), UNTOLD_YET if told else None)
+    return next((value for value in told if isinstance(value, int)), NOT_LOADED_YET if told else None)
 
 
 async def _ask_llama(connection: Connection) -> int | None:

@@ -16,7 +16,7 @@ _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _GENERATING = ("messages", "prompt")
 
 
-class Reserve:
+class TokenEstimator:
     """Estimates requests, and learns how long this run's completions are."""
 
     def __init__(self) -> None:

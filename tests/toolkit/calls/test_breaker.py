@@ -2,8 +2,8 @@
 
 import pytest
 from openai import APIStatusError
+from tests.toolkit.calls.test_retry import status_error
 from tests.toolkit.moved_clock import MovedClock
-from tests.toolkit.test_retry import status_error
 
 from antiphon.toolkit.calls.breaker import CircuitBreaker
 from antiphon.toolkit.errors import CircuitOpenError

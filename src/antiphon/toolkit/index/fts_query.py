@@ -81,7 +81,7 @@ _STOP_WORDS = frozenset(
 )
 
 
-def telling_words(question: str) -> list[str]:
+def query_words(question: str) -> list[str]:
     """Return the words to look for, each once, in order; empty when there is none."""
     # "_" joins words here and separates them there; split as the index does.
     words = [word for part in _WORD.findall(question.lower()) for word in part.split("_") if word]

@@ -16,7 +16,7 @@ from antiphon.toolkit.index.answers import CitedAnswer, answer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.index import AsyncIndex, Mode
-from antiphon.toolkit.index.store import StoreStatistics
+from antiphon.toolkit.index.store import IndexStatistics
 
 
 class Index:
@@ -74,7 +74,7 @@ class Index:
             )
         )
 
-    def statistics(self) -> StoreStatistics:
+    def statistics(self) -> IndexStatistics:
         """Return an immutable picture of the index."""
         return self._index.statistics()
 

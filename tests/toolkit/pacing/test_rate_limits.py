@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.toolkit.pacing.rate_limits import Allowance, RateLimits
+from antiphon.toolkit.pacing.rate_limits import RateLimit, RateLimits
 
 
 def test_headers_become_a_value() -> None:
@@ -18,7 +18,7 @@ def test_headers_become_a_value() -> None:
             "x-ratelimit-remaining-tokens": "149984",
         }
     )
-    assert told == RateLimits(Allowance(60, 59, 1.0), Allowance(150_000, 149_984))
+    assert told == RateLimits(RateLimit(60, 59, 1.0), RateLimit(150_000, 149_984))
     assert told.tokens is not None
     assert told.tokens.used == 16
 

@@ -12,7 +12,7 @@ from openai import APIConnectionError, APIStatusError, InternalServerError, Open
 from tests.toolkit.moved_clock import MovedClock
 from tests.toolkit.scripted_endpoint import Endpoint, answer, error
 
-from antiphon.toolkit.calls.retry import RetryPolicy, asked_wait_s
+from antiphon.toolkit.calls.retry import RetryPolicy, requested_wait_s
 from antiphon.toolkit.calls.retry_table import explain_client_retries
 from antiphon.toolkit.clients import Connection
 from antiphon.toolkit.errors import RetryExhaustedError
@@ -94,7 +94,7 @@ def test_a_date_is_read_as_a_wait() -> None:
     """Retry-After may be an HTTP date."""
     date = email.utils.formatdate(time.time() + 3_600, usegmt=True)
     response = error(503, headers={"retry-after": date})({})
-    waited = asked_wait_s(APIStatusError("x", response=_with_request(response), body=None))
+    waited = requested_wait_s(APIStatusError("x", response=_with_request(response), body=None))
     assert waited is not None
     assert 3_000 < waited <= 3_600
 

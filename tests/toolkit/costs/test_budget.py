@@ -37,7 +37,7 @@ def test_a_call_whose_usage_was_not_told_is_charged_what_was_reserved() -> None:
     """Not told is not free."""
     budget = Budget(tokens=100)
     budget.reserve(70, None).settle(None, None)
-    assert (budget.statistics().spent_tokens, budget.statistics().num_untold) == (70, 1)
+    assert (budget.statistics().spent_tokens, budget.statistics().num_unreported) == (70, 1)
 
 
 def test_a_released_call_costs_nothing_but_counts_as_a_call() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from antiphon.toolkit.errors import RequestTooLargeError
 from antiphon.toolkit.pacing.pacer import MINUTE_S, Pacer, Ticket
-from antiphon.toolkit.pacing.rate_limits import Allowance, RateLimits
+from antiphon.toolkit.pacing.rate_limits import RateLimit, RateLimits
 
 
 @dataclass
@@ -46,7 +46,7 @@ class LeakyServer:
 
     def told(self) -> RateLimits:
         remaining = [max(0, int(limit - level)) for limit, level in zip((self.rpm, self.tpm), self.levels, strict=True)]
-        return RateLimits(Allowance(self.rpm, remaining[0]), Allowance(self.tpm, remaining[1]))
+        return RateLimits(RateLimit(self.rpm, remaining[0]), RateLimit(self.tpm, remaining[1]))
 
 
 @dataclass
@@ -99,7 +99,7 @@ def simulate(
             told[item] = server.settle(reserved, actual, now)
             heapq.heappush(events, (now + 0.01, order, "answer", item))
         else:
-            pacer.settle(tickets.pop(item), now, used_tokens=actual, told=told[item] if headers else None)
+            pacer.settle(tickets.pop(item), now, used_tokens=actual, reported=told[item] if headers else None)
     return trace
 
 
@@ -200,11 +200,11 @@ def test_a_request_as_large_as_the_limit_goes_out() -> None:
 
 
 def test_unknown_limits_let_one_request_out() -> None:
-    """Nobody told the limits: one request goes to learn them, the others wait for its answer."""
+    """The limits are not known: one request goes to learn them, the others wait for its answer."""
     pacer = Pacer()
     ticket = pacer.admit(10, 0.0)
     assert pacer.wait_s(10, 0.1) is None
-    pacer.settle(ticket, 0.2, used_tokens=10, told=RateLimits(Allowance(3, 2), Allowance(1_000, 990)))
+    pacer.settle(ticket, 0.2, used_tokens=10, reported=RateLimits(RateLimit(3, 2), RateLimit(1_000, 990)))
     assert (pacer.rpm, pacer.tpm) == (3, 1_000)
     assert pacer.wait_s(10, 0.2) == 0.0
 
@@ -213,7 +213,7 @@ def test_the_lower_of_two_limits_holds() -> None:
     """A user's own lower limit stands; a server's lower limit replaces the user's."""
     pacer = Pacer(rpm=100, tpm=100)
     ticket = pacer.admit(1, 0.0)
-    pacer.settle(ticket, 0.1, told=RateLimits(Allowance(10, 9), Allowance(1_000, 999)))
+    pacer.settle(ticket, 0.1, reported=RateLimits(RateLimit(10, 9), RateLimit(1_000, 999)))
     assert (pacer.rpm, pacer.tpm) == (10, 100)
 
 
@@ -221,7 +221,7 @@ def test_other_users_of_a_key_are_noticed() -> None:
     """When an answer tells that the bucket is full though little was sent from here, the next request waits."""
     pacer = Pacer(rpm=60, tpm=1_000)
     ticket = pacer.admit(1, 0.0)
-    pacer.settle(ticket, 0.0, told=RateLimits(Allowance(60, 0), Allowance(1_000, 999)))
+    pacer.settle(ticket, 0.0, reported=RateLimits(RateLimit(60, 0), RateLimit(1_000, 999)))
     assert pacer.wait_s(1, 0.0) == pytest.approx(2.0)  # one request leaks in a second, one is the margin
 
 

@@ -10,7 +10,7 @@ from tests.toolkit.moved_clock import MovedClock
 from tests.toolkit.scripted_endpoint import Endpoint, answer, broken_stream, error, json_route, usage
 
 from antiphon.toolkit.calls.breaker import CircuitBreaker
-from antiphon.toolkit.calls.caller import Caller, CallOptions, Fallback
+from antiphon.toolkit.calls.caller import CallOptions, Fallback, ModelCaller
 from antiphon.toolkit.calls.response_cache import ResponseCache
 from antiphon.toolkit.calls.retry import RetryPolicy
 from antiphon.toolkit.clients import Connection
@@ -25,8 +25,8 @@ FIXED = {**REQUEST, "temperature": 0}
 PRICES = PriceTable({"small": Price(prompt=1, completion=2, cached=0.5), "large": Price(prompt=10, completion=20)})
 
 
-def caller(endpoint: Endpoint, **options: Any) -> Caller:
-    return Caller(Connection(endpoint.async_client(max_retries=0)), CallOptions(**options))
+def caller(endpoint: Endpoint, **options: Any) -> ModelCaller:
+    return ModelCaller(Connection(endpoint.async_client(max_retries=0)), CallOptions(**options))
 
 
 async def test_a_call_without_options_goes_to_the_client_as_it_stands(endpoint: Endpoint) -> None:
@@ -82,7 +82,7 @@ async def test_a_retry_policy_replaces_the_clients_own_retries(endpoint: Endpoin
     """Two tries are two requests, although the client would retry each."""
     endpoint.replies = [error(500)]
     options: Any = {"retry": RetryPolicy(attempts=2, initial_s=0.001, longest_s=0.001)}
-    eager = Caller(Connection(endpoint.async_client(max_retries=5)), options)
+    eager = ModelCaller(Connection(endpoint.async_client(max_retries=5)), options)
     with pytest.raises(RetryExhaustedError):
         await eager.complete(REQUEST)
     assert len(endpoint.requests) == 2
@@ -153,14 +153,14 @@ async def test_any_change_of_a_request_is_another_entry(endpoint: Endpoint, tmp_
     with ResponseCache(tmp_path / "cache.sqlite") as cache:
         asking = caller(endpoint, cache=cache)
         await asking.complete(FIXED)
-        assert asking.kept({**FIXED, "stream": True, "stream_options": {"include_usage": True}}) is not None
-        assert asking.kept({**FIXED, "model": "large"}) is None
-        assert asking.kept({**FIXED, "seed": 1}) is None
-        assert asking.kept({**FIXED, "messages": []}) is None
+        assert asking.cached({**FIXED, "stream": True, "stream_options": {"include_usage": True}}) is not None
+        assert asking.cached({**FIXED, "model": "large"}) is None
+        assert asking.cached({**FIXED, "seed": 1}) is None
+        assert asking.cached({**FIXED, "messages": []}) is None
         elsewhere = caller(Endpoint(base_url="http://other.test/v1"), cache=cache)
-        assert elsewhere.kept(FIXED) is None
+        assert elsewhere.cached(FIXED) is None
         cache.clear()
-        assert asking.kept(FIXED) is None
+        assert asking.cached(FIXED) is None
 
 
 async def test_a_stream_left_unread_is_charged_as_reserved(endpoint: Endpoint) -> None:
@@ -170,8 +170,8 @@ async def test_a_stream_left_unread_is_charged_as_reserved(endpoint: Endpoint) -
     budget, report = Budget(tokens=100), Report()
     async with caller(endpoint, budget=budget, report=report).stream({**REQUEST, "max_completion_tokens": 5}):
         pass
-    assert (budget.statistics().spent_tokens, budget.statistics().num_untold) == (35, 1)
-    assert report.statistics().num_untold == 1
+    assert (budget.statistics().spent_tokens, budget.statistics().num_unreported) == (35, 1)
+    assert report.statistics().num_unreported == 1
 
 
 async def test_opening_a_stream_is_retried_and_falls_back(endpoint: Endpoint) -> None:
