@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 from tests.waiting import until
 
 import antiphon
@@ -24,6 +25,7 @@ from antiphon.accounts.ledger import write_rows
 from antiphon.accounts.reports import UsageQuery
 from antiphon.accounts.schema import spend, usage
 from antiphon.accounts.usage import UsageRow, new_row_id
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Usage
 
 pytestmark = pytest.mark.anyio
@@ -323,3 +325,49 @@ async def test_an_impossible_count_of_tokens_is_an_estimate(accounts: Accounts) 
     await admission.settle(Outcome(request_id="req_1", started_at=time.time(), duration_s=0.1, usage=usage_told))
     (total,) = await accounts.report(UsageQuery())
     assert (total.prompt_tokens, total.completion_tokens, total.num_estimated) == (2**40, 3, 1)
+
+
+async def test_rows_wait_while_the_disk_is_full(accounts: Accounts) -> None:
+    """With no space left nothing is lost and nothing is refused: all rows are written once there is room again."""
+    is_full = [True]
+
+    def limit(connection: Any, _record: object) -> None:
+        if is_full[0]:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA max_page_count = 1")  # as many as there are already: no room for another
+            cursor.close()
+
+    event.listen(accounts.engine.sync_engine, "connect", limit)
+    await accounts.engine.dispose()
+    for _ in range(3_000):
+        await request(accounts)
+    await until(lambda: accounts.statistics().ledger.failures_in_a_row > 1)
+    with pytest.raises(ApiError) as caught:
+        await accounts.report(UsageQuery())
+    assert caught.value.status == 503
+    is_full[0] = False
+    await accounts.engine.dispose()
+    await until(lambda: accounts.statistics().ledger.waiting == 0)
+    assert await count(accounts) == 3_000
+    assert accounts.statistics().ledger.refused_total == 0
+
+
+async def test_a_database_that_is_damaged_while_the_server_runs_is_a_503(tmp_path: Path) -> None:
+    """Reports are refused in one sentence, rows wait, and a stop says how many are lost and what the database said."""
+    accounts = await Accounts.open(AccountSettings(), tmp_path)
+    await request(accounts)
+    await accounts.flush()
+    await accounts.engine.dispose()
+    path = tmp_path / "antiphon.db"
+    path.write_bytes(b"not a database any more" * 1_000)
+    for name in ("-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    await request(accounts)
+    with pytest.raises(ApiError) as caught:
+        await accounts.report(UsageQuery())
+    assert (caught.value.status, caught.value.message) == (
+        503,
+        "The server cannot reach its usage database, please try again later",
+    )
+    with pytest.raises(AccountError, match="1 usage rows could not be written: file is not a database"):
+        await accounts.aclose()
