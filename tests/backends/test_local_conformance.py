@@ -73,6 +73,25 @@ class TestConformance(BackendConformance):
         with pytest.raises(ApiError, match="v1/completions endpoint"):
             backend.complete(self.completion_request("x", model=EMBEDDING))
 
+    async def test_an_echo_of_split_characters(self, backend: Backend) -> None:
+        """In an echo, every token begins at the character that its first byte belongs to, in a stream and in a body."""
+        prompt = "日本\N{GRINNING FACE} end"
+        request = self.completion_request(prompt, echo=True, logprobs=1, max_tokens=3)
+        events = await collect(backend.complete(request))
+        body = CompletionBody("x", 0, request)
+        for event in events:
+            body.feed(event)
+        found = body.value()["choices"][0]["logprobs"]
+        raw = [token.bytes for event in events if isinstance(event, TextDelta) for token in event.logprobs]
+        expected: list[int] = []
+        place = b""
+        for token in raw:
+            expected.append(sum(byte & 0xC0 != 0x80 for byte in place + bytes(token[:1])) - 1 if token else 0)
+            place += bytes(token)
+        assert place.startswith(prompt.encode())
+        assert found["text_offset"] == expected
+        assert found["tokens"][1].startswith("bytes:\\x")
+
     async def test_the_beginning_of_a_document_takes_no_place_in_an_echo(self, backend: Backend) -> None:
         """A token that stands before the text is listed, and every other is found where its offset says."""
         request = self.completion_request("", echo=True, logprobs=1)

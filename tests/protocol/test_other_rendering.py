@@ -1,12 +1,15 @@
 """Text completions, embeddings and models go over the wire as OpenAI's do."""
 
 import base64
+import codecs
 import json
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types import Completion, CreateEmbeddingResponse
 
 from antiphon.protocol import ApiError, parse_completion, parse_embedding
@@ -118,12 +121,59 @@ def test_echo_begins_at_zero() -> None:
     assert choice["logprobs"]["text_offset"] == [0, 3]
 
 
-def test_offset_of_a_split_character() -> None:
-    """A token that begins inside a character begins where that character does."""
-    halves = [TokenLogprob("\\xc3", -1.0, (195,)), TokenLogprob("\\xa9", -1.0, (169,))]
-    events = [TextDelta(0, "é!", (*halves, token("!"))), ChoiceFinished(0, "stop")]
-    choice = body(request(logprobs=0, prompt=[1, 2]), *events)["choices"][0]
-    assert choice["logprobs"]["text_offset"] == [0, 0, 1]
+def raw_token(raw: bytes) -> TokenLogprob:
+    """A token as a backend reports it: a fragment of a character in chat's notation."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = "".join(f"\\x{byte:02x}" for byte in raw)
+    return TokenLogprob(text, -1.0, tuple(raw))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "offsets", "shown"),
+    [
+        ([b"\xc3", b"\xa9", b"!"], [0, 0, 1], ["bytes:\\xc3", "bytes:\\xa9", "!"]),
+        (
+            ["日".encode()[:2], "日".encode()[2:], "本".encode(), "😀".encode()[:2], b"\x98", b"\x80", b" end"],
+            [0, 0, 1, 2, 2, 2, 3],
+            ["bytes:\\xe6\\x97", "bytes:\\xa5", "本", "bytes:\\xf0\\x9f", "bytes:\\x98", "bytes:\\x80", " end"],
+        ),
+        ([b"a\xc3", b"\xa9b", b"c"], [0, 1, 3], ["bytes:a\\xc3", "bytes:\\xa9b", "c"]),
+        ([b"\xa5", b"x"], [0, 1], ["bytes:\\xa5", "x"]),
+        ([b"\xe6", b"x"], [0, 1], ["bytes:\\xe6", "x"]),
+        ([b"", b"x"], [0, 0], ["", "x"]),
+    ],
+)
+def test_tokens_of_bytes(tokens: list[bytes], offsets: list[int], shown: list[str]) -> None:
+    """A token that begins inside a character begins where that character does, and is written as its bytes."""
+    events = [TextDelta(0, "", tuple(map(raw_token, tokens))), ChoiceFinished(0, "stop")]
+    logprobs = body(request(logprobs=0, prompt=[1, 2]), *events)["choices"][0]["logprobs"]
+    assert logprobs["text_offset"] == offsets
+    assert logprobs["tokens"] == shown
+    assert [list(entry) for entry in logprobs["top_logprobs"]] == [[text] for text in shown]
+
+
+@given(st.lists(st.one_of(st.binary(max_size=3), st.text(max_size=2).map(str.encode)), max_size=12), st.integers(1, 4))
+def test_offsets_point_into_the_text(parts: list[bytes], size: int) -> None:
+    """However bytes are cut into tokens, each offset is the place of the character that its first byte belongs to."""
+    data = b"".join(parts)
+    invalid: dict[int, int] = {}
+
+    def note(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeDecodeError)
+        invalid[error.start] = error.end
+        return "\ufffd", error.end
+
+    codecs.register_error("note", note)
+    data.decode(errors="note")
+    replaced = {at for start, end in invalid.items() for at in range(start, end)}
+    begins = [*invalid, *(at for at, byte in enumerate(data) if at not in replaced and byte & 0xC0 != 0x80)]
+    tokens = [data[start : start + size] for start in range(0, len(data), size)]
+    events = [TextDelta(0, "", tuple(map(raw_token, tokens))), ChoiceFinished(0, "stop")]
+    found = body(request(logprobs=0, prompt=[1, 2]), *events)["choices"][0]["logprobs"]["text_offset"]
+    expected = [sum(begin <= start for begin in begins) - 1 for start in range(0, len(data), size)]
+    assert found == expected
 
 
 def test_events_of_chat_do_not_belong() -> None:

@@ -1,5 +1,6 @@
 """Log-probabilities, in the newer form of chat and the older one of completions."""
 
+import codecs
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ from antiphon.protocol.events import TokenLogprob
 
 IMPOSSIBLE = -9999.0
 """What the API shows where the logarithm is minus infinity, which JSON cannot say."""
+
+_VISIBLE = range(0x20, 0x7F)
 
 
 def _finite(logprob: float | None) -> float | None:
@@ -28,9 +31,19 @@ def token_values(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     ]
 
 
+def _text(token: str, raw: tuple[int, ...]) -> str:
+    r"""Return a token as the older form writes it: bytes that are not a text as ``bytes: \xf0\x9f``, ASCII as it is."""
+    try:
+        bytes(raw).decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(chr(byte) if byte in _VISIBLE else f"\\x{byte:02x}" for byte in raw)
+    return token
+
+
 def _alternatives(token: TokenLogprob) -> dict[str, float | None]:
-    """The most probable tokens, and beside them the one that was drawn: up to one more than asked for."""
-    return {top.token: _finite(top.logprob) for top in token.top_logprobs} | {token.token: _finite(token.logprob)}
+    """Return the most probable tokens and the one that was drawn: up to one more than asked for."""
+    tokens = [*token.top_logprobs, token]
+    return {_text(entry.token, entry.bytes): _finite(entry.logprob) for entry in tokens}
 
 
 class LegacyLogprobs:
@@ -38,23 +51,24 @@ class LegacyLogprobs:
 
     def __init__(self, offset: int) -> None:
         self._characters = offset
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def value(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         """Return the object for the next tokens; a later call continues where this one ended."""
         return {
-            "tokens": [token.token for token in tokens],
+            "tokens": [_text(token.token, token.bytes) for token in tokens],
             "token_logprobs": [_finite(token.logprob) for token in tokens],
             "top_logprobs": [None if token.logprob is None else _alternatives(token) for token in tokens],
-            "text_offset": [self._advance(token.bytes) for token in tokens],
+            "text_offset": [self._advance(bytes(token.bytes)) for token in tokens],
         }
 
-    def _advance(self, token: tuple[int, ...]) -> int:
+    def _advance(self, token: bytes) -> int:
         """Return where a token begins; one that starts inside a character begins where that character does."""
-        starts_inside = bool(token) and _is_continuation(token[0])
-        offset = self._characters - 1 if starts_inside else self._characters
-        self._characters += sum(not _is_continuation(byte) for byte in token)
-        return max(offset, 0)
-
-
-def _is_continuation(byte: int) -> bool:
-    return byte & 0xC0 == 0x80  # noqa: PLR2004 - 10xxxxxx in UTF-8
+        if not token:
+            return self._characters
+        shown = len(self._decoder.decode(token[:1]))
+        is_pending = bool(self._decoder.getstate()[0])
+        # The character of the first byte is the last one shown, or it is still incomplete.
+        offset = self._characters + shown - (not is_pending)
+        self._characters += shown + len(self._decoder.decode(token[1:]))
+        return offset
