@@ -120,7 +120,7 @@ def test_native_builds_are_found_for_this_processor_only(tmp_path: Path) -> None
 
 
 def test_the_setting_selects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By kind or by path; the environment variable stands in for `auto`."""
+    """By kind or by path; the environment variable replaces `auto`."""
     file = tmp_path / "libother.so"
     file.write_bytes(b"")
     prebuilt, native, packaged = (

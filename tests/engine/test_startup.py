@@ -1,9 +1,13 @@
 """What is tried after an engine process died before its model was ready, and what the user reads."""
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
+from tests.waiting import until
 
+from antiphon.engine import Engine, EngineSettings
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.exit_status import describe
 from antiphon.engine.ipc.messages import Phase
@@ -104,3 +108,25 @@ def test_what_was_not_used_is_not_given_up(phase: Phase, expected: list[tuple[bo
         tried.append(short(way))
         way = next_way(Death(way, phase, -signal.SIGSEGV))
     assert tried == expected
+
+
+@pytest.mark.model
+@pytest.mark.anyio
+async def test_an_engine_that_meets_an_illegal_instruction_while_it_serves_restarts_in_the_next_way(
+    chat_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its restart does without what may have died; log and information name the signal, the library and the phase."""
+    engine = Engine(EngineSettings(model_path=chat_model, context_size=512))
+    await engine.start()
+    try:
+        library, pid = engine.info.settings["library"], engine.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGILL)
+        await until(lambda: engine.info.settings["extra_buffers"] == "False")
+        after = engine.info.settings["started_after"]
+        assert library in after
+        assert "killed by SIGILL" in after
+        assert after.endswith("while serving")
+        assert "killed by SIGILL" in caplog.text
+    finally:
+        await engine.aclose()

@@ -98,7 +98,7 @@ def test_as_is_touches_nothing(chat_model: Path, embedding_model: Path, tmp_path
 
 
 def test_converts_for_real(chat_model: Path, tmp_path: Path) -> None:
-    """A type that was asked for is made once, by a process of its own."""
+    """A type that the settings demand is made once, by a process of its own."""
     served = serve(chat_model, tmp_path, weight_format="q8_0")
     assert served.path.stat().st_size > chat_model.stat().st_size
     assert serve(chat_model, tmp_path, weight_format="q8_0") == served
@@ -106,7 +106,7 @@ def test_converts_for_real(chat_model: Path, tmp_path: Path) -> None:
 
 
 def test_a_failed_conversion_says_what_to_do(tmp_path: Path) -> None:
-    """A file that cannot be converted fails the start, with the way out."""
+    """A file that cannot be converted fails the start, and the hint says what to set."""
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF nonsense")
     with pytest.raises(EngineStartFailed) as caught:

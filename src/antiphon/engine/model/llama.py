@@ -83,18 +83,18 @@ class Model:
 
     @property
     def is_embedding(self) -> bool:
-        """Whether the file speaks of pooling: such a model embeds and does not generate."""
+        """Whether the metadata name a pooling type: such a model embeds and does not generate."""
         return f"{self.architecture}.pooling_type" in self.metadata
 
     @property
     def gives_vectors(self) -> bool:
-        """Whether it pools its outputs into one vector for a text: not so without pooling, nor if it ranks."""
+        """Whether the model pools its outputs into one vector per text. A reranker does not."""
         one = (c.LLAMA_POOLING_TYPE_MEAN, c.LLAMA_POOLING_TYPE_CLS, c.LLAMA_POOLING_TYPE_LAST)
         return self._number("pooling_type") in one
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """What the sizes of a context depend on."""
+        """The facts that the sizes of a context depend on."""
         has_state = c.llama_model_is_recurrent(self.handle) or c.llama_model_is_hybrid(self.handle)
         values_k, values_v, state_bytes = self._measured() if has_state else (*self._stated(), 0)
         return ModelFacts(
@@ -107,17 +107,17 @@ class Model:
         )
 
     def _stated(self) -> tuple[int, int]:
-        """Return the keys and values of a token in all layers, by the file's metadata."""
+        """Return how many key and value numbers a token has in all layers, from the metadata."""
         width = self._number("embedding_length") // max(c.llama_model_n_head(self.handle), 1)
         per_layer = c.llama_model_n_head_kv(self.handle) * self.num_layers
         keys, values = (self._number(f"attention.{kind}_length", width) for kind in ("key", "value"))
         return per_layer * keys, per_layer * values
 
     def _measured(self) -> tuple[int, int, int]:
-        """Return the same and the bytes of a sequence's state, of a model whose layers differ: from a small context.
+        """Return the same and the bytes of a sequence's state, measured on a small context: layers of such a model differ.
 
         Raises:
-            LlamaError: there is no memory for it, or its size remains unknown.
+            LlamaError: memory is short, or llama.cpp does not report the size.
         """
         size = ContextSettings(
             cells=_PROBE_CELLS, batch_size=1, micro_batch_size=1, num_sequences=1, threads=1, batch_threads=1
@@ -125,7 +125,7 @@ class Model:
         context = Context(self, size)
         context.close()
         if context.kv_bytes is None or context.state_bytes is None:
-            raise LlamaError("llama.cpp does not say how large the memory of a context is")
+            raise LlamaError("llama.cpp does not report how large the memory of a context is")
         values = context.kv_bytes // (_PROBE_CELLS * 2)  # of two bytes each
         return values // 2, values - values // 2, context.state_bytes
 
@@ -158,22 +158,22 @@ class Context:
         self._has_memory = bool(self._memory)
         self.cells: int = c.llama_n_ctx(handle)
         self.kv_bytes = _log.allocated_bytes("KV") if self._has_memory else 0
-        """Allocated for keys and values, as llama.cpp says. None: it does not."""
+        """Bytes allocated for keys and values, from llama.cpp's log. None: not reported."""
         self.state_bytes = _log.allocated_bytes("RS") if self._has_memory else 0
-        """The same for the states of recurrent layers."""
+        """Bytes allocated for the states of recurrent layers."""
         self.batch = Batch(settings.batch_size)
         self._rows = 0
 
     @property
     def memory_bytes(self) -> int | None:
-        """Both together."""
+        """Bytes of keys, values and states together. None: not reported."""
         return None if self.kv_bytes is None or self.state_bytes is None else self.kv_bytes + self.state_bytes
 
     def decode(self) -> None:
-        """Compute ``self.batch``; afterwards ``logits`` has a row for each token that asked for one.
+        """Compute ``self.batch``; afterwards ``logits`` has a row for each token that requested one.
 
         Raises:
-            NoCells, Aborted, LlamaError: see there.
+            NoCells: the KV cache is full. Aborted: ``abort`` was called. LlamaError: any other failure.
         """
         code = c.llama_decode(self._handle, self.batch.native())
         self._rows = self.batch.num_outputs
@@ -186,11 +186,11 @@ class Context:
         raise LlamaError(f"llama_decode returned {code}: {_log.warnings()}")
 
     def set_threads(self, threads: int) -> None:
-        """Compute with so many threads from the next decode on."""
+        """Use this many threads from the next decode on."""
         c.llama_set_n_threads(self._handle, threads, threads)
 
     def abort(self, requested: bool) -> None:
-        """Make the running decode stop at its next graph node, or allow decodes again. Safe from any thread."""
+        """Stop the running decode at its next graph node, or allow decodes again. Safe from any thread."""
         self._abort_flag[0] = b"\1" if requested else b"\0"
 
     def logits(self) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What llama.cpp says in its log, where alone some facts stand. Pure: lines are given."""
+"""Reads facts from llama.cpp's log that no function returns: warnings, and the memory of a context. Pure."""
 
 import re
 from collections import deque
@@ -25,7 +25,7 @@ class NativeLog:
             self._lines.append(text.decode("utf-8", "replace").rstrip())
 
     def clear(self) -> None:
-        """Forget everything: something new begins."""
+        """Forget all lines and sizes, before a new model or context."""
         self._lines.clear()
         self._mib.clear()
 
@@ -36,6 +36,6 @@ class NativeLog:
     def allocated_bytes(self, kind: Literal["KV", "RS"]) -> int | None:
         """Return the bytes for keys and values or for recurrent states, to a hundredth of a MiB for each device.
 
-        None: llama.cpp spoke of neither; who has one kind of memory need not have the other.
+        None: the log mentions neither kind. A model may have only one of them.
         """
         return round(self._mib.get(kind, 0.0) * 2**20) if self._mib else None

@@ -62,7 +62,7 @@ def prepare(settings: EngineSettings, library: Library, *, extra_buffers: bool =
     """Return what to serve, converting and measuring where that was not done before: this can take half a minute.
 
     Raises:
-        EngineStartFailed: a type that was asked for could not be made.
+        EngineStartFailed: the copy that the settings demand could not be made.
     """
     source, directory = settings.model_path, settings.cache_directory
     if settings.weight_format == "as-is" or directory is None or not source.is_file():

@@ -17,7 +17,7 @@ from antiphon.engine.model.native.library import PREBUILT_PACKAGE, Candidate, Li
 from antiphon.engine.model.native.processor import processor_key
 
 ENVIRONMENT_VARIABLE: Final = "ANTIPHON_ENGINE_LIBRARY"
-"""Stands for the setting ``library`` in processes that read no configuration."""
+"""Replaces ``auto``, also in processes that read no configuration."""
 MANIFEST: Final = "build.json"
 _EXTENSION_SUFFIXES: Final = (".abi3.so", ".so", ".pyd", ".dylib", ".dll")
 _LIBRARY_NAMES: Final = {"win32": ("llama.dll", "libllama.dll"), "darwin": ("libllama.dylib", "libllama.so")}
