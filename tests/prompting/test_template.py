@@ -55,7 +55,7 @@ def test_refusal_keeps_the_templates_words() -> None:
 
 def test_broken_source() -> None:
     """A template that is no Jinja is refused when it is loaded."""
-    with pytest.raises(TemplateBrokenError, match="no valid Jinja"):
+    with pytest.raises(TemplateBrokenError, match="not valid Jinja"):
         ChatTemplate("{% if %}")
 
 

@@ -13,7 +13,7 @@ class PromptError(AntiphonError):
 
 
 class TemplateBrokenError(PromptError):
-    """The chat template is no valid Jinja, exceeds its bounds, or fails for a reason it does not state."""
+    """The chat template is not valid Jinja, exceeds its bounds, or fails for a reason it does not state."""
 
 
 class TemplateRefusedError(PromptError):

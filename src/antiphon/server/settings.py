@@ -54,12 +54,21 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ExtraModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One ``[[models.extra]]``: a further model to serve. ``source`` as ``antiphon models pull`` takes it, ``id`` None: named like its file."""
+    """One ``[[models.extra]]``: a further model to serve.
+
+    ``source`` as ``antiphon models pull`` takes it; ``id`` None: named like its file. ``chat_template`` is used in place of the
+    one in the model's file, ``chat_template_file`` is the path of such a template.
+    """
 
     source: str
     id: str | None = None
     kind: Literal["chat", "embedding"] = "chat"
     aliases: tuple[str, ...] = ()
+    chat_template: str | None = None
+    chat_template_file: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_template(self)
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +78,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     the word ``none`` serves no model of that kind. They also answer for OpenAI's names that match a pattern of
     ``openai_names``. ``extra`` are further models. ``aliases`` maps further names to any model that is served, here or by an
     upstream. ``default_max_tokens`` limits chat answers whose request names no limit (0: no limit); None: 512 tokens for the
-    model that comes with Antiphon, no limit for others.
+    model that comes with Antiphon, no limit for others. ``chat_template`` and ``chat_template_file`` as for an extra model, for ``chat``.
     """
 
     chat: str = "default"
@@ -78,10 +87,18 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     openai_names: tuple[str, ...] = OPENAI_PATTERNS
     aliases: dict[str, str] = {}
     default_max_tokens: int | None = None
+    chat_template: str | None = None
+    chat_template_file: str | None = None
 
     def __post_init__(self) -> None:
+        _check_template(self)
         if self.default_max_tokens is not None and self.default_max_tokens < 0:
             raise ValueError(f"default_max_tokens must be at least 0, not {self.default_max_tokens}")
         for alias, model in self.aliases.items():
             if not alias or not model or alias == model:
                 raise ValueError(f"the alias {alias!r} needs a model of another name, not {model!r}")
+
+
+def _check_template(settings: ExtraModel | ModelSettings) -> None:
+    if settings.chat_template is not None and settings.chat_template_file is not None:
+        raise ValueError("chat_template and chat_template_file are two ways to give one template: set only one of them")

@@ -89,6 +89,6 @@ class ChatTemplate:
             return Template.from_code(environment, environment.compile(tree), environment.make_globals(None))
         except (TemplateError, RecursionError) as error:
             raise TemplateBrokenError(
-                f"The model's chat template is no valid Jinja: {error}",
-                hint="Give a corrected template for this model.",
+                f"The model's chat template is not valid Jinja: {error}",
+                hint="Set chat_template or chat_template_file for this model, under [models] or [[models.extra]].",
             ) from error

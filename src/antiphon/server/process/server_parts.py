@@ -26,7 +26,7 @@ from antiphon.models.catalogue import suggest_id
 from antiphon.server.configuration import Configuration
 from antiphon.server.logs import log
 from antiphon.server.service import Service
-from antiphon.server.settings import ExtraModel
+from antiphon.server.settings import ExtraModel, ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +181,7 @@ def served_names(configuration: Configuration) -> frozenset[str]:
 
 def _names(configuration: Configuration, files: list[ModelFile], status_folder: Path | None) -> dict[str, LocalModel]:
     catalogue, _ = choose_models(configuration)
+    templates = _chat_templates(configuration, catalogue)
     names: dict[str, LocalModel] = {}
     embedding = None
     # Embedding models first: chat models that were not trained on tools need one to select tools.
@@ -195,6 +196,7 @@ def _names(configuration: Configuration, files: list[ModelFile], status_folder: 
                 engine,
                 embed=embedding.vectors if embedding else None,
                 default_max_tokens=(entry.default_max_tokens if limit is None else limit) or None,
+                chat_template=templates.get(entry.id),
             )
         else:
             model = LocalEmbedding(entry.id, engine, {name: pad for name, pad in aliases.items() if pad is not None})
@@ -202,3 +204,30 @@ def _names(configuration: Configuration, files: list[ModelFile], status_folder: 
         names[entry.id] = model
         names |= dict.fromkeys(aliases, model)
     return names
+
+
+def _chat_templates(configuration: Configuration, catalogue: Catalogue) -> dict[str, str]:
+    """Return the templates that the settings give, by the model's id. Raises ``ConfigError`` for a file that cannot be read."""
+    settings = configuration.models
+    given: list[tuple[str, ModelSettings | ExtraModel]] = [
+        (_entry(catalogue, extra).id, extra) for extra in settings.extra
+    ]
+    if settings.chat != "none":
+        given.append((catalogue.default_of("chat").id, settings))
+    templates: dict[str, str] = {}
+    for name, model in given:
+        if model.chat_template is not None:
+            templates[name] = model.chat_template
+        elif model.chat_template_file is not None:
+            templates[name] = _read_template(name, Path(model.chat_template_file).expanduser())
+    return templates
+
+
+def _read_template(name: str, path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read the chat template of {name!r}, {str(path)!r}: {error}",
+            hint="chat_template_file is the path of a Jinja template in UTF-8",
+        ) from error
