@@ -27,6 +27,12 @@ def check(schema: dict[str, Any]) -> None:
     check_schema(schema, what="response_format 'x'", param="response_format")
 
 
+def refusal_of(schema: dict[str, Any]) -> str:
+    with pytest.raises(ApiError) as caught:
+        check(schema)
+    return caught.value.message
+
+
 def accepts(form: JsonSchemaFormat | JsonObjectFormat, text: str) -> bool:
     grammar = answer_grammar({}, calls=None, form=form, thinking=None)
     assert grammar is not None

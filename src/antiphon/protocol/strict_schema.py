@@ -10,6 +10,7 @@ from typing import Any, cast
 from antiphon.protocol import problems
 from antiphon.protocol.chat import Tool
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.json_pointer import resolve_pointer
 
 MAX_PROPERTIES = 5_000
 MAX_LEVELS = 10
@@ -166,14 +167,10 @@ class _StrictCheck:
         if "$ref" not in node:
             return
         ref = node["$ref"]
-        target: Any = self.root
         if not isinstance(ref, str) or not ref.startswith("#"):
             raise self._error(context, f"reference {ref!r} does not point into this schema.")
-        for part in ref.split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
-            if not isinstance(target, dict) or key not in target:
-                raise self._error(context, f"reference to component '{ref}' which was not found in the schema.")
-            target = cast("Json", target)[key]
+        if not isinstance(resolve_pointer(self.root, ref), dict):
+            raise self._error(context, f"reference to component '{ref}' which was not found in the schema.")
 
     def _list(self, node: Json, key: str, context: Context) -> list[Any]:
         value = node.get(key, [])

@@ -25,7 +25,9 @@ def of_user(definition: str) -> str:
 
 
 def in_one_line(error: str) -> str:
-    """Return the compiler's words without the grammar or its own state, which it appends."""
+    """Return the compiler's message without the grammar, its own state and the names of its own types."""
+    if "NoExtension" in error:
+        return "no text can follow here under the grammar or schema."
     words = error.partition("\n   1 | ")[0].partition("\n<state>")[0]
     return " ".join(words.split())[:500]
 

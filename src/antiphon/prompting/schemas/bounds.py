@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import msgspec
 
-from antiphon.prompting.schemas.traversal import Schema, referenced, resolved, schemas_in
+from antiphon.prompting.schemas.traversal import Schema, referenced, schemas_in
+from antiphon.protocol.json_pointer import resolve_pointer
 
 MAX_STRING = 1000
 MAX_STRING_IN_LIST = 200
@@ -121,7 +122,7 @@ class _Bounds:
         """Whether values are lists or objects, as far as is plain to see."""
         known = cast("Schema", schema) if isinstance(schema, dict) else {}
         reference = known.get("$ref")
-        target = resolved(self._root, reference) if isinstance(reference, str) else known
+        target = resolve_pointer(self._root, reference) if isinstance(reference, str) else known
         return isinstance(target, dict) and bool({"properties", "items"} & set(cast("Schema", target)))
 
 

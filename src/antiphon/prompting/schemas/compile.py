@@ -14,6 +14,7 @@ from antiphon.prompting.schemas.bounds import bounded
 from antiphon.prompting.schemas.compiler_limits import MOST_INTEGER, beyond_compiler, is_number
 from antiphon.prompting.schemas.dialects import in_latest_terms
 from antiphon.prompting.schemas.one_of import with_exclusive_alternatives
+from antiphon.prompting.schemas.references import ExpandedSchemaError, with_plain_references
 from antiphon.prompting.schemas.termination import never_ends
 from antiphon.prompting.schemas.traversal import DATA, NAMED_SCHEMAS, has_more_than, rewritten, schemas_in
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
@@ -26,8 +27,8 @@ _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 
 _ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
 """None by number: with it a name beside the declared ones could be a declared one, written another way."""
-_CONTROL = "\\u00"
-"""How a control character stands in JSON that has no short escape: a schema that asks for one gets escapes by number."""
+_BY_NUMBER = ("\\u00", "\x7f")
+"""In a schema's text: characters that JSON texts have only as escapes by number. Such a schema allows these escapes."""
 _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
 """Keywords of older drafts and of OpenAPI that would restrict output and that llguidance passes over."""
 
@@ -67,13 +68,18 @@ def _bounded_text_of(written: str) -> str:
 
 def _with_layout(schema: Mapping[str, Any]) -> str:
     text = json.dumps({**schema, "x-guidance": _LAYOUT | _ESCAPES}, ensure_ascii=False)
-    return json.dumps({**schema, "x-guidance": _LAYOUT}, ensure_ascii=False) if _CONTROL in text else text
+    return (
+        json.dumps({**schema, "x-guidance": _LAYOUT}, ensure_ascii=False)
+        if any(mark in text for mark in _BY_NUMBER)
+        else text
+    )
 
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Say the same in words that llguidance takes."""
     without = rewritten(
-        in_latest_terms(dict(schema)), lambda part: _with_closed_ends(_in_64_bits(_without_empty_rules(part)))
+        with_plain_references(in_latest_terms(dict(schema))),
+        lambda part: _with_closed_ends(_in_64_bits(_without_empty_rules(part))),
     )
     return with_exclusive_alternatives(cast("dict[str, Any]", without))
 
@@ -125,6 +131,8 @@ def check_schema(
             problem, cpu_s = _problem_of(schema_text(schema))
     except RecursionError:
         problem = _TOO_DEEP
+    except ExpandedSchemaError:
+        problem = "its references lead to more parts of it than can be compiled; use '$defs' for what is used twice."
     if not problem and cpu_s > budget_s:
         problem = f"the schemas of this request take more than {MAX_SCHEMA_CPU_S} seconds to compile together."
     if problem:

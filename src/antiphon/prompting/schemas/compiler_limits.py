@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, TypeGuard, cast
 
-from antiphon.prompting.schemas.traversal import Schema, resolved, schemas_in
+from antiphon.prompting.schemas.traversal import Schema, schemas_in
+from antiphon.protocol.json_pointer import resolve_pointer
 
 MOST_INTEGER = 2**63 - 4096
 """The compiler counts in 64 bits, and does not survive a range at their lower end."""
@@ -48,7 +49,7 @@ def _stray_reference(root: Schema) -> str | None:
         ):
             return "an '$id' below the root gives '$ref' another meaning, which is not permitted."
     for reference in _references(schemas):
-        target = resolved(root, reference)
+        target = resolve_pointer(root, reference)
         if not (isinstance(target, bool) or id(target) in known):
             return f"the '$ref' {reference!r} does not point to a part of the schema, as '#/$defs/name' does, which is not permitted."
     return None
@@ -120,7 +121,7 @@ class _Levels:
 
     def _targets(self, definition: Schema) -> list[Schema]:
         references = sorted(set(_references(schemas_in(definition))))
-        targets = [resolved(self._root, reference) for reference in references]
+        targets = [resolve_pointer(self._root, reference) for reference in references]
         return [cast("Schema", target) for target in targets if isinstance(target, dict)]
 
 

@@ -7,7 +7,8 @@ constants, by what a required key must be, or by a key that one requires and ano
 import itertools
 from typing import Any, cast
 
-from antiphon.prompting.schemas.traversal import Schema, resolved, rewritten
+from antiphon.prompting.schemas.traversal import Schema, rewritten
+from antiphon.protocol.json_pointer import resolve_pointer
 
 _DEPTH = 8
 _MAX_COMPARED = 128
@@ -68,7 +69,7 @@ class _Alternatives:
             reference = known.get("$ref")
             if not isinstance(reference, str):
                 return known
-            schema = resolved(self._root, reference)
+            schema = resolve_pointer(self._root, reference)
         return None
 
 

@@ -6,7 +6,8 @@ whose ``next`` is required and a node itself has no last one: whoever begins to 
 
 from typing import Any, cast
 
-from antiphon.prompting.schemas.traversal import Schema, resolved, schemas_in
+from antiphon.prompting.schemas.traversal import Schema, schemas_in
+from antiphon.protocol.json_pointer import resolve_pointer
 
 _IN_PLACE = ("allOf", "anyOf", "oneOf")
 """Hold schemas for the value itself, not for a part of it."""
@@ -31,7 +32,7 @@ def _is_circular(root: Schema) -> bool:
         entered.add(key)
         known = cast("Schema", schema)
         reference = known.get("$ref")
-        targets = [resolved(root, reference)] if isinstance(reference, str) else []
+        targets = [resolve_pointer(root, reference)] if isinstance(reference, str) else []
         found = any(map(leads_back, (*targets, *(part for name in _IN_PLACE for part in _list(known, name)))))
         left.add(key)
         return found
@@ -69,7 +70,7 @@ class _Ends:
 
     def _reference(self, schema: Schema) -> bool:
         reference = schema.get("$ref")
-        return not isinstance(reference, str) or self._has_end(resolved(self._root, reference))
+        return not isinstance(reference, str) or self._has_end(resolve_pointer(self._root, reference))
 
     def _parts(self, schema: Schema) -> bool:
         if not all(map(self._has_end, _list(schema, "allOf"))):

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
-from urllib.parse import unquote
+
+from antiphon.protocol.json_pointer import resolve_pointer
 
 Schema = dict[str, Any]
 
@@ -41,22 +42,6 @@ def schemas_in(root: Any) -> list[Schema]:
     return found
 
 
-def resolved(root: Any, reference: str) -> Any:
-    """Return what a JSON pointer into ``root`` (RFC 6901, as a fragment: ``#/$defs/a``) points to, None if that is nothing or lies elsewhere."""
-    place: Any = root if reference == "#" or reference.startswith("#/") else None
-    for part in unquote(reference).split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        place = _step(place, name)
-    return place
-
-
-def _step(place: Any, name: str) -> Any:
-    if isinstance(place, list):
-        entries = cast("list[Any]", place)
-        return entries[int(name)] if name.isdecimal() and int(name) < len(entries) else None
-    return cast("Schema", place).get(name) if isinstance(place, dict) else None
-
-
 def referenced(root: Schema) -> dict[int, bool]:
     """Return the identities of the schemas that references lead to, each with whether it describes nothing but parts of lists and maps."""
     seen: dict[bool, dict[int, Schema]] = {True: {}, False: {}}
@@ -65,7 +50,7 @@ def referenced(root: Schema) -> dict[int, bool]:
         schema, is_in_list = waiting.pop()
         for part, inner in _places(schema, is_in_list=is_in_list):
             reference = part.get("$ref")
-            target = resolved(root, reference) if isinstance(reference, str) else None
+            target = resolve_pointer(root, reference) if isinstance(reference, str) else None
             known = cast("Schema", target) if isinstance(target, dict) else part
             if known is not part and id(known) not in seen[inner]:
                 seen[inner][id(known)] = known
