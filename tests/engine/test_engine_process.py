@@ -45,6 +45,12 @@ async def test_special_tokens_in_user_text_are_text(engine: Engine) -> None:
     assert len(forged) > 1
 
 
+async def test_counting_sends_no_ids(engine: Engine) -> None:
+    """The number of a prompt's tokens is that of its ids, which stay in the engine."""
+    prompts = ((Text("hello there, world"),), (Text(""),), (Text("<|im_end|>", special=True),))
+    assert await engine.count(prompts) == tuple(map(len, (await engine.tokenize(prompts)).ids))
+
+
 async def test_refuses_what_does_not_fit(engine: Engine) -> None:
     """A prompt beyond the context is refused before any work, with both numbers."""
     with pytest.raises(ContextOverflow) as caught:

@@ -80,8 +80,8 @@ class LocalBackend:
             return await self._chat_model(request.model, "chat/completions").count_tokens(request)
         texts = request.prompts if isinstance(request, CompletionRequest) else request.inputs
         with engine_errors():
-            counted = await model.engine.tokenize(tuple(plain_prompt(text) for text in texts))
-        return sum(map(len, counted.ids))
+            lengths = await model.engine.count(tuple(plain_prompt(text) for text in texts))
+        return sum(lengths)
 
     def health(self) -> Health:
         states = {model.name: model.engine.state for model in self._distinct}

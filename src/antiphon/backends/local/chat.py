@@ -122,8 +122,8 @@ class LocalChat:
         """Return the prompt's exact length in tokens."""
         prompt = await self._chat_planner.prompt(request)
         with engine_errors():
-            counted = await self.engine.tokenize((engine_prompt(prompt),))
-        return len(counted.ids[0])
+            (length,) = await self.engine.count((engine_prompt(prompt),))
+        return length
 
     @property
     def _chat_planner(self) -> Planner:

@@ -101,6 +101,10 @@ class EngineClient:
         """Return the token ids of each prompt."""
         return await self._one(Tokenize(next(self._ids), prompts), Tokenized)
 
+    async def count(self, prompts: tuple[Prompt, ...]) -> tuple[int, ...]:
+        """Return how many tokens each prompt has."""
+        return (await self._one(Tokenize(next(self._ids), prompts, only_lengths=True), Tokenized)).lengths
+
     async def score(self, prompt: Prompt, continuations: tuple[Prompt, ...]) -> Scored:
         """Return the log-probability of each continuation after ``prompt``."""
         return await self._one(Score(next(self._ids), prompt, continuations), Scored)

@@ -97,6 +97,10 @@ class Engine:
         """Return the token ids of each prompt."""
         return await (await self._connected()).tokenize(prompts)
 
+    async def count(self, prompts: tuple[Prompt, ...]) -> tuple[int, ...]:
+        """See ``EngineClient.count``."""
+        return await (await self._connected()).count(prompts)
+
     async def score(self, prompt: Prompt, continuations: tuple[Prompt, ...]) -> Scored:
         """Return the log-probability of each continuation after ``prompt``."""
         return await (await self._connected()).score(prompt, continuations)

@@ -92,10 +92,11 @@ class Embed(msgspec.Struct, frozen=True, tag="embed"):
 
 
 class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
-    """Token ids of each prompt. ``Tokenized`` answers."""
+    """Token ids of each prompt, or with ``only_lengths`` how many they are. ``Tokenized`` answers."""
 
     id: int
     prompts: tuple[Prompt, ...]
+    only_lengths: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, tag="score"):
@@ -226,10 +227,11 @@ class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
 
 
 class Tokenized(msgspec.Struct, frozen=True, tag="tokenized"):
-    """Token ids of each prompt."""
+    """How many tokens each prompt has and, unless only that was asked for, their ids."""
 
     id: int
     ids: tuple[tuple[int, ...], ...]
+    lengths: tuple[int, ...] = ()
 
 
 class Scored(msgspec.Struct, frozen=True, tag="scored"):

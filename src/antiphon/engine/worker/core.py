@@ -94,7 +94,8 @@ class EngineCore(ABC):
         try:
             if isinstance(request, Tokenize):
                 ids = await self._tokeniser.encode(request.prompts)
-                return Tokenized(request.id, tuple(map(tuple, ids)))
+                shown = () if request.only_lengths else tuple(map(tuple, ids))
+                return Tokenized(request.id, shown, tuple(map(len, ids)))
             return await self._prepare((connection, request.id), request, arrived)
         except RequestRefused as refused:
             return refused.answer(request.id)
