@@ -127,8 +127,8 @@ async def test_no_text_brings_it_down(engine: Engine, text: str) -> None:
     assert engine.statistics().restarts == 0
 
 
-async def test_a_process_that_hangs_is_replaced(chat_model: Path) -> None:
-    """A process that stops answering is killed and replaced; its requests fail and the next one is answered."""
+async def test_a_process_that_hangs_is_replaced(chat_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that stops answering is killed and replaced; its requests fail and the next one is answered. The log says why."""
     engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, heartbeat_timeout_s=8))
     await engine.start()
     try:
@@ -142,6 +142,7 @@ async def test_a_process_that_hangs_is_replaced(chat_model: Path) -> None:
                 pass
         assert await text_of(engine, SHORT)
         assert engine.pid != first
+        assert "was ended because it sent no heartbeat for 8 s while serving" in caplog.text
     finally:
         await engine.aclose()
 

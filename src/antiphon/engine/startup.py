@@ -32,12 +32,16 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class Death(msgspec.Struct, frozen=True):
-    """An engine process that ended by itself: in which phase, with which exit status (negative: a signal), saying what."""
+    """An engine process that ended: in which phase, with which exit status (negative: a signal), and its last lines.
+
+    ``replaced_because`` is why the supervisor ended it, empty if it ended by itself.
+    """
 
     way: Way
     phase: Phase
     code: int
     last_lines: str = ""
+    replaced_because: str = ""
 
     @property
     def is_out_of_memory(self) -> bool:
@@ -55,7 +59,8 @@ class Death(msgspec.Struct, frozen=True):
         ]
         how = f", {' and '.join(less)}" if less else ""
         last = f": {self.last_lines}" if self.last_lines else ""
-        return f"{library}{how}, the engine's process {describe(self.code)} while {phase.name}{last}"
+        ended = f"was ended because {self.replaced_because}" if self.replaced_because else describe(self.code)
+        return f"{library}{how}, the engine's process {ended} while {phase.name}{last}"
 
 
 def next_way(death: Death) -> Way | None:

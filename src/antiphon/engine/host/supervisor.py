@@ -100,6 +100,7 @@ class Supervisor:
             try:
                 death = await self._spawn_once()
             except EngineStartFailed as error:
+                self._way = Way()
                 if deaths:
                     raise failure(deaths, error) from error
                 raise
@@ -108,9 +109,9 @@ class Supervisor:
             deaths.append(death)
             _log.warning("%s", death.describe())
             way = next_way(death)
+            self._way = way or Way()
             if way is None:
                 raise failure(deaths)
-            self._way = way
             await self._kill()
 
     async def _spawn_once(self) -> Death | None:
@@ -173,11 +174,11 @@ class Supervisor:
     async def _keep_running(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
         while True:
-            healthy_s = await self._watch()
+            healthy_s, because = await self._watch()
             backoff_s = _FIRST_BACKOFF_S if healthy_s > _HEALTHY_AFTER_S else backoff_s
             self.state = "restarting"
             await self._kill()
-            death = await self._death()
+            death = msgspec.structs.replace(await self._death(), replaced_because=because)
             _log.error("%s", death.describe())
             if death.code == -signal.SIGILL:
                 self._way = next_way(death) or self._way
@@ -192,19 +193,24 @@ class Supervisor:
                     self.failure = error
                     self._next_start = asyncio.get_running_loop().time() + backoff_s
 
-    async def _watch(self) -> float:
-        """Return, when the process has ended or hangs, for how long it was well."""
+    async def _watch(self) -> tuple[float, str]:
+        """Return, when the process has ended or hangs, for how long it was well, and how it hangs, if it does."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         while True:
             try:
                 report = await within(self._settings.heartbeat_timeout_s, self._report())
             except TimeoutError:
+                because = f"it sent no heartbeat for {self._settings.heartbeat_timeout_s:g} s"
                 break
-            if not isinstance(report, Heartbeat) or report.step_s > self._settings.step_timeout_s:
+            if not isinstance(report, Heartbeat):
+                because = ""
+                break
+            if report.step_s > self._settings.step_timeout_s:
+                because = f"one step took more than {self._settings.step_timeout_s:g} s"
                 break
             self.statistics = msgspec.structs.replace(report.statistics, restarts=self._num_starts - 1)
-        return loop.time() - started
+        return loop.time() - started, because
 
     async def _kill(self) -> None:
         if self._process is None:
