@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check binding installs container-test load bench docs clean
+.PHONY: help serve test check binding installs clients container-test load bench docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ binding: $(VENV)/.installed ## Generate the binding of llama.cpp from the header
 
 installs: $(VENV)/.installed ## Build the wheel, install each extra in an empty environment, use it
 	@$(BIN)/python -m pytest -m installs tests/installs $(ARGS)
+
+clients: $(VENV)/.installed ## Run the clients that people use, pinned, against this server
+	@$(BIN)/python -m pytest -m clients tests/clients $(ARGS)
 
 container-test: $(VENV)/.installed ## Take the container's steps in a bare Debian root (as root, with debootstrap)
 	@$(BIN)/python -m pytest -m container tests/deploy $(ARGS)

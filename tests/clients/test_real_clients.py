@@ -1,0 +1,153 @@
+"""Programs that people really use, pinned, against this server: run by ``make clients``.
+
+They are installed into ``build/clients``, an environment and a Node folder of their own. The model is scripted, so that what
+a client does is decided; one test asks the default model.
+"""
+
+import os
+import shutil
+import subprocess
+import venv
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+import pytest
+from tests.processes import ServerProcess, home_with_models, serving
+
+pytestmark = pytest.mark.clients
+HERE = Path(__file__).parent
+INSTALLED = HERE.parents[1] / "build" / "clients"
+HOSTED_TOOLS = {"ANTIPHON_RESPONSES_HOSTED_TOOLS": "leave-out"}
+WEATHER = "It is 12 degrees in Oslo."
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """An interpreter with the Python clients."""
+    program = INSTALLED / "python" / "bin" / "python"
+    wanted = (HERE / "requirements.txt").read_text()
+    mark = INSTALLED / "requirements.txt"
+    if not mark.exists() or mark.read_text() != wanted:
+        venv.create(INSTALLED / "python", with_pip=True)
+        subprocess.run([program, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
+        mark.write_text(wanted)
+    return str(program)
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """A folder with the Node clients."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    INSTALLED.mkdir(parents=True, exist_ok=True)
+    wanted = (HERE / "package.json").read_text()
+    mark = INSTALLED / "package.json"
+    if not mark.exists() or mark.read_text() != wanted:
+        mark.write_text(wanted)
+        subprocess.run(["npm", "install", "--silent", "--no-package-lock"], cwd=INSTALLED, check=True)
+    return INSTALLED
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
+    home = tmp_path_factory.mktemp("scripted")
+    settings = home / "antiphon.toml"
+    script = f'[models]\nchat = "none"\nembedding = "none"\n[gateway]\nscript = "{HERE / "script.toml"}"\n'
+    settings.write_text(script)
+    with serving(home, "--config", str(settings), **HOSTED_TOOLS) as server:
+        yield server
+
+
+def run(server: ServerProcess, *command: str | Path, cwd: Path, **environ: str) -> str:
+    """Run a client against ``server``; return what it printed. Fails with what it said."""
+    done = attempt(server, *command, cwd=cwd, **environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def attempt(server: ServerProcess, *command: str | Path, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a client against ``server``, however it ends."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ANTIPHON_", "OPENAI_", "PYTHON"))}
+    environment |= {
+        "OPENAI_BASE_URL": server.url,
+        "OPENAI_API_KEY": "k",
+        "OPENAI_AGENTS_DISABLE_TRACING": "1",
+        **environ,
+    }
+    return subprocess.run(
+        [*map(str, command)],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def lines(output: str) -> Mapping[str, str]:
+    return dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
+
+
+def test_openai_agents(scripted: ServerProcess, python: str, tmp_path: Path) -> None:
+    """Tools, a hand-off, a conversation session and a stream, with default settings."""
+    said = lines(run(scripted, python, HERE / "programs/openai_agents.py", cwd=tmp_path))
+    assert said == {"tool": WEATHER, "hand-off": "helper", "session": "4", "stream": f"True {WEATHER}"}
+
+
+def test_pydantic_ai(scripted: ServerProcess, python: str, tmp_path: Path) -> None:
+    """A tool, a typed output, a history that is sent again."""
+    said = lines(run(scripted, python, HERE / "programs/pydantic_ai_responses.py", cwd=tmp_path))
+    assert said == {"tool": WEATHER, "typed": "city='Oslo' degrees=12", "history": "and now?"}
+
+
+def test_langchain(scripted: ServerProcess, python: str, tmp_path: Path) -> None:
+    """A tool, a stream, a typed output over Responses."""
+    said = lines(run(scripted, python, HERE / "programs/langchain_responses.py", cwd=tmp_path))
+    assert said == {"tool": WEATHER, "stream": "one two three", "typed": "city='Oslo' degrees=12"}
+
+
+def test_llm(scripted: ServerProcess, python: str, tmp_path: Path) -> None:
+    """One prompt on the command line, and a follow-up."""
+    program = Path(python).with_name("llm")
+    assert "hello" in run(scripted, program, "-m", "gpt-4o-mini", "hello", cwd=tmp_path, LLM_USER_PATH=str(tmp_path))
+    assert "again" in run(scripted, program, "-c", "again", cwd=tmp_path, LLM_USER_PATH=str(tmp_path))
+
+
+def test_the_vercel_ai_sdk(scripted: ServerProcess, node: Path, tmp_path: Path) -> None:
+    """generateText, streamText with tools, generateObject with the default provider."""
+    program = node / "ai_sdk.mjs"
+    shutil.copyfile(HERE / "programs/ai_sdk.mjs", program)
+    said = lines(run(scripted, "node", program, cwd=tmp_path))
+    assert said == {"text": "hello there", "stream": WEATHER, "object": '{"city":"Oslo","degrees":12}'}
+
+
+def codex(server: ServerProcess, node: Path, work: Path, prompt: str) -> subprocess.CompletedProcess[str]:
+    home = work / "codex-home"
+    home.mkdir()
+    (home / "config.toml").write_text(
+        'model = "gpt-5"\nmodel_provider = "local"\n[model_providers.local]\nname = "local"\n'
+        f'base_url = "{server.url}"\nwire_api = "responses"\nenv_key = "OPENAI_API_KEY"\n'
+    )
+    program = node / "node_modules/.bin/codex"
+    options = ("exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", prompt)
+    return attempt(server, program, *options, cwd=work, CODEX_HOME=str(home))
+
+
+def test_codex_runs_a_command(scripted: ServerProcess, node: Path, tmp_path: Path) -> None:
+    """A session with a shell command: Codex understands the call, runs it, and gets its answer."""
+    done = codex(scripted, node, tmp_path, "write a file")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The file is written." in done.stdout
+    assert (tmp_path / "proof.txt").read_text() == "it ran\n"
+
+
+def test_codex_and_the_default_model_agree_on_the_form(node: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The small model says nothing clever about 10,000 tokens of instructions, but the session ends in order or at a limit."""
+    home = home_with_models(tmp_path_factory.mktemp("default"))
+    work = tmp_path_factory.mktemp("work")
+    settings = {**HOSTED_TOOLS, "ANTIPHON_ENGINE_CONTEXT_SIZE": "32768"}
+    with serving(home, **settings) as server:
+        done = codex(server, node, work, "Say hello.")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 or "context_length_exceeded" in said or "reason: max_output_tokens" in said, said
