@@ -89,10 +89,12 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def package(tmp_path: Path, version: str) -> Path:
     source = tmp_path / "xllamacpp-1"
     (source / "thirdparty/llama.cpp").mkdir(parents=True)
+    (source / "thirdparty/llama.cpp/CMakeLists.txt").write_text("")
     (source / "PKG-INFO").write_text(f"Name: xllamacpp\nVersion: {version}\n")
     archive = tmp_path / "xllamacpp-1.tar.gz"
     with tarfile.open(archive, "w:gz") as file:
         file.add(source, source.name)
+        file.add(source / "PKG-INFO", "../outside")
     return archive
 
 
@@ -111,6 +113,7 @@ def test_a_build_lands_where_it_is_found_and_says_how_far_it_is(tools: Path, tmp
     assert [one for one in find_libraries(directory) if one.kind == "native"] == [built]
     assert build(directory, lambda *_: None, source=archive) == built
     assert len(list(directory.iterdir())) == 1
+    assert not list(tmp_path.rglob("outside"))
 
 
 def test_another_source_than_the_bindings_is_refused(tools: Path, tmp_path: Path) -> None:

@@ -117,11 +117,23 @@ def _source(work: Path, source: Path | None, on_progress: Progress) -> Path:
             raise BuildError(f"pip fetched no source package of {wanted}")
     on_progress("unpacking", None)
     try:
-        with tarfile.open(source) as archive:
-            archive.extractall(work / "source", filter="data")
+        _unpack(source, work / "source")
     except (OSError, tarfile.TarError) as error:
         raise BuildError(f"{str(source)!r} cannot be unpacked: {error}") from error
     return _checked(next((work / "source").iterdir()))
+
+
+def _unpack(source: Path, target: Path) -> None:
+    """Write the plain files of an archive below ``target``; ``filter="data"`` is not in every Python 3.11."""
+    root = target.resolve()
+    with tarfile.open(source) as archive:
+        for member in archive:
+            path = (root / member.name).resolve()
+            content = archive.extractfile(member) if member.isfile() and path.is_relative_to(root) else None
+            if content is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with content, path.open("wb") as file:
+                    shutil.copyfileobj(content, file)
 
 
 def _checked(folder: Path) -> Path:
