@@ -1,4 +1,4 @@
-"""Opening a SQLite file that several processes write: write-ahead log, and no race between two that open it first."""
+"""Open a SQLite file that several processes write: write-ahead log, and no race between two that open it first."""
 
 import os
 import sqlite3
@@ -9,7 +9,7 @@ _RETRY_S = 0.01
 
 
 def keep_private(path: Path) -> None:
-    """Make the file, if it is not there, readable by its owner alone; SQLite gives the files beside it the same mode.
+    """Make the file, if it is not there, readable by its owner alone; SQLite gives its companion files the same mode.
 
     Raises ``OSError`` if it cannot be made.
     """
@@ -26,7 +26,7 @@ def open_sqlite(
 
     Raises:
         sqlite3.OperationalError: the file is locked for longer, or it or its folder cannot be opened or made.
-        sqlite3.DatabaseError: the file is no database.
+        sqlite3.DatabaseError: the file is not a database.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

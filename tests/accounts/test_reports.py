@@ -71,7 +71,7 @@ async def engine(database_url: str, tmp_path: Path) -> AsyncIterator[AsyncEngine
 
 
 async def test_everything_in_one_sum(engine: AsyncEngine) -> None:
-    """Without anything to tell apart there is one sum over all rows."""
+    """Without a grouping there is one sum over all rows."""
     (total,) = await totals(engine, UsageQuery())
     assert (total.num_requests, total.num_failed, total.prompt_tokens, total.cached_tokens) == (5, 1, 40, 20)
     assert (total.usd, total.num_unpriced, total.compute_s, total.mean_ttft_s) == (7.0, 1, 2.5, 2.0)

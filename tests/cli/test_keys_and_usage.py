@@ -133,7 +133,7 @@ def test_usage_is_never_cut(factor: int, capsys: pytest.CaptureFixture[str], mon
     )
     _print_table([total], ("day",))
     lines = capsys.readouterr().out.splitlines()
-    assert lines.pop() == "with estimates for 2 requests whose API did not tell their tokens"
+    assert lines.pop() == "with estimates for 2 requests whose API did not report its tokens"
     counts = [f"{n * factor:,}" for n in (345_678, 4_567, 34_567)]
     assert lines[-2].split() == [
         "2023-11-14",

@@ -123,7 +123,7 @@ def test_chat_goes_on_after_an_error(antiphon: Command, server: Running) -> None
         ("keys create --name a --budget-period day", "--budget-period without a budget"),
         ("keys create --name a --budget-usd nan", "--budget-usd is 'nan'"),
         ("extract --field a --field a:int text", "the field 'a' is named twice"),
-        ("tokens --messages [1]", "no JSON list of messages"),
+        ("tokens --messages [1]", "not a JSON list of messages"),
         ("bulk in.jsonl out.jsonl --concurrency 0", "concurrency must be at least 1, not 0"),
     ],
 )
@@ -208,7 +208,7 @@ def test_doctor_tells_scripts(antiphon: Command, tmp_path: Path) -> None:
     assert (sound.status, json.loads(sound.out)["healthy"]) == (0, True)
     broken = antiphon("doctor", "--base-url", "http://127.0.0.1:9/v1")
     assert broken.status == 1
-    assert "mend: antiphon serve" in broken.out
+    assert "fix: antiphon serve" in broken.out
     (tmp_path / "a.json").write_text('{"choices": [{"finish_reason": "length"}], "usage": {"completion_tokens": 5}}')
     assert "max_tokens=5" in antiphon("doctor", "--answer", str(tmp_path / "a.json"), "--max-tokens", "5").out
 

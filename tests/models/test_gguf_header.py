@@ -36,9 +36,9 @@ def test_pooling_makes_an_embedding_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no GGUF file"),
+        (b"", "not a GGUF file"),
         (b"<html>Log in</html>", "but a web page"),
-        (b"PK\x03\x04" + b"\0" * 60, "no GGUF file"),
+        (b"PK\x03\x04" + b"\0" * 60, "not a GGUF file"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1 is not supported"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1, 1 << 60), "announces 1152921504606846976 entries"),
         (WHOLE[:-1], "truncated: the tensor 'token_embd.weight'"),

@@ -175,7 +175,7 @@ def test_a_local_file_is_used_where_it_lies(store: ModelStore, tmp_path: Path) -
     assert leftovers(store) == []
 
 
-@pytest.mark.parametrize(("data", "says"), [(MODEL[:-9], "truncated"), (b"not a model at all", "no GGUF file")])
+@pytest.mark.parametrize(("data", "says"), [(MODEL[:-9], "truncated"), (b"not a model at all", "not a GGUF file")])
 def test_a_broken_local_file_is_named(store: ModelStore, tmp_path: Path, data: bytes, says: str) -> None:
     """A file that is cut off, or something else, is refused before an engine sees it."""
     path = tmp_path / "mine.gguf"

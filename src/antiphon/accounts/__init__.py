@@ -1,4 +1,4 @@
-"""Who may ask, how much, and what it cost: keys, limits, usage, budgets and the database behind them.
+"""Keys, limits, usage, budgets, and the database behind them.
 
 The server needs ``Accounts`` alone; the other names are what goes into it and comes out.
 """

@@ -1,4 +1,4 @@
-"""The face of accounts: who asks, may they, and what was it."""
+"""The entry point of accounts: authentication, admission, and usage."""
 
 import time
 from pathlib import Path
@@ -34,7 +34,7 @@ _MAX_REMEMBERED = 10_000
 
 
 class AccountStatistics(msgspec.Struct, frozen=True):
-    """``is_open``: no key exists and everybody is let in."""
+    """``is_open``: no key exists, and any request is admitted."""
 
     is_open: bool
     limiter: LimiterStatistics
@@ -78,11 +78,11 @@ class Accounts:
 
     @property
     def is_open(self) -> bool:
-        """Whether no key was ever created: the server then listens on loopback alone."""
+        """Whether no key was ever created: the server then listens on loopback only."""
         return self._keyring.is_open
 
     async def authenticate(self, authorization: str | None) -> Principal:
-        """Return who sends this ``Authorization`` header; in open mode everybody, with or without one.
+        """Return the principal of this ``Authorization`` header; in open mode the same one for any header or none.
 
         Raises ``ApiError`` 401 for a missing, wrong, revoked or expired key; 503 while the keys cannot be read.
         """
@@ -133,9 +133,9 @@ class Accounts:
         return Admission(request, decision, self, hold)
 
     def refuse(self, principal: Principal, *, model: str, kind: Kind, outcome: Outcome) -> None:
-        """Leave the row of a request that was refused before it could be admitted: a body that is wrong, a model that is none.
+        """Write the usage row of a request rejected before admission (invalid body, unknown model).
 
-        ``model`` is what was asked for, as far as it could be read.
+        ``model`` is the requested name as far as it could be read.
         """
         self.record(Request(principal=principal, model=model, kind=kind), outcome)
 

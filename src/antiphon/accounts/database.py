@@ -87,7 +87,7 @@ def _sync_less(connection: Any, _record: object) -> None:
 
 
 async def open_database(database_url: str | None, home: Path) -> AsyncEngine:
-    """Return an engine over the database, at the newest revision; whoever takes it disposes of it.
+    """Return an engine over the database, at the newest revision; the caller disposes of it.
 
     Raises ``ConfigError`` for a bad URL, ``AccountError`` for a database that cannot be reached or is too new.
     """

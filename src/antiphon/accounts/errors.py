@@ -1,4 +1,4 @@
-"""What accounts answer when the answer is no, in OpenAI's words, status codes and headers.
+"""Refusals of accounts, with OpenAI's texts, status codes and headers.
 
 The texts follow public captures of the real API. Where they name OpenAI's own pages, ours name the command
 that does the same here.
@@ -43,7 +43,7 @@ def expired_key(key: str, expired_on: str) -> ApiError:
 
 
 def not_an_admin() -> ApiError:
-    """403: organization routes show what everybody used, so they ask for a key made with ``--admin``."""
+    """403: organization routes show the usage of every key, so they require a key made with ``--admin``."""
     return ApiError(
         403,
         "You have insufficient permissions for this operation. Missing scopes: api.usage.read. "
@@ -53,7 +53,7 @@ def not_an_admin() -> ApiError:
 
 
 def insufficient_quota() -> ApiError:
-    """429: the key's budget is spent. Waiting does not help, so the client is told not to retry."""
+    """429: the key's budget is spent. Waiting does not help, so ``x-should-retry`` is false."""
     return ApiError(
         429,
         "You exceeded your current quota, please check your plan and billing details. "
@@ -106,7 +106,7 @@ def rate_limited(
 
 
 def too_many_at_once(model: str, organization: str, limit: int, headers: Mapping[str, str]) -> ApiError:
-    """429: the key already has as many requests in flight as it may. When one ends nobody knows; ask again in a second."""
+    """429: the key already has as many requests in flight as it may. Nothing says when one ends, so the client asks again in a second."""
     return ApiError(
         429,
         f"Rate limit reached for {model} in organization {organization} on concurrent requests: "
@@ -128,7 +128,7 @@ def store_unreachable(what: str) -> ApiError:
 
 
 def retry_after(wait_s: float) -> dict[str, str]:
-    """Both headers that the official client reads; rounded up, so that whoever waits so long finds room."""
+    """Both headers that the official client reads; rounded up, so that a client that waits so long finds room."""
     return {"Retry-After": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}
 
 

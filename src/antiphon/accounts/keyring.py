@@ -1,4 +1,4 @@
-"""Who holds which key, in memory: a snapshot of the table, read again whenever the watch says that it changed."""
+"""The keys in memory: a snapshot of the table, read again whenever the watch reports a change."""
 
 import asyncio
 import hmac
@@ -56,8 +56,8 @@ class Keyring:
     def _holder(self, key: str) -> Principal:
         digest = self._digest(key)
         record = self._records.get(digest)
-        # The lookup may take longer for a digest that is near a real one. Without the secret nobody can aim at a
-        # digest, so that tells nothing; the comparison that decides takes constant time all the same.
+        # The lookup may take longer for a digest that is near a real one. Without the secret a digest cannot be
+        # chosen, so its timing reveals nothing; the comparison that decides takes constant time anyway.
         if record is None or not hmac.compare_digest(record.digest, digest) or record.revoked_at_ms is not None:
             raise incorrect_key(key)
         principal = record.principal

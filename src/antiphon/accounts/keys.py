@@ -110,7 +110,7 @@ class KeyStore:
         raise AccountError(f"There is no key {name_or_id!r}", hint="`antiphon keys list` shows their names and ids.")
 
     async def revoke(self, name_or_id: str) -> KeyRecord:
-        """End a key for good; every server refuses it from its next request on."""
+        """Revoke a key: every server refuses it from its next request on."""
         record = await self.find(name_or_id)
         if record.revoked_at_ms is not None:
             raise AccountError(f"The key {name_or_id!r} is revoked already")

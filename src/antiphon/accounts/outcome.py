@@ -10,7 +10,7 @@ from antiphon.protocol.events import CacheStatus, Spared, Usage
 Kind = Literal["chat", "completion", "embedding", "tokenize"]
 
 CLIENT_CLOSED_REQUEST = 499
-"""The status in the ledger of a request whose client left before the end; nobody received it."""
+"""The status in the ledger of a request whose client left before the end."""
 
 
 def how_it_failed(error: BaseException) -> tuple[int, str]:
@@ -19,7 +19,7 @@ def how_it_failed(error: BaseException) -> tuple[int, str]:
         return error.status, error.code or error.type
     if isinstance(error, Exception):
         return 500, "server_error"
-    # Cancelled: whoever waited for it is gone.
+    # Cancelled: the client has left.
     return CLIENT_CLOSED_REQUEST, "client_closed"
 
 
@@ -29,7 +29,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``started_at`` is in Unix seconds, ``first_token_s`` and ``duration_s`` count from it. ``status`` is the HTTP status
     that was, or would have been, answered (499: the client left). ``model`` is the one that really answered, None if none
     did. ``usage`` is what was used until then. ``compute_s``: seconds of an engine on this machine, None when there was
-    none or nobody counted. ``is_estimate``: ``usage`` was estimated, because another API's answer ended or broke off before it told it. ``spared`` is what the response cache spared, None if nothing or nobody counted. ``error_code`` is the ``code`` of the error, or its ``type``.
+    none or it was not measured. ``is_estimate``: ``usage`` was estimated, because another API's answer ended or broke off before
+    it reported its usage. ``spared`` is what the response cache spared, None if nothing or not measured. ``error_code`` is the
+    ``code`` of the error, or its ``type``.
     """
 
     request_id: str

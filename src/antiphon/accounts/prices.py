@@ -28,7 +28,7 @@ class PriceBook:
         self._answered_by: dict[str, tuple[str, bool]] = {}
 
     def usd(self, outcome: Outcome, model_asked: str) -> float | None:
-        """Return dollars; None when no model answered, or nobody set a price for it.
+        """Return dollars; None when no model answered, or it has no price.
 
         An answer out of the response cache costs 0.
         """
@@ -58,7 +58,7 @@ class PriceBook:
         return max([self._price(model_asked, model_asked, expected, is_local=False) or 0.0, *own])
 
     def saved_usd(self, outcome: Outcome, model_asked: str) -> float | None:
-        """Return the dollars that the response cache saved; None where it spared nothing, or nobody set a price for it."""
+        """Return the dollars that the response cache saved; None where it spared nothing, or the model has no price."""
         if outcome.model is None or outcome.spared is None:
             return None
         spared = outcome.spared
@@ -67,7 +67,7 @@ class PriceBook:
     def _price(self, model: str, model_asked: str, usage: Usage, *, is_local: bool) -> float | None:
         """Return what ``usage`` costs.
 
-        One's own table may also name a model as it is asked for: so a local model costs what ``gpt-4o`` would. Public prices
+        The operator's table may also name a model by the requested name: so a local model costs what ``gpt-4o`` would. Public prices
         are what a provider charges, so they do not hold for what an engine of this machine computed.
         """
         price = self._own.get(model) or self._own.get(model_asked)
@@ -84,7 +84,7 @@ class PriceBook:
 
 
 def _cached(usage: Usage) -> int:
-    """Return how much of the prompt has the price of cached tokens: at most all of it, whatever an upstream tells."""
+    """Return how much of the prompt has the price of cached tokens: at most all of it, whatever an upstream reports."""
     return min(usage.cached_tokens, usage.prompt_tokens)
 
 

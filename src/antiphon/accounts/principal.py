@@ -1,4 +1,4 @@
-"""Who asks: a key as the server sees it, or anybody while no key exists."""
+"""The principal of a request: a key as the server sees it, or the open mode in which no key exists."""
 
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -18,7 +18,7 @@ class KeyBudget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """``key_id`` is None in open mode, where no key was ever created and everybody may do everything.
+    """``key_id`` is None in open mode: no key was ever created, and every request is allowed.
 
     ``limits`` are the key's own and go before the server's. ``models`` may end in ``*``; None is every model.
     ``expires_at_ms`` is in Unix milliseconds.

@@ -13,7 +13,7 @@ from antiphon.accounts.schema import keys, usage
 
 Group = Literal["time", "key", "model"]
 
-# The one that answered; of a request that nobody answered, the one that was asked for.
+# The model that answered; for a request without an answer, the requested one.
 _MODEL = func.coalesce(usage.c.model_answered, usage.c.model_asked)
 _FIRST_ERROR_STATUS = 400
 
@@ -21,7 +21,7 @@ _FIRST_ERROR_STATUS = 400
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows, and how to add them up. Times are Unix milliseconds, ``start`` inclusive, ``end`` exclusive.
 
-    ``by`` names what to tell apart; time comes in buckets of ``bucket_ms`` counted from 1970 in UTC. None for a filter is all.
+    ``by`` names the groups; time comes in buckets of ``bucket_ms`` counted from 1970 in UTC. None for a filter is all.
     """
 
     start_ms: int = 0
@@ -59,7 +59,7 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def totals(engine: AsyncEngine, query: UsageQuery) -> list[UsageTotal]:
-    """Return the sums, in the order of what they are told apart by. Rows that a ledger still holds are not in them."""
+    """Return the sums, ordered by their groups. Rows that a ledger still holds are not in them."""
     async with engine.connect() as connection:
         rows = (await connection.execute(_statement(query))).mappings().all()
         names = {row.id: row.name for row in await connection.execute(select(keys.c.id, keys.c.name))}

@@ -7,7 +7,7 @@ from antiphon.accounts.principal import Principal
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Who asks for which model, and what for. ``model`` is the name the client asked for."""
+    """The principal, the requested model and the kind of a request. ``model`` is the name that the client asked for."""
 
     principal: Principal
     model: str

@@ -67,13 +67,15 @@ usage = Table(
     Column("compute_s", Double),
     Column("usd", Double),  # NULL: no price is known, which is not 0
     Column("saved_usd", Double),  # NULL: the response cache spared nothing, or no price is known
-    Column("is_estimate", Boolean, nullable=False, server_default=false()),  # of the tokens: an API did not tell them
+    Column(
+        "is_estimate", Boolean, nullable=False, server_default=false()
+    ),  # the tokens are estimated: an API did not report them
     Index("usage_by_time", "at_ms"),
     Index("usage_by_key", "key_id", "at_ms"),
     Index("usage_by_request", "request_id"),
 )
 
-# What budgets ask for on the way in; kept beside `usage`, in one transaction with it.
+# What budgets read at admission; updated in one transaction with `usage`.
 spend = Table(
     "spend",
     metadata,

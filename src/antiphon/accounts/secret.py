@@ -1,6 +1,6 @@
 """Making keys and hashing them.
 
-A key carries 256 random bits, so nobody finds it by trying, and a slow password hash would protect nothing; it would
+A key carries 256 random bits, so it cannot be found by trying, and a slow password hash would protect nothing; it would
 cost every request a tenth of a second. A *keyed* hash (HMAC-SHA256 with a secret outside the database) adds that
 who can read or write the database alone can neither check nor plant a key. See docs/decisions/0013.
 """
@@ -29,7 +29,7 @@ class KeyHasher:
         return hmac.digest(self._secret, key.encode(), hashlib.sha256)
 
     def check(self) -> bytes:
-        """Return what the database keeps to notice a wrong secret; tells nothing about it."""
+        """Return what the database keeps to notice a wrong secret; reveals nothing about it."""
         return hmac.digest(self._secret, b"antiphon: is this the secret of these keys?", hashlib.sha256)
 
     def derive(self, purpose: str) -> bytes:
@@ -71,7 +71,7 @@ def load_hasher(path: Path) -> KeyHasher:
 
 
 def _create(path: Path) -> None:
-    # Written beside and linked into place: whoever reads the name sees all of it, and the first one to link wins.
+    # Written under another name and linked into place: a reader sees all of it or nothing, and the first link wins.
     draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -97,12 +97,12 @@ class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     price_provider: str | None = "openai"
     """Whose public prices (a provider of the package ``genai-prices``) hold for models that ``prices`` does not name;
-    None, or the word ``none``: nobody's. A model without a price costs None, which is not 0."""
+    None, or the word ``none``: no public prices. A model without a price costs None, which is not 0."""
 
     def __post_init__(self) -> None:
         _ = self.limits
         if self.redis_url is not None and urlsplit(self.redis_url).scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("redis_url is no redis://, rediss:// or unix:// address")
+            raise ValueError("redis_url must be a redis://, rediss:// or unix:// address")
         if self.redis_away != "refuse" and self.redis_url is None:
             raise ValueError("redis_away says what to do without a Redis that redis_url does not name")
         if self.price_provider not in {None, "none", "openai"}:

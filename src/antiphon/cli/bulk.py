@@ -22,7 +22,7 @@ def bulk(
     tpm: Annotated[int | None, Parameter(help="Tokens per minute; learnt from the server if not given.")] = None,
     concurrency: Annotated[int, Parameter(help="Requests under way at the same time.")] = 16,
     retry_failed: Annotated[
-        bool, Parameter(negative="", help="Make the requests again that failed for good before.")
+        bool, Parameter(negative="", help="Repeat the requests that failed in an earlier run.")
     ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the report as one JSON object.")] = False,
     server: Server | None = None,

@@ -38,7 +38,7 @@ class Server:
                 raise self.explained(cause, client) from error
 
     def explained(self, error: openai.APIError, client: openai.OpenAI) -> AntiphonError:
-        """Return what an error of the API means, and what mends it."""
+        """Return what an error of the API means, and how to fix it."""
         if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
             why = f"see why with: antiphon doctor --base-url {self.base_url}"
             hint = "start one with: antiphon serve" if self.base_url == LOCAL_URL else why

@@ -1,4 +1,4 @@
-"""``antiphon doctor``: what is wrong, and the command that mends it."""
+"""``antiphon doctor``: what is wrong, and the command that fixes it."""
 
 import json as jsonlib
 from pathlib import Path
@@ -32,7 +32,7 @@ def doctor(
     timeout: Annotated[float, Parameter(help="Seconds to wait for each thing that is tried.")] = 10.0,
     json: Annotated[bool, Parameter(negative="", help="Print the findings as one JSON object.")] = False,
 ) -> int:
-    """Find what is wrong with key, URL, network, server, model or limits, and the command that mends it.
+    """Find what is wrong with key, URL, network, server, model or limits, and the command that fixes it.
 
     Examined is what the official client would use here. Exit status 1 if something keeps calls from working.
     """
@@ -57,7 +57,7 @@ def _show(diagnosis: Diagnosis) -> None:
         mark, style = _MARKS[finding.status]
         console.print(Text(mark, style), Text(f"{finding.check:<10}"), Text(finding.message))
         if finding.fix and finding.status != "ok":
-            console.print(Text(f"     {'':<10} mend: {finding.fix}", "cyan"))
+            console.print(Text(f"     {'':<10} fix: {finding.fix}", "cyan"))
 
 
 def _read(path: Path) -> dict[str, object]:

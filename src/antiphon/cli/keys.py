@@ -39,7 +39,7 @@ def create(
         str | None, Parameter(help="Models it may use, separated by commas; gpt-4o* is a pattern.")
     ] = None,
     expires: Annotated[str | None, Parameter(help="When it ends: 12h, 30d, 2w, or a date.")] = None,
-    admin: Annotated[bool, Parameter(negative="", help="May read everybody's usage over the API.")] = False,
+    admin: Annotated[bool, Parameter(negative="", help="May read the usage of all keys over the API.")] = False,
     source: DatabaseOptions | None = None,
 ) -> None:
     """Create a key and print it: once, on standard output and nowhere else."""
@@ -73,7 +73,7 @@ def list_keys(*, as_json: Json = False, source: DatabaseOptions | None = None) -
 
 @app.command
 def revoke(name: Name, /, *, source: DatabaseOptions | None = None) -> None:
-    """End a key for good."""
+    """Revoke a key. Every server refuses it at once."""
     record = asyncio.run(_revoke(source, name))
     print(f"Revoked {record.principal.name} ({record.principal.key_id}).")
 

@@ -75,7 +75,7 @@ def pull(
 
 @app.command
 def show(name: Name, *, as_json: AsJson = False) -> None:
-    """Show where a model comes from and what its file says of itself."""
+    """Show where a model comes from and what its file contains."""
     store = ModelStore()
     catalogue = store.catalogue()
     facts: dict[str, Any] = _row(store, catalogue, catalogue.resolve(name).entry)

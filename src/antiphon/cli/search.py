@@ -67,7 +67,7 @@ def _index_path(folder: Path, model: str) -> Path:
 
 
 def _update(opened: Index, folder: Path) -> UpdateReport:
-    # An index is in the way of nobody: it shows itself only where it takes time and a person looks.
+    # Indexing reports its progress only where it takes time and a person looks.
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"indexing {folder}", total=None)
         return opened.update(
@@ -84,7 +84,7 @@ def _filter(where: str | None) -> dict[str, Any] | None:
         decoded = jsonlib.loads(where)
     except ValueError as error:
         raise AntiphonError(
-            f"--where is no JSON: {error}", hint='for example: --where \'{"suffix": ".md"}\''
+            f"--where is not JSON: {error}", hint='for example: --where \'{"suffix": ".md"}\''
         ) from error
     if not isinstance(decoded, dict):
         raise AntiphonError(

@@ -20,7 +20,7 @@ def print_table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Seq
     for figure in figures:
         table.add_column(figure, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))  # as it is: brackets in a name are no markup
+        table.add_row(*map(Text, row))  # not as markup: a name may have brackets
     console = Console()
     unbounded = console.options.update(max_width=_UNBOUNDED)
     console.width = max(console.width, console.measure(table, options=unbounded).maximum)

@@ -38,4 +38,6 @@ def _messages(text: str) -> list[dict[str, Any]]:
         return TypeAdapter(list[dict[str, Any]]).validate_json(text)
     except ValidationError as error:
         hint = 'for example: [{"role": "user", "content": "Hello"}]'
-        raise AntiphonError(f"the text is no JSON list of messages: {error.errors()[0]['msg']}", hint=hint) from error
+        raise AntiphonError(
+            f"the text is not a JSON list of messages: {error.errors()[0]['msg']}", hint=hint
+        ) from error

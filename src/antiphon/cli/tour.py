@@ -1,6 +1,6 @@
 """``antiphon tour``: the guide, step by step: its code, its output, what to look at.
 
-The steps are those of ``tour.md`` beside this module, which is also the page ``docs/tour.md``.
+The steps are those of ``tour.md`` in this folder, which is also the page ``docs/tour.md``.
 """
 
 import contextlib

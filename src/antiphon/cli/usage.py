@@ -26,7 +26,7 @@ def usage(
     by: Annotated[
         tuple[By, ...],
         Parameter(
-            help="What to tell apart; one or more.",
+            help="Group by one or more of these.",
             consume_multiple=True,
             negative="",
             show_default=" ".join,
@@ -42,7 +42,7 @@ def usage(
 ) -> None:
     """Print requests, tokens, seconds of compute and dollars by day, key or model.
 
-    Dollars are of requests whose model has a price; how many had none stands below. Saved is what answers out of the
+    Dollars count requests whose model has a price; the line below says how many had none. Saved is what answers out of the
     response cache would have cost. A running server's rows are there within a second.
     """
     query = UsageQuery(
@@ -88,7 +88,7 @@ def _until(text: str) -> int:
 
 
 def _record(total: UsageTotal, by: tuple[By, ...]) -> dict[str, Any]:
-    """Return the total as it is printed for programs; what was not told apart is left out."""
+    """Return the total as it is printed for programs, with the groups that were asked for."""
     told_apart: dict[By, dict[str, Any]] = {
         "day": {"day": None if total.bucket_ms is None else day(total.bucket_ms)},
         "key": {"key_id": total.key_id, "key": total.key_name},
@@ -129,7 +129,7 @@ def _print_table(found: list[UsageTotal], by: tuple[By, ...]) -> None:
     if unpriced := sum(total.num_unpriced for total in found):
         print(f"* without {unpriced:,} requests whose model has no price; [accounts.prices] gives it one")
     if estimated := sum(total.num_estimated for total in found):
-        print(f"with estimates for {estimated:,} requests whose API did not tell their tokens")
+        print(f"with estimates for {estimated:,} requests whose API did not report its tokens")
 
 
 def _labels(total: UsageTotal, by: tuple[By, ...]) -> list[str]:

@@ -65,7 +65,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         return grown.with_default(kind, entry.id) if default else grown
 
     def resolve(self, name: str) -> Resolved:
-        """Return what ``name`` (an id or an alias) stands for. Raises ``ModelNotFound`` with similar names."""
+        """Return the model behind ``name``, an id or an alias. Raises ``ModelNotFound`` with similar names."""
         by_id = {entry.id: entry for entry in self.entries}
         if name in by_id:
             return Resolved(by_id[name])
@@ -77,7 +77,7 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     @property
     def aliases(self) -> tuple[Alias, ...]:
-        """Every name beside the ids, the entries' own before OpenAI's."""
+        """Every name in addition to the ids, the entries' own before OpenAI's."""
         own = {alias: Alias(alias, entry.id) for entry in self.entries for alias in entry.aliases}
         default = {"chat": self.default_chat, "embedding": self.default_embedding}
         openai = {

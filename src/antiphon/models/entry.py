@@ -17,7 +17,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A model that can be served.
 
     ``source`` is as ``parse_source`` reads it; ``aliases`` are further names that requests may use; ``digests`` are
-    the sha256 of fetched files by their path relative to the main file's folder, beside what ``source`` pins itself.
+    the sha256 of fetched files by their path relative to the main file's folder, in addition to the hash in ``source``.
     ``download_bytes`` is what fetching transfers, None if not known. ``default_max_tokens`` limits an answer whose request
     names no limit, None: the context does. Raises ``BadName``, ``BadSource``.
     """
@@ -52,7 +52,7 @@ class Alias(msgspec.Struct, frozen=True):
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """The model that a requested name stands for, and the length to which its embeddings are padded."""
+    """The model behind a requested name, and the length to which its embeddings are padded."""
 
     entry: ModelEntry
     pad_to: int | None = None

@@ -42,7 +42,7 @@ class NotStored(ModelError):  # noqa: N818
 
 
 class BadSource(ModelError):  # noqa: N818
-    """``spec`` names no place that a model could come from."""
+    """``spec`` is not a place that a model can come from."""
 
     def __init__(self, spec: str, reason: str) -> None:
         super().__init__(
@@ -68,11 +68,11 @@ class BadName(BadSource):
 
 
 class SourceUnavailable(ModelError):  # noqa: N818
-    """A file could not be had from where it should be."""
+    """A source does not have the file, or does not answer."""
 
 
 class CorruptModel(ModelError):  # noqa: N818
-    """``path`` is not what it should be."""
+    """The file at ``path`` is damaged, or is not a model."""
 
     def __init__(self, path: Path, reason: str, *, hint: str) -> None:
         super().__init__(f"{path} {reason}.", hint=hint)

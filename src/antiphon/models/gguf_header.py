@@ -1,4 +1,4 @@
-"""Reading what a GGUF file says of itself, without loading it: enough to refuse a file that is none.
+"""Read the header of a GGUF file without loading it: enough to refuse a file that is not GGUF or is cut off.
 
 Follows the GGUF specification, versions 2 and 3, little-endian.
 """
@@ -55,7 +55,7 @@ class _Malformed(Exception):  # noqa: N818  # private; always becomes CorruptMod
 
 
 def read_header(path: Path) -> GGUFHeader:
-    """Return the header of ``path``. Raises ``CorruptModel`` for what is no GGUF or lacks part of its tensors."""
+    """Return the header of ``path``. Raises ``CorruptModel`` for a file that is not GGUF or lacks part of its tensors."""
     try:
         with path.open("rb") as file:
             return _Reader(file, path.stat().st_size).header()
@@ -75,7 +75,7 @@ class _Reader:
     def header(self) -> GGUFHeader:
         magic = self._take(4) if self._size >= 4 else b""  # noqa: PLR2004  # the magic's length
         if magic != b"GGUF":
-            raise _Malformed("it is no GGUF file" + (" but a web page" if magic[:1] == b"<" else ""))
+            raise _Malformed("it is not a GGUF file" + (" but a web page" if magic[:1] == b"<" else ""))
         version = self._scalar(4)
         if version not in (2, 3):
             raise _Malformed(f"GGUF version {version} is not supported")

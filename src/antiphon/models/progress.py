@@ -1,4 +1,4 @@
-"""How a fetch tells where it is."""
+"""The progress of a fetch."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -10,7 +10,7 @@ Phase = Literal["wait", "download", "unpack", "convert", "verify"]
 
 
 class ProgressEvent(msgspec.Struct, frozen=True):
-    """``done`` of ``total`` bytes of ``file`` have passed ``phase``; ``total`` None where nobody knows it yet.
+    """``done`` of ``total`` bytes of ``file`` have passed ``phase``; ``total`` is None while it is unknown.
 
     The phase ``convert`` counts tensors instead of bytes, ``wait`` nothing.
     """

@@ -74,7 +74,7 @@ class ModelStore:
     def ensure(self, entry: ModelEntry, progress: Progress = ignore) -> Path:
         """Return the path of ``entry``'s GGUF, fetching and converting it first if needed.
 
-        A model that is already here is taken as it is (``verify`` looks closer); a GGUF at a local path is checked
+        A model that is already here is used unchecked (``verify`` reads it); a GGUF at a local path is checked
         and used where it lies. Interrupted, by Ctrl-C too, the next call goes on. While another process fetches
         the same model, waits for it. Raises a ``ModelError``.
         """

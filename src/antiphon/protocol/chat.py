@@ -10,7 +10,7 @@ Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 
 class FunctionCall(msgspec.Struct, frozen=True):
-    """A call in the history; ``arguments`` is the JSON text as it stands in the request."""
+    """A call in the history; ``arguments`` is the JSON text as written in the request."""
 
     name: str
     arguments: str
@@ -103,7 +103,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``max_tokens`` is ``max_completion_tokens`` or the older ``max_tokens``; None means up to the context.
     ``legacy_functions`` marks a request that used ``functions`` and is answered with ``function_call``.
-    ``raw`` is the request's JSON as it came, for backends that pass it on; it is never mutated. ``cache`` is set where the
+    ``raw`` is the request's JSON, for backends that pass it on; it is never mutated. ``cache`` is set where the
     response cache may answer.
     """
 

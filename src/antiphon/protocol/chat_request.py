@@ -92,7 +92,7 @@ def _first(value: Any, default: Any) -> Any:
 
 
 def check_together(request: Json) -> None:
-    """Raise ``ApiError`` 400 for fields that are valid alone and not beside each other."""
+    """Raise ``ApiError`` 400 for fields that are valid alone but not together."""
     if request.get("max_tokens") is not None and request.get("max_completion_tokens") is not None:
         raise problems.bad_request(
             "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",

@@ -49,7 +49,7 @@ def parse_completion(obj: Any) -> CompletionRequest:
     best_of = choices if given is None else given
     _check_best_of(choices, best_of, streams=bool(request.get("stream")))
     if request.get("suffix") is not None and request.get("echo") and request.get("logprobs") is not None:
-        # The prompt's tokens are not those of the text then: the suffix stands among them.
+        # The prompt's tokens are then not those of the text: the suffix is among them.
         raise problems.bad_request(
             "Setting 'suffix', 'echo' and 'logprobs' at the same time is not supported.",
             "echo",

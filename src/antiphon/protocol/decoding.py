@@ -29,7 +29,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _UnparsableError(f"{name} is no JSON value")
+    raise _UnparsableError(f"{name} is not a JSON value")
 
 
 def _finite(text: str) -> float:
@@ -46,7 +46,7 @@ def decode_json(body: bytes, content_type: str | None) -> Any:
     """Return the JSON value in ``body``.
 
     Raises ``ApiError`` 415 unless ``content_type`` says JSON (a web page can send anything else across origins without
-    asking first), and 400 for what is no JSON in UTF-8, a repeated key, NaN, a number beyond float64, a lone surrogate,
+    asking first), and 400 for what is not JSON in UTF-8, a repeated key, NaN, a number beyond float64, a lone surrogate,
     or more than ``MAX_DEPTH`` levels.
     """
     check_content_type(content_type)

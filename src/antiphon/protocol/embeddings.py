@@ -28,8 +28,8 @@ class EmbeddingResult(msgspec.Struct, frozen=True):
     """``vectors`` holds one little-endian float32 buffer per input, in order, each of unit length.
 
     ``cached_inputs`` of them came from the response cache, None where it was not asked; ``prompt_tokens`` counts what was
-    computed, ``input_tokens`` the tokens of each input by itself, None where an API told only their sum. ``spared`` is what the
-    cached inputs would have added, None if there are none or nobody counted.
+    computed, ``input_tokens`` the tokens of each input by itself, None where an API reported only their sum. ``spared`` is what the
+    cached inputs would have added, None if there are none or they were not measured.
     """
 
     model: str

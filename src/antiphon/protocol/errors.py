@@ -9,7 +9,7 @@ class ApiError(AntiphonError):
     """An answer other than success, exactly as it goes over the wire.
 
     ``param`` is the path of the offending field (``messages[0].content``), ``headers`` are sent
-    beside the standard ones (``Retry-After``, ``x-should-retry``).
+    in addition to the standard ones (``Retry-After``, ``x-should-retry``).
     """
 
     def __init__(

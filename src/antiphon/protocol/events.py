@@ -74,7 +74,7 @@ class Started(msgspec.Struct, frozen=True):
     """The backend has begun; ``model`` names what really answers, ``meter`` follows what it costs from here on.
 
     ``cache`` is None where no response cache was asked; ``spared`` is the meter of the answer that it gives again, which still
-    runs if it is in flight, and None if nobody measured it. ``system_fingerprint`` changes when the weights or the settings
+    runs if it is in flight, and None if it was not measured. ``system_fingerprint`` changes when the weights or the settings
     that they run with do.
     """
 

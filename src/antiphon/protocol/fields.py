@@ -2,8 +2,8 @@
 
 A spec answers three questions. ``is_type``: does the value have this JSON type? ``check``: is it valid, else which of
 OpenAI's errors? ``refuse``: valid as it is, can this server honour it? All values are checked before the first is
-refused, because OpenAI looks at a model's abilities last. ``schema`` is the same spec as JSON Schema, for the OpenAPI
-document. Specs that hold others stand in ``shapes.py``. ``path`` is the value's place as OpenAI writes it: ``messages[0].content[1].type``.
+refused, because OpenAI checks last what a model supports. ``schema`` is the same spec as JSON Schema, for the OpenAPI
+document. Specs that contain others are in ``shapes.py``. ``path`` is the value's place as OpenAI writes it: ``messages[0].content[1].type``.
 """
 
 import re
@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Anything at all. ``nullable``: null stands for the parameter's absence.
+    """Anything at all. ``nullable``: null means that the parameter is absent.
 
     ``can_refuse`` is False where ``refuse`` never does, so that it need not be asked.
     """

@@ -1,6 +1,6 @@
-"""Does the conversation hang together? Checks across messages, with OpenAI's errors.
+"""Checks across the messages of a conversation, with OpenAI's errors.
 
-Paths are written ``messages.[2].role`` here: so the API writes them in these older errors.
+Paths are written ``messages.[2].role`` here, as the API writes them in these older errors.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Checks that need to know the model: the last in OpenAI's order, made by the backend that serves it."""
+"""Checks that depend on the model: the last in OpenAI's order, made by the backend that serves it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

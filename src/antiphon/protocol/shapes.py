@@ -51,7 +51,7 @@ class Array(Spec):
 
 @dataclass(frozen=True)
 class Object(Spec):
-    """Named fields, checked in the order in which they stand here: first all required, then unknown, then each."""
+    """Named fields, checked in the order of this table: first all required, then unknown, then each."""
 
     fields: dict[str, Spec] = field(default_factory=dict[str, Spec])
     required: tuple[str, ...] = ()
@@ -201,7 +201,7 @@ def _is_refused(spec: Object, tag: str) -> bool:
 
 @dataclass(frozen=True)
 class Either(Spec):
-    """One of several specs, told apart by JSON type; ``Enumeration`` goes before ``String``."""
+    """One of several specs, chosen by JSON type; ``Enumeration`` goes before ``String``."""
 
     specs: tuple[Spec, ...]
 

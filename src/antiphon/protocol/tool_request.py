@@ -11,7 +11,7 @@ from antiphon.protocol.strict_schema import check_function_parameters
 def read_tools(request: dict[str, Any]) -> tuple[Tool, ...]:
     """Return the tools of a checked request, older functions included.
 
-    Raises ``ApiError`` 400 for a repeated name and for parameters that are no schema, or not of the strict subset.
+    Raises ``ApiError`` 400 for a repeated name and for parameters that are not a schema, or not in the strict subset.
     """
     if request.get("functions") is not None:
         if request.get("tools") is not None:

@@ -23,7 +23,7 @@ class LimitDecision(msgspec.Struct, frozen=True):
     """Admitted when ``reservation`` is there; else ``refused_by`` says why.
 
     ``readings`` are the buckets after this decision, those that have a limit. ``wait_s``: after how many seconds
-    the same request finds room in every bucket, if nobody else comes.
+    the same request finds room in every bucket, if no other request comes.
     """
 
     readings: tuple[Reading, ...]
@@ -44,10 +44,10 @@ class LimitDecision(msgspec.Struct, frozen=True):
 
 
 class LimiterStatistics(msgspec.Struct, frozen=True):
-    """Counts since the start, but ``buckets`` and ``in_flight``, which are of now.
+    """Counts since the start; ``buckets`` and ``in_flight`` are current numbers.
 
     ``uncounted_total``: admitted without a limit because Redis was away; ``unsettled_total``: corrections lost to it
-    (the reservation then stands, and leaks away in its time).
+    (the reservation then remains, and leaks away in its time).
     """
 
     admitted_total: int = 0
@@ -64,7 +64,7 @@ class Limiter(Protocol):
     Rules that every implementation keeps: concurrency is looked at first and, when full, nothing is charged. Then
     requests per minute, requests per day, tokens; the first without room refuses. A request that is refused for
     its tokens alone is charged as a request (a failed request counts); one refused for requests is not, else the
-    wait that it is told would not be true.
+    reported wait would be wrong.
     """
 
     async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> LimitDecision:

@@ -9,7 +9,7 @@ from antiphon.accounts.settings import AccountSettings
 def make_limiter(settings: AccountSettings) -> Limiter:
     """Return the limiter: shared through ``settings.redis_url``, or this process' own. Needs a running event loop.
 
-    Raises ``AccountError`` when the Redis client is not installed; a Redis that is away is met per request.
+    Raises ``AccountError`` when the Redis client is not installed; a Redis that does not answer is handled per request.
     """
     if settings.redis_url is None:
         return MemoryLimiter()

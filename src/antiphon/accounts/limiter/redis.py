@@ -25,7 +25,7 @@ from antiphon.accounts.settings import Limits
 
 LEASE_S = 30.0
 ANSWER_S = 2.0
-"""Long enough for a moment in which this machine is busy: all requests are refused while Redis is taken for away."""
+"""Long enough for a busy machine: while Redis counts as unreachable, every limited request is refused."""
 _ASK_AGAIN_S = 1.0
 _AWAY = (RedisError, OSError, TimeoutError)
 
@@ -65,7 +65,7 @@ class RedisLimiter:
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
-            # Redis may have counted it already: the slot and the tokens that nobody waits for any more are given back.
+            # Redis may have counted it already: the slot and tokens of a request that was cancelled are given back.
             asked.add_done_callback(_give_back)
             raise
 
@@ -118,7 +118,7 @@ class RedisLimiter:
         return ":".join((self._prefix, "{" + key + "}", *named))
 
     def settle(self, reservation: "_RedisReservation") -> None:
-        """Queue what ``_RedisReservation`` was told."""
+        """Queue the settlement of ``reservation``."""
         self._num_in_flight -= 1
         self._leases.pop(reservation.lease, None)
         self._settlements.put_nowait(reservation)

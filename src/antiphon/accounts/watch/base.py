@@ -10,9 +10,9 @@ class KeyWatch(Protocol):
     """Asked before every request is let in, so it must answer in microseconds."""
 
     def epoch(self) -> int | None:
-        """Return the generation of the keys, which every change raises; None while nobody can tell.
+        """Return the generation of the keys, which every change raises; None while it is unknown.
 
-        With None, whatever was read before may be stale: read the keys again, and let nobody in if that fails.
+        With None, keys that were read before may be stale: read them again, and refuse requests if that fails.
         """
         ...
 

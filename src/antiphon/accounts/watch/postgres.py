@@ -72,7 +72,7 @@ class PostgresWatch:
                     await self._listen()
                 else:
                     self._generation = await self._connection.fetchval(_GENERATION)
-            except Exception as error:  # noqa: BLE001 - whatever it was, from now on nobody knows; and the heart must not stop
+            except Exception as error:  # noqa: BLE001 - any failure makes the generation unknown, and the heartbeat must go on
                 _log.warning("key_watch_lost", error=repr(error))
                 self._forget()
 

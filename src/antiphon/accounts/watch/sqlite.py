@@ -11,7 +11,7 @@ class SqliteWatch:
     """Implements ``KeyWatch`` over a connection of its own, which reads and never writes."""
 
     def __init__(self, path: str) -> None:
-        # Asked on the event loop, so it must not wait: a file that is locked, which in WAL mode is rare, tells nothing.
+        # Asked on the event loop, so it must not wait: while the file is locked, which is rare in WAL mode, the generation is unknown.
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=0)
         self._data_version = -1
         self._generation = -1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 COMPANIONS = ("config.json", "tokenizer_config.json", "vocab.txt", "1_Pooling/config.json")
-"""What must lie beside ``model.safetensors``, relative to its folder."""
+"""The files that must be next to ``model.safetensors``, relative to its folder."""
 
 _UNUSED = re.compile(r"^(bert\.)?(embeddings\.position_ids|pooler\.|cls\.)")
 _RENAMED = {
@@ -76,10 +76,10 @@ class _Pooling(msgspec.Struct, frozen=True):
 
 
 def convert_bert(weights: Path, target: Path, *, name: str, progress: Callable[[int, int], None]) -> None:
-    """Write ``weights`` (with its ``COMPANIONS`` beside it) to ``target``: matrices in f16, the rest in f32.
+    """Write ``weights`` (with its ``COMPANIONS`` next to it) to ``target``: matrices in f16, the rest in f32.
 
     ``progress`` gets the tensors written so far and their number. Raises ``ConversionFailed`` for a model that
-    is no BERT, needs what llama.cpp lacks, or when the package ``gguf`` is missing.
+    is not a BERT, needs what llama.cpp lacks, or when the package ``gguf`` is missing.
     """
     try:
         import gguf  # noqa: PLC0415  # heavy, and only converting needs it

@@ -30,7 +30,7 @@ class Source(Protocol):
         ...
 
     def fetch(self, workspace: Path, progress: Progress) -> Path:
-        """Have the main file, with all that belongs to it beside it, and return its path.
+        """Fetch the main file and the files that belong to it, and return its path.
 
         What must be downloaded goes below ``workspace``, an existing folder that no one else uses, where an
         interrupted call may have left parts: they are used, or thrown away if they no longer fit. Raises

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 
 class ListedModel(Protocol):
-    """What a model must say of itself; ``created`` is in Unix seconds."""
+    """The facts of a model; ``created`` is in Unix seconds."""
 
     @property
     def id(self) -> str: ...

@@ -12,7 +12,7 @@ _DOUBLE: sa.Double[float] = sa.Double()
 
 
 def upgrade() -> None:
-    """Add the column; nobody knows what the rows before it saved."""
+    """Add the column; what older rows saved is unknown."""
     op.add_column("usage", sa.Column("saved_usd", _DOUBLE))
 
 

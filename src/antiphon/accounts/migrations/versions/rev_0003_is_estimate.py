@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column; the rows before it have no estimates, but 0 for what was not told."""
+    """Add the column; older rows have no estimates: they have 0 where an API reported no usage."""
     op.add_column("usage", sa.Column("is_estimate", sa.Boolean(), nullable=False, server_default=sa.false()))
 
 
