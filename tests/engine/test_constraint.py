@@ -45,6 +45,27 @@ async def test_refuses_what_is_no_grammar(engine: Engine, grammar: str) -> None:
             pass
 
 
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        r"start: /[0-9]\x04/",
+        r"start: /\x04[a-z]+/",
+        "start: /[a-z]{2}\U00050000/",
+        'start: "a" start',
+        "start: /a(?=b)/",
+        "start: <|nope|>",
+    ],
+)
+async def test_a_rejected_grammar_is_explained_without_internals(engine: Engine, grammar: str) -> None:
+    """Bytes without a token, limits and syntax errors are named in words; the compiler's state is not shown."""
+    with pytest.raises(GrammarRejected) as caught:
+        async for _ in engine.generate(Generate(id=0, prompt=PROMPT, grammar=grammar, max_tokens=400)):
+            pass
+    shown = str(caught.value)
+    assert not [name for name in ("NoExtension", "<state>", "grm_prefix", "Parser Error", "applying") if name in shown]
+    assert len(shown) > 20
+
+
 async def test_the_end_of_max_tokens_is_told(engine: Engine) -> None:
     """A text that max_tokens cuts short says length, though a grammar holds."""
     request = Generate(id=0, prompt=PROMPT, grammar=GRAMMAR, max_tokens=4)

@@ -20,6 +20,7 @@ from tests.engine.plain_engine import (
 )
 
 from antiphon.engine.ipc.messages import Answer, Delta, Finished, Generate, Prefilled, SamplingParams, Score, Scored
+from antiphon.engine.sampling.repetition import MIN_REPEATED
 from antiphon.engine.sampling.speculation import NgramPool
 from antiphon.engine.scheduling.batch_shapes import free, plain, tiled
 from antiphon.engine.scheduling.scheduler import Scheduler
@@ -334,3 +335,28 @@ def test_a_step_is_broken_off_once_all_have_left_that_it_computes_for(leaving: l
     world.context.during = leave
     world.follow(list(tasks))
     assert world.context.num_aborted == (len(leaving) == 2)
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+@pytest.mark.parametrize("ends_repetition", [False, True])
+def test_a_loop_ends_as_if_it_were_too_long(ends_repetition: bool, drafts: bool) -> None:
+    """A text that repeats itself ends early with reason length, if the request says so, and is otherwise the same."""
+    world = _World(cells=2048, ngram_pool=drafts)
+    request = Generate(
+        id=0,
+        prompt=TEXT,
+        max_tokens=300,
+        sampling=SamplingParams(temperature=0, logit_bias={0: -100}),
+        ends_repetition=ends_repetition,
+    )
+    world.script = world.loop.inbox = _Script(iter([[world.ask((0, 0), request, [9, 8])]]))
+    world.run()
+    finished = world.answers[0, 0][-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "length"
+    text = "".join(answer.text for answer in world.answers[0, 0] if isinstance(answer, Delta))
+    whole = expected(request, [9, 8], 0, None).text
+    assert whole.startswith(text)
+    assert (finished.num_tokens < 120) is ends_repetition
+    assert (text == whole) is not ends_repetition
+    assert finished.num_tokens >= MIN_REPEATED

@@ -1,9 +1,9 @@
-"""What can go wrong with a model's engine.
+"""The errors of a model's engine.
 
 EngineError
 ├── EngineStartFailed   the process could not load the model (reason and next step in message and hint)
 ├── EngineStopped       the engine was closed
-├── EngineCrashed       the process died or hung with the request in it; it restarts
+├── EngineCrashed       the process died or hung during the request, or is not back yet
 ├── EngineOverloaded    the queue is full
 ├── ContextOverflow     prompt (and completion) do not fit the context
 ├── DeadlineExceeded    the request's own deadline passed
@@ -28,7 +28,7 @@ class EngineStopped(EngineError):  # noqa: N818 - named after what happened
 
 
 class EngineCrashed(EngineError):  # noqa: N818 - named after what happened
-    """The process died with the request in it. ``retry_after_s`` is when the next one is expected to be ready."""
+    """The process died during the request, or is not back. ``retry_after_s`` is when the next one may be ready."""
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message, hint="Send the request again after the engine has restarted.")
@@ -61,7 +61,7 @@ class DeadlineExceeded(EngineError):  # noqa: N818 - named after what happened
 
 
 class InvalidPrompt(EngineError):  # noqa: N818 - named after what happened
-    """The prompt cannot be given to this model."""
+    """This model cannot take the prompt."""
 
 
 class GrammarRejected(EngineError):  # noqa: N818 - named after what happened
@@ -69,7 +69,7 @@ class GrammarRejected(EngineError):  # noqa: N818 - named after what happened
 
 
 def error_of(failed: Failed) -> EngineError:
-    """Return the exception that a ``Failed`` answer stands for."""
+    """Return the exception for a ``Failed`` answer."""
     match failed.kind:
         case "overloaded":
             return EngineOverloaded(failed.message, retry_after_s=failed.retry_after_s or 1.0)

@@ -59,7 +59,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cached_tokens: int | None = None
     """Prompt tokens that the prefix cache keeps while nothing runs on them. None: as many as slow a step by a tenth or so."""
     draft_tokens: int = 12
-    """Most tokens guessed ahead of a text from what was said before, to be checked in one step. 0: none."""
+    """Most draft tokens of speculative decoding (prompt lookup) for one sequence in one step. 0: no speculation."""
     max_queue: int = 256
     """Requests that may wait; the next one is refused at once."""
     prefix_cache: bool = True

@@ -1,4 +1,4 @@
-"""What an engine reports of itself: immutable values, and the collectors that make them."""
+"""An engine's statistics: immutable values, and the collectors that make them."""
 
 import bisect
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ def _empty(bounds: Sequence[float]) -> Histogram:
 
 
 class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One moment of an engine. Tokens and requests count since the process started; times are in seconds.
+    """A snapshot of an engine. Tokens and requests count since the process started; times are in seconds.
 
     ``kv_bytes`` are allocated for the KV cache and for recurrent states, whether used or not; None if that is not
     known. ``cells_used`` counts KV cells held by running requests and by the prefix cache, ``cached_tokens`` those that
     the prefix cache could give back at once. ``prompt_tokens`` were asked for, of which ``prompt_tokens_shared`` came from
-    the cache: their ratio is the hit rate. ``drafted_tokens`` were guessed, of which ``accepted_tokens`` were right. Rates
-    are of the time that steps took, over the last seconds. ``mask_s`` is what it took to find the tokens that a grammar
-    allows next, once for each that was drawn under one.
+    the cache: their ratio is the hit rate. ``drafted_tokens`` were computed speculatively, of which ``accepted_tokens``
+    were accepted. Rates are tokens per second of step time, over the last seconds. ``mask_s`` is the time to find the
+    tokens that a grammar allows, once for each token drawn under one.
     """
 
     running: int = 0
@@ -75,7 +75,7 @@ class HistogramCollector:
         self._total += value * times
 
     def snapshot(self) -> Histogram:
-        """Return the state of now."""
+        """Return the current counts."""
         return Histogram(self._bounds, tuple(self._counts), self._total)
 
 

@@ -146,6 +146,7 @@ def _job(request: ChatRequest, plan: Plan, default_max_tokens: int | None) -> Ge
         n=request.n,
         max_tokens=request.max_tokens,
         default_max_tokens=default_max_tokens,
+        ends_repetition=request.max_tokens is None and default_max_tokens is not None,
         sampling=engine_sampling(request.sampling),
         stop=(*request.stop, *plan.stop),
         logprobs=request.top_logprobs if request.logprobs else None,

@@ -33,13 +33,13 @@ from antiphon.engine.ipc.wire import FrameError, decode_answers, frame, read_fra
 
 T = TypeVar("T", bound=Answer)
 GenerationAnswer = Prefilled | Delta | Finished
-_RESTART_GUESS_S = 2.0
+_RESTART_ESTIMATE_S = 2.0
 
 
 class EngineClient:
-    """Sends requests and hands each its answers. Made by ``connect``; belongs to one event loop.
+    """Sends requests and passes each its answers. Made by ``connect``; belongs to one event loop.
 
-    ``info`` is what the model says of itself. When the connection breaks, every open request raises
+    ``info`` describes the model. When the connection breaks, every open request raises
     ``EngineCrashed``, or ``EngineStopped`` after ``aclose``.
     """
 
@@ -57,7 +57,7 @@ class EngineClient:
         """Connect to a listening engine.
 
         Raises:
-            EngineStopped: nobody listens there, or no engine does.
+            EngineStopped: nothing listens there, or it is not an engine.
         """
         try:
             reader, writer = await asyncio.open_unix_connection(path)
@@ -70,7 +70,7 @@ class EngineClient:
             raise EngineStopped(f"no engine answers at {str(path)!r}: {error}") from error
         if info is None:
             writer.close()
-            raise EngineStopped(f"what listens at {str(path)!r} is no engine")
+            raise EngineStopped(f"what listens at {str(path)!r} is not an engine")
         return cls(reader, writer, info)
 
     @property
@@ -82,7 +82,7 @@ class EngineClient:
         """Yield ``Prefilled``, then the choices' ``Delta`` and ``Finished`` as they come; closing it cancels."""
         request = msgspec.structs.replace(request, id=next(self._ids))
         num_left = max(1, request.n)  # the refusal of a smaller n is an answer too
-        async with self._exchange(request) as answers:
+        async with self._opened(request) as answers:
             while num_left:
                 match await self._next(answers):
                     case Finished() as answer:
@@ -117,33 +117,33 @@ class EngineClient:
             await self._receiver
 
     async def _one(self, request: Request, kind: type[T]) -> T:
-        async with self._exchange(request) as answers:
+        async with self._opened(request) as answers:
             answer = await self._next(answers)
         if not isinstance(answer, kind):
             raise TypeError(f"unexpected answer {answer!r}")
         return answer
 
     @contextlib.asynccontextmanager
-    async def _exchange(self, request: Request) -> AsyncGenerator[asyncio.Queue[Answer | EngineError]]:
+    async def _opened(self, request: Request) -> AsyncGenerator[asyncio.Queue[Answer | EngineError]]:
         if self._end is not None:
             raise self._end()
         answers: asyncio.Queue[Answer | EngineError] = asyncio.Queue()
         self._open[request.id] = answers
         self._writer.write(frame(request))
-        has_last_word = False
+        is_answered = False
         try:
             await self._writer.drain()
             yield answers
-            has_last_word = True
+            is_answered = True
         except ConnectionError as error:
-            raise EngineCrashed("the connection to the engine broke", retry_after_s=_RESTART_GUESS_S) from error
+            raise EngineCrashed("the connection to the engine broke", retry_after_s=_RESTART_ESTIMATE_S) from error
         except EngineError:
-            has_last_word = True
+            is_answered = True
             raise
         finally:
-            # Whoever leaves before the engine said the last word does not want the rest.
+            # A caller that left before the last answer does not want the rest.
             del self._open[request.id]
-            if not has_last_word and self._end is None:
+            if not is_answered and self._end is None:
                 self._writer.write(frame(Cancel(request.id)))
 
     async def _next(self, answers: asyncio.Queue[Answer | EngineError]) -> Answer:
@@ -163,7 +163,7 @@ class EngineClient:
         except (OSError, FrameError, msgspec.DecodeError):
             pass
         message = "the engine's process ended while it worked on the request"
-        self._finish(lambda: EngineCrashed(message, retry_after_s=_RESTART_GUESS_S))
+        self._finish(lambda: EngineCrashed(message, retry_after_s=_RESTART_ESTIMATE_S))
 
     def _finish(self, make_error: Callable[[], EngineError]) -> None:
         if self._end is not None:
@@ -175,7 +175,7 @@ class EngineClient:
 
 
 async def _greeting(reader: asyncio.StreamReader) -> ModelInfo | None:
-    """Return what an engine says first, None if it is something else."""
+    """Return an engine's greeting, None if the peer is something else."""
     body = await read_frame(reader)
     first = [] if body is None else decode_answers(body)
     return first[0].info if first and isinstance(first[0], Ready) else None

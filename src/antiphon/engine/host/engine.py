@@ -1,4 +1,4 @@
-"""An engine as its user sees it: a supervised process and a connection to it."""
+"""An engine as the API uses it: a supervised process and a connection to it."""
 
 import asyncio
 import contextlib
@@ -20,8 +20,8 @@ _TRY_EVERY_S = 0.05
 class Engine:
     """One model, served by a process of its own that is restarted when it dies.
 
-    Every call raises ``EngineCrashed`` if the process dies under it; a call made while it restarts waits for it.
-    With ``status_file`` the process is another's, who posts there how it is; then nothing is started or ended here.
+    A call raises ``EngineCrashed`` if the process dies during it. A call made during a restart waits for it.
+    With ``status_file``, another process supervises the engine and publishes its status there; nothing is started here.
     """
 
     def __init__(self, settings: EngineSettings, *, status_file: Path | None = None) -> None:
@@ -37,7 +37,7 @@ class Engine:
 
     @property
     def info(self) -> ModelInfo:
-        """What the model says of itself.
+        """The model's description.
 
         Raises:
             EngineStopped: before ``start``.
@@ -48,7 +48,7 @@ class Engine:
 
     @property
     def state(self) -> EngineState:
-        """How the process is."""
+        """The state of the process."""
         return self._supervisor.state
 
     @property
@@ -57,12 +57,12 @@ class Engine:
         return self._supervisor.pid
 
     def status(self) -> EngineStatus:
-        """Return what engines in other processes that share this one's process must know."""
+        """Return what other processes need to attach to this engine."""
         path = None if self._path is None else str(self._path)
         return EngineStatus(self.state, path, self.statistics(), self._supervisor.retry_after_s)
 
     def statistics(self) -> EngineStatistics:
-        """Return what the last heartbeat said."""
+        """Return the statistics of the last heartbeat."""
         return self._supervisor.statistics
 
     async def start(self) -> None:

@@ -256,7 +256,7 @@ async def within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def _keep_lines(stream: asyncio.StreamReader, lines: deque[str]) -> None:
-    """Read to the end, whatever comes: a process whose output nobody takes stands still."""
+    """Read to the end: a process whose output nobody reads would block."""
     while True:
         try:
             line = await stream.readline()

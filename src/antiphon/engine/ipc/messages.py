@@ -1,4 +1,4 @@
-"""What the API process and the engine process say to each other: msgpack over a socket.
+"""The messages between the API process and the engine process: msgpack over a socket.
 
 Client to engine: ``Generate``, ``Embed``, ``Tokenize``, ``Score``, ``Cancel``. Engine to client: ``Ready`` once, then for
 each request its answers, which carry the request's ``id`` (unique per connection, chosen by the client). Over its
@@ -29,7 +29,7 @@ class Ids(msgspec.Struct, frozen=True, tag="ids"):
 
 
 Prompt = tuple[Text | Ids, ...]
-"""Pieces in order; each is tokenised by itself and nothing is added between, before or after them."""
+"""Pieces in order. Each is tokenised by itself, and nothing is added between, before or after them."""
 
 
 class SamplingParams(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class SamplingParams(msgspec.Struct, frozen=True):
 
 
 class ClosingTexts(msgspec.Struct, frozen=True):
-    """How a text under a grammar ends what it is in the middle of, once it repeats itself: the texts to begin with, best first.
+    """Texts that close what a constrained text is in the middle of, best first; one is forced when the text loops.
 
     ``max_word`` also bounds runs of visible ASCII characters without a blank; None where they may be of any length.
     """
@@ -60,7 +60,8 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     ``stop_token_ids`` end it like the model's own end-of-generation tokens. ``logprobs`` is the number of alternatives
     per token (0: the chosen token alone), None for none. ``grammar`` is an llguidance grammar (Lark text or its JSON
     form) that the text must follow; the sequence ends with reason ``stop`` when the grammar is complete and admits
-    nothing more; with ``closing_texts``, a text that runs away takes one of them where the grammar allows it. ``special``
+    nothing more; with ``closing_texts``, a text that loops is closed by one of them where the grammar allows it. With
+    ``ends_repetition``, a text without a grammar that loops ends with reason ``length``. ``special``
     renders control tokens as their text instead of nothing, for readers of tool syntax. ``echo_logprobs`` also reports
     the prompt tokens' log-probabilities. ``deadline_s`` counts from arrival.
     """
@@ -76,6 +77,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     logprobs: int | None = None
     grammar: str | None = None
     closing_texts: ClosingTexts | None = None
+    ends_repetition: bool = False
     special: bool = False
     echo_logprobs: bool = False
     deadline_s: float | None = None
@@ -119,7 +121,7 @@ Request = Generate | Embed | Tokenize | Score | Cancel
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model file says of itself. Texts of special tokens are empty where the model has none.
+    """What the model file declares. Texts of special tokens are empty where the model has none.
 
     ``control_tokens`` are the texts of all tokens that only the template may produce. ``context_length`` is what a
     request may use (prompt and completion together); ``training_context`` is the model's own. ``mark_ids`` are the ids
@@ -255,7 +257,7 @@ class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
-    """Sent several times a second. ``step_s`` is how long the step of now has been running, 0 between steps."""
+    """Sent several times a second. ``step_s`` is how long the current step has been running, 0 between steps."""
 
     step_s: float
     statistics: EngineStatistics

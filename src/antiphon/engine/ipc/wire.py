@@ -14,7 +14,7 @@ from antiphon.engine.ipc.messages import Answer, Ready, Request
 
 _LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 256 * 1024 * 1024
-"""Far above any real message; a longer one is a peer that speaks something else."""
+"""Far above any real message; a longer frame means that the peer uses another protocol."""
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode
@@ -22,7 +22,7 @@ decode_answers = msgspec.msgpack.Decoder(list[Answer | Ready]).decode
 
 
 class FrameError(Exception):
-    """The peer sent something that is no frame of this protocol."""
+    """The peer sent something that is not a frame of this protocol."""
 
 
 def frame(message: Any) -> bytes:

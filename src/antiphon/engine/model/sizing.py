@@ -7,25 +7,25 @@ from antiphon.engine.settings import EngineSettings
 
 _KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32}  # fmt: skip
 _MEMORY_SHARE = 0.6
-"""Of the memory that is free, so much may become KV cache; the rest is for buffers and for others."""
+"""The share of the free memory that the KV cache may take; the rest is for buffers and other processes."""
 _MOST_CONTEXTS = 4
 _MOST_CELLS = 16384
 _LEAST_CONTEXT = 512
 _SPARE_CELLS = 256
 _CACHED_TOKENS = 4096
-"""For a model with one head per million parameters: every row looks whether it sees each cell in use, so that what is
-only kept slows down what runs, by about a tenth with so many."""
+"""For a model with one head per million parameters. Every row checks every cell in use, so idle cached tokens slow down
+running sequences: by about a tenth with so many."""
 BATCH_SIZE = 256
-"""On a CPU larger batches are no faster per token, and a request that arrives waits for the step that runs."""
+"""On a CPU larger batches are not faster per token, and a new request waits for the running step."""
 NUM_SEQUENCES = 32
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What sizes depend on.
+    """What the sizes depend on.
 
     ``kv_values`` are numbers stored per token in all layers, for keys and for values each; ``state_bytes`` is what
     recurrent layers store per sequence. ``attention_weight`` is the number of heads in all layers per million
-    parameters: how much attention costs beside the weights.
+    parameters: how much attention costs relative to the weights.
     """
 
     training_context: int
@@ -44,7 +44,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """Every size, chosen or given. ``notes`` say in words why one is smaller than the model allows."""
+    """Every size, chosen or given. ``notes`` explain why one is smaller than the model allows."""
 
     context_size: int
     cells: int
@@ -60,7 +60,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a context is made with: sizes in tokens, threads, and llama.cpp's names for KV types."""
+    """The parameters of a context: sizes in tokens, threads, and llama.cpp's names for KV types."""
 
     cells: int
     batch_size: int
@@ -141,7 +141,7 @@ class _Memory:
 
 
 def _affordable(available_bytes: float, state_bytes: int, per_cell: float) -> int:
-    """Return how many cells there is memory for beside the states of all sequences."""
+    """Return how many cells fit the memory next to the states of all sequences."""
     left = available_bytes - state_bytes
     if left < 0:
         raise EngineStartFailed(

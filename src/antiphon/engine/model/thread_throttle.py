@@ -1,14 +1,14 @@
-"""How many threads compute, by whether they get the processor. Pure: times are given.
+"""Reduces the number of compute threads under CPU contention. Pure: times are given.
 
-ggml's threads wait for each other at the end of every operation. Where another process keeps a core busy, one of as many
-threads as cores is always late, and all wait for it: one thread fewer is then faster.
+ggml's threads wait for each other at the end of every operation. If another process keeps a core busy and there are as
+many threads as cores, one thread is always late and all wait for it. One thread fewer is then faster.
 """
 
 from collections.abc import Callable
 from typing import Final
 
 _CONTENDED_BELOW: Final = 0.72
-"""Share of their wall time that the threads were running."""
+"""Share of the wall time for which the threads were running."""
 _MEMORY: Final = 0.8
 _PROBE_STEPS: Final = 6
 _FIRST_HOLD_S: Final = 0.4
@@ -16,11 +16,10 @@ _LAST_HOLD_S: Final = 4.0
 
 
 class ThreadThrottle:
-    """Chooses between ``threads`` and one fewer. Goes down when the threads are kept waiting, and tries again later.
+    """Chooses between ``threads`` and one fewer: goes down when threads are kept waiting, and tries again later.
 
-    Each change is told to ``set_threads``.
-
-    The pause before each new try doubles from 0.4 seconds to four while the machine stays busy.
+    Each change is passed to ``set_threads``. The pause before a new try doubles from 0.4 to 4 seconds while the machine
+    stays busy.
     """
 
     __slots__ = ("_hold_s", "_num_steps", "_set_threads", "_share", "_threads", "_until", "threads")

@@ -1,4 +1,4 @@
-"""Texts that must follow a grammar, by llguidance: which tokens are allowed next, and which follow by themselves."""
+"""Constrained decoding with llguidance: which tokens a grammar allows next, and which it forces."""
 
 import time
 from typing import Any
@@ -15,7 +15,7 @@ _MAX_KEPT_GRAMMARS = 256
 
 
 class GrammarError(ValueError):
-    """The grammar does not compile, or the text ran into one of llguidance's limits. The message is llguidance's."""
+    """The grammar does not compile, or a text cannot follow it any further. The message is for the grammar's author."""
 
 
 class Constraint:
@@ -33,7 +33,7 @@ class Constraint:
         return Constraint(self._matcher.deep_copy(), self._size, self._mask_s)
 
     def mask(self) -> NDArray[np.bool_]:
-        """Return which tokens may come next, end tokens among them where the text may end here.
+        """Return which tokens may come next; end tokens are among them where the text may end.
 
         Raises:
             GrammarError: the grammar became too complex to follow.
@@ -46,7 +46,7 @@ class Constraint:
         return mask
 
     def accept(self, token: int) -> None:
-        """Go on by one token, which ``mask`` allowed.
+        """Advance by one token, which ``mask`` allowed.
 
         Raises:
             GrammarError: it was not allowed.
@@ -55,7 +55,7 @@ class Constraint:
         self._check()
 
     def take_forced(self) -> list[int]:
-        """Go on by the tokens that are the only way, and return them."""
+        """Advance by the tokens that the grammar forces, and return them."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         if tokens:
             self._matcher.consume_tokens(tokens)
@@ -69,11 +69,11 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError(self._matcher.get_error())
+            raise GrammarError(_readable(self._matcher.get_error()))
 
 
 class GrammarCompiler:
-    """Compiles grammars for one vocabulary and keeps the latest. Belongs to one thread, and never to the step loop's.
+    """Compiles grammars for one vocabulary and keeps the latest. Belongs to one thread, which is not the step loop's.
 
     ``mask_s`` belongs to the step loop's thread, on which the constraints are used.
     """
@@ -85,7 +85,7 @@ class GrammarCompiler:
         self.mask_s = HistogramCollector(MASK_BOUNDS_S)
 
     def compile(self, grammar: str) -> Constraint:
-        """Return a constraint at its beginning.
+        """Return a constraint at the beginning of a text.
 
         Raises:
             GrammarError: with the compiler's message.
@@ -97,7 +97,7 @@ class GrammarCompiler:
         return constraint.copy()
 
     def warm_up(self) -> None:
-        """Build llguidance's view of the vocabulary, about half a second's work, before the first grammar comes."""
+        """Build llguidance's view of the vocabulary in advance: the first grammar would wait about half a second for it."""
         if self._tokenizer is None:
             ends = sorted(self._vocabulary.end_tokens)
             self._tokenizer = _llguidance.LLTokenizer.from_llamacpp(
@@ -112,5 +112,13 @@ class GrammarCompiler:
         self.warm_up()
         matcher = _llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise GrammarError(matcher.get_error())
+            raise GrammarError(_readable(matcher.get_error()))
         return Constraint(matcher, self._vocabulary.size, self.mask_s)
+
+
+def _readable(error: str) -> str:
+    """Return llguidance's message without its internal state and names."""
+    words = error.partition("\n<state>")[0]
+    if "NoExtensionBias" in words or "forced bytes" in words:
+        return "the grammar requires characters that no token of this model's vocabulary can write"
+    return words

@@ -1,4 +1,4 @@
-"""From the bytes of tokens to text that may be sent: whole characters, and nothing that may become a stop string."""
+"""From the bytes of tokens to text that can be sent: whole characters, and no beginning of a stop string."""
 
 import codecs
 
@@ -6,8 +6,8 @@ import codecs
 class Detokeniser:
     """The text of one growing sequence.
 
-    ``push`` returns text that is final. Held back are bytes of an incomplete UTF-8 character and the longest tail
-    that some stop string begins with. Bytes that can never become a character are replaced by U+FFFD.
+    ``push`` returns final text. It holds back the bytes of an incomplete UTF-8 character and the longest tail that some
+    stop string begins with. Bytes that can never become a character are replaced by U+FFFD.
     Once a stop string has appeared, ``stopped`` names it and the text before it has been returned.
     """
 
@@ -21,7 +21,7 @@ class Detokeniser:
 
     @property
     def is_holding(self) -> bool:
-        """Whether some text or bytes wait for what follows."""
+        """Whether text or bytes are held back."""
         return bool(self._held) or bool(self._decoder.getstate()[0])
 
     def push(self, data: bytes) -> str:
@@ -29,7 +29,7 @@ class Detokeniser:
         return self._release(self._decoder.decode(data))
 
     def finish(self) -> str:
-        """Return what was held back, the sequence being at its end."""
+        """Return what was held back, at the end of the sequence."""
         text = self._release(self._decoder.decode(b"", final=True))
         if self.stopped is None:
             text += self._held

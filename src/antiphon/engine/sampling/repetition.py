@@ -1,7 +1,7 @@
-"""Shows texts that run away the way out: those that repeat themselves, and those that go on in one word.
+"""Ends loops: output that repeats itself, and output that never ends a word.
 
-A small model, once it has said the same thing four times, says it until it is stopped. Where a grammar lets it end what it is in the middle of, it
-then has to.
+A small model that has said the same thing four times says it until it is stopped. Under a grammar, ``RepetitionGuard``
+then forces a closing token, where the grammar allows one. Without a grammar, ``Repetition`` tells when to end the text.
 """
 
 from functools import lru_cache
@@ -13,14 +13,14 @@ from antiphon.engine.ipc.messages import ClosingTexts
 from antiphon.engine.model.vocabulary import Vocabulary
 
 MIN_REPEATED = 48
-"""Tokens that must have come as they came before, and at least three times over, until a text counts as repeating itself."""
-_TIMES = 3
-_IN_WORDS = bytes(range(0x21, 0x7F))
-"""What words are made of here: visible ASCII. Scripts that write no blanks are not measured."""
+"""Tokens that must repeat the tokens one period before them, and at least three periods, until a text is endless."""
+_MIN_PERIODS = 3
+_WORD_BYTES = bytes(range(0x21, 0x7F))
+"""What words consist of here: visible ASCII. Scripts that write no blanks are not measured."""
 
 
-class _Repetition:
-    """How many tokens have come as they came one period before."""
+class Repetition:
+    """Counts how many of the latest tokens equal the token one period before."""
 
     __slots__ = ("_count", "_last", "_period", "_tokens")
 
@@ -31,6 +31,7 @@ class _Repetition:
         self._count = 0
 
     def accept(self, token: int) -> None:
+        """Add the next token of the text."""
         at = len(self._tokens)
         if self._period and token == self._tokens[at - self._period]:
             self._count += 1
@@ -40,12 +41,14 @@ class _Repetition:
         self._last[token] = at
         self._tokens.append(token)
 
-    def count_anew(self) -> None:
+    def reset_count(self) -> None:
+        """Count repeated tokens from 0 again; the period stays."""
         self._count = 0
 
     @property
     def is_endless(self) -> bool:
-        return self._count >= max(MIN_REPEATED, _TIMES * self._period)
+        """Whether the text has repeated itself often enough to be stopped."""
+        return self._count >= max(MIN_REPEATED, _MIN_PERIODS * self._period)
 
     def unit(self) -> list[int]:
         """Return the tokens of one period."""
@@ -53,58 +56,58 @@ class _Repetition:
 
 
 class RepetitionGuard:
-    """Follows the tokens of one text, and narrows what may come next where it runs away."""
+    """Follows the tokens of one constrained text, and narrows what may come next once the text loops."""
 
-    __slots__ = ("_all", "_closings", "_data", "_latest", "_left", "_max_word", "_word")
+    __slots__ = ("_all", "_closing", "_closings", "_data", "_latest", "_max_word", "_word")
 
     def __init__(self, closing_texts: ClosingTexts, vocabulary: Vocabulary) -> None:
         self._closings = _closings(vocabulary, closing_texts.texts)
         self._max_word = closing_texts.max_word
         self._data = vocabulary.data
-        self._all = _Repetition()
-        """Entries that are alike, also where each had to be shown a way out."""
-        self._latest = _Repetition()
-        """Since the latest way out."""
+        self._all = Repetition()
+        """Of the whole text: finds list entries that are alike even if each had to be closed."""
+        self._latest = Repetition()
+        """Of the text since the latest forced closing."""
         self._word = 0
-        self._left: _Repetition | None = None
-        """What the next token ends."""
+        self._closing: Repetition | None = None
+        """The repetition that the next token ends."""
 
     def accept(self, token: int) -> None:
-        """Note the next token of the text, drawn or forced."""
-        if self._left is not None:
-            self._left.count_anew()
-            self._latest = _Repetition()
+        """Add the next token of the text, drawn or forced."""
+        if self._closing is not None:
+            self._closing.reset_count()
+            self._latest = Repetition()
             self._word = 0
-            self._left = None
+            self._closing = None
         self._latest.accept(token)
         self._all.accept(token)
         data = self._data[token]
-        tail = len(data) - len(data.rstrip(_IN_WORDS))
+        tail = len(data) - len(data.rstrip(_WORD_BYTES))
         self._word = self._word + tail if tail == len(data) else tail
 
     def narrow(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which of the allowed tokens may come: all, or those that begin with the first way out that is allowed.
+        """Return which of the allowed tokens may come: all, or those that begin with the first closing text allowed.
 
-        What the repeated text itself holds is no way out of it.
+        A closing text that the repeated text contains does not close it, and is skipped.
         """
-        self._left = None
+        self._closing = None
         for repetition in self._endless():
             unit = b"".join(self._data[token] for token in repetition.unit())
-            for way, begins in self._closings:
+            for closing, begins in self._closings:
                 allowed = mask & begins
-                if way not in unit and allowed.any():
-                    self._left = repetition
+                if closing not in unit and allowed.any():
+                    self._closing = repetition
                     return allowed
         return mask
 
-    def _endless(self) -> list[_Repetition]:
+    def _endless(self) -> list[Repetition]:
         if self._max_word is not None and self._word >= self._max_word:
-            return [_Repetition()]  # of nothing, so that any way leads out of it
+            return [Repetition()]  # without tokens, so that every closing text counts
         return [repetition for repetition in (self._latest, self._all) if repetition.is_endless]
 
 
 @lru_cache(maxsize=8)
 def _closings(vocabulary: Vocabulary, texts: tuple[str, ...]) -> list[tuple[bytes, NDArray[np.bool_]]]:
-    """Return each way out with the tokens that begin with it."""
-    ways = [text.encode() for text in texts]
-    return [(way, np.array([data.startswith(way) for data in vocabulary.data])) for way in ways]
+    """Return each closing text with a mask of the tokens that begin with it."""
+    closings = [text.encode() for text in texts]
+    return [(closing, np.array([data.startswith(closing) for data in vocabulary.data])) for closing in closings]

@@ -18,13 +18,13 @@ from antiphon.engine.model.vocabulary import Vocabulary
 _FORCED = 100.0
 """OpenAI's logit_bias of 100 means "only this token", and -100 "never"."""
 _LEAST_TEMPERATURE = np.finfo(np.float32).tiny
-"""Below it, as at it, whatever is less likely than the likeliest has no weight; what is still smaller may be 0 in single precision."""
+"""At this temperature only the likeliest token has any weight; smaller values may be 0 in single precision."""
 _CHUNK = 256
 _BOUNDS = (1e-2, 1e-4, 0.0)
 
 
 class BrokenLogits(ArithmeticError):  # noqa: N818 - named after what happened
-    """The model computed something that is no distribution."""
+    """The model's output is not a distribution."""
 
 
 class Sampler:
@@ -57,10 +57,10 @@ class Sampler:
             self._counts[token] = self._counts.get(token, 0) + 1
 
     def draw(self, logits: Logits, mask: NDArray[np.bool_] | None = None) -> int:
-        """Return the next token. ``mask`` says which tokens a grammar allows; it prevails over biases.
+        """Return the next token. ``mask`` holds the tokens that a grammar allows; it prevails over biases.
 
         Raises:
-            BrokenLogits: a logit is not a number, or none is left.
+            BrokenLogits: a logit is not a number, or no token is left.
         """
         if self.is_plain_greedy:
             return _most_likely(logits, mask)
@@ -89,7 +89,7 @@ class Sampler:
         return adjusted
 
     def _draw(self, adjusted: Logits, top: int) -> int:
-        with np.errstate(over="ignore"):  # a quotient beyond single precision is as unlikely as can be
+        with np.errstate(over="ignore"):  # a quotient beyond single precision has no weight
             weights = np.exp((adjusted - adjusted[top]) / self._temperature)
         if self._sampling.top_p >= 1:
             return _pick(weights, self._random.random())
@@ -98,7 +98,7 @@ class Sampler:
 
 
 def _most_likely(logits: Logits, mask: NDArray[np.bool_] | None) -> int:
-    """Return the likeliest token that ``mask`` allows, mostly by one look: a model often wants what is allowed."""
+    """Return the likeliest token that ``mask`` allows; checks the likeliest of all first, as it is mostly allowed."""
     top = int(logits.argmax())
     if mask is None:
         return top
@@ -125,7 +125,7 @@ def _pick(weights: Logits, uniform: float) -> int:
 
 
 def _nucleus(weights: Logits, top_p: float) -> tuple[NDArray[np.intp], Logits]:
-    """Return ids and weights of the fewest most likely tokens that hold ``top_p`` of the weight, likeliest first.
+    """Return ids and weights of the smallest set of most likely tokens with ``top_p`` of the weight, likeliest first.
 
     The largest weight is 1. Only weights above a bound are sorted; it falls until they hold enough.
     """
@@ -142,7 +142,7 @@ def _nucleus(weights: Logits, top_p: float) -> tuple[NDArray[np.intp], Logits]:
 
 
 def _position(cumulated: NDArray[np.float64], share: float) -> int:
-    """Return the first index where more than ``share`` of the total is reached: never one without a weight."""
+    """Return the first index where more than ``share`` of the total is reached; it always has a weight."""
     total = float(cumulated[-1])
     value = min(share * total, np.nextafter(total, 0.0))
     found: Any = cumulated.searchsorted(value, "right")

@@ -1,26 +1,27 @@
-"""Guesses how a text goes on, from where the same tokens stood before: in its prompt, in itself, or in another text.
+"""Speculative decoding by prompt lookup (n-grams): what followed the same tokens earlier is the draft of what follows now.
 
-Guesses are computed beside the token before them and cost a fraction of a step; they are taken only where the
-model, with the sampler's own draws, says the same. So they change when tokens come, and never which.
+Drafts come from the prompt, from the text itself, or from the texts of other requests. They are computed in the same step
+as the token before them and cost a fraction of a step. The sampler draws from every row as usual, and a draft token
+counts only if it equals what was drawn. So speculation changes when tokens come, and never which.
 """
 
 from typing import Final
 
 _PRIORS: Final = {16: 0.97, 8: 0.95, 4: 0.85, 2: 0.6, 1: 0.3}
-"""How often a guess is right at first, by the number of tokens that were compared; the most are tried first."""
+"""Acceptance before any observation, by the length of the n-gram that matched; the longest is tried first."""
 _SHARED_PRIORS: Final = {64: 0.97, 16: 0.9, 8: 0.8, 4: 0.6}
-"""The same for guesses from another text."""
+"""The same for drafts from another text."""
 _PRIOR_WEIGHT: Final = 3.0
 _MEMORY, _SHARED_MEMORY = 0.85, 0.97
-"""How much of its record a guess leaves of the guesses before it."""
+"""What remains of the earlier observations after each new one."""
 _WINDOW: Final = 32768
 _POOL: Final = 16384
 _Place = tuple[list[int], int]
 """A text and a position in it."""
 
 
-class _Record:
-    """How often guesses were right lately, by the number of tokens that were compared."""
+class _Acceptance:
+    """How often draft tokens were accepted lately, by the length of the n-gram that matched."""
 
     __slots__ = ("_accepted", "_drafted", "_memory", "_priors")
 
@@ -30,41 +31,41 @@ class _Record:
         self._accepted = dict.fromkeys(priors, 0.0)
         self._drafted = dict.fromkeys(priors, 0.0)
 
-    def acceptance(self, length: int) -> float:
-        """Return the probability that the first token of a guess is right."""
-        right = self._accepted[length] + self._priors[length] * _PRIOR_WEIGHT
-        return right / (self._drafted[length] + _PRIOR_WEIGHT)
+    def rate(self, length: int) -> float:
+        """Return the probability that the first token of a draft is accepted."""
+        accepted = self._accepted[length] + self._priors[length] * _PRIOR_WEIGHT
+        return accepted / (self._drafted[length] + _PRIOR_WEIGHT)
 
     def learn(self, length: int, num_drafted: int, num_accepted: int) -> None:
-        """Note that so many of so many guessed tokens were right before one was wrong."""
+        """Note that the first ``num_accepted`` of ``num_drafted`` tokens were accepted."""
         self._accepted[length] = self._accepted[length] * self._memory + num_accepted
         self._drafted[length] = self._drafted[length] * self._memory + min(num_drafted, num_accepted + 1)
 
 
 class NgramPool:
-    """What the texts of all requests said lately, and drafters that draw on it: answers to like questions are alike.
+    """The n-grams of what all requests generated lately: answers to similar questions are similar.
 
-    Keeps ``capacity`` generated tokens, and twice that at most. Written by one thread; others may read.
+    Keeps at least ``capacity`` generated tokens, and at most twice as many. One thread writes; others may read.
     """
 
-    def __init__(self, most: int, capacity: int = _POOL) -> None:
-        self.record = _Record(_SHARED_PRIORS, _SHARED_MEMORY)
-        self._most = most
+    def __init__(self, max_draft: int, capacity: int = _POOL) -> None:
+        self.acceptance = _Acceptance(_SHARED_PRIORS, _SHARED_MEMORY)
+        self._max_draft = max_draft
         self._capacity = capacity
         self._num_noted = 0
         self._young: dict[int, _Place] = {}
         self._old: dict[int, _Place] = {}
 
     def lookup(self, prompt: list[int], *, is_alone: bool) -> "PromptLookup":
-        """Return who follows the text that grows out of ``prompt``, and guesses so many tokens of it at most.
+        """Return the lookup of the text that grows out of ``prompt``.
 
-        A text that has siblings draws on itself only: wrong guesses leave holes among the cells of all that run, and so
-        change in which order sums are made. A request that comes again must find the same guesses.
+        A choice with siblings draws on itself only. Rejected drafts leave holes among the cells of all running sequences,
+        and so change in which order sums are made; a request that comes again must get the same drafts.
         """
-        return PromptLookup(prompt, self._most, self if is_alone else None)
+        return PromptLookup(prompt, self._max_draft, self if is_alone else None)
 
     def note(self, text: list[int], start: int) -> None:
-        """Remember what stands in ``text`` from ``start`` on."""
+        """Add the n-grams of ``text`` from position ``start`` on."""
         if self._num_noted >= self._capacity:
             self._num_noted, self._young, self._old = 0, {}, self._young
         self._num_noted += len(text) - start
@@ -75,52 +76,52 @@ class NgramPool:
                     self._young[_hash(text, length, at)] = place
 
     def find(self, text: list[int]) -> tuple[int, list[int]] | None:
-        """Return what followed where the end of ``text`` stood before, and how many tokens were compared."""
+        """Return what followed the last tokens of ``text`` in another text, and the length of the n-gram that matched."""
         for length in _SHARED_PRIORS:
             key = _hash(text, length, len(text))
             place = self._young.get(key) or self._old.get(key)
             if place is not None and len(text) >= length:
                 other, at = place
-                return length, other[at : at + self._most]
+                return length, other[at : at + self._max_draft]
         return None
 
 
 class PromptLookup:
-    """What may follow ``tokens``, a list that grows: at most ``most`` tokens at a time. Not thread-safe."""
+    """Drafts what may follow ``tokens``, a list that grows: at most ``max_draft`` tokens at a time. Not thread-safe."""
 
-    __slots__ = ("_compared", "_followers", "_indexed", "_most", "_pool", "_record", "_said", "_tokens")
+    __slots__ = ("_acceptance", "_followers", "_generated", "_indexed", "_matched", "_max_draft", "_pool", "_tokens")
 
-    def __init__(self, tokens: list[int], most: int, pool: NgramPool | None = None) -> None:
+    def __init__(self, tokens: list[int], max_draft: int, pool: NgramPool | None = None) -> None:
         self._tokens = tokens
-        self._most = most
+        self._max_draft = max_draft
         self._pool = pool
-        self._said = tokens[-max(_SHARED_PRIORS) :]
+        self._generated = tokens[-max(_SHARED_PRIORS) :]
         self._indexed = max(0, len(tokens) - _WINDOW)
         self._followers: dict[int, dict[int, int]] = {length: {} for length in _PRIORS}
-        self._record = _Record(_PRIORS, _MEMORY)
-        self._compared: tuple[_Record, int] | None = None
+        self._acceptance = _Acceptance(_PRIORS, _MEMORY)
+        self._matched: tuple[_Acceptance, int] | None = None
         self._index()
 
     def propose(self) -> tuple[list[int], float]:
-        """Return a guess, never empty, and the probability that its first token is right."""
+        """Return a draft, never empty, and the probability that its first token is accepted."""
         self._note()
         self._index()
-        self._compared = None
-        guess, best = self._tokens[-1:], 0.0
-        found = [(self._record, self._find())]
+        self._matched = None
+        draft, best = self._tokens[-1:], 0.0
+        found = [(self._acceptance, self._find())]
         if self._pool is not None:
-            found.append((self._pool.record, self._pool.find(self._said)))
-        for record, place in found:
-            if place is not None and (acceptance := record.acceptance(place[0])) > best:
-                (length, guess), best = place, acceptance
-                self._compared = record, length
-        return guess, best
+            found.append((self._pool.acceptance, self._pool.find(self._generated)))
+        for acceptance, match in found:
+            if match is not None and (rate := acceptance.rate(match[0])) > best:
+                (length, draft), best = match, rate
+                self._matched = acceptance, length
+        return draft, best
 
     def learn(self, num_drafted: int, num_accepted: int) -> None:
-        """Note how the last guess did."""
-        if self._compared and num_drafted:
-            record, length = self._compared
-            record.learn(length, num_drafted, num_accepted)
+        """Note how many tokens of the last draft were computed, and how many of them were accepted."""
+        if self._matched and num_drafted:
+            acceptance, length = self._matched
+            acceptance.learn(length, num_drafted, num_accepted)
 
     def _find(self) -> tuple[int, list[int]] | None:
         for length, followers in self._followers.items():
@@ -130,22 +131,22 @@ class PromptLookup:
         return None
 
     def _read(self, at: int) -> list[int]:
-        """Return the tokens from ``at`` on; past the end of the text the guess itself is read, as a text in a loop goes on."""
-        guess: list[int] = []
-        for position in range(at, at + self._most):
+        """Return the tokens from ``at`` on. If they reach the end, continue from the draft itself (handles loops)."""
+        draft: list[int] = []
+        for position in range(at, at + self._max_draft):
             beyond = position - len(self._tokens)
-            guess.append(self._tokens[position] if beyond < 0 else guess[beyond])
-        return guess
+            draft.append(self._tokens[position] if beyond < 0 else draft[beyond])
+        return draft
 
     def _note(self) -> None:
-        """Let other texts know what was generated since."""
+        """Add to the pool what was generated since the last call."""
         if self._pool is not None and self._indexed < len(self._tokens):
-            start = len(self._said)
-            self._said += self._tokens[self._indexed :]
-            self._pool.note(self._said, start)
+            start = len(self._generated)
+            self._generated += self._tokens[self._indexed :]
+            self._pool.note(self._generated, start)
 
     def _index(self) -> None:
-        """Note what followed each run of tokens, the latest place prevailing."""
+        """Note what followed each n-gram; the latest place prevails."""
         tokens = self._tokens
         for length, followers in self._followers.items():
             for at in range(max(self._indexed, length), len(tokens)):

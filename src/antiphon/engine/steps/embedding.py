@@ -1,4 +1,4 @@
-"""The embedding loop: packs inputs of all requests into batches, one sequence each."""
+"""The embedding loop: packs inputs of all requests into batches, one sequence each, round-robin across requests."""
 
 import queue
 import time
@@ -20,7 +20,7 @@ _PACKED_TOKENS = 256
 
 
 class EmbeddingTask:
-    """An ``Embed`` request and what is known of its vectors."""
+    """An ``Embed`` request and its vectors so far."""
 
     def __init__(self, key: RequestKey, request: Embed, prompts: list[list[int]]) -> None:
         self.key = key
@@ -35,7 +35,11 @@ class EmbeddingTask:
 
 
 class _Input(msgspec.Struct, frozen=True):
-    """One text of a request. ``turn`` is when it is due: requests take turns, so that none waits for the end of a long one."""
+    """One text of a request.
+
+    Inputs are scheduled round-robin: ``turn`` is the round in which it is due, so neither a large request nor a steady
+    stream of short ones starves the other.
+    """
 
     turn: int
     task: EmbeddingTask
@@ -93,8 +97,8 @@ class EmbeddingLoop:
                 case EmbeddingTask():
                     self._num_requests += 1
                     self._tasks[command.key] = command
-                    now = self._inputs[0].turn + 1 if self._inputs else 0
-                    self._inputs += [_Input(now + index, command, index) for index in range(len(command.prompts))]
+                    first = self._inputs[0].turn + 1 if self._inputs else 0
+                    self._inputs += [_Input(first + index, command, index) for index in range(len(command.prompts))]
                     self._inputs.sort(key=lambda waiting: waiting.turn)
 
     def _cancel(self, is_meant: Callable[[RequestKey], bool]) -> None:
@@ -121,7 +125,7 @@ class EmbeddingLoop:
         self._deliver(packed)
 
     def _pack(self) -> list[_Input]:
-        """Fill the batch; return what sequences 0, 1, ... of it are. Filling has sequences of its own behind them."""
+        """Fill the batch; return the inputs of its sequences 0, 1, ... Padding has sequences of its own behind them."""
         batch = self._context.batch
         places = pack(
             [len(waiting.tokens) for waiting in self._inputs[:WINDOW]],
@@ -132,12 +136,12 @@ class EmbeddingLoop:
         )
         packed = [self._inputs[place.index] for place in places]
         batch.clear()
-        filling = len(packed)
+        padding_sequence = len(packed)
         for sequence, (waiting, place) in enumerate(zip(packed, places, strict=True)):
             batch.add(sequence, 0, waiting.tokens, len(waiting.tokens))
             if place.padding:
-                batch.add(filling, 0, waiting.tokens[:1] * place.padding, place.padding)
-                filling += 1
+                batch.add(padding_sequence, 0, waiting.tokens[:1] * place.padding, place.padding)
+                padding_sequence += 1
         for place in sorted(places, key=lambda place: -place.index):
             del self._inputs[place.index]
         self._context.clear()

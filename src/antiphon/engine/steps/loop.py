@@ -1,4 +1,4 @@
-"""The step loop: takes requests from its inbox, plans a step, decodes it, and sends the answers on as one batch."""
+"""The step loop of continuous batching: takes requests from its inbox, plans a step, decodes it, sends the answers."""
 
 import queue
 import time
@@ -36,8 +36,8 @@ Command = Task | CancelTask
 class StepLoop:
     """Runs tasks over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any.
 
-    ``mask_s`` collects how long its constraints' masks take. ``can_roll_back`` says whether the model's memory can drop the
-    last tokens of a sequence: only then is a step aborted.
+    ``mask_s`` collects how long grammar masks take. ``can_roll_back`` says whether the model's memory can drop the last
+    tokens of a sequence; only then is a step aborted.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class StepLoop:
         self._task_of: dict[int, Task] = {}
         self._answers: list[tuple[int, Answer]] = []
         self._in_step: set[RequestKey] = set()
-        """Whom the step of now computes for; each step has a set of its own, and only ``cancel`` takes from it."""
+        """The requests that the running step computes for. Each step has a set of its own; only ``cancel`` removes keys."""
 
     def run(self) -> None:
         """Work for as long as the process lives."""
@@ -80,7 +80,7 @@ class StepLoop:
             self.statistics = self._meter.snapshot()
 
     def cancel(self, command: CancelTask) -> None:
-        """Cancel, from one other thread; a step that computes for nobody who is left is aborted within milliseconds."""
+        """Cancel, from one other thread. A step whose requests are all cancelled is aborted within milliseconds."""
         self.inbox.put(command)
         in_step = self._in_step
         leaving = {key for key in in_step if key[0] == command.connection and command.request in (None, key[1])}
@@ -92,7 +92,7 @@ class StepLoop:
         """Take all commands, waiting for one when there is nothing to do."""
         wait = not self._tasks
         if wait and not self._scheduler.cells_used:
-            self._context.clear()  # the next request finds the cells in the order of a new context, and rounds as there
+            self._context.clear()  # cells are then filled in the order of a new context, and sums round alike
         while True:
             try:
                 command = self.inbox.get(block=wait)
@@ -175,7 +175,7 @@ class StepLoop:
             self._context.remove(piece.sequence.held.slot, piece.start)
 
     def _use(self, step: Step) -> int:
-        """Give each task its rows of logits. Return how many guessed tokens were right."""
+        """Give each task its rows of logits. Return how many draft tokens were accepted."""
         self._scheduler.computed(step)
         num_accepted = 0
         logits = self._context.logits() if self._context.batch.num_outputs else None
@@ -192,7 +192,7 @@ class StepLoop:
 
     def _hand_over(self, piece: Slice, rows: Logits) -> None:
         task = self._task_of.get(id(piece.sequence))
-        if task is None:  # another choice of the same request has just failed
+        if task is None:  # another choice of the same request failed in this step
             return
         before = list(task.sequences)
         try:

@@ -16,7 +16,7 @@ from antiphon.engine.statistics import (
 
 
 class StepMeter:
-    """Belongs to the step loop's thread; ``snapshot`` is what others read. Constraints observe ``mask_s`` themselves."""
+    """Belongs to the step loop's thread; others read ``snapshot``. Constraints observe ``mask_s`` themselves."""
 
     def __init__(self, scheduler: Scheduler, cells: int, mask_s: HistogramCollector) -> None:
         self.num_requests = 0
@@ -39,7 +39,7 @@ class StepMeter:
         self._last_token: dict[tuple[int, int, int], float] = {}
 
     def step(self, step: Step, seconds: float, num_accepted: int) -> None:
-        """Count a decode of ``seconds`` in which ``num_accepted`` guessed tokens were right."""
+        """Count a decode of ``seconds`` in which ``num_accepted`` draft tokens were accepted."""
         num_decoded = sum(piece.count for piece in step.slices if piece.start >= piece.sequence.num_prompt)
         num_drafted = sum(len(piece.draft) for piece in step.slices)
         num_prefilled = sum(piece.count for piece in step.slices) - num_decoded
@@ -49,13 +49,13 @@ class StepMeter:
         self._decode_tokens += num_decoded + num_accepted
         self._drafted_tokens += num_drafted
         self._accepted_tokens += num_accepted
-        # A step that does both is one matrix product: its time is divided by tokens.
+        # A step that does both is one matrix product, so its time is divided by tokens.
         share = (num_decoded + num_drafted) / (num_decoded + num_drafted + num_prefilled)
         self._prefill_rate.observe(num_prefilled, seconds * (1 - share))
         self._decode_rate.observe(num_decoded + num_accepted, seconds * share)
 
     def answer(self, connection: int, answer: Answer, arrived: float) -> None:
-        """Count what an answer tells: shared tokens, the time to the first token, the time between tokens."""
+        """Count an answer: shared tokens, the time to the first token, the time between tokens."""
         if isinstance(answer, Prefilled):
             self._prompt_tokens += answer.prompt_tokens
             self._shared_tokens += answer.cached_tokens
@@ -75,7 +75,7 @@ class StepMeter:
             del self._last_token[key]
 
     def snapshot(self) -> EngineStatistics:
-        """Return the state of now."""
+        """Return the current counts."""
         scheduler = self._scheduler
         return EngineStatistics(
             running=scheduler.num_running,

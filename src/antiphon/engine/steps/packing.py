@@ -1,8 +1,8 @@
 """Which inputs of an embedding model go into one batch, and where.
 
-llama.cpp's flash attention goes over a batch in tiles of 64 rows by 64 rows and leaves out a tile in which nobody sees
-anybody. So an input that crosses a tile's border costs two tiles more. Inputs are chosen so that their lengths fill tiles
-exactly, and the few rows that stay free are filled up. docs/engine/measurements.md has the measurements.
+llama.cpp's flash attention processes a batch in tiles of 64 rows by 64 rows and skips a tile in which no row attends to
+another. So an input that crosses a tile's border costs two tiles more. Inputs are chosen so that their lengths fill tiles
+exactly, and the few rows that stay free are padded. docs/engine/measurements.md has the measurements.
 """
 
 from collections.abc import Sequence
@@ -10,33 +10,33 @@ from collections.abc import Sequence
 import msgspec
 
 WINDOW = 256
-"""So many waiting inputs are worth looking at: with sixty-four nearly every gap is filled exactly."""
-_WORTH_FILLING = 0.25
-"""A lone tile with at most this share of it free is computed faster in tiles, filled up, than row by row as it is."""
+"""Waiting inputs that are considered: with 64 already, nearly every gap is filled exactly."""
+_MAX_LONE_GAP = 0.25
+"""A batch of one tile with at most this share free is computed faster padded, in tiles, than row by row."""
 
 
 class Place(msgspec.Struct, frozen=True):
-    """One input of a batch: its index among those that wait, and the rows of filling behind it."""
+    """One input of a batch: its index among the waiting ones, and the rows of padding behind it."""
 
     index: int
     padding: int = 0
 
 
 def pack(lengths: Sequence[int], *, tile: int, room: int, capacity: int, most: int) -> list[Place]:
-    """Return which of the waiting inputs, at least one, make the next batch, in the order of their rows.
+    """Return which of the waiting inputs, at least one, form the next batch, in the order of their rows.
 
-    The first is always taken, and where an input begins a tile it is the first that is left. Others come earlier than
-    their turn only to fill a tile up.
+    The first is always taken, and each tile begins with the first input that is left. Others come before their turn only
+    to fill a tile.
 
     Args:
         lengths: tokens of each waiting input, in the order of their turn; none is longer than ``capacity``.
         tile: rows of a tile.
         room: rows at which a batch is large enough; only a first input may be longer.
         capacity: rows that a batch can have.
-        most: inputs of one batch, fillings included.
+        most: inputs of one batch, including padding.
     """
     if most < tile:
-        tile = 1  # too few sequences to choose inputs for what they fill
+        tile = 1  # too few sequences to fill tiles with
     waiting = list(range(len(lengths)))
     places: list[Place] = []
     num_rows = num_sequences = 0
@@ -51,13 +51,13 @@ def pack(lengths: Sequence[int], *, tile: int, room: int, capacity: int, most: i
         num_rows += lengths[first] + gap
         num_sequences += len(chosen) + (padding > 0)
     last = places[-1]
-    if num_rows > tile or last.padding > _WORTH_FILLING * tile:
+    if num_rows > tile or last.padding > _MAX_LONE_GAP * tile:
         places[-1] = Place(last.index)
     return places
 
 
 def _fill(lengths: Sequence[int], gap: int) -> list[int]:
-    """Return positions, falling, whose lengths add up to ``gap``, or to as much of it as can be reached."""
+    """Return positions, in descending order, whose lengths add up to ``gap`` or to as much of it as possible."""
     # Bit n of ``reachable``: some of the lengths seen so far add up to n.
     reachable, before = 1, list[int]()
     for length in lengths:

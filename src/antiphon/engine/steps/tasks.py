@@ -1,4 +1,4 @@
-"""The requests that run: what each does with the logits of its sequences, and which answers that makes."""
+"""Running requests: what each does with the logits of its sequences, and which answers that gives."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from antiphon.engine.model.logits import Logits, log_probabilities
 from antiphon.engine.model.vocabulary import Vocabulary
 from antiphon.engine.sampling.constraint import Constraint
 from antiphon.engine.sampling.detokeniser import Detokeniser
-from antiphon.engine.sampling.repetition import RepetitionGuard
+from antiphon.engine.sampling.repetition import Repetition, RepetitionGuard
 from antiphon.engine.sampling.sampler import Sampler, describe
 from antiphon.engine.sampling.speculation import NgramPool
 from antiphon.engine.scheduling.sequence import Sequence, Slice
@@ -29,11 +29,11 @@ class Task(ABC):
 
     @abstractmethod
     def take(self, piece: Slice, rows: Logits) -> Iterator[Answer]:
-        """Use the logits of the last positions of ``piece``, extend its sequence or drop it from ``sequences``."""
+        """Use the logits of the last positions of ``piece``: extend its sequence, or drop it from ``sequences``."""
 
 
 class ChoiceDecoder:
-    """One text that grows: sampler, detokeniser, and when it ends."""
+    """Decodes one choice: draws its tokens, turns them into text, and decides when it ends."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class ChoiceDecoder:
         self._repetition_guard = None
         if constraint is not None and request.closing_texts is not None:
             self._repetition_guard = RepetitionGuard(request.closing_texts, vocabulary)
+        self._repetition = Repetition() if constraint is None and request.ends_repetition else None
         self._sampler = Sampler(request.sampling, index)
         self._detokeniser = Detokeniser(request.stop)
         self._ends = vocabulary.end_tokens | frozenset(request.stop_token_ids)
@@ -67,7 +68,7 @@ class ChoiceDecoder:
             self.sequence.draft, self.sequence.draft_acceptance = self._lookup.propose()
 
     def advance(self, draft: tuple[int, ...], rows: Logits) -> Iterator[Delta | Finished]:
-        """Draw the next token from the first of ``rows``, and go on with those of guessed tokens that the text took."""
+        """Draw the next token from the first of ``rows``, and one more for each draft token that was drawn too."""
         tokens = self.sequence.tokens
         first = len(tokens) - 1
         num_accepted = 0
@@ -80,9 +81,9 @@ class ChoiceDecoder:
                 yield from self._draw(row)
                 if self._is_finished:
                     return
-        self._guess(len(draft), num_accepted)
+        self._propose_draft(len(draft), num_accepted)
 
-    def _guess(self, num_drafted: int, num_accepted: int) -> None:
+    def _propose_draft(self, num_drafted: int, num_accepted: int) -> None:
         if self._lookup is not None:
             self._lookup.learn(num_drafted, num_accepted)
             self.sequence.draft, self.sequence.draft_acceptance = self._lookup.propose()
@@ -104,14 +105,16 @@ class ChoiceDecoder:
             if self._repetition_guard is not None:
                 self._repetition_guard.accept(token)
             self.sequence.tokens.append(token)
+            if self._repetition is not None:
+                self._repetition.accept(token)
             yield from self._say(token, logits, is_last=is_complete and not num_left)
             if self._is_finished:
                 return
 
     def _with_forced(self, token: int) -> list[int]:
-        """Return ``token``, and what the grammar then leaves no choice about: it is computed like a prompt.
+        """Return ``token`` and the tokens that the grammar then forces; they are computed like a prompt.
 
-        Log-probabilities need each token's own logits, so for them forced tokens are drawn one by one.
+        Log-probabilities need each token's own logits, so with them forced tokens are drawn one by one.
         """
         if self._constraint is None or token in self._ends:
             return [token]
@@ -119,14 +122,14 @@ class ChoiceDecoder:
         return [token] if self._request.logprobs is not None else [token, *self._constraint.take_forced()]
 
     def _say(self, token: int, logits: Logits, *, is_last: bool) -> Iterator[Delta | Finished]:
-        """Send the text of ``token``, with which a grammar is complete if it ``is_last``."""
+        """Yield the text of ``token``. If it ``is_last``, the grammar is complete."""
         self._num_tokens += 1
         if self._request.logprobs is not None:
             self._pending.append(describe(logits, token, self._request.logprobs, self._vocabulary))
         text = self._detokeniser.push(self._data[token])
         if self._detokeniser.stopped is not None or is_last:
             yield from self._end("stop", text)
-        elif self._num_tokens == self._max_tokens:
+        elif self._num_tokens == self._max_tokens or (self._repetition is not None and self._repetition.is_endless):
             yield from self._end("length", text)
         elif text:
             yield self._delta(text, () if self._detokeniser.is_holding else self._flush())
@@ -202,7 +205,7 @@ class Generation(Task):
                 self.sequences.remove(sequence)
 
     def _collect(self, sequence: Sequence, start: int, rows: Logits) -> None:
-        """Take what no choice has had yet: each may be the first at a position, where choices compute the prompt for themselves."""
+        """Keep the log-probabilities of positions that are new: any choice may reach a position of the prompt first."""
         num_top = self._request.logprobs or 0
         for position, row in enumerate(rows, start + 1):
             if position == len(self._echo) < sequence.num_prompt:
