@@ -4,19 +4,21 @@
 """
 
 import random
+import signal
 import statistics
 import threading
 import time
 from collections import Counter
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx2 as httpx
 import pytest
 from tests.load.large_bodies import SHAPES
-from tests.processes import ServerProcess, children, home_with_models, serving
-from tests.waiting import PATIENCE_S
+from tests.processes import ServerProcess, children, home_with_models, is_alive, serving
+from tests.waiting import PATIENCE_S, wait_until
 
 from antiphon.server.settings import ServerSettings
 
@@ -144,3 +146,28 @@ def test_neighbours_of_the_largest_bodies(server: ServerProcess, pytestconfig: p
     assert loaded.p99()[0] <= alone.p99()[0] + MAX_EXTRA_S
     assert loaded.p99()[1] <= alone.p99()[1] + MAX_EXTRA_S
     assert after <= before + MAX_EXTRA_BYTES
+
+
+def test_a_signal_ends_the_server_among_large_bodies(server: ServerProcess) -> None:
+    """SIGTERM ends server and engines within the grace time and five seconds, whatever bodies are in work."""
+    root = server.url.removesuffix("/v1")
+    size = ServerSettings().max_body_bytes - 1000
+    engines = children(server, b"antiphon.engine")
+
+    def send(shape: str) -> None:
+        path, body, _ = SHAPES[shape]("text-embedding-3-small" if "embed" in shape else "gpt-4o-mini", size)
+        with suppress(httpx.HTTPError):
+            httpx.post(f"{root}{path}", content=body, headers=HEADERS, timeout=PATIENCE_S)
+
+    shapes = ("a prompt to tokenize", "a text to embed", "control tokens", "schema", "quotes")
+    senders = [threading.Thread(target=send, args=(shape,)) for shape in shapes]
+    for sender in senders:
+        sender.start()
+    wait_until(lambda: "antiphon_requests_total" in httpx.get(f"{root}/metrics").text)
+    began = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(PATIENCE_S)
+    assert time.monotonic() - began <= ServerSettings().shutdown_grace_s + 5
+    wait_until(lambda: not any(map(is_alive, engines)))
+    for sender in senders:
+        sender.join(PATIENCE_S)

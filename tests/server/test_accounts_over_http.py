@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+import socket
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -385,3 +387,18 @@ def test_counting_tokens_is_within_the_limits(tmp_path: Path) -> None:
     assert statuses == [200, 200, 429]
     assert refused.status_code == 404
     assert sorted(found) == [("tokenize", 200, 0), ("tokenize", 200, 0), ("tokenize", 404, 0), ("tokenize", 429, 0)]
+
+
+def test_no_body_is_read_before_the_key(tmp_path: Path) -> None:
+    """A client that waits for ``100 Continue`` gets the 401 instead, and sends no body."""
+    with server(tmp_path) as up:
+        new_key(tmp_path, Principal(name="bob"))
+        address = urlsplit(up.url)
+        with socket.create_connection((address.hostname, address.port), timeout=PATIENCE_S) as connection:
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                b"expect: 100-continue\r\ncontent-length: 30000000\r\n\r\n"
+            )
+            answer = connection.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert up.service.bodies.num_bytes_held == 0
