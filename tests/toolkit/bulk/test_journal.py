@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from antiphon.toolkit.bulk.batchfile import Request, Result
 from antiphon.toolkit.bulk.journal import Journal
-from antiphon.toolkit.errors import JournalError
+from antiphon.toolkit.errors import JournalError, OutputError
 
 pytestmark = pytest.mark.anyio
 
@@ -103,3 +104,26 @@ async def test_an_unreadable_row_is_named(tmp_path: Path) -> None:
         file.write("nonsense\n")
     with pytest.raises(JournalError, match="Row 2"), Journal(tmp_path / "o.jsonl"):
         pass
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"choices": None}, {"choices": []}, {"choices": [{"message": None}]}, "text", [1]]
+)
+def test_an_answer_without_an_answer_is_an_output_error(body: object) -> None:
+    """A server may answer 200 with anything; the result names its request."""
+    result = Result("a", 200, body=body)
+    with pytest.raises(OutputError, match="'a' has no text"):
+        _ = result.text
+    with pytest.raises(OutputError, match="'a' has no vectors"):
+        _ = result.vectors
+
+
+@pytest.mark.parametrize(("output", "text", "value"), [(list[int], '{"value": [1]}', [1]), (int, '{"value": 3}', 3)])
+def test_a_request_asks_for_any_type(output: Any, text: str, value: object) -> None:
+    """And its result is read as that type."""
+    request = Request.parse("a", output, "x", model="m")
+    assert request.body["response_format"]["json_schema"]["strict"] is True
+    result = Result("a", 200, body={"choices": [{"message": {"content": text}}]})
+    assert result.parsed(output) == value
+    with pytest.raises(OutputError, match="is not of the type"):
+        Result("a", 200, body={"choices": [{"message": {"content": "no"}}]}).parsed(output)

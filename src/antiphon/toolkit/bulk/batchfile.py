@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import pydantic
-from openai.lib._pydantic import to_strict_json_schema
-
 from antiphon.toolkit.errors import BatchFileError, OutputError
+from antiphon.toolkit.schemas.output_schema import describe_output
 
-ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
+T = TypeVar("T")
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -58,15 +56,17 @@ class Request:
     def parse(
         cls,
         custom_id: str,
-        output: type[pydantic.BaseModel],
+        output: type[Any],
         messages: str | Sequence[Mapping[str, Any]],
         *,
         model: str,
         **params: Any,
     ) -> Request:
-        """Ask for an object of ``output``, by strict structured output; read it with ``Result.parsed``."""
-        schema = {"name": output.__name__, "schema": to_strict_json_schema(output), "strict": True}
-        wanted = {"type": "json_schema", "json_schema": schema}
+        """Ask for a value of ``output`` (any type that ``extract`` takes); read it with ``Result.parsed``.
+
+        Raises SchemaError for a type that a strict schema cannot express.
+        """
+        wanted = describe_output(output).response_format
         return cls.chat(custom_id, messages, model=model, response_format=wanted, **params)
 
     @property
@@ -103,24 +103,30 @@ class Result:
     @property
     def text(self) -> str:
         """The text of the first choice. Raises OutputError when the request failed or the answer has none."""
-        content = cast("str | None", self._answer()["choices"][0]["message"]["content"])
-        if content is None:
+        choices: Any = as_object(self._answer()).get("choices")
+        first = as_object(choices[0]) if isinstance(choices, list) and choices else {}
+        content = as_object(first.get("message")).get("content")
+        if not isinstance(content, str):
             raise OutputError(f"The answer to {self.custom_id!r} has no text", hint="look at result.body")
         return content
 
     @property
     def vectors(self) -> list[list[float]]:
         """The vectors of an embeddings request, in the order of its inputs. Raises OutputError when it failed."""
-        return [item["embedding"] for item in sorted(self._answer()["data"], key=lambda item: item["index"])]
-
-    def parsed(self, output: type[ModelT]) -> ModelT:
-        """Return the answer as an object. Raises OutputError, with the text, when it does not validate."""
-        text = self.text
+        answer = self._answer()
         try:
-            return output.model_validate_json(text)
-        except pydantic.ValidationError as error:
+            return [item["embedding"] for item in sorted(answer["data"], key=lambda item: item["index"])]
+        except (KeyError, TypeError) as error:
+            raise OutputError(f"The answer to {self.custom_id!r} has no vectors", hint="look at result.body") from error
+
+    def parsed(self, output: type[T]) -> T:
+        """Return the answer as a value of ``output``. Raises OutputError, with the text, when it does not validate."""
+        text, schema = self.text, describe_output(output)
+        try:
+            return schema.read(text)
+        except ValueError as error:
             raise OutputError(
-                f"The answer to {self.custom_id!r} is no {output.__name__}: {error}",
+                f"The answer to {self.custom_id!r} is not of the type {schema.name!r}: {error}",
                 hint="raise max_tokens if the answer was cut",
                 text=text,
             ) from error

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, RootModel, TypeAdapter, create_model
 from pydantic_core import from_json
 
 from antiphon.toolkit.errors import SchemaError
@@ -21,7 +21,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 class OutputSchema(Generic[T]):
     """A type that an answer is validated against.
 
-    The API wants an object at the root, so any type but a pydantic model is wrapped as ``{"value": ...}``.
+    The API requires an object at the root, so any type but a pydantic model with fields is wrapped as ``{"value": ...}``.
     """
 
     name: str
@@ -51,16 +51,18 @@ class OutputSchema(Generic[T]):
 def describe_output(output: type[T]) -> OutputSchema[T]:
     """Describe ``output``: a pydantic model, a dataclass, a TypedDict, ``list[...]``, a Literal, ``int``, ...
 
-    Raises SchemaError for what a strict schema cannot say.
+    Raises SchemaError for what a strict schema cannot express.
     """
     name = _NOT_IN_NAMES.sub("_", getattr(output, "__name__", "Answer"))[:64]
-    is_model = isinstance(cast("object", output), type) and issubclass(output, BaseModel)
+    model_class = _fields_model(output)
     try:
-        model: type[BaseModel] = (
-            cast("type[BaseModel]", output)
-            if is_model
-            else create_model(name, __config__=ConfigDict(extra="forbid"), value=(output, ...))
-        )
+        model = model_class or create_model(name, __config__=ConfigDict(extra="forbid"), value=(output, ...))
     except PydanticUserError as error:
         raise SchemaError(f"The type {name!r} cannot be validated: {error.message}") from error
-    return OutputSchema(name, strict_schema(model, f"The type {name!r}"), TypeAdapter(output), not is_model)
+    return OutputSchema(name, strict_schema(model, f"The type {name!r}"), TypeAdapter(output), model_class is None)
+
+
+def _fields_model(output: object) -> type[BaseModel] | None:
+    """Return ``output`` if it is a pydantic model whose schema is an object; a RootModel may be anything."""
+    is_model = isinstance(output, type) and issubclass(output, BaseModel) and not issubclass(output, RootModel)
+    return cast("type[BaseModel]", output) if is_model else None

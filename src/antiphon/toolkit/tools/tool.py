@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from antiphon.toolkit.errors import SchemaError
-from antiphon.toolkit.tools.tool_schema import ToolSignature
+from antiphon.toolkit.tools.tool_schema import ToolSignature, definition_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,9 +33,12 @@ class Tool(Generic[P, R]):
     """A function with its schema; call it as before. ``definition`` is what goes into ``tools=`` of a request."""
 
     def __init__(self, function: Callable[P, R], *, name: str | None, strict: bool, options: ToolOptions) -> None:
-        functools.update_wrapper(self, function)
+        # The function's own attributes are not copied: they could hide those of the tool.
+        functools.update_wrapper(self, function, updated=())
+        target = definition_of(function)
+        self.__doc__ = inspect.getdoc(target)
         self.function = function
-        self.name: str = name or str(getattr(function, "__name__", ""))
+        self.name: str = name or _name_of(function)
         self.options = options
         if not _NAME.fullmatch(self.name):
             raise SchemaError(
@@ -53,11 +56,18 @@ class Tool(Generic[P, R]):
 
     @property
     def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function)
+        return inspect.iscoroutinefunction(definition_of(self.function))
 
     def arguments(self, text: str) -> dict[str, Any]:
         """Return keyword arguments from a model's JSON; raises pydantic.ValidationError if they are not valid."""
         return self.signature.arguments(text)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function, of the one behind a ``partial``, or of a callable object's class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 @overload
@@ -86,9 +96,11 @@ def tool(
     """Make a tool of a typed function, plain or async.
 
     The description is the docstring's (Google, NumPy or reST style, also for parameters, which may be
-    ``Annotated[str, "..."]`` instead). Parameters may be whatever pydantic validates: Literal, enums, models, dataclasses,
-    lists. ``strict`` makes servers keep to the schema; ``strict=False`` allows what strict schemas cannot say, such as
-    ``dict[str, int]``. Raises SchemaError for what cannot be described.
+    ``Annotated[str, "..."]`` instead). Parameters may be whatever pydantic validates (Literal, enums, models, dataclasses,
+    lists) with pydantic's ``Field`` for bounds, defaults and descriptions. A callable object and a ``functools.partial``
+    work too; arguments that the partial has bound are not shown to the model. ``strict`` makes servers keep to the schema;
+    ``strict=False`` allows what strict schemas cannot express, such as ``dict[str, int]``. Raises SchemaError for what
+    cannot be described.
     """
     options = ToolOptions(timeout_s, needs_approval)
     if function is not None:
