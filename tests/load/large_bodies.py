@@ -59,6 +59,17 @@ def _post(path: str, begin: Callable[[str], str], item: str, end: str) -> Make:
     return lambda model, size: LargeBody(path, _repeated(begin(model), item, end, size), REFUSED)
 
 
+def _one(body: str, *statuses: int) -> Make:
+    """A body with one long text or number."""
+
+    def make(model: str, size: int) -> LargeBody:
+        number = size - 200
+        text = body.format(model=model, text="a" * number, digits="0" * number)
+        return LargeBody("/v1/chat/completions", text.encode(), frozenset(statuses or REFUSED))
+
+    return make
+
+
 def _prompt(path: str, field: str) -> Make:
     def make(model: str, size: int) -> LargeBody:
         body = {"model": model, field: "word, and more. " * ((size - 100) // 16)}
@@ -88,6 +99,16 @@ SHAPES: Mapping[str, Make] = {
     ),
     "stop": _listed(lambda m: _hi(m) + '"stop":[', '"x"', "]}"),
     "unknown fields": _named(lambda m: _hi(m)[:-1] + ",", lambda i: f'"field{i}":1', "}"),
+    "a long name": _one('{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}],"{text}":1}}'),
+    "a long role": _one('{{"model":"{model}","messages":[{{"role":"{text}","content":"hi"}}]}}'),
+    "a long model": _one('{{"model":"{text}","messages":[{{"role":"user","content":"hi"}}]}}', 404),
+    "a long bias": _one(
+        '{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}],"logit_bias":{{"{text}":1}}}}'
+    ),
+    "a long number": _one('{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}],"n":1{digits}}}'),
+    "a long stop": _one(
+        '{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}],"max_tokens":2,"stop":"{text}"}}', 200
+    ),
     "deep": lambda m, size: LargeBody(
         "/v1/chat/completions",
         (_chat(m) + ',"messages":' + "[" * (size // 2) + "]" * (size // 2) + "}").encode(),

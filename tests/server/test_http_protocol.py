@@ -157,6 +157,16 @@ def test_a_half_closed_client_gets_its_answer(connect: Callable[[], socket.socke
     assert b"two" in answer
 
 
+def test_a_half_closed_client_gets_all_its_answers(connect: Callable[[], socket.socket]) -> None:
+    """Requests that follow each other are all answered, with nothing in between that belongs to none of them."""
+    connection = connect()
+    connection.sendall(chat("slow", stream=True) + chat("second"))
+    connection.shutdown(socket.SHUT_WR)
+    answer = received(connection)
+    assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 OK") == 2
+    assert answer.index(b"data: [DONE]") < answer.index(b"second")
+
+
 @pytest.mark.parametrize(("word", "stream"), [("silent", False), ("silent", True), ("hang", True)])
 def test_a_client_that_closes_both_directions_ends_the_work(
     connect: Callable[[], socket.socket], backend: ScriptedBackend, word: str, *, stream: bool

@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from antiphon.errors import AntiphonError
 
+_MAX_MESSAGE = 4000
+_MAX_PARAM = 500
+"""Characters; messages quote what the client sent, which may be megabytes."""
+
 
 class ApiError(AntiphonError):
     """An answer other than success, exactly as it goes over the wire.
@@ -22,16 +26,22 @@ class ApiError(AntiphonError):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(_shortened(message, _MAX_MESSAGE))
         self.status = status
         self.type = type
-        self.param = param
+        self.param = None if param is None else _shortened(param, _MAX_PARAM)
         self.code = code
         self.headers: Mapping[str, str] = headers or {}
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """Return the JSON value of the envelope."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def _shortened(text: str, limit: int) -> str:
+    """Leave out the middle of a text that is longer than ``limit`` characters."""
+    half = (limit - 3) // 2
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
 
 
 def overloaded(retry_after_s: float) -> ApiError:

@@ -5,6 +5,7 @@ RFC 9112 (HTTP/1.1): a server does not send chunks to an HTTP/1.0 client. RFC 65
 
 import json
 import socket
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -130,18 +131,23 @@ class HttpProtocol(HttpToolsProtocol):
     # Answering.
 
     async def _app(self, scope: Any, receive: Receive, send: Send) -> None:
-        scope[CUT_CONNECTION] = self._cut
+        # uvicorn's object for this request; ``self.cycle`` may be that of the next one already (pipelining).
+        cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
+        scope[CUT_CONNECTION] = partial(self._cut, cycle)
         if scope["http_version"] == "1.0":
-            send = _without_chunks(send)
+            send = _without_chunks(cycle, send)
         await self._asgi(scope, receive, send)  # type: ignore[arg-type]
 
-    def _cut(self) -> None:
-        self.cycle.disconnected = True
+    def _cut(self, cycle: RequestResponseCycle) -> None:
+        cycle.disconnected = True
         self.transport.abort()
 
     def _send_probe(self) -> None:
         """Send what no client heeds: before the answer an interim response, in an event stream a comment."""
         cycle = self.cycle
+        if self.pipeline:
+            # An earlier request is being answered; bytes in between would break its answer.
+            return
         if not cycle.response_started:
             if cycle.scope["http_version"] != "1.0":
                 self.transport.write(_CONTINUE)
@@ -159,9 +165,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.loop.call_later(_PROBE_EVERY_S, self._look_for_reset)
 
 
-def _without_chunks(send: Send) -> Send:
+def _without_chunks(cycle: RequestResponseCycle, send: Send) -> Send:
     """Send a body of unknown length as it is; its end is the end of the connection."""
-    cycle: Any = send.__self__  # type: ignore[attr-defined] # uvicorn's object for this request
     is_bare = False
 
     async def send_bare(message: Any) -> None:
