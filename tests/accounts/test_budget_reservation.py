@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -121,6 +122,20 @@ async def test_a_request_that_the_limits_refuse_gives_its_dollars_back(
         with pytest.raises(ConnectionError):
             await admit(accounts, principal, 2)
     assert not accounts._budgets._held
+    await accounts.aclose()
+
+
+@pytest.mark.parametrize("told", [Usage(2**53, 0), Usage(0, 2_000 * 2**53), Usage(-5, 0)])
+async def test_an_upstream_that_reports_nonsense_uses_up_no_limit_and_no_budget(tmp_path: Path, told: Usage) -> None:
+    """A count that no request can have is replaced by the estimate, for the limits, the budget and the row."""
+    accounts = await Accounts.open(AccountSettings(prices=PRICES, tpm=100), tmp_path)
+    principal = Principal(key_id="key_1", name="one", budget=KeyBudget(usd=0.01))
+    admission = await admit(accounts, principal, 4)
+    await admission.settle(msgspec.structs.replace(outcome(0), usage=told))
+    again = await admit(accounts, principal, 4)
+    assert int(again.headers()["x-ratelimit-remaining-tokens"]) in {92, 93}
+    await again.settle(outcome(4))
+    assert await accounts._budgets._current("key_1", KeyBudget(usd=0.01)) == pytest.approx(0.008)
     await accounts.aclose()
 
 

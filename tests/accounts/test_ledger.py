@@ -318,13 +318,15 @@ async def test_sums_beyond_64_bits_are_reported(database_url: str, tmp_path: Pat
 
 
 async def test_an_impossible_count_of_tokens_is_an_estimate(accounts: Accounts) -> None:
-    """More tokens than any request can have are stored as the highest number there is, and the row says so."""
+    """More tokens than any request can have are replaced by what was expected of the request, and the row says so."""
     principal = await accounts.authenticate(None)
-    admission = await accounts.admit(principal, model="m", kind="chat", estimated_tokens=1, request_id="req_1")
+    admission = await accounts.admit(
+        principal, model="m", kind="chat", estimated_tokens=1, request_id="req_1", expected=Usage(7, 5)
+    )
     usage_told = Usage(2_000 * 2**53, 3)
     await admission.settle(Outcome(request_id="req_1", started_at=time.time(), duration_s=0.1, usage=usage_told))
     (total,) = await accounts.report(UsageQuery())
-    assert (total.prompt_tokens, total.completion_tokens, total.num_estimated) == (2**40, 3, 1)
+    assert (total.prompt_tokens, total.completion_tokens, total.num_estimated) == (7, 5, 1)
 
 
 async def test_rows_wait_while_the_disk_is_full(accounts: Accounts) -> None:

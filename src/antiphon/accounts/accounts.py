@@ -117,7 +117,8 @@ class Accounts:
         request = Request(principal=principal, model=model, kind=kind)
         try:
             self._require_allowed(request)
-            hold = await self._hold(request, expected or Usage(estimated_tokens))
+            expected = expected or Usage(estimated_tokens)
+            hold = await self._hold(request, expected)
             decision = await self._reserve(request, counted_as or model, estimated_tokens, hold)
         except BaseException as error:
             status, error_code = how_it_failed(error)
@@ -130,7 +131,7 @@ class Accounts:
             )
             self.record(request, outcome)
             raise
-        return Admission(request, decision, self, hold)
+        return Admission(request, decision, self, expected=expected, hold=hold)
 
     def refuse(self, principal: Principal, *, model: str, kind: Kind, outcome: Outcome) -> None:
         """Write the usage row of a request rejected before admission (invalid body, unknown model).

@@ -11,8 +11,8 @@ from antiphon.accounts.request import Request
 from antiphon.accounts.schema import usage
 from antiphon.protocol.events import CacheStatus, Usage
 
-MAX_TOKENS = 2**40
-"""The largest count of tokens in a row. Sums over eight million such rows still fit every database's integers."""
+MAX_TOKENS = 2**32
+"""No request has more tokens than this. Sums over two billion such rows still fit every database's integers."""
 
 _LATEST_MS = 2**48 - 1
 """The latest time that 12 hex digits hold."""
@@ -58,13 +58,17 @@ def _fitting(text: str, name: str) -> str:
     return text if len(text) <= kind.length else text[: kind.length - 1] + "\u2026"
 
 
+def is_possible(usage: Usage) -> bool:
+    """Return whether a request can have used so many tokens."""
+    return all(0 <= count <= MAX_TOKENS for count in msgspec.structs.astuple(usage))
+
+
 def within_bounds(outcome: Outcome) -> Outcome:
     """Return the outcome with numbers that every database can store and add up, whatever a clock or an upstream says.
 
     A count of tokens above ``MAX_TOKENS`` becomes that number, and the outcome an estimate.
     """
-    used = msgspec.structs.astuple(outcome.usage)
-    is_within = all(0 <= count <= MAX_TOKENS for count in used)
+    is_within = is_possible(outcome.usage)
     if is_within and 0 <= outcome.started_at * 1000 <= _LATEST_MS and math.isfinite(outcome.duration_s):
         return outcome
     return msgspec.structs.replace(
