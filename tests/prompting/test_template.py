@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from antiphon.prompting.errors import TemplateBrokenError, TemplateRefusedError
-from antiphon.prompting.templates import sandbox, template
+from antiphon.prompting.templates import budget, template
 from antiphon.prompting.templates.template import ChatTemplate
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -104,7 +104,7 @@ def test_endless_template(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_greedy_template(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A template cannot use up memory."""
-    monkeypatch.setattr(sandbox, "MAX_CHARS", 1_000_000)
+    monkeypatch.setattr(budget, "MAX_CHARS", 1_000_000)
     monkeypatch.setattr(template, "MAX_CHARS", 1_000_000)
     with pytest.raises(TemplateBrokenError):
         render(source)

@@ -1,5 +1,6 @@
 """A chat model in this machine: a request becomes a prompt, the engine's tokens become events."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
@@ -70,7 +71,9 @@ class LocalChat:
         info = self.engine.info
         own = self._chat_template
         try:
-            prompter = ChatPrompter(
+            # Templates are rendered a hundred times, each for seconds if one is hostile.
+            prompter = await asyncio.to_thread(
+                ChatPrompter,
                 template=info.chat_template if own is None else own,
                 templates=info.templates if own is None else {},
                 bos_token=info.bos_token,

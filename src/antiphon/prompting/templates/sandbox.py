@@ -1,29 +1,33 @@
 """The Jinja environment for chat templates: what `transformers` offers them, inside a sandbox with bounds.
 
 A chat template comes out of a downloaded file, so it is hostile until proven otherwise: the sandbox keeps it
-from Python's internals, a deadline ends endless loops, and strings cannot grow without limit.
+from Python's internals, and a budget bounds the time and the size of everything that it builds. See ``budget.py``.
 """
 
+import functools
 import json
-import re
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, NoReturn, cast
 
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
-from jinja2.filters import FILTERS
 from jinja2.parser import Parser
 from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from antiphon.prompting.errors import TemplateBrokenError, TemplateRefusedError
+from antiphon.prompting.templates.budget import NODE, Budget
+from antiphon.prompting.templates.operations import (
+    MAX_NUMBER_BITS,
+    UNMEASURED,
+    filter_cost,
+    formatted,
+    method_cost,
+)
 
-MAX_CHARS = 64_000_000
-MAX_WIDTH = 1_000_000
-_WIDE_FORMAT = re.compile(r"\d{6}|\*")
+_MAX_TIME_FORMAT = 1000
 
 
 class _GenerationTag(Extension):
@@ -54,87 +58,143 @@ def _raise_exception(message: object) -> NoReturn:
 
 def _clock(now: Callable[[], datetime]) -> Callable[[str], str]:
     def strftime_now(form: str) -> str:
+        if len(form) > _MAX_TIME_FORMAT:
+            raise TemplateBrokenError("The chat template formats the time beyond its bounds.")
         return now().strftime(form)
 
     return strftime_now
 
 
-def _narrow(name: str) -> Callable[..., Any]:
-    original = cast("Callable[..., Any]", FILTERS[name])
-
-    def bounded(*args: Any, **kwargs: Any) -> Any:
-        _refuse_wide((*args[1:], *kwargs.values()))
-        return original(*args, **kwargs)
-
-    return bounded
-
-
-def _refuse_wide(args: tuple[Any, ...]) -> None:
-    if any(isinstance(arg, int) and abs(arg) > MAX_WIDTH for arg in args):
-        raise TemplateBrokenError("The chat template asks for a string or list beyond its bounds.")
-
-
-def _size(value: object) -> int:
-    return len(cast("list[object]", value)) if isinstance(value, (str, list, tuple)) else 1
-
-
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
-    """One per template. ``start`` sets the deadline of the rendering that follows; not safe for two at once."""
+    """One per template. ``budget.start`` sets the bounds of the rendering that follows; not safe for two at once."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self, now: Callable[[], datetime]) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols])
-        self._deadline = float("inf")
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_GenerationTag, loopcontrols],
+            finalize=self._measured_output,
+        )
+        self.budget = Budget()
         self.filters["tojson"] = _to_json
-        for name in ("center", "indent", "batch", "slice"):
-            self.filters[name] = _narrow(name)
+        filters = cast("dict[str, Callable[..., Any]]", self.filters)
+        for name, original in list(filters.items()):
+            if name not in UNMEASURED:
+                filters[name] = self._bounded_filter(name, original)
+        self.filters["string"] = self._as_text
         offered = cast("dict[str, Any]", self.globals)
         offered.pop("lipsum")
         offered["raise_exception"] = _raise_exception
         offered["strftime_now"] = _clock(now)
-
-    def start(self, seconds: float) -> None:
-        """Let what is rendered next take ``seconds`` at most."""
-        self._deadline = time.monotonic() + seconds
+        self.concat = self._joined
 
     def tick(self) -> str:
         """Count a step; called from every loop body and every call."""
-        if time.monotonic() > self._deadline:
-            raise TemplateBrokenError("The chat template takes too long to render.")
+        self.budget.tick()
         return ""
 
     def concatenate(self, *parts: object) -> str:
         """Stand in for the ``~`` operator, with a bound."""
-        texts = [str(part) for part in parts]
-        self._check(sum(map(len, texts)))
-        return "".join(texts)
+        return self._joined([part if isinstance(part, str) else self._as_text(part) for part in parts])
+
+    def sliced(self, value: Any, *bounds: Any) -> Any:
+        """Stand in for a slice, with a bound."""
+        made = value[slice(*bounds)]
+        self.budget.spend(len(made) if isinstance(made, str) else NODE * len(made))
+        return made
+
+    def nested(self, value: Any) -> Any:
+        """Stand in for a literal of a list, tuple or mapping: what is in it twice counts twice."""
+        parts = cast("dict[Any, Any]", value).values() if isinstance(value, dict) else cast("Iterable[Any]", value)
+        if any(isinstance(part, (list, tuple, dict)) for part in parts):
+            self.budget.size(value)
+        return cast("Any", value)
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         self.tick()
-        if isinstance(getattr(obj, "__self__", None), str):
-            _refuse_wide(args)
+        args = tuple(map(self._in_a_list, args))
+        self.budget.spend(method_cost(self.budget, obj, args, kwargs))
         return super().call(context, obj, *args, **kwargs)
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+        form: str = value.__self__
+
+        def bounded(*args: Any, **kwargs: Any) -> str:
+            self.budget.spend(formatted(self.budget, form, (args, kwargs), is_percent=False))
+            return wrapped(*args, **kwargs)
+
+        return bounded
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "%" and isinstance(left, str) and _WIDE_FORMAT.search(left):
-            raise TemplateBrokenError("The chat template formats a string beyond its bounds.")
+        are_numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
         if operator == "**":
             raise TemplateBrokenError("The chat template computes a power, which none needs.")
-        if operator == "*" and not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
+        if operator == "%" and isinstance(left, str):
+            self.budget.spend(formatted(self.budget, left, ((right,), {})))
+        if are_numbers:
+            bits = sum(number.bit_length() for number in (left, right) if isinstance(number, int))
+            if operator == "*" and bits > MAX_NUMBER_BITS:
+                raise TemplateBrokenError("The chat template computes a number beyond its bounds.")
+        elif operator == "*":
             times = next((x for x in (left, right) if isinstance(x, int)), 1)
-            self._check(max(_size(left), _size(right)) * max(times, 0))
-        if operator == "+":
-            self._check(_size(left) + _size(right))
+            self.budget.spend(max(_size(left), _size(right)) * max(times, 0))
+        elif operator == "+":
+            self.budget.spend(_size(left) + _size(right))
         return super().call_binop(context, operator, left, right)
 
-    def _check(self, size: int) -> None:
-        if size > MAX_CHARS:
-            raise TemplateBrokenError("The chat template builds a string beyond its bounds.")
+    def _bounded_filter(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        takes_context = hasattr(original, "jinja_pass_arg")
+
+        @functools.wraps(original)
+        def bounded(*args: Any, **kwargs: Any) -> Any:
+            first = (args[0],) if takes_context else ()
+            values = tuple(map(self._in_a_list, args[len(first) :]))
+            self.tick()
+            self.budget.spend(filter_cost(self.budget, name, values, kwargs))
+            return original(*first, *values, **kwargs)
+
+        return bounded
+
+    def _in_a_list(self, value: Any) -> Any:
+        """Return a value, an iterator as a list of what it yields."""
+        if not isinstance(value, Iterator):
+            return value
+        items: list[Any] = []
+        for item in cast("Iterator[Any]", value):
+            self.budget.spend(NODE)
+            items.append(item)
+        return items
+
+    def _as_text(self, value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        self.budget.spend(self.budget.size(value))
+        return str(value)
+
+    def _measured_output(self, value: Any) -> Any:
+        """Measure what is put out before it becomes a text."""
+        return value if isinstance(value, (str, Undefined)) else self._as_text(value)
+
+    def _joined(self, parts: Iterable[str]) -> str:
+        texts = list(parts)
+        self.budget.spend(sum(map(len, texts)))
+        return "".join(texts)
+
+
+def _size(value: Any) -> int:
+    """Return the size of a string or list for operators: what is in a list is shared, not copied."""
+    if isinstance(value, str):
+        return len(value)
+    return NODE * len(cast("list[object]", value)) if isinstance(value, (list, tuple)) else 1
 
 
 class Bounds(NodeTransformer):
-    """Rewrites a parsed template so that each loop turn ticks and each ``~`` is checked."""
+    """Rewrites a parsed template so that each loop turn ticks, and each ``~``, slice and literal is measured."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - the visitor's protocol
         self.generic_visit(node)
@@ -144,5 +204,27 @@ class Bounds(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - the visitor's protocol
         self.generic_visit(node)
-        target = nodes.EnvironmentAttribute("concatenate")
-        return nodes.Call(target, list(node.nodes), [], None, None, lineno=node.lineno)
+        return _call("concatenate", list(node.nodes), node.lineno)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802 - the visitor's protocol
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        bounds = [part or nodes.Const(None) for part in (node.arg.start, node.arg.stop, node.arg.step)]
+        return _call("sliced", [node.node, *bounds], node.lineno)
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802 - the visitor's protocol
+        self.generic_visit(node)
+        return _call("nested", [node], node.lineno) if node.items else node
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802 - the visitor's protocol
+        self.generic_visit(node)
+        return _call("nested", [node], node.lineno) if node.items else node
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802 - the visitor's protocol
+        self.generic_visit(node)
+        return _call("nested", [node], node.lineno) if node.items and node.ctx == "load" else node
+
+
+def _call(name: str, args: list[nodes.Expr], lineno: int) -> nodes.Call:
+    return nodes.Call(nodes.EnvironmentAttribute(name), args, [], None, None, lineno=lineno)

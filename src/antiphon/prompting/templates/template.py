@@ -9,9 +9,12 @@ from jinja2 import TemplateError
 from jinja2.environment import Template
 
 from antiphon.prompting.errors import PromptError, TemplateBrokenError, TemplateRefusedError
-from antiphon.prompting.templates.sandbox import MAX_CHARS, Bounds, TemplateEnvironment
+from antiphon.prompting.templates.budget import MAX_CHARS, num_chars
+from antiphon.prompting.templates.sandbox import Bounds, TemplateEnvironment
 
 RENDER_LIMIT_S = 10.0
+MAX_SOURCE_CHARS = 1_000_000
+"""Of a template; the longest known ones have 20,000."""
 
 
 def _local_now() -> datetime:
@@ -46,13 +49,15 @@ class ChatTemplate:
         values: dict[str, Any] = {"add_generation_prompt": True, "documents": None, **self._variables, **variables}
         values |= {"messages": list(messages)} | ({"tools": list(tools)} if tools else self._no_tools)
         with self._lock:
-            self._environment.start(RENDER_LIMIT_S)
             try:
+                self._environment.budget.start(RENDER_LIMIT_S, num_chars(values))
                 return self._collect(values)
             except PromptError:
                 raise
-            except RecursionError as error:
-                raise TemplateBrokenError("The chat template recurses without end.") from error
+            except (RecursionError, MemoryError) as error:
+                raise TemplateBrokenError(
+                    "The chat template recurses without end, or needs too much memory."
+                ) from error
             except TemplateError as error:
                 raise TemplateRefusedError(str(error)) from error
             except Exception as error:
@@ -84,10 +89,13 @@ class ChatTemplate:
 
     def _compile(self, source: str) -> Template:
         environment = self._environment
+        if len(source) > MAX_SOURCE_CHARS:
+            raise TemplateBrokenError(f"The model's chat template has more than {MAX_SOURCE_CHARS} characters.")
+        environment.budget.start(RENDER_LIMIT_S, 0)
         try:
             tree = Bounds().visit(environment.parse(source))
             return Template.from_code(environment, environment.compile(tree), environment.make_globals(None))
-        except (TemplateError, RecursionError) as error:
+        except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
             raise TemplateBrokenError(
                 f"The model's chat template is not valid Jinja: {error}",
                 hint="Set chat_template or chat_template_file for this model, under [models] or [[models.extra]].",
