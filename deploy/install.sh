@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install Antiphon from the source tree in $1 into the virtual environment $2, with both default models in the home $3.
-# The Dockerfile runs this; on a bare Debian the same three arguments do the same (Python with venv is all it needs).
+# The Dockerfile runs this; on a bare Debian the same three arguments do the same (all it needs is Python with venv and, to serve a model, libgomp1).
 set -eu
 source_tree=$1 environment=$2 home=$3
 

@@ -1,6 +1,6 @@
 """The container's own steps in a bare Debian root, where no container daemon is at hand. Run by ``make container-test``.
 
-Needs root, ``debootstrap`` and ``ip``. The root gets Python alone; ``deploy/install.sh`` and ``deploy/entrypoint.sh`` do
+Needs root, ``debootstrap`` and ``ip``. The root gets Python and libgomp alone; ``deploy/install.sh`` and ``deploy/entrypoint.sh`` do
 the rest, the latter as an unprivileged user in a network namespace that reaches nothing but itself.
 """
 
@@ -56,7 +56,7 @@ def mirror() -> str:
 def test_the_images_steps_give_a_server_that_answers_offline(tmp_path: Path) -> None:
     """Install, drop privileges, cut the network, serve: chat and embeddings answer with a key made at the first start."""
     root = tmp_path / "root"
-    packages = "python3,python3-venv,ca-certificates"
+    packages = "python3,python3-venv,ca-certificates,libgomp1"
     subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(root), mirror()], check=True
     )

@@ -96,6 +96,17 @@ def test_what_is_not_llama_cpp_is_refused_by_name(tmp_path: Path, content: bytes
         library.load(Candidate("native", path, "1"))
 
 
+def test_a_missing_openmp_library_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slim images lack it."""
+
+    def fail(_path: str) -> None:
+        raise OSError("libgomp.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(library.ctypes, "CDLL", fail)
+    with pytest.raises(LibraryRefusedError, match="install the package libgomp1"):
+        library.load(Candidate("prebuilt", Path("/x"), generated.PACKAGE_VERSION))
+
+
 def test_the_library_of_this_process_has_all_that_the_binding_names() -> None:
     """It is loaded, checked, and says which instruction sets it was compiled for."""
     loaded = active()

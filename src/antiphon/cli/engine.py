@@ -32,14 +32,19 @@ AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON 
 
 
 @app.command
-def show(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
+def show(
+    *,
+    again: Annotated[bool, Parameter(negative="", help="Test and measure every library again.")] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Show each library of llama.cpp here: its instruction sets, how fast it is, and which one is chosen.
 
     Libraries that were not tested on this machine yet are tested now, which takes a second each.
     """
     wanted, directory = _settings(config)
     every = find_libraries(directory)
-    tested = examine(every, directory)
+    tested = examine(every, directory, again=again)
     try:
         allowed = selected(every, wanted)
     except LibraryRefusedError as error:

@@ -1,12 +1,13 @@
 """Chooses the library that serves a model: the fastest of those that pass the self-test on this machine.
 
 Each library is tested once per processor, with llama.cpp's extra buffer types (repacked weights, AMX) and, where it fails,
-without them. Results are kept in a folder, a file for each library and kind of processor.
+without them. Results are kept in a folder, a file for each library and kind of processor; a failure only if it would happen again.
 """
 
 import contextlib
 import hashlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,9 @@ _TYPES_OF_FILES: Final = {0: "f16", 1: "f16", 2: "q4_0", 7: "q8_0", 32: "bf16"}
 """llama.cpp's numbers of file types, and which test stands for them; others are like q4_0."""
 _CONVERTED: Final = frozenset({3, 8, 9})
 """Q4_1, Q5_0, Q5_1: served as bf16 or Q8_0, whichever is faster."""
+
+_LASTING: Final = frozenset({signal.SIGILL, signal.SIGSEGV, signal.SIGFPE})
+"""Deaths that the same library on the same processor would die again; others may come of a lack of memory."""
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,11 +83,11 @@ def choose_tested(tested: Sequence[Examined], file_type: int | None) -> Examined
     return best
 
 
-def examine(candidates: Iterable[Candidate], directory: Path) -> tuple[Examined, ...]:
-    """Return the result of every library's self-test, from ``directory`` or made now."""
+def examine(candidates: Iterable[Candidate], directory: Path, *, again: bool = False) -> tuple[Examined, ...]:
+    """Return the result of every library's self-test, from ``directory`` or, if it has none or with ``again``, made now."""
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / "tests.lock"), _Models() as models:
-        return tuple(_test_once(candidate, directory, models) for candidate in candidates)
+        return tuple(_test_once(candidate, directory, models, again=again) for candidate in candidates)
 
 
 class _Models(contextlib.AbstractContextManager["_Models"]):
@@ -104,12 +108,16 @@ class _Models(contextlib.AbstractContextManager["_Models"]):
             self._folder.cleanup()
 
 
-def _test_once(candidate: Candidate, directory: Path, models: _Models) -> Examined:
+def _test_once(candidate: Candidate, directory: Path, models: _Models, *, again: bool) -> Examined:
     record = directory / f"{library_key(candidate)}.json"
     with contextlib.suppress(OSError, msgspec.DecodeError):
-        return msgspec.json.decode(record.read_bytes(), type=Examined, dec_hook=lambda kind, value: kind(value))
-    tested = _test(candidate, models.folder())
-    record.write_bytes(msgspec.json.encode(tested, enc_hook=str))
+        if not again:
+            return msgspec.json.decode(record.read_bytes(), type=Examined, dec_hook=lambda kind, value: kind(value))
+    tested, is_lasting = _test(candidate, models.folder())
+    if is_lasting:
+        record.write_bytes(msgspec.json.encode(tested, enc_hook=str))
+    else:
+        record.unlink(missing_ok=True)
     return tested
 
 
@@ -120,20 +128,27 @@ def library_key(candidate: Candidate) -> str:
     return f"{candidate.kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
 
-def _test(candidate: Candidate, folder: Path) -> Examined:
+class _Failure(msgspec.Struct, frozen=True):
+    """How a self-test failed, and whether it would fail again: not so if memory or another package was missing."""
+
+    reason: str
+    is_lasting: bool
+
+
+def _test(candidate: Candidate, folder: Path) -> tuple[Examined, bool]:
+    """Return the result of a library's self-test, and whether it may be kept."""
     result = _run(candidate, folder, extra_buffers=True)
     if isinstance(result, Result):
-        return Examined(candidate=candidate, result=result)
+        return Examined(candidate=candidate, result=result), True
     plain = _run(candidate, folder, extra_buffers=False)
     if isinstance(plain, Result):
-        return Examined(
-            candidate=candidate, extra_buffers=False, result=plain, notes=f"without extra buffer types: {result}"
-        )
-    return Examined(candidate=candidate, problem=result)
+        notes = f"without extra buffer types: {result.reason}"
+        return Examined(candidate=candidate, extra_buffers=False, result=plain, notes=notes), result.is_lasting
+    return Examined(candidate=candidate, problem=result.reason), result.is_lasting and plain.is_lasting
 
 
-def _run(candidate: Candidate, folder: Path, *, extra_buffers: bool) -> Result | str:
-    """Return what the test in a process of its own said, or how it ended."""
+def _run(candidate: Candidate, folder: Path, *, extra_buffers: bool) -> Result | _Failure:
+    """Return what the test in a process of its own printed, or how it ended."""
     module = "antiphon.engine.model.native.selftest"
     command = [sys.executable, "-m", module, encode_candidate(candidate), str(folder), str(extra_buffers)]
     try:
@@ -141,15 +156,17 @@ def _run(candidate: Candidate, folder: Path, *, extra_buffers: bool) -> Result |
             command, capture_output=True, check=False, env=child_environment(), timeout=TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
-        return f"{candidate.name} did not finish its self-test within {TIMEOUT_S:.0f} s"
+        reason = f"{candidate.name} did not finish its self-test within {TIMEOUT_S:.0f} s"
+        return _Failure(reason, is_lasting=False)
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     for line in _after("result ", lines):
         return msgspec.json.decode(line, type=Result)
     phase = next(iter(list(_after("phase ", lines))[::-1]), "starting")
     last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
     if done.returncode == 1 and last:
-        return last[0]
-    return f"{candidate.name} failed its self-test: the process {describe(done.returncode)} while {phase}"
+        return _Failure(last[0], is_lasting=False)
+    reason = f"{candidate.name} failed its self-test: the process {describe(done.returncode)} while {phase}"
+    return _Failure(reason, is_lasting=-done.returncode in _LASTING)
 
 
 def _after(word: str, lines: list[str]) -> Iterator[str]:
