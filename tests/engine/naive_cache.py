@@ -128,13 +128,13 @@ class Runner:
         for piece in step.slices:
             at_border = piece.start % BLOCK == 0 and piece.start < piece.sequence.num_prompt
             if is_prefill:
-                assert piece.start < piece.sequence.num_prompt, "single tokens are computed in narrow steps"
+                assert piece.start < piece.sequence.num_prompt, "single tokens are computed in decode steps"
             elif at_border and not piece.sequence.is_decoding and piece.count >= self.shapes.min_prefill_tail:
-                assert piece.start % BLOCK, "a prompt's blocks are computed in wide steps"
+                assert piece.start % BLOCK, "a prompt's blocks are computed in prefill steps"
             assert not piece.draft or not is_prefill
 
     def _extend(self, piece: Slice) -> None:
-        """Take the text as far as its model says: token ``1000 + position``, and guesses that are right or not by chance."""
+        """Extend the text as its model would: token ``1000 + position``; draft tokens are right or wrong by chance."""
         sequence = piece.sequence
         for _ in range(1 + len(piece.draft)):
             at = len(sequence.tokens)

@@ -47,7 +47,7 @@ class _Cell(msgspec.Struct, frozen=True):
 
 
 class PlainContext:
-    """Cells as llama.cpp keeps them. Every decode checks that each row stands behind its own sequence's tokens."""
+    """Cells as llama.cpp keeps them. Every decode checks that each row follows its own sequence's tokens."""
 
     def __init__(self, cells: int, batch_size: int, seed: int) -> None:
         self.cells = cells
@@ -85,10 +85,10 @@ class PlainContext:
 
     @staticmethod
     def _chain(cells: dict[int, _Cell], position: int) -> int:
-        assert len(cells) == position, "a row stands where its slot's cells end"
+        assert len(cells) == position, "a row follows the last cell of its slot"
         chain = 0
         for at in range(position):
-            assert cells[at].chain == chain, "cells stand behind those they were computed after"
+            assert cells[at].chain == chain, "cells follow those that they were computed after"
             chain = hash((chain, cells[at].token))
         return chain
 
@@ -118,7 +118,7 @@ class PlainContext:
 
 
 class Alternation:
-    """A grammar: no token comes twice in a row, ``a`` goes on with ``b`` and a blank, and after ``size`` tokens it is over."""
+    """A grammar: no token comes twice in a row, ``b`` and a blank follow ``a``, and ``size`` tokens complete it."""
 
     def __init__(self, size: int, tokens: list[int] | None = None) -> None:
         self._size = size
@@ -220,4 +220,4 @@ def expected_logprobs(tokens: list[int], start: int) -> list[float]:
 
 
 TEXT = (Text(""),)
-"""A prompt's place in a message: the tasks get its tokens beside it."""
+"""The prompt in a message; the tasks receive its tokens separately."""

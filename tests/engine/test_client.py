@@ -1,4 +1,4 @@
-"""What a client of an engine's socket says there, and how it comes back: against a socket that the test answers."""
+"""What a client sends over an engine's socket, and how it reconnects; the test answers at the socket."""
 
 import asyncio
 import contextlib
@@ -82,8 +82,8 @@ async def stub(tmp_path: Path) -> AsyncGenerator[_Stub]:
         yield stub
 
 
-async def test_only_what_is_left_early_is_cancelled(stub: _Stub, tmp_path: Path) -> None:
-    """After the last word, an answer or a refusal, nothing more is said of a request; one that is left is cancelled."""
+async def test_only_unfinished_requests_are_cancelled(stub: _Stub, tmp_path: Path) -> None:
+    """After its last answer or a refusal, a request is not cancelled; one that the caller leaves is."""
     client = await EngineClient.connect(tmp_path / "engine.sock")
     await client.tokenize(())
     assert [answer async for answer in client.generate(Generate(id=0, prompt=(), max_tokens=1))]
@@ -100,7 +100,7 @@ async def test_only_what_is_left_early_is_cancelled(stub: _Stub, tmp_path: Path)
     await client.aclose()
 
 
-async def test_who_waits_for_an_engine_that_is_closed_is_told_so(tmp_path: Path) -> None:
+async def test_closing_an_engine_ends_the_wait_for_it(tmp_path: Path) -> None:
     """Closing an engine ends the wait for its next process at once."""
     stub, path = _Stub(), tmp_path / "engine.sock"
     write_status(tmp_path / "status", EngineStatus("ready", str(path), EngineStatistics()))
@@ -114,9 +114,7 @@ async def test_who_waits_for_an_engine_that_is_closed_is_told_so(tmp_path: Path)
         await asyncio.wait_for(waiting, 20)
 
 
-async def test_an_engine_that_could_not_answer_for_a_moment_is_found_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_reconnects_to_a_healthy_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that breaks, and a socket that refuses once, do not shut out an engine whose process is well."""
     stub, path = _Stub(), tmp_path / "engine.sock"
     write_status(tmp_path / "status", EngineStatus("ready", str(path), EngineStatistics()))

@@ -38,7 +38,7 @@ async def test_every_choice_follows_the_grammar(engine: Engine, logprobs: int | 
 
 
 @pytest.mark.parametrize("grammar", ["start: nonsense(", "", "start: missing_rule", "{}", '{"grammars": 1}'])
-async def test_refuses_what_is_no_grammar(engine: Engine, grammar: str) -> None:
+async def test_refuses_invalid_grammars(engine: Engine, grammar: str) -> None:
     """A grammar that does not compile is refused with the compiler's words."""
     with pytest.raises(GrammarRejected):
         async for _ in engine.generate(Generate(id=0, prompt=PROMPT, grammar=grammar)):
@@ -66,15 +66,15 @@ async def test_a_rejected_grammar_is_explained_without_internals(engine: Engine,
     assert len(shown) > 20
 
 
-async def test_the_end_of_max_tokens_is_told(engine: Engine) -> None:
-    """A text that max_tokens cuts short says length, though a grammar holds."""
+async def test_an_end_by_max_tokens_is_reported(engine: Engine) -> None:
+    """A text that max_tokens cuts short ends with length, under a grammar too."""
     request = Generate(id=0, prompt=PROMPT, grammar=GRAMMAR, max_tokens=4)
     answers = [answer async for answer in engine.generate(request)]
     assert isinstance(answers[-1], Finished)
     assert (answers[-1].reason, answers[-1].num_tokens) == ("length", 4)
 
 
-async def test_a_grammar_complete_with_the_last_token_says_stop(engine: Engine) -> None:
+async def test_a_grammar_complete_with_the_last_token_ends_with_stop(engine: Engine) -> None:
     """Whether max_tokens had left room for more makes no difference; one token fewer does."""
     request = Generate(id=0, prompt=PROMPT, grammar=GRAMMAR, max_tokens=80, sampling=SamplingParams(temperature=0))
     whole = [answer async for answer in engine.generate(request)][-1]

@@ -43,7 +43,7 @@ async def test_cold_or_cached_the_same_answer(engine: Engine, sampling: Sampling
 
 
 async def test_several_choices_are_the_same_again(engine: Engine) -> None:
-    """Choices that run side by side, and whose guesses are right or wrong, are bit-equal whenever the request comes again."""
+    """Choices that run side by side, and whose drafts are accepted or rejected, are bit-equal whenever the request is repeated."""
     sampling = SamplingParams(temperature=1, seed=5)
     request = Generate(id=0, prompt=prompt_of(STORY), n=3, max_tokens=40, logprobs=0, sampling=sampling)
     answers: list[dict[int, list[float | None]]] = []
@@ -57,7 +57,7 @@ async def test_several_choices_are_the_same_again(engine: Engine) -> None:
 
 
 async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_model: Path) -> None:
-    """A prompt that goes on from a cached one gets the answer that an empty engine gives."""
+    """A prompt that continues a cached one gets the answer that an empty engine gives."""
     longer = Generate(
         id=0,
         prompt=prompt_of(STORY * 7 + "And then?"),
@@ -76,8 +76,8 @@ async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_mo
         await alone.aclose()
 
 
-async def test_guesses_change_nothing_but_the_time(engine: Engine, chat_model: Path) -> None:
-    """With up to twelve guesses a step or with one, tokens and log-probabilities are the same, bit by bit."""
+async def test_speculation_changes_nothing_but_the_time(engine: Engine, chat_model: Path) -> None:
+    """With up to twelve draft tokens a step or with one, tokens and log-probabilities are the same, bit by bit."""
     carefully = Engine(EngineSettings(model_path=chat_model, context_size=2048, draft_tokens=1))
     await carefully.start()
     try:

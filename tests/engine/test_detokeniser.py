@@ -49,14 +49,14 @@ def test_nothing_of_a_stop_string_is_sent(text: str, sizes: list[int], stop: lis
 
 @given(st.binary(max_size=40), sizes)
 def test_any_bytes_become_text(data: bytes, sizes: list[int]) -> None:
-    """Bytes that are no UTF-8 become replacement characters, as Python has them, wherever they are cut."""
+    """Bytes that are not UTF-8 become the replacement characters that Python gives, wherever they are cut."""
     detokeniser = Detokeniser()
     sent = "".join(detokeniser.push(piece) for piece in cut(data, sizes)) + detokeniser.finish()
     assert sent == data.decode("utf-8", "replace")
 
 
 def test_holds_back_no_more_than_needed() -> None:
-    """The end of a text that a stop string could begin with waits; the rest is sent at once."""
+    """A tail that a stop string could begin with is held back; the text before it is sent at once."""
     detokeniser = Detokeniser(("\n\nUser:",))
     assert detokeniser.push(b"Hello.\n") == "Hello."
     assert detokeniser.push(b"World") == "\nWorld"

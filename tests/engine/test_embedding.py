@@ -117,7 +117,7 @@ def test_every_text_has_its_own_vector(seed: int) -> None:
 
 
 def test_a_long_request_goes_on_beside_short_ones_without_end() -> None:
-    """Many who each ask for one text, and again when they have it, do not keep another from the end of a long list."""
+    """A steady stream of requests for one text does not keep a long request from its end."""
     answers: list[tuple[int, Answer]] = []
     long = _task(0, [[7] * 14] * 50)
     asked = 0

@@ -81,7 +81,7 @@ async def test_a_short_text_is_tokenised_while_a_long_one_is(engine: Engine) -> 
 
 
 @pytest.mark.parametrize("prompt", [(), (Text(""),), (Ids((49152,)),), (Ids((-1,)),)])
-async def test_refuses_prompts_that_are_none(engine: Engine, prompt: Prompt) -> None:
+async def test_refuses_invalid_prompts(engine: Engine, prompt: Prompt) -> None:
     """Empty prompts and ids outside the vocabulary are invalid, and do no harm."""
     with pytest.raises(InvalidPrompt):
         await text_of(engine, Generate(id=0, prompt=prompt))
@@ -109,7 +109,7 @@ async def test_concurrent_requests_share_one_process(engine: Engine) -> None:
 
 
 async def test_says_why_a_file_cannot_be_served(tmp_path: Path) -> None:
-    """A file that is no GGUF, or is not there, fails the start with the file's name and a hint."""
+    """A file that is missing or not a GGUF fails the start with the file's name and a hint."""
     bad = tmp_path / "model.gguf"
     bad.write_bytes(b"not a model at all")
     for path in (bad, tmp_path / "missing.gguf"):
@@ -140,7 +140,7 @@ async def test_embeds(embedding_model: Path) -> None:
 
 
 async def test_a_short_request_does_not_wait_for_a_long_one(embedding_model: Path) -> None:
-    """Requests for vectors take turns: one text that comes behind two thousand is among the next to be computed."""
+    """Inputs are scheduled round-robin: one text that arrives behind two thousand is in the next batch."""
     engine = Engine(EngineSettings(model_path=embedding_model))
     await engine.start()
     try:
@@ -166,14 +166,14 @@ async def test_a_short_request_does_not_wait_for_a_long_one(embedding_model: Pat
         {"sampling": SamplingParams(presence_penalty=float("inf"))},
     ],
 )
-async def test_refuses_values_that_mean_nothing(engine: Engine, bad: dict[str, Any]) -> None:
+async def test_refuses_invalid_values(engine: Engine, bad: dict[str, Any]) -> None:
     """Values that the API would not let through are refused here too, and do no harm."""
     with pytest.raises(InvalidPrompt):
         await text_of(engine, Generate(id=0, prompt=HELLO, **bad))
     assert engine.state == "ready"
 
 
-async def test_nothing_asked_is_nothing_answered(engine: Engine) -> None:
+async def test_an_empty_score_has_an_empty_answer(engine: Engine) -> None:
     """A score of no continuation has an answer, and leaves an engine that is idle."""
     assert (await engine.score(HELLO, ())).logprobs == ()
     assert await text_of(engine, Generate(id=0, prompt=HELLO, max_tokens=3, sampling=GREEDY))

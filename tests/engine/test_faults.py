@@ -1,4 +1,4 @@
-"""What goes wrong around a request: a full queue, deadlines, clients that leave, peers that talk nonsense, hangs, orphans."""
+"""Faults around a request: a full queue, deadlines, clients that leave, peers that send garbage, hangs, orphans."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ SHORT = Generate(id=0, prompt=HELLO, max_tokens=3, sampling=SamplingParams(tempe
 
 
 @pytest.fixture
-async def narrow(chat_model: Path) -> AsyncGenerator[Engine]:
+async def small_engine(chat_model: Path) -> AsyncGenerator[Engine]:
     """An engine that runs one request and lets one wait."""
     engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, num_sequences=1, max_queue=1))
     await engine.start()
@@ -54,25 +54,25 @@ async def text_of(engine: Engine, request: Generate) -> str:
     return "".join([answer.text async for answer in engine.generate(request) if isinstance(answer, Delta)])
 
 
-async def test_a_full_queue_refuses_at_once(narrow: Engine) -> None:
-    """The request after those that run and wait is refused while they go on, and is told when to come back."""
-    running, waiting = narrow.generate(ENDLESS), asyncio.create_task(text_of(narrow, SHORT))
+async def test_a_full_queue_refuses_at_once(small_engine: Engine) -> None:
+    """The request after those that run and wait is refused with the time after which to try again; they continue."""
+    running, waiting = small_engine.generate(ENDLESS), asyncio.create_task(text_of(small_engine, SHORT))
     await anext(running)
     with pytest.raises(EngineOverloaded) as caught:
-        await text_of(narrow, SHORT)
+        await text_of(small_engine, SHORT)
     assert caught.value.retry_after_s > 0
     await running.aclose()
     assert await waiting
 
 
-async def test_more_choices_than_there_is_room_for_are_refused_for_good(narrow: Engine) -> None:
-    """A request that no wait would help is not told to come back."""
+async def test_more_choices_than_there_is_room_for_are_invalid(small_engine: Engine) -> None:
+    """A request that could never run is invalid; it is not asked to try again."""
     with pytest.raises(InvalidPrompt, match=r"n is 3.* at most 2"):
-        await text_of(narrow, Generate(id=0, prompt=HELLO, n=3, max_tokens=3))
+        await text_of(small_engine, Generate(id=0, prompt=HELLO, n=3, max_tokens=3))
 
 
 async def test_lines_of_any_length_are_read() -> None:
-    """What a process prints is taken to its end, also where a line is longer than the reader's buffer."""
+    """Output is read to its end, even if a line is longer than the reader's buffer."""
     stream, lines = asyncio.StreamReader(limit=16), deque[str]()
     stream.feed_data(b"one\n" + b"x" * 100 + b"\nthree\n" + b"y" * 100)
     stream.feed_eof()
@@ -80,34 +80,34 @@ async def test_lines_of_any_length_are_read() -> None:
     assert (lines[0], "three" in lines) == ("one", True)
 
 
-async def test_who_leaves_frees_the_engine(narrow: Engine) -> None:
+async def test_a_client_that_leaves_frees_the_engine(small_engine: Engine) -> None:
     """Closing the generator ends the work: the next request runs though only one fits."""
-    running = narrow.generate(ENDLESS)
+    running = small_engine.generate(ENDLESS)
     await anext(running)
     await running.aclose()
-    assert await text_of(narrow, SHORT)
-    await until(lambda: narrow.statistics().cancelled == 1)
+    assert await text_of(small_engine, SHORT)
+    await until(lambda: small_engine.statistics().cancelled == 1)
 
 
-async def test_a_deadline_ends_what_runs_and_what_waits(narrow: Engine) -> None:
+async def test_a_deadline_ends_what_runs_and_what_waits(small_engine: Engine) -> None:
     """A request whose deadline passes fails, whether it was running or still waiting."""
-    running = narrow.generate(ENDLESS)
+    running = small_engine.generate(ENDLESS)
     await anext(running)
     with pytest.raises(DeadlineExceeded):
-        await text_of(narrow, Generate(id=0, prompt=HELLO, deadline_s=0.05))
+        await text_of(small_engine, Generate(id=0, prompt=HELLO, deadline_s=0.05))
     await running.aclose()
     with pytest.raises(DeadlineExceeded):
-        await text_of(narrow, Generate(id=0, prompt=HELLO, sampling=ENDLESS.sampling, deadline_s=0.2))
+        await text_of(small_engine, Generate(id=0, prompt=HELLO, sampling=ENDLESS.sampling, deadline_s=0.2))
 
 
-async def test_peers_that_talk_nonsense_do_no_harm(engine: Engine) -> None:
-    """Bytes that are no frame, frames that are no request, and absurd lengths end that connection and nothing else."""
+async def test_peers_that_talk_garbage_do_no_harm(engine: Engine) -> None:
+    """Bytes that are not a frame, frames that are not a request, and absurd lengths end that connection and nothing else."""
     path = engine._path
     assert path is not None
     generator = random.Random(5)
-    nonsense = [generator.randbytes(size) for size in (1, 7, 100)]
-    nonsense += [struct.pack("<I", 5) + b"hello", struct.pack("<I", 2**32 - 1), struct.pack("<I", 0)]
-    for data in nonsense:
+    garbage = [generator.randbytes(size) for size in (1, 7, 100)]
+    garbage += [struct.pack("<I", 5) + b"hello", struct.pack("<I", 2**32 - 1), struct.pack("<I", 0)]
+    for data in garbage:
         _, writer = await asyncio.open_unix_connection(path)
         writer.write(data)
         writer.close()

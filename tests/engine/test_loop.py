@@ -1,4 +1,4 @@
-"""The step loop on a model in a few lines: whatever runs beside it, a text is what it would be alone and without a cache."""
+"""The step loop on a tiny fake model: whatever else runs, a text is what it would be alone and without a cache."""
 
 import queue
 import random
@@ -180,13 +180,13 @@ class _World:
         )
 
     def _prompt(self) -> list[int]:
-        told = [
+        earlier = [
             (prompt, expected(r, prompt, 0, g and g.copy()))
             for r, prompt, g in self.asked.values()
             if isinstance(r, Generate)
         ]
-        if told and self._random.random() < 0.4:
-            prompt, answered = self._random.choice(told)
+        if earlier and self._random.random() < 0.4:
+            prompt, answered = self._random.choice(earlier)
             prompt = [*prompt, *(token for token, _ in answered.tokens)]
         else:
             prompt = self._random.choice(BASES)[: self._random.choice([1, 2, 3, 63, 64, 66, 100, 130, 200])]
@@ -208,11 +208,11 @@ class _World:
     def _emit(self, answers: list[tuple[int, Answer]]) -> None:
         for connection, answer in answers:
             key = connection, answer.id
-            assert key not in self.script.cancelled, "nothing more is said to who has left"
+            assert key not in self.script.cancelled, "a cancelled request gets no more answers"
             self.answers.setdefault(key, []).append(answer)
 
     def check(self) -> None:
-        started = [answer for told in self.answers.values() for answer in told if isinstance(answer, Prefilled)]
+        started = [answer for earlier in self.answers.values() for answer in earlier if isinstance(answer, Prefilled)]
         assert self.loop.statistics.prompt_tokens == sum(answer.prompt_tokens for answer in started)
         assert self.loop.statistics.prompt_tokens_shared == sum(answer.cached_tokens for answer in started)
         for key, (request, prompt, extra) in self.asked.items():
@@ -265,7 +265,7 @@ class _World:
 def test_a_text_is_what_it_would_be_alone(  # noqa: PLR0917 - drawn by hypothesis
     seed: int, cells: int, shape: str, ngram_pool: bool, trouble: float, prefill_chunk: int
 ) -> None:
-    """Whatever arrives, is cancelled, is guessed and lacks cells: every text, count and log-probability is a plain engine's."""
+    """Whatever arrives, is cancelled, is drafted and lacks cells: every text, count and log-probability is a plain engine's."""
     world = _World(
         seed,
         cells=cells,
@@ -279,7 +279,7 @@ def test_a_text_is_what_it_would_be_alone(  # noqa: PLR0917 - drawn by hypothesi
     assert world.scheduler.num_running == world.scheduler.num_waiting == 0
 
 
-def test_what_begins_alike_is_scored_whole() -> None:
+def test_continuations_with_a_common_beginning_are_scored_whole() -> None:
     """Continuations with a common beginning each count the tokens of it, and so do prompts that are echoed together."""
     world = _World()
     score = world.ask((0, 0), Score(0, TEXT, ()), [7] * 20, [[5] * 30 + end for end in ([6] * 90, [7], [8])])
@@ -291,7 +291,7 @@ def test_what_begins_alike_is_scored_whole() -> None:
 
 
 @pytest.mark.parametrize("scores", [True, False])
-def test_what_is_preempted_is_not_counted_twice(scores: bool) -> None:
+def test_a_preempted_prompt_is_not_counted_twice(scores: bool) -> None:
     """A prompt that gives up its cells half-way and is computed again has each log-probability once."""
     world = _World(cells=600, prefill_chunk=2)
     endless = Generate(id=0, prompt=TEXT, max_tokens=150, sampling=SamplingParams(logit_bias={0: -100}, seed=1))
@@ -308,7 +308,7 @@ def test_what_is_preempted_is_not_counted_twice(scores: bool) -> None:
 
 @pytest.mark.parametrize("size", range(1, 8))
 def test_a_grammar_that_is_complete_ends_a_text_as_a_stop_does(size: int) -> None:
-    """With the last token that max_tokens allows, too; what is cut short says length, though all that was missing was forced."""
+    """This holds for the last token that max_tokens allows; a text cut short ends with length, even if the rest was forced."""
     world = _World()
     sampling = SamplingParams(temperature=0, logit_bias={0: -100, 2: 20})
     tasks = [
@@ -321,8 +321,8 @@ def test_a_grammar_that_is_complete_ends_a_text_as_a_stop_does(size: int) -> Non
 
 
 @pytest.mark.parametrize("leaving", [[2, 3], [3, 2], [2]])
-def test_a_step_is_broken_off_once_all_have_left_that_it_computes_for(leaving: list[int]) -> None:
-    """One after the other, too; while it computes for anybody who stays it goes on."""
+def test_a_step_is_aborted_once_all_of_its_requests_are_cancelled(leaving: list[int]) -> None:
+    """This holds if they leave one after the other too; while one request stays, the step continues."""
     world = _World()
     request = Generate(id=0, prompt=TEXT, max_tokens=30, sampling=SamplingParams(logit_bias={0: -100}, seed=1))
     tasks = [world.ask((0, number), msgspec.structs.replace(request, id=number), [9, 8]) for number in (2, 3)]

@@ -1,7 +1,7 @@
 """Recurrent, hybrid and sliding-window models on the real llama.cpp: nothing is shared, and nothing gets in the way.
 
 A row alone and a row among others are computed by different kernels, and such models have nothing to fill a step up with:
-the same request alone is the same bit by bit, and beside others within rounding. A lost or foreign state moves these
+the same request alone is the same bit by bit, and next to others within rounding. A lost or foreign state changes these
 log-probabilities by whole units.
 """
 
@@ -98,9 +98,9 @@ async def leave_after(engine: Engine, request: Generate, deltas: int) -> None:
 
 
 async def test_many_at_once_answer_as_each_alone(model: Path) -> None:
-    """Repeated alone, an answer is bit-equal; beside others, with n > 1 and after cancellations it is so within rounding.
+    """Repeated alone, an answer is bit-equal; next to others, with n > 1 and after cancellations it is equal within rounding.
 
-    Nothing comes from a cache, nothing is guessed, and in the end no cells are held.
+    Nothing comes from a cache, nothing is speculated, and in the end no cells are held.
     """
     async with serving(model) as engine:
         alone = [await ask(engine, request_of(prompt)) for prompt in PROMPTS]

@@ -1,4 +1,4 @@
-"""What is read from llama.cpp's log."""
+"""What the engine reads from llama.cpp's log."""
 
 from antiphon.engine.model.native_log import NativeLog
 

@@ -77,12 +77,12 @@ def test_sentences_fill_tiles_almost_without_filling() -> None:
     ("length", "padding"), [(20, 0), (47, 0), (48, 16), (63, 1), (64, 0), (65, 0), (100, 0), (127, 0)]
 )
 def test_a_lone_batch_is_filled_up_where_that_is_faster(length: int, padding: int) -> None:
-    """Just under a tile, the kernel that goes row by row costs more than the rest of the tile."""
+    """Just under a tile, the row-by-row kernel costs more than computing the rest of the tile."""
     assert packed([length]) == [Place(0, padding)]
 
 
 def test_nothing_is_filled_up_behind_the_last() -> None:
-    """Rows there would be computed for nobody's sake."""
+    """Padding after the last tile would be computed in vain."""
     assert packed([300, 300]) == [Place(0)]
     assert packed([50, 50, 50]) == [Place(0, 14), Place(1, 14), Place(2)]
 
@@ -95,7 +95,7 @@ def test_few_sequences_are_enough(lengths: list[int], most: int) -> None:
 
 
 def test_without_tiles_inputs_go_in_turn() -> None:
-    """Where attention does not go in tiles nothing is filled up, and nobody is passed over."""
+    """Where attention does not go in tiles, nothing is padded and inputs keep their order."""
     places = packed([100, 90, 80, 10], tile=1)
     assert [place.index for place in places] == [0, 1]
     assert not any(place.padding for place in places)

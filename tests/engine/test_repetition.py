@@ -1,4 +1,4 @@
-"""Texts that run away are shown the way out."""
+"""A closing token is forced when constrained output starts looping."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def names(mask: NDArray[np.bool_]) -> set[str]:
 
 @pytest.mark.parametrize("unit", [["a"], ["a", " "], ["a", "b", " ", "b", "é"]])
 def test_a_text_that_repeats_itself(unit: list[str]) -> None:
-    """Once what was said comes again and again, the text takes the first way out that is allowed."""
+    """Once the text repeats itself, only the first closing text that the grammar allows may come."""
     guard = made(ClosingTexts(CLOSING.texts))
     write(guard, "b", *(unit * 8))
     assert names(guard.narrow(EVERYTHING)) == set(TEXTS)
@@ -39,8 +39,8 @@ def test_a_text_that_repeats_itself(unit: list[str]) -> None:
     assert names(guard.narrow(without_quotes)) == {"]"}
 
 
-def test_what_repeats_itself_is_no_way_out() -> None:
-    """Of entries that come again and again, their own ends are none; where no way is left, all that is allowed may come."""
+def test_a_closing_text_within_the_repetition_is_skipped() -> None:
+    """Closing texts that repeated entries contain are skipped; if none is left, all allowed tokens may come."""
     guard = made()
     write(guard, *(['"', "a", '"', "}", ", "] * MIN_REPEATED))
     assert names(guard.narrow(EVERYTHING)) == {"]"}
@@ -48,8 +48,8 @@ def test_what_repeats_itself_is_no_way_out() -> None:
     assert (guard.narrow(no_list) == no_list).all()
 
 
-def test_long_units_are_waited_for() -> None:
-    """A long passage must come several times, however many tokens it has."""
+def test_a_long_unit_must_repeat_several_times() -> None:
+    """A long passage must repeat several times, however many tokens it has."""
     guard = made(ClosingTexts(CLOSING.texts))
     passage = ["a"] * 40 + ["b"]
     write(guard, *(passage * 3))
@@ -58,8 +58,8 @@ def test_long_units_are_waited_for() -> None:
     assert names(guard.narrow(EVERYTHING)) == {'"', '",'}
 
 
-def test_a_word_without_an_end() -> None:
-    """Visible ASCII without a blank is bounded; blanks and other scripts begin anew."""
+def test_an_endless_word_is_closed() -> None:
+    """Visible ASCII without a blank is bounded; blanks and other scripts restart the count."""
     guard = made()
     for pause in (" ", "é"):
         write(guard, *(["word", "a"] * 3), pause)
@@ -71,8 +71,8 @@ def test_a_word_without_an_end() -> None:
     assert names(endless.narrow(EVERYTHING)) == set(TEXTS)
 
 
-def test_the_way_out_ends_the_matter() -> None:
-    """After it nothing counts that came before: one string is ended, not everything around it."""
+def test_a_closing_text_restarts_the_count() -> None:
+    """After it, earlier tokens do not count: one string is closed, not everything around it."""
     guard = made()
     write(guard, *(["word"] * 5))
     assert names(guard.narrow(EVERYTHING)) == {'"', '",'}
@@ -80,8 +80,8 @@ def test_the_way_out_ends_the_matter() -> None:
     assert names(guard.narrow(EVERYTHING)) == set(TEXTS)
 
 
-def test_entries_that_were_shown_ways_out() -> None:
-    """Entries that are alike but for having been ended each are ended as a whole, too."""
+def test_entries_that_were_closed_one_by_one() -> None:
+    """A list of similar entries, each of which had to be closed, is closed as a whole too."""
     guard = made()
     allowed: set[str] = set()
     for _ in range(9):

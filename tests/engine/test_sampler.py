@@ -30,7 +30,7 @@ def test_temperature_scales_the_distribution(temperature: float) -> None:
 @pytest.mark.parametrize("temperature", [5e-324, 1e-50, 1e-44, 1e-39, 1e-10])
 @pytest.mark.parametrize("top_p", [1, 0.5])
 def test_a_temperature_next_to_none_is_greedy(temperature: float, top_p: float) -> None:
-    """However small, also where single precision has no number for it: the likeliest token, and each of two that are equal."""
+    """A temperature too small for single precision draws the likeliest token, and each of two that are equal."""
     logits = np.random.default_rng(0).normal(size=3000).astype(np.float32)
     sampler = Sampler(SamplingParams(temperature=temperature, top_p=top_p, seed=1), 0)
     assert sampler.draw(logits) == logits.argmax()
@@ -96,7 +96,7 @@ def test_a_grammar_prevails_over_bias() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_broken_logits_are_an_error(value: float) -> None:
-    """Logits that are no numbers fail the request instead of drawing nonsense."""
+    """Logits that are not numbers fail the request; nothing is drawn from them."""
     broken = np.full(5, value, np.float32)
     with pytest.raises(BrokenLogits):
         Sampler(SamplingParams(temperature=1), 0).draw(broken)

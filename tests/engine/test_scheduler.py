@@ -34,7 +34,7 @@ actions = st.lists(
 def test_any_history_keeps_every_invariant(
     history: list[tuple[str, object]], small: int, in_tiles: bool, acceptance: float
 ) -> None:
-    """Whatever arrives, runs, is guessed and is cancelled: cells suffice, tokens are in place, and everything ends."""
+    """Whatever arrives, runs, is drafted and is cancelled: cells suffice, tokens are in place, and everything ends."""
     runner = Runner(
         cells=352 if small else 2048,
         slots=10 if small else 32,
@@ -56,7 +56,7 @@ def test_any_history_keeps_every_invariant(
             case _:
                 pass
     runner.run()
-    runner.add([6, 6, 6], 1)  # alone, it takes nothing from what rests
+    runner.add([6, 6, 6], 1)  # alone, it shares nothing with retained sequences
     runner.run()
     assert runner.scheduler.num_running == runner.scheduler.num_waiting == 0
     if runner.scheduler.cache.changes:
@@ -104,7 +104,7 @@ def test_prompts_with_logits_are_computed_whole() -> None:
     assert runner.num_computed[echo] == 104
 
 
-def test_what_was_taken_from_the_cache_and_given_up_again_was_not_shared() -> None:
+def test_blocks_that_were_given_up_again_are_not_reported_as_shared() -> None:
     """A sequence that loses its cells before it ran reports only what it takes when it does run."""
     cache = PrefixCache(4)
     first, second = Sequence([5] * 70, 71), Sequence([5] * 70, 71)
@@ -140,7 +140,7 @@ def test_first_come_first_served_among_equals() -> None:
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
-    """A short prompt that arrives during a long prefill is computed in the next step, and the long one goes on."""
+    """A short prompt that arrives during a long prefill is computed in the next step, along with a part of the long one."""
     runner = Runner(cells=4096, batch_size=64)
     (long,) = runner.add(list(range(2000)), 4)
     runner.step()
@@ -163,17 +163,17 @@ def test_running_streams_are_in_every_other_step() -> None:
     assert all(step.num_tokens <= 48 for step in steps)
 
 
-def test_guesses_that_are_right_save_steps() -> None:
-    """A text whose guesses are right takes several tokens a step, and gives the same tokens."""
-    guessing, plainly = Runner(acceptance=1.0), Runner()
-    (quick,), (slow,) = guessing.add([5] * 30, 60), plainly.add([5] * 30, 60)
-    assert guessing.run() < plainly.run() / 3
+def test_accepted_drafts_save_steps() -> None:
+    """A text whose drafts are accepted gains several tokens a step, and has the same tokens."""
+    speculating, plainly = Runner(acceptance=1.0), Runner()
+    (quick,), (slow,) = speculating.add([5] * 30, 60), plainly.add([5] * 30, 60)
+    assert speculating.run() < plainly.run() / 3
     assert quick.tokens == slow.tokens
-    assert guessing.num_accepted > 40
+    assert speculating.num_accepted > 40
 
 
 def test_a_text_alone_is_never_one_row() -> None:
-    """A row alone is computed by other kernels than two, so a text alone has a guess beside it, whatever its acceptance."""
+    """Other kernels compute a single row than two, so a text alone always gets a draft token."""
     runner = Runner()
     runner.add([5] * 30, 20)
     runner.step()
@@ -183,23 +183,23 @@ def test_a_text_alone_is_never_one_row() -> None:
 
 def test_the_end_of_a_prompt_has_its_own_shape() -> None:
     """Cold or cached, the last tokens behind a block's border are computed in the same kind of step."""
-    for length, kind in ((64 * 3 + 40, "wide"), (64 * 3 + 5, "narrow")):
+    for length, kind in ((64 * 3 + 40, "prefill"), (64 * 3 + 5, "decode")):
         runner = Runner(cells=4096, batch_size=256, prefill_chunk_size=128, shapes=tiled(256, attention_weight=2.0))
         for _ in range(2):
             (sequence,) = runner.add([3] * length, 2)
             last = Step((), ())
             while sequence.num_computed < length:
                 last = runner.step()
-            assert ("wide" if last.num_tokens >= 64 else "narrow") == kind
+            assert ("prefill" if last.num_tokens >= 64 else "decode") == kind
             runner.run()
 
 
-def test_beside_others_a_conversation_goes_on_from_its_last_answer() -> None:
+def test_under_load_a_conversation_continues_from_its_last_answer() -> None:
     """Under load the whole of a finished text is shared with the next turn; alone, only whole blocks of its prompt are."""
-    for beside_others, expected in ((True, 106), (False, 64)):
+    for under_load, expected in ((True, 106), (False, 64)):
         runner = Runner(cells=4096, num_sequences=4)
         (turn,) = runner.add([5] * 100, 6)
-        if beside_others:
+        if under_load:
             runner.add([8] * 20, 400)
         while turn in runner.alive:
             runner.step()
@@ -209,8 +209,8 @@ def test_beside_others_a_conversation_goes_on_from_its_last_answer() -> None:
         assert following.num_shared == expected
 
 
-def test_a_turn_that_was_left_early_does_not_cost_the_text_before_it() -> None:
-    """A next turn that is cancelled before it was computed further leaves the longer text that it went on from."""
+def test_a_cancelled_turn_keeps_the_text_before_it() -> None:
+    """A next turn that is cancelled early leaves the longer text that it continued from in the cache."""
     runner = Runner(cells=4096, num_sequences=4)
     (turn,), _ = runner.add([5] * 100, 6), runner.add([8] * 20, 400)
     while turn in runner.alive:
@@ -225,12 +225,12 @@ def test_a_turn_that_was_left_early_does_not_cost_the_text_before_it() -> None:
     assert again.num_shared == 106
 
 
-def test_what_was_computed_beside_others_is_not_used_alone() -> None:
-    """When nothing runs any more, the next request takes no generated tokens from those that rest."""
+def test_retained_sequences_are_not_shared_with_a_request_alone() -> None:
+    """When nothing runs any more, the next request shares no generated tokens of retained sequences."""
     runner = Runner(cells=4096)
     (turn,), _ = runner.add([5] * 100, 6), runner.add([8] * 20, 40)
     runner.run()
-    assert runner.scheduler.cells_used > 64, "the text rests"
+    assert runner.scheduler.cells_used > 64, "the text is retained"
     (following,) = runner.add([*turn.tokens[:106], *[4] * 30], 3)
     runner.run()
     assert following.num_shared == 64
@@ -257,7 +257,7 @@ def test_the_latest_is_preempted_when_cells_run_out() -> None:
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_nothing_is_shared_where_it_may_not_be(share: bool) -> None:
+def test_nothing_is_shared_where_sharing_is_off(share: bool) -> None:
     """A cache that does not share computes every prompt whole."""
     scheduler = Scheduler(cells=512, slots=4, num_sequences=2, batch_size=64, prefill_chunk_size=64, share=share)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""How one model is run: what is no sensible value is refused by its name."""
+"""Engine settings: a value out of range is refused by the setting's name."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is chosen where the settings leave it open."""
+"""What is chosen where the settings leave a size open."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_a_small_model_gets_its_whole_context() -> None:
     assert (sizes.threads, sizes.flash_attention, sizes.notes) == (4, True, ())
 
 
-def test_a_context_that_does_not_fit_is_smaller_and_said() -> None:
+def test_a_context_that_does_not_fit_is_smaller_and_noted() -> None:
     """Where memory does not hold the model's own context, the one that fits is taken and named in a note."""
     sizes = choose_for_generation(settings(), LARGE, MACHINE)
     assert sizes.context_size < 131072
@@ -45,7 +45,7 @@ def test_what_the_user_set_is_never_made_smaller() -> None:
 
 
 def test_quantised_values_need_flash_attention() -> None:
-    """Flash attention is on, also for a quantised value cache, but a user's own word prevails."""
+    """Flash attention is on, for a quantised value cache too, but a user's setting prevails."""
     assert choose_for_generation(settings(kv_type_v="q8_0"), SMALL, MACHINE).flash_attention
     assert not choose_for_generation(settings(flash_attention=False), SMALL, MACHINE).flash_attention
 
@@ -88,6 +88,6 @@ def test_values_out_of_range_name_the_setting(given: dict[str, int]) -> None:
     ],
 )
 def test_prompts_are_computed_by_as_many_threads_as_are_set(given: dict[str, int], threads: tuple[int, int]) -> None:
-    """Who sets ``threads`` alone sets both."""
+    """``threads`` alone sets both numbers."""
     sizes = choose_for_generation(settings(**given), SMALL, MACHINE)
     assert (sizes.threads, sizes.batch_threads) == threads

@@ -1,4 +1,4 @@
-"""Guessing how a text goes on."""
+"""Speculative decoding by prompt lookup: which tokens are drafted, and how likely they are accepted."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,39 +6,39 @@ from hypothesis import strategies as st
 from antiphon.engine.sampling.speculation import NgramPool, PromptLookup
 
 
-def test_what_stood_after_the_same_tokens_is_proposed() -> None:
-    """The latest place where the last tokens stood says what may follow."""
-    guess, acceptance = PromptLookup([1, 2, 3, 4, 9, 1, 2, 3, 5, 6, 7, 1, 2, 3], 3).propose()
-    assert guess == [5, 6, 7]
+def test_what_followed_the_same_tokens_is_proposed() -> None:
+    """The draft is what followed the latest place where the last tokens occurred."""
+    draft, acceptance = PromptLookup([1, 2, 3, 4, 9, 1, 2, 3, 5, 6, 7, 1, 2, 3], 3).propose()
+    assert draft == [5, 6, 7]
     assert acceptance > 0.5
 
 
 def test_the_place_with_most_in_common_prevails() -> None:
-    """A place where more of the last tokens stood is followed rather than a later one where fewer did."""
-    guess, _ = PromptLookup([1, 2, 3, 4, 9, 8, 3, 4, 5, 6, 1, 2, 3, 4], 2).propose()
-    assert guess == [9, 8]
+    """A longer match prevails over a later one."""
+    draft, _ = PromptLookup([1, 2, 3, 4, 9, 8, 3, 4, 5, 6, 1, 2, 3, 4], 2).propose()
+    assert draft == [9, 8]
 
 
-def test_fewer_tokens_are_compared_where_more_never_stood() -> None:
+def test_shorter_n_grams_are_tried_where_longer_ones_have_no_match() -> None:
     """Two tokens, then one, are compared where four were never seen, at lower acceptance."""
     _, long = PromptLookup([1, 2, 3, 4, 1, 2, 3], 2).propose()
-    guess, short = PromptLookup([1, 2, 3, 4, 7, 3], 2).propose()
-    assert guess == [4, 7]
+    draft, short = PromptLookup([1, 2, 3, 4, 7, 3], 2).propose()
+    assert draft == [4, 7]
     assert short < long
 
 
 def test_a_loop_is_followed_beyond_its_end() -> None:
-    """A text that repeats itself is continued round its loop."""
-    guess, _ = PromptLookup([8, 9, 8, 9, 8, 9], 5).propose()
-    assert guess == [8, 9, 8, 9, 8]
+    """A text that repeats itself is continued around its loop."""
+    draft, _ = PromptLookup([8, 9, 8, 9, 8, 9], 5).propose()
+    assert draft == [8, 9, 8, 9, 8]
 
 
 def test_without_a_place_the_last_token_is_repeated_at_no_odds() -> None:
-    """A guess is never empty: a text alone needs a second row."""
+    """A draft is never empty: a text alone needs a second row."""
     assert PromptLookup([1, 2, 3], 4).propose() == ([3], 0.0)
 
 
-def test_odds_follow_success() -> None:
+def test_acceptance_follows_success() -> None:
     """Guesses that were wrong are trusted less, those that were right more."""
     tokens = [1, 2, 3, 4, 1, 2, 3]
     lookup = PromptLookup(tokens, 4)
@@ -51,16 +51,16 @@ def test_odds_follow_success() -> None:
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 9))
-def test_a_guess_continues_an_earlier_place(tokens: list[int], most: int) -> None:
-    """Whatever the text, a guess has the length asked for, and stood somewhere after the text's last token, or repeats it."""
+def test_a_draft_continues_an_earlier_place(tokens: list[int], most: int) -> None:
+    """Whatever the text, a draft has the length asked for, and occurred somewhere after the text's last token, or repeats it."""
     lookup = PromptLookup(tokens, most)
-    guess, acceptance = lookup.propose()
+    draft, acceptance = lookup.propose()
     assert 0 <= acceptance <= 1
-    assert len(guess) == (most if acceptance else 1)
+    assert len(draft) == (most if acceptance else 1)
     if acceptance:
-        extended = tokens + guess
+        extended = tokens + draft
         places = [at for at in range(1, len(tokens)) if tokens[at - 1] == tokens[-1]]
-        assert any(extended[at : at + most] == guess for at in places)
+        assert any(extended[at : at + most] == draft for at in places)
 
 
 def grown(pool: NgramPool, prompt: list[int], answer: list[int]) -> PromptLookup:
@@ -73,23 +73,23 @@ def grown(pool: NgramPool, prompt: list[int], answer: list[int]) -> PromptLookup
     return lookup
 
 
-def test_what_another_text_said_is_proposed() -> None:
-    """A prompt that was answered before is guessed to be answered so again, as soon as four tokens are the same."""
+def test_what_another_text_generated_is_proposed() -> None:
+    """The earlier answer to the same prompt is the draft, as soon as four tokens are the same."""
     pool = NgramPool(3)
     grown(pool, [1, 2, 3, 4], [50, 51, 52, 53])
     assert pool.lookup([9, 1, 2, 3, 4], is_alone=True).propose()[0] == [50, 51, 52]
     assert pool.lookup([2, 3, 4], is_alone=True).propose() == ([4], 0.0)
 
 
-def test_one_of_several_choices_guesses_from_itself_alone() -> None:
-    """What a choice guesses follows from its request, whatever others said."""
+def test_one_of_several_choices_draws_on_itself_alone() -> None:
+    """The drafts of a choice follow from its request, whatever other requests generated."""
     pool = NgramPool(3)
     grown(pool, [1, 2, 3, 4], [50, 51, 52, 53])
     assert pool.lookup([1, 2, 3, 4], is_alone=False).propose() == ([4], 0.0)
 
 
-def test_of_own_and_another_s_words_the_likelier_are_proposed() -> None:
-    """What other texts said is trusted less, once it was wrong."""
+def test_the_likelier_of_own_and_shared_drafts_is_proposed() -> None:
+    """Drafts from other texts count less, once they were rejected."""
     pool = NgramPool(2)
     grown(pool, [1, 2, 3, 4], [50, 51])
     prompt = [2, 3, 60, 61, 1, 2, 3]
@@ -114,10 +114,10 @@ def test_the_latest_texts_are_remembered() -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=30), min_size=1, max_size=8), st.integers(1, 9))
-def test_a_guess_from_the_pool_stood_in_a_text(texts: list[list[int]], most: int) -> None:
-    """Whatever was said, a guess is never empty nor too long, and stood in a text or follows one."""
+def test_a_draft_from_the_pool_occurred_in_a_text(texts: list[list[int]], most: int) -> None:
+    """Whatever was generated, a draft is never empty nor too long."""
     pool = NgramPool(most, capacity=20)
     for text in texts:
-        guess, acceptance = grown(pool, text[:1], text[1:]).propose()
-        assert 1 <= len(guess) <= most
+        draft, acceptance = grown(pool, text[:1], text[1:]).propose()
+        assert 1 <= len(draft) <= most
         assert 0 <= acceptance <= 1

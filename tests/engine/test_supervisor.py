@@ -84,7 +84,7 @@ async def copied(chat_model: Path, tmp_path: Path) -> AsyncGenerator[Engine]:
 
 @pytest.mark.model
 async def test_a_blocked_server_does_not_kill_its_engine(copied: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine whose reports could not be read for minutes goes on with the process that it has."""
+    """An engine whose reports could not be read for minutes keeps its process."""
     pid = copied.pid
     _Clock(monkeypatch).move(600)
     before = copied.statistics()
@@ -108,17 +108,16 @@ REQUESTS: dict[str, Callable[[Engine], Awaitable[object]]] = {
 
 @pytest.mark.model
 async def test_no_request_waits_for_an_engine_that_could_not_be_restarted(copied: Engine) -> None:
-    """All kinds of requests fail at once, with the reason and the seconds until the next start is tried."""
+    """In a long pause between starts every kind of request fails at once, with the reason and the rest of the pause."""
     copied.settings.model_path.unlink()
     assert copied.pid is not None
     os.kill(copied.pid, signal.SIGKILL)
-    await until(lambda: copied.status().retry_after_s is not None)
-    for _ in range(2):
-        errors = await asyncio.gather(*(send(copied) for send in REQUESTS.values()), return_exceptions=True)
-        for error in errors:
-            assert isinstance(error, EngineCrashed)
-            assert "there is no file" in str(error)
-            assert 0 <= error.retry_after_s <= 30
+    await until(lambda: (copied.status().retry_after_s or 0) > 2.5)
+    errors = await asyncio.gather(*(send(copied) for send in REQUESTS.values()), return_exceptions=True)
+    for error in errors:
+        assert isinstance(error, EngineCrashed)
+        assert "there is no file" in str(error)
+        assert 2 < error.retry_after_s <= 30
 
 
 @pytest.mark.model

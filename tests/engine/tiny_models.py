@@ -67,7 +67,7 @@ class _File:
 
     def _add_vocabulary(self) -> int:
         shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
-        unshown = iter(range(256, 512))  # GPT-2 writes bytes that are no visible character as these
+        unshown = iter(range(256, 512))  # GPT-2 writes bytes without a visible character as these
         tokens = [*_SPECIAL, *(chr(byte if byte in shown else next(unshown)) for byte in range(256))]
         kinds = [gguf.TokenType.CONTROL] * len(_SPECIAL) + [gguf.TokenType.NORMAL] * 256
         self.writer.add_tokenizer_model("gpt2")

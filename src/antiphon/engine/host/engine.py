@@ -14,6 +14,8 @@ from antiphon.engine.settings import EngineSettings
 from antiphon.engine.statistics import EngineStatistics
 
 _RESTART_WAIT_S = 30.0
+_MAX_PAUSE_S = 2.0
+"""A longer pause before the next start is not waited for."""
 _TRY_EVERY_S = 0.05
 
 
@@ -114,7 +116,7 @@ class Engine:
         """Return the connection; while the process restarts, wait for it.
 
         Raises:
-            EngineCrashed: it is not back in time, or could not be restarted and is tried again later.
+            EngineCrashed: it is not back in time, or could not be restarted and is not tried again soon.
             EngineStopped: the engine was closed.
         """
         try:
@@ -132,7 +134,7 @@ class Engine:
             if self.state in {"stopped", "failed"}:
                 raise EngineStopped(f"the engine is {self.state}")
             retry_after_s = self._supervisor.retry_after_s
-            if retry_after_s is not None:
+            if retry_after_s is not None and retry_after_s > _MAX_PAUSE_S:
                 failure = self._supervisor.failure
                 reason = "" if failure is None else f": {failure}"
                 raise EngineCrashed(f"the engine could not be restarted{reason}", retry_after_s=retry_after_s)
