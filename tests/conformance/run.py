@@ -26,10 +26,15 @@ from tests.processes import home_with_models, serving
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "conformance"
 BIN = BUILD / "venv" / "bin"
-OPENAI = "openai==3.54.0"
+OPENAI = "openai==3.57.0"
 PACKAGES = ("schemathesis==4.32.5", "llm-comply==0.5.0", "pytest>=9", "pytest-asyncio>=1.4", "rich", "aiohttp", "respx")
 CANARY = "compatcanary@0.2.2"
 
+CLIENT_TESTS = (
+    "test_models", "test_completions", "test_embeddings", "chat/test_completions", "chat/completions/test_messages",
+    "test_responses", "responses/test_input_items", "responses/test_input_tokens", "test_conversations",
+    "conversations/test_items",
+)  # fmt: skip
 CHAT_MODELS = ("gpt-4o-mini", "gpt-6-astra", "gpt-3.5-turbo-instruct")
 EMBEDDING_MODELS = ("text-embedding-3-small",)
 
@@ -115,7 +120,7 @@ def official_client(target: Target) -> str:
         re.sub(r'^api_key = ".*"$', f'api_key = "{target.key}"', conftest.read_text(), flags=re.MULTILINE)
     )
     report = []
-    for name in ("test_models", "test_completions", "test_embeddings", "chat/test_completions"):
+    for name in CLIENT_TESTS:
         finished = run(
             BIN / "python", "-m", "pytest", "-o", "addopts=", "-q", "--tb=line", "-p", "no:cacheprovider",
             f"tests/api_resources/{name}.py", cwd=source, TEST_API_BASE_URL=target.url,

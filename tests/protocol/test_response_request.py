@@ -87,6 +87,9 @@ def test_every_form_of_tool_choice_is_read(choice: Any, expected: ToolChoice) ->
     [
         ({"previous_response_id": "a", "conversation": "b"}, None),
         ({"background": True, "store": False}, "background"),
+        ({"background_options": {"completion_window": "soonest"}}, "background_options"),
+        ({"background": True, "background_options": {"completion_window": "2h"}}, "background_options.completion_window"),
+        ({"image": {"context_compression": "enabled"}}, "image.context_compression"),
         ({"stream_options": {"include_obfuscation": True}}, "stream_options"),
         ({"tool_choice": {"type": "function", "name": "g"}}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),

@@ -159,6 +159,13 @@ responses = Object(
         ),
         "store": Flag(nullable=True, note="Kept for 30 days unless false."),
         "background": Flag(nullable=True),
+        "background_options": Object(
+            {
+                "completion_window": Enumeration(("soonest", "2h", "8h"), supported=("soonest",)),
+                "continuation_id": String(note=_RECORDED),
+            },
+            nullable=True,
+        ),
         "stream": Flag(nullable=True),
         "stream_options": Object({"include_obfuscation": Flag()}, nullable=True),
         "include": Array(Enumeration(INCLUDES), "strings", nullable=True),
@@ -174,6 +181,11 @@ responses = Object(
             {"format": _format, "verbosity": Enumeration(("low", "medium", "high"), nullable=True)}, nullable=True
         ),
         "reasoning": reasoning,
+        "image": Object(
+            {"context_compression": Enumeration(("auto", "enabled", "disabled"), supported=("auto", "disabled"))},
+            nullable=True,
+            note="No images are taken, so there are none to compress.",
+        ),
         "truncation": Enumeration(("auto", "disabled"), nullable=True),
         "context_management": Array(
             Object(

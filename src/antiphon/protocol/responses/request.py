@@ -157,6 +157,10 @@ def _check_together(request: Json, *, can_store: bool) -> None:
         )
     if request.get("background") and (request.get("store") is False or not can_store):
         raise problems.bad_request("Background mode requires 'store' to be true.", "background")
+    if request.get("background_options") is not None and not request.get("background"):
+        raise problems.bad_request(
+            "The 'background_options' parameter is only allowed when 'background' is enabled.", "background_options"
+        )
     if request.get("store") and not can_store:
         raise problems.unsupported_value("store", "true", ("false",))
 
