@@ -1,14 +1,14 @@
 """The grammar that generated text must follow, for each kind of request."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import msgspec
 
 from antiphon.prompting.grammars.lark import ANY_TEXT, SOME_TEXT, LarkWriter, of_user, regex_literal
 from antiphon.prompting.reasoning import Thinking
-from antiphon.prompting.schemas.compile import arguments_schema, bounded_schema_text, schema_text
+from antiphon.prompting.schemas.compile import arguments_schema, schema_rules
 from antiphon.prompting.tool_calls.key_values import KeyValueSyntax, is_plain_text, properties_of
 from antiphon.prompting.tool_calls.scanning import whole_tags
 from antiphon.prompting.tool_calls.syntax import ToolSyntax
@@ -48,7 +48,7 @@ def answer_grammar(
 
 class _Grammar:
     def __init__(self, writer: LarkWriter, around: tuple[str, str], *, is_bounded: bool) -> None:
-        self._schema_text: Callable[[Mapping[str, Any]], str] = bounded_schema_text if is_bounded else schema_text
+        self._is_bounded = is_bounded
         self._opening = writer.literal(around[0])
         # Text cannot run into a control token, but would swallow a closing in plain letters.
         self._closing = writer.literal(around[1]) if writer.is_control(around[1]) else ""
@@ -88,7 +88,7 @@ class _Grammar:
     def _answer(self, calls: CallRules | None, form: JsonSchemaFormat | JsonObjectFormat | None) -> None:
         if form is not None:
             schema = form.schema if isinstance(form, JsonSchemaFormat) else {"type": "object"}
-            self._rules.append(f"json: %json {self._schema_text(schema)}")
+            self._rules += schema_rules("json", schema, is_bounded=self._is_bounded)
         if calls is None:
             self._rules.append(f"answer: {self._wrapped('json')}")
             return
@@ -180,7 +180,7 @@ class _Grammar:
 
     def _pair_value(self, key_values: KeyValueSyntax, schema: Mapping[str, Any], name: str) -> str:
         if not (key_values.raw and is_plain_text(schema)):
-            self._rules.append(f"value_{name}: %json {schema_text(schema)}")
+            self._rules += schema_rules(f"value_{name}", schema)
             return f"value_{name} {self._literal(key_values.ending)}"
         choices = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
         if choices:
@@ -194,7 +194,7 @@ class _Grammar:
             self._pair_rules(self._key_values, tool, number)
             return f"open_{number}_0 {following}"
         if tool.kind == "function":
-            self._rules.append(f"{rule}: %json {self._schema_text(arguments_schema(tool))}")
+            self._rules += schema_rules(rule, arguments_schema(tool), is_bounded=self._is_bounded)
             return f"{rule} {following}"
         if tool.grammar is None:
             return self._free_text(rule, after)

@@ -13,6 +13,7 @@ from antiphon.prompting.grammars.trial import MAX_SCHEMA_CPU_S, UNSATISFIABLE, s
 from antiphon.prompting.schemas.bounds import bounded
 from antiphon.prompting.schemas.compiler_limits import MOST_INTEGER, beyond_compiler, is_number
 from antiphon.prompting.schemas.dialects import in_latest_terms
+from antiphon.prompting.schemas.exact import InexactError, exact_rules, has_inexact
 from antiphon.prompting.schemas.one_of import with_exclusive_alternatives
 from antiphon.prompting.schemas.references import ExpandedSchemaError, with_plain_references
 from antiphon.prompting.schemas.termination import never_ends
@@ -50,6 +51,20 @@ def schema_text(schema: Mapping[str, Any]) -> str:
 def bounded_schema_text(schema: Mapping[str, Any]) -> str:
     """Return the same for a model that may run away; see ``within_bounds``. Results are remembered."""
     return _bounded_text_of(_written(schema))
+
+
+def schema_rules(name: str, schema: Mapping[str, Any], *, is_bounded: bool = False) -> list[str]:
+    """Return Lark rules of which ``name`` matches JSON that satisfies the schema; ``is_bounded`` as ``bounded_schema_text``."""
+    return _rules_of(name, (bounded_schema_text if is_bounded else schema_text)(schema))
+
+
+@lru_cache(maxsize=256)
+def _rules_of(name: str, text: str) -> list[str]:
+    schema = json.loads(text)
+    if not has_inexact(schema):
+        return [f"{name}: %json {text}"]
+    del schema["x-guidance"]
+    return exact_rules(name, schema, _with_layout)
 
 
 def _written(schema: Mapping[str, Any]) -> str:
@@ -147,7 +162,11 @@ def _problem_of(text: str) -> tuple[str | None, float]:
     problem = _problem_before_compiling(schema)
     if problem:
         return problem, 0.0
-    error, cpu_s = schema_error(f"start: %json {text}")
+    try:
+        rules = _rules_of("start", text)
+    except InexactError as inexact:
+        return str(inexact), 0.0
+    error, cpu_s = schema_error("\n".join(rules) + "\n")
     return _translate(error, schema), cpu_s
 
 

@@ -177,7 +177,8 @@ def _largest(*groups: Any) -> int:
 
 def _depth(value: Any) -> int:
     """Return how deep lists and mappings are nested, at most ``_MAX_DEPTH``: JSON of more is refused by its writer."""
-    depth, level = 0, [value]
+    depth = 0
+    level: list[Any] = [value]
     while level and depth < _MAX_DEPTH:
         depth += 1
         level = [part for container in level for part in _entries(container) if isinstance(part, (dict, list, tuple))]

@@ -1,0 +1,255 @@
+"""Writes schemas with integers beyond 2^53 as rules of a grammar, since the compiler takes them for the nearest double.
+
+Only what leads to such an integer is written so: objects, lists, alternatives and references on the way; every other part is
+left to the compiler as ``%json``. The layout of the output is the compiler's.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from antiphon.prompting.schemas.compiler_limits import is_number
+from antiphon.prompting.schemas.traversal import Schema, schemas_in
+from antiphon.protocol.json_pointer import resolve_pointer
+
+_RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_NOTES = frozenset(
+    {
+        "title",
+        "description",
+        "default",
+        "examples",
+        "$defs",
+        "definitions",
+        "$schema",
+        "$id",
+        "$comment",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+    }
+)
+
+
+class InexactError(ValueError):
+    """An integer stands together with a keyword with which it could not be enforced exactly; the message says which."""
+
+
+def has_inexact(root: Any) -> bool:
+    """Whether a schema holds an integer that no double is."""
+    return any(_holds_inexact(schema) for schema in schemas_in(root))
+
+
+def exact_rules(name: str, root: Schema, text_of: Callable[[Schema], str]) -> list[str]:
+    """Return Lark rules of which ``name`` matches the JSON that satisfies ``root``. Raises ``InexactError``.
+
+    ``text_of`` writes a schema as ``%json`` takes it.
+    """
+    return _Writer(name, root, text_of).rules()
+
+
+class _Writer:
+    def __init__(self, name: str, root: Schema, text_of: Callable[[Schema], str]) -> None:
+        self._name = name
+        self._root = root
+        self._text_of = text_of
+        self._rules: list[str] = []
+        self._of_references: dict[str, str] = {}
+
+    def rules(self) -> list[str]:
+        return [f"{self._name}: {self._expression(self._root)}", *self._rules]
+
+    def _new_rule(self, body: str) -> str:
+        # The number is taken once the rules within the body have theirs.
+        rule = f"{self._name}_part_{len(self._rules)}"
+        self._rules.append(f"{rule}: {body}")
+        return rule
+
+    def _expression(self, schema: Any) -> str:  # noqa: PLR0911 - one for each kind of schema
+        if not self._leads_to_inexact(schema):
+            return self._new_rule(f"%json {self._text_of(self._with_definitions(schema))}")
+        keys = set(schema) - _NOTES
+        if "$ref" in keys:
+            self._only(keys, "$ref")
+            return self._reference(schema["$ref"])
+        if keys & {"const", "enum"}:
+            self._only(keys, "const", "enum", "type")
+            return self._values(schema)
+        if "anyOf" in keys:
+            self._only(keys, "anyOf")
+            return f"({' | '.join(map(self._expression, schema['anyOf']))})"
+        match schema.get("type"):
+            case "integer":
+                self._only(keys, "type", *_RANGE)
+                return f"/{_integers(*_ends(schema))}/"
+            case "number" if len({*_ends(schema)}) == 1:
+                self._only(keys, "type", "minimum", "maximum")
+                return _literal(str(_ends(schema)[0]))
+            case "object":
+                self._only(keys, "type", "properties", "required", "additionalProperties")
+                return self._object(schema)
+            case "array":
+                self._only(keys, "type", "items", "minItems", "maxItems")
+                return self._array(schema)
+            case _:
+                raise InexactError("an integer of more than 53 bits can be enforced only where 'type' is 'integer'.")
+
+    def _only(self, keys: set[str], *known: str) -> None:
+        other = min(keys - set(known), default=None)
+        if other is not None:
+            raise InexactError(f"an integer of more than 53 bits cannot be enforced together with '{other}'.")
+
+    def _reference(self, reference: str) -> str:
+        if reference not in self._of_references:
+            rule = self._of_references[reference] = f"{self._name}_of_{len(self._of_references)}"
+            self._rules.append(f"{rule}: {self._expression(resolve_pointer(self._root, reference))}")
+        return self._of_references[reference]
+
+    def _values(self, schema: Schema) -> str:
+        values = cast("list[Any]", schema["enum"]) if "enum" in schema else [schema["const"]]
+        values = [value for value in values if schema.get("const", value) == value]
+        if not values or ("type" in schema and any(type(value) is not int for value in values)):
+            raise InexactError("an integer of more than 53 bits stands among values of other types.")
+        if "type" in schema and schema["type"] not in {"integer", "number"}:
+            raise InexactError("an integer of more than 53 bits cannot be enforced together with this 'type'.")
+        return (
+            f"({' | '.join(json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False) for value in values)})"
+        )
+
+    def _object(self, schema: Schema) -> str:
+        if schema.get("additionalProperties", False) is not False:
+            raise InexactError(
+                "an integer of more than 53 bits cannot be enforced together with 'additionalProperties'."
+            )
+        properties = cast("dict[str, Any]", schema.get("properties") or {})
+        required = set(cast("list[str]", schema.get("required") or []))
+        if required - set(properties):
+            raise InexactError(
+                "an integer of more than 53 bits cannot be enforced together with undeclared 'required' keys."
+            )
+        # What may follow from each property on: once a property was written, and while none was.
+        later = first = self._new_rule('""')
+        for name, part in reversed(properties.items()):
+            key, value = json.dumps(name, ensure_ascii=False) + ": ", self._expression(part)
+            skips = ("", "") if name in required else (f" | {later}", f" | {first}")
+            first = self._new_rule(f"{_literal(key)} {value} {later}{skips[1]}")
+            later = self._new_rule(f"{_literal(', ' + key)} {value} {later}{skips[0]}")
+        return f'"{{" {first} "}}"'
+
+    def _array(self, schema: Schema) -> str:
+        least, most = int(schema.get("minItems", 0)), schema.get("maxItems")
+        item = self._expression(schema.get("items", {}))
+        if most is not None and most < max(least, 1):
+            if least > most:
+                raise InexactError("'minItems' exceeds 'maxItems'.")
+            return '"[]"'
+        more = f'(", " {item}){{{max(least - 1, 0)},{"" if most is None else int(most) - 1}}}'
+        return f'"[" {item} {more} "]"' if least else f'"[" ({item} {more})? "]"'
+
+    def _with_definitions(self, schema: Any) -> Schema:
+        made: Schema = cast("Schema", schema) if isinstance(schema, dict) else {} if schema else {"enum": []}
+        if any("$ref" in part for part in schemas_in(made)):
+            made = {key: self._root[key] for key in ("$defs", "definitions") if key in self._root} | made
+        return made
+
+    def _leads_to_inexact(self, schema: Any) -> bool:
+        """Whether a schema, or what its references lead to, holds an integer that no double is."""
+        followed: set[str] = set()
+        waiting = [schema]
+        while waiting:
+            for part in _parts(waiting.pop()):
+                if _holds_inexact(part):
+                    return True
+                reference = part.get("$ref")
+                if isinstance(reference, str) and reference not in followed:
+                    followed.add(reference)
+                    waiting.append(resolve_pointer(self._root, reference))
+        return False
+
+
+def _parts(schema: Any) -> list[Schema]:
+    """Return the schemas in a schema, but for its definitions: they count only where a reference leads to them."""
+    if not isinstance(schema, dict):
+        return []
+    known = cast("Schema", schema)
+    return schemas_in({key: value for key, value in known.items() if key not in {"$defs", "definitions"}})
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _holds_inexact(schema: Mapping[str, Any]) -> bool:
+    return any(_is_inexact(schema.get(key)) for key in ("const", "enum", *_RANGE))
+
+
+def _is_inexact(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_inexact, cast("list[Any]", value)))
+    if isinstance(value, dict):
+        return any(map(_is_inexact, cast("Schema", value).values()))
+    return isinstance(value, int) and abs(value) > 2**53 and int(float(value)) != value
+
+
+def _ends(schema: Schema) -> tuple[int | None, int | None]:
+    """Return the least and the greatest integer of a range."""
+    lows: list[int] = []
+    highs: list[int] = []
+    for key, ends, step in (
+        ("minimum", lows, 0),
+        ("exclusiveMinimum", lows, 1),
+        ("maximum", highs, 0),
+        ("exclusiveMaximum", highs, -1),
+    ):
+        end = schema.get(key)
+        if not is_number(end):
+            continue
+        whole = int(end // 1) if step >= 0 else int(-(-end // 1))
+        is_whole = whole == end
+        if key == "minimum":
+            ends.append(whole if is_whole else whole + 1)
+        elif key == "maximum":
+            ends.append(int(end // 1))
+        else:
+            ends.append(whole + step)
+    return max(lows, default=None), min(highs, default=None)
+
+
+def _integers(least: int | None, most: int | None) -> str:
+    """Return a regular expression for the integers of a range, written as JSON has them."""
+    if least is not None and most is not None and least > most:
+        raise InexactError("no integer lies in its range.")
+    choices: list[str] = []
+    if least is None or least < 0:
+        ends = (max(1, -most) if most is not None else 1, None if least is None else -least)
+        choices.append(f"-(?:{_naturals(*ends)})")
+    if most is None or most >= 0:
+        choices.append(_naturals(max(0, least or 0), most))
+    return f"(?:{'|'.join(choices)})"
+
+
+def _naturals(least: int, most: int | None) -> str:
+    longest = len(str(least)) if most is None else len(str(most))
+    choices: list[str] = []
+    for length in range(len(str(least)), longest + 1):
+        low, high = max(least, 10 ** (length - 1) if length > 1 else 0), 10**length - 1
+        choices.append(_of_one_length(str(low), str(high if most is None else min(most, high))))
+    if most is None:
+        choices.append(f"[1-9][0-9]{{{longest},}}")
+    return "|".join(choices)
+
+
+def _of_one_length(low: str, high: str) -> str:
+    """Return an expression for the numbers between two of one length."""
+    if not low:
+        return ""
+    if set(low) == {"0"} and set(high) == {"9"}:
+        return f"[0-9]{{{len(low)}}}"
+    if low[0] == high[0]:
+        return low[0] + _of_one_length(low[1:], high[1:])
+    rest = len(low) - 1
+    choices = [low[0] + _of_one_length(low[1:], "9" * rest)]
+    if int(high[0]) - int(low[0]) > 1:
+        choices.append(f"[{int(low[0]) + 1}-{int(high[0]) - 1}]" + (f"[0-9]{{{rest}}}" if rest else ""))
+    choices.append(high[0] + _of_one_length("0" * rest, high[1:]))
+    return f"(?:{'|'.join(choices)})"
