@@ -138,9 +138,13 @@ class ChoiceFinished(msgspec.Struct, frozen=True):
 
 
 class Completed(msgspec.Struct, frozen=True):
-    """Nothing more at all; ``usage`` is what the request is charged for."""
+    """The end of the answer; ``usage`` is what the request is charged for.
+
+    ``is_estimate``: another API did not report its usage, and these are estimates.
+    """
 
     usage: Usage
+    is_estimate: bool = False
 
 
 Event = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -20,11 +21,12 @@ from antiphon.backends.upstream.chunks import (
     ModelsBody,
     TextChunk,
     TokenizeBody,
+    read_usage,
 )
 from antiphon.backends.upstream.events import EventReader, read_chunks
 from antiphon.backends.upstream.failures import protocol_error
 from antiphon.backends.upstream.http import Http
-from antiphon.backends.upstream.relay import StreamedAnswer, WholeAnswer, expect, relay
+from antiphon.backends.upstream.relay import StreamedAnswer, WholeAnswer, expect, expect_stream, relay
 from antiphon.backends.upstream.secret import upstream_key
 from antiphon.backends.upstream.settings import UpstreamSettings
 from antiphon.protocol.chat import ChatRequest
@@ -33,11 +35,13 @@ from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Event
 from antiphon.protocol.relay import RelayRequest
+from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 Body = TypeVar("Body")
 Chunk = TypeVar("Chunk", ChatChunk, TextChunk)
 
 _CLOSED = "closed"
+_MAX_NUMBER = 2**53
 _ROUNDING = 1e-4
 """How far from 1 the length of a unit vector may be in float32 and through base64."""
 
@@ -140,12 +144,11 @@ class UpstreamBackend:
         async with await self._http.post("/embeddings", body, request.model) as answer:
             expect(self.settings.name, answer, "application/json")
             got = self._decode(await answer.read_all(), EmbeddingsBody)
-        vectors = [_unit(entry.embedding) for entry in sorted(got.data, key=lambda entry: entry.index)]
-        if len(vectors) != len(request.inputs):
-            raise protocol_error(self.settings.name, f"{len(vectors)} vectors for {len(request.inputs)} inputs")
-        if got.usage is None:
+        vectors = self._vectors(got, len(request.inputs))
+        usage = read_usage(got.usage, has_output=False)
+        if usage is None:
             raise protocol_error(self.settings.name, "embeddings without usage")
-        num_tokens = got.usage.usage().prompt_tokens
+        num_tokens = usage.prompt_tokens
         return EmbeddingResult(
             model=got.model or request.model,
             vectors=tuple(vectors),
@@ -169,9 +172,9 @@ class UpstreamBackend:
         self, path: str, body: dict[str, Any], kind: type[Chunk], num_choices: int, n: int
     ) -> AsyncGenerator[Event]:
         name = self.settings.name
-        reader = EventReader(name, num_choices, n)
+        reader = EventReader(name, num_choices, n, _estimated_prompt_tokens(body))
         async with await self._http.post(path, msgspec.json.encode(body), body["model"]) as answer:
-            expect(name, answer, "text/event-stream")
+            await expect_stream(name, answer)
             async with aclosing(read_chunks(name, answer, kind)) as chunks:
                 async for chunk in chunks:
                     for event in reader.feed(chunk, body["model"]):
@@ -185,24 +188,53 @@ class UpstreamBackend:
         if known is not None and known.kind != kind and model not in self._guessed:
             raise wrong_kind(known)
 
+    def _vectors(self, body: EmbeddingsBody, num_inputs: int) -> list[bytes]:
+        """Return the unit vectors in the order of the inputs; by ``index``, or as sent where the indices are not one each."""
+        entries = body.data
+        if len(entries) != num_inputs:
+            raise protocol_error(self.settings.name, f"{len(entries)} vectors for {num_inputs} inputs")
+        by_index = {entry.index: entry for entry in entries}
+        if set(by_index) == set(range(num_inputs)):
+            entries = [by_index[index] for index in range(num_inputs)]
+        try:
+            vectors = [_unit(entry.embedding) for entry in entries]
+        except ValueError as error:
+            raise protocol_error(self.settings.name, f"a vector that cannot be read ({error})") from None
+        if len({len(vector) for vector in vectors}) > 1:
+            raise protocol_error(self.settings.name, "vectors of different lengths")
+        return vectors
+
     def _decode(self, body: bytes, kind: type[Body]) -> Body:
         try:
             return msgspec.json.decode(body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise protocol_error(self.settings.name, str(error)) from None
 
     def _discovered(self, listed: ModelsBody) -> tuple[BackendModel, ...]:
-        self._guessed = frozenset(model.id for model in listed.data if model.kind not in {"chat", "embedding"})
+        found = listed.data or []
+        self._guessed = frozenset(model.id for model in found if model.kind not in {"chat", "embedding"})
         return tuple(
             BackendModel(
                 model.id,
-                model.created or self._created,
-                model.owned_by or self.settings.name,
+                _positive(model.created) or self._created,
+                model.owned_by if isinstance(model.owned_by, str) and model.owned_by else self.settings.name,
                 _kind_of(model),
-                model.max_model_len or model.context_length,
+                _positive(model.max_model_len) or _positive(model.context_length),
             )
-            for model in listed.data
+            for model in found
         )
+
+
+def _positive(value: Any) -> int | None:
+    """Return a whole number above 0 that servers also write as a float; None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and 0 < value <= _MAX_NUMBER else None
+
+
+def _estimated_prompt_tokens(body: dict[str, Any]) -> int:
+    """Return the estimate for an upstream that does not report its usage: a quarter of the prompt's characters."""
+    texts = {name: body[name] for name in ("messages", "prompt", "tools", "functions") if name in body}
+    return len(msgspec.json.encode(texts)) // CHARACTERS_PER_TOKEN
 
 
 def _kind_of(model: ModelBody) -> Literal["chat", "embedding"]:
@@ -212,7 +244,13 @@ def _kind_of(model: ModelBody) -> Literal["chat", "embedding"]:
 
 
 def _unit(vector: list[float] | str) -> bytes:
-    """Return the vector as float32 of unit length, which upstreams need not keep to."""
-    raw = np.frombuffer(base64.b64decode(vector), "<f4") if isinstance(vector, str) else np.asarray(vector, "<f4")
-    norm = float(np.linalg.norm(raw))
+    """Return the vector as float32 of unit length, which upstreams need not keep to; ``ValueError`` if it is not a vector."""
+    raw = (
+        np.frombuffer(base64.b64decode(vector, validate=True), "<f4")
+        if isinstance(vector, str)
+        else np.asarray(vector, "<f4")
+    )
+    norm = float(np.linalg.norm(raw.astype(np.float64)))
+    if not raw.size or not math.isfinite(norm):
+        raise ValueError("it is empty, or not all of its numbers are finite")
     return raw.tobytes() if norm == 0 or abs(norm - 1) < _ROUNDING else (raw / norm).astype("<f4").tobytes()

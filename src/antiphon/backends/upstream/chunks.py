@@ -4,43 +4,71 @@ They follow OpenAI's document where it speaks, and for ``reasoning_content`` / `
 llama.cpp. Types are wide where servers differ: a field that cannot be read shall not cost the user an answer.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from antiphon.backends.upstream.sse import MalformedStream
 from antiphon.protocol.events import Usage
 
-_MOST_TOKENS = 2**53
-"""More is no count of tokens."""
+MAX_TOKENS = 10**9
+"""More is not a count of one request's tokens: the longest contexts have some millions."""
 
 
-class PromptDetails(msgspec.Struct):
-    cached_tokens: float | None = None
+class ErrorChunk(Exception):  # noqa: N818 - what the answer carried
+    """A stream ended with an error, or a whole answer is one; ``error`` is its JSON text."""
 
-
-class CompletionDetails(msgspec.Struct):
-    reasoning_tokens: float | None = None
-
-
-def _count(told: float | None) -> int:
-    """Return a count of tokens; 0 for what was not told, or can be none: it would earn a key money, or not fit into the ledger."""
-    return int(told) if told is not None and 0 <= told <= _MOST_TOKENS else 0
+    def __init__(self, error: bytes) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class UsageBody(msgspec.Struct):
-    prompt_tokens: float | None = None
-    completion_tokens: float | None = None
-    prompt_tokens_details: PromptDetails | None = None
-    completion_tokens_details: CompletionDetails | None = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    total_tokens: Any = None
+    prompt_tokens_details: Any = None
+    completion_tokens_details: Any = None
 
-    def usage(self) -> Usage:
-        prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
-        return Usage(
-            prompt_tokens=_count(self.prompt_tokens),
-            completion_tokens=_count(self.completion_tokens),
-            cached_tokens=_count(prompt and prompt.cached_tokens),
-            reasoning_tokens=_count(completion and completion.reasoning_tokens),
-        )
+
+_usage = msgspec.json.Decoder(UsageBody)
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
+def read_usage(text: msgspec.Raw, *, has_output: bool = True) -> Usage | None:
+    """Return the usage in the JSON text of a ``usage`` field; None if there is none, or its counts cannot be read.
+
+    A count of 0 that was not sent would be a free answer, so None makes the ledger estimate. ``has_output`` is False for
+    embeddings, which have no completion tokens.
+    """
+    try:
+        body = _usage.decode(text) if bytes(text) not in {b"", b"null"} else UsageBody()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    prompt, completion, total = map(_count, (body.prompt_tokens, body.completion_tokens, body.total_tokens))
+    if completion is None:
+        completion = total - prompt if total is not None and prompt is not None else None if has_output else 0
+    if prompt is None and total is not None and completion is not None:
+        prompt = total - completion
+    if prompt is None or completion is None or prompt < 0 or completion < 0:
+        return None
+    cached = _detail(body.prompt_tokens_details, "cached_tokens", prompt)
+    return Usage(prompt, completion, cached, _detail(body.completion_tokens_details, "reasoning_tokens", completion))
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TOKENS:
+        return None
+    return int(value)
+
+
+def _detail(details: Any, name: str, most: int) -> int:
+    """Return a share of a count; 0 if it was not sent, or is more than the whole."""
+    share = _count(cast("dict[str, Any]", details).get(name)) if isinstance(details, dict) else None
+    return share if share is not None and share <= most else 0
+
+
+_NO_ERROR = frozenset({b"", b"null", b"false", b"{}", b'""'})
 
 
 class PeekedChoice(msgspec.Struct):
@@ -48,19 +76,38 @@ class PeekedChoice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-def error_in(chunk: "PeekedAnswer | ChatChunk | TextChunk") -> bytes | None:
-    """Return the JSON text of the error that the chunk carries, None where there is none."""
-    text = bytes(chunk.error)
-    return None if text in {b"", b"null", b"false"} else text
+def read_object(text: bytes) -> dict[str, Any]:
+    """Return a JSON object; ``MalformedStream`` if the bytes are not one."""
+    try:
+        return _object.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedStream(f"data that is not a JSON object ({error})") from None
+
+
+def error_of(value: dict[str, Any], *, is_error: bool = False) -> bytes | None:
+    """Return the JSON text of the error that a chunk or an answer carries, None if it carries none.
+
+    ``is_error``: the event's own name says so. Some servers send the error's fields without an ``error`` around them.
+    """
+    if error := value.get("error"):
+        return msgspec.json.encode(error)
+    if is_error or value.get("object") == "error" or value.get("type") == "error":
+        return msgspec.json.encode(value)
+    return None
 
 
 class PeekedAnswer(msgspec.Struct):
-    """What is read of an answer, or of a stream's chunk, that passes by."""
+    """What is read of an answer, or of a stream's chunk, that is passed on. ``data`` is what embeddings have for choices."""
 
     model: str | None = None
     choices: list[PeekedChoice] | None = None
-    usage: UsageBody | None = None
+    usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_error(self) -> bool:
+        return bytes(self.error) not in _NO_ERROR
 
 
 class FunctionBody(msgspec.Struct):
@@ -112,8 +159,7 @@ class ChatChoice(msgspec.Struct):
 class ChatChunk(msgspec.Struct):
     model: str | None = None
     choices: list[ChatChoice] = []
-    usage: UsageBody | None = None
-    error: msgspec.Raw = msgspec.Raw()
+    usage: msgspec.Raw = msgspec.Raw()
     system_fingerprint: str | None = None
 
 
@@ -133,35 +179,36 @@ class TextChoice(msgspec.Struct):
 class TextChunk(msgspec.Struct):
     model: str | None = None
     choices: list[TextChoice] = []
-    usage: UsageBody | None = None
-    error: msgspec.Raw = msgspec.Raw()
+    usage: msgspec.Raw = msgspec.Raw()
     system_fingerprint: str | None = None
 
 
 class EmbeddingBody(msgspec.Struct):
     embedding: list[float] | str
-    index: int
+    index: int | None = None
 
 
 class EmbeddingsBody(msgspec.Struct):
     data: list[EmbeddingBody]
     model: str | None = None
-    usage: UsageBody | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 class ModelBody(msgspec.Struct):
     """``max_model_len`` is vLLM's and SGLang's, ``context_length`` and ``kind`` are another Antiphon's."""
 
     id: str
-    created: int | None = None
-    owned_by: str | None = None
-    max_model_len: int | None = None
-    context_length: int | None = None
+    created: Any = None
+    owned_by: Any = None
+    max_model_len: Any = None
+    context_length: Any = None
     kind: Any = None
 
 
 class ModelsBody(msgspec.Struct):
-    data: list[ModelBody]
+    """``data`` is null where Ollama has no model yet."""
+
+    data: list[ModelBody] | None
 
 
 class TokenizeBody(msgspec.Struct):

@@ -8,17 +8,28 @@ import msgspec
 from antiphon.backends.upstream.chunks import (
     ChatChoice,
     ChatChunk,
+    ErrorChunk,
     LogprobBody,
     LogprobsBody,
     TextChoice,
     TextChunk,
     TextLogprobs,
     ToolCallBody,
-    error_in,
+    error_of,
+    read_object,
+    read_usage,
 )
+from antiphon.backends.upstream.dialects import Normaliser
 from antiphon.backends.upstream.failures import disconnected, error_from_chunk, protocol_error
 from antiphon.backends.upstream.http import UpstreamAnswer
-from antiphon.backends.upstream.sse import DONE, FrameSplitter, MalformedStream, payloads
+from antiphon.backends.upstream.sse import (
+    DONE,
+    FrameSplitter,
+    MalformedStream,
+    is_empty_event,
+    is_error_event,
+    payloads,
+)
 from antiphon.backends.upstream.usage_accumulator import UsageAccumulator
 from antiphon.protocol.events import (
     ChoiceFinished,
@@ -42,63 +53,77 @@ Chunk = TypeVar("Chunk", ChatChunk, TextChunk)
 
 
 async def read_chunks(upstream: str, answer: UpstreamAnswer, kind: type[Chunk]) -> AsyncGenerator[Chunk]:
-    """Yield the chunks of a stream up to ``[DONE]``; ``UpstreamError`` when it breaks off or is no such stream."""
-    decoder = msgspec.json.Decoder(kind)
-    splitter = FrameSplitter()
+    """Yield the chunks of a stream in OpenAI's form, up to ``[DONE]`` or its end; ``UpstreamError`` for any other stream."""
+    splitter, normaliser = FrameSplitter(), Normaliser(is_stream=True)
+    answer.expect_event()
     while data := await answer.read_some():
         try:
-            for _, payload in payloads(splitter.feed(data)):
-                if payload == DONE:
+            for frame, payload in payloads(splitter.feed(data)):
+                if payload is None or is_empty_event(payload):
+                    continue
+                answer.event_came()
+                if payload.startswith(DONE):
                     return
-                # llama-server sends this while it reads several prompts.
-                if payload and payload != b"null":
-                    yield _checked(upstream, answer, decoder.decode(payload))
-        except (MalformedStream, msgspec.DecodeError, UnicodeDecodeError) as error:
+                yield _read_chunk(payload, kind, normaliser, is_error=is_error_event(frame))
+        except (MalformedStream, msgspec.ValidationError) as error:
             raise protocol_error(upstream, str(error)) from None
-    raise disconnected(upstream)
+        except ErrorChunk as chunk:
+            raise error_from_chunk(upstream, answer.masked(chunk.error)) from None
 
 
-def _checked(upstream: str, answer: UpstreamAnswer, chunk: Chunk) -> Chunk:
-    if (error := error_in(chunk)) is not None:
-        raise error_from_chunk(upstream, answer.masked(error))
-    return chunk
+def _read_chunk(payload: bytes, kind: type[Chunk], normaliser: Normaliser, *, is_error: bool) -> Chunk:
+    value = read_object(payload)
+    if (error := error_of(value, is_error=is_error)) is not None:
+        raise ErrorChunk(error)
+    normaliser.apply(value)
+    value["usage"] = msgspec.Raw(msgspec.json.encode(value.get("usage")))
+    return msgspec.convert(value, kind)
 
 
 class EventReader:
-    """Turns the chunks of one answer into events; ``num_choices`` of them have to end, ``n`` for each prompt."""
+    """Turns the chunks of one answer into events; ``num_choices`` of them have to end, ``n`` for each prompt.
 
-    def __init__(self, upstream: str, num_choices: int, n: int) -> None:
+    ``prompt_tokens`` is the estimate that stands in where the upstream does not report its usage.
+    """
+
+    def __init__(self, upstream: str, num_choices: int, n: int, prompt_tokens: int = 0) -> None:
         self._upstream = upstream
         self._num_choices = num_choices
         self._meter = Meter()
         self._usage = UsageAccumulator(n)
+        self._estimated_prompt_tokens = prompt_tokens
+        self._num_deltas = 0
         self._is_started = False
         self._finished: set[int] = set()
         self._calls: set[tuple[int, int]] = set()
 
     def feed(self, chunk: ChatChunk | TextChunk, model: str) -> Iterator[Event]:
-        """Yield the chunk's events. ``model`` stands in for an upstream that does not name its model."""
+        """Yield the chunk's events. ``model`` is reported for an upstream that does not name its model."""
         if not self._is_started:
             self._is_started = True
             yield Started(chunk.model or model, 0, meter=self._meter, system_fingerprint=chunk.system_fingerprint)
-        if chunk.usage is not None:
-            self._usage.add(chunk.usage.usage(), [choice.index for choice in chunk.choices])
+        usage = read_usage(chunk.usage)
+        if usage is not None:
+            self._usage.add(usage, [choice.index for choice in chunk.choices])
             self._meter.usage = self._usage.total or Usage()
         for choice in chunk.choices:
+            if not 0 <= choice.index < self._num_choices:
+                raise protocol_error(self._upstream, f"the choice {choice.index} of {self._num_choices}")
             if choice.index in self._finished:
                 continue
-            yield from _text_events(choice) if isinstance(choice, TextChoice) else self._chat_events(choice)
+            self._num_deltas += 1
+            yield from self._text_events(choice) if isinstance(choice, TextChoice) else self._chat_events(choice)
             if choice.finish_reason:
                 self._finished.add(choice.index)
                 yield ChoiceFinished(choice.index, self._reason(choice.finish_reason))
 
     def end(self) -> Completed:
-        """Return the last event; ``UpstreamError`` if a choice never ended or nothing was said of the usage."""
+        """Return the last event, with an estimate for usage that was not reported; ``UpstreamError`` if a choice never ended."""
         if len(self._finished) < self._num_choices:
             raise disconnected(self._upstream)
         usage = self._usage.total
         if usage is None:
-            raise protocol_error(self._upstream, "a stream without usage")
+            return Completed(Usage(self._estimated_prompt_tokens, self._num_deltas), is_estimate=True)
         return Completed(usage)
 
     def _chat_events(self, choice: ChatChoice) -> Iterator[Event]:
@@ -114,7 +139,7 @@ class EventReader:
         for call in delta.tool_calls or ():
             yield from self._call_events(index, call)
         if delta.function_call is not None:
-            yield from self._call_events(index, ToolCallBody(function=delta.function_call, id="call_function"))
+            yield from self._call_events(index, ToolCallBody(function=delta.function_call))
 
     def _call_events(self, index: int, call: ToolCallBody) -> Iterator[Event]:
         is_custom = call.custom is not None
@@ -124,20 +149,36 @@ class EventReader:
             if not name:
                 raise protocol_error(self._upstream, "a tool call without a name")
             self._calls.add((index, call.index))
-            call_id = call.id or f"call_{index}_{call.index}"
+            call_id = call.id or "call_function"
             yield ToolCallStarted(index, call.index, call_id, name, "custom" if is_custom else "function")
         if arguments:
             yield ToolCallDelta(index, call.index, arguments)
+
+    def _text_events(self, choice: TextChoice) -> Iterator[Event]:
+        if choice.text:
+            yield TextDelta(choice.index, choice.text, tuple(self._text_logprobs(choice.logprobs)))
+
+    def _text_logprobs(self, body: TextLogprobs | None) -> Iterator[TokenLogprob]:
+        if body is None:
+            return
+        if len(body.tokens) != len(body.token_logprobs):
+            found = f"{len(body.tokens)} tokens with {len(body.token_logprobs)} log-probabilities"
+            raise protocol_error(self._upstream, found)
+        tops: list[Any] = list(body.top_logprobs or [])
+        for place, (token, logprob) in enumerate(zip(body.tokens, body.token_logprobs, strict=True)):
+            others: dict[str, float] = (tops[place] if place < len(tops) else None) or {}
+            ranked = sorted(others.items(), key=lambda item: -item[1])
+            yield TokenLogprob(
+                token,
+                logprob,
+                tuple(token.encode()),
+                tuple(TopLogprob(text, value, tuple(text.encode())) for text, value in ranked),
+            )
 
     def _reason(self, reason: str) -> FinishReason:
         if reason not in _REASONS:
             raise protocol_error(self._upstream, f"the finish_reason {reason!r}")
         return cast("FinishReason", reason)
-
-
-def _text_events(choice: TextChoice) -> Iterator[Event]:
-    if choice.text:
-        yield TextDelta(choice.index, choice.text, tuple(_text_logprobs(choice.logprobs)))
 
 
 def _logprobs(body: LogprobsBody | None) -> tuple[TokenLogprob, ...]:
@@ -156,18 +197,3 @@ def _top(entry: LogprobBody) -> TopLogprob:
 
 def _bytes_of(entry: LogprobBody) -> tuple[int, ...]:
     return tuple(entry.token.encode() if entry.bytes is None else entry.bytes)
-
-
-def _text_logprobs(body: TextLogprobs | None) -> Iterator[TokenLogprob]:
-    if body is None:
-        return
-    tops: list[Any] = list(body.top_logprobs or [])
-    for place, (token, logprob) in enumerate(zip(body.tokens, body.token_logprobs, strict=True)):
-        others: dict[str, float] = (tops[place] if place < len(tops) else None) or {}
-        ranked = sorted(others.items(), key=lambda item: -item[1])
-        yield TokenLogprob(
-            token,
-            logprob,
-            tuple(token.encode()),
-            tuple(TopLogprob(text, value, tuple(text.encode())) for text, value in ranked),
-        )

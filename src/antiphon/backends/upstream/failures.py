@@ -15,6 +15,7 @@ FailureKind = Literal["unreachable", "disconnected", "timeout", "protocol", "cre
 """``answered`` is an error that the upstream sent as its answer."""
 
 _MAX_MESSAGE = 2000
+_MAX_HEADER = 500
 _PASSED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 _UNAUTHORIZED = (401, 403, 407)
 
@@ -115,13 +116,16 @@ def error_from_answer(upstream: str, status: int, headers: Mapping[str, str], bo
         type=_text(fields.get("type")) or ("server_error" if status >= 500 else "invalid_request_error"),  # noqa: PLR2004
         param=_text(fields.get("param")),
         code=_text(fields.get("code")),
-        headers={name: headers[name] for name in _PASSED_HEADERS if name in headers},
+        headers={name: headers[name] for name in _PASSED_HEADERS if is_header_text(headers.get(name, ""))},
     )
 
 
 def error_from_chunk(upstream: str, error: bytes) -> UpstreamError:
     """Read the ``error`` object of a stream's chunk, or of a whole answer whose status says that it was none."""
-    fields = _as_fields(msgspec.json.decode(error))
+    try:
+        fields = _as_fields(msgspec.json.decode(error))
+    except (msgspec.DecodeError, RecursionError):
+        fields = {}
     return UpstreamError(
         upstream,
         "answered",
@@ -133,10 +137,15 @@ def error_from_chunk(upstream: str, error: bytes) -> UpstreamError:
     )
 
 
+def is_header_text(value: str) -> bool:
+    """Whether an upstream's header may go on to a client: some visible ASCII, not too much of it."""
+    return 0 < len(value) <= _MAX_HEADER and value.isascii() and value.isprintable()
+
+
 def _fields(body: bytes) -> dict[str, Any]:
     try:
         envelope = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"message": body.decode("utf-8", "replace").strip()}
     return _as_fields(envelope.error or envelope.message or envelope.detail)
 

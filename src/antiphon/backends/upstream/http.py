@@ -22,10 +22,12 @@ from antiphon.backends.upstream.failures import (
 )
 from antiphon.backends.upstream.rate_limit_window import RateLimitWindow
 from antiphon.backends.upstream.secret import Secret
-from antiphon.backends.upstream.settings import Timeouts, UpstreamSettings
+from antiphon.backends.upstream.settings import UpstreamSettings
 from antiphon.protocol.errors import overloaded
 
 _MAX_ERROR_BYTES = 64 * 1024
+_ERROR_BODY_S = 10.0
+"""An error is reported with what has come of its text by then."""
 _MAX_LINE = 64 * 1024
 _OK = 200
 _MAX_REMEMBERED = 10_000
@@ -40,19 +42,21 @@ class UpstreamAnswer:
     def __init__(
         self,
         response: aiohttp.ClientResponse,
-        upstream: str,
-        timeouts: Timeouts,
+        settings: UpstreamSettings,
         on_close: Callable[[], None],
         key: Secret | None,
     ) -> None:
+        timeouts = settings.timeouts
         self._on_close = on_close
         self._key = key
         self._is_closed = False
         self._response = response
-        self._upstream = upstream
+        self._upstream = settings.name
         # Many servers send the head of a stream at once and its first event when the prompt is read.
         self._wait_s = timeouts.first_byte_s
-        self._between_bytes_s = timeouts.between_bytes_s
+        self._first_byte_s, self._between_bytes_s = timeouts.first_byte_s, timeouts.between_bytes_s
+        self._event_before: float | None = None
+        self._max_bytes = settings.max_answer_bytes
         self.headers: Mapping[str, str] = response.headers
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -60,24 +64,56 @@ class UpstreamAnswer:
         """Return what has come since the last call, waiting for something; empty at the end."""
         content = self._response.content
         try:
+            self._check_event_time()
             # The first event commonly comes with the head: what is here already needs no clock.
             data = content.read_nowait()
             if not data:
                 async with asyncio.timeout(self._wait_s):
                     data = await content.readany()
         except TimeoutError:
+            if self._event_before is not None:
+                raise timed_out(self._upstream, "before the first event", self._first_byte_s) from None
             raise timed_out(self._upstream, "within the answer", self._wait_s) from None
         except (aiohttp.ClientError, OSError):
             raise disconnected(self._upstream) from None
         self._wait_s = self._between_bytes_s
         return data
 
+    def _check_event_time(self) -> None:
+        """Raise ``TimeoutError`` if only comments came for too long."""
+        if self._event_before is not None:
+            self._wait_s = self._event_before - asyncio.get_running_loop().time()
+            if self._wait_s <= 0:
+                raise TimeoutError
+
+    def expect_event(self) -> None:
+        """Bound the time until ``event_came`` by ``first_byte_s`` from now, whatever comments come before the event."""
+        self._event_before = asyncio.get_running_loop().time() + self._first_byte_s
+
+    def event_came(self) -> None:
+        """Bound the time between bytes from now on."""
+        self._event_before = None
+        self._wait_s = self._between_bytes_s
+
     async def read_all(self) -> bytes:
-        """Return the rest."""
+        """Return the rest, decompressed; ``UpstreamError`` 502 if that is more than ``max_answer_bytes``."""
         pieces: list[bytes] = []
+        size = 0
         while piece := await self.read_some():
+            size += len(piece)
+            if size > self._max_bytes:
+                raise protocol_error(self._upstream, f"an answer of more than {self._max_bytes} bytes")
             pieces.append(piece)
         return b"".join(pieces)
+
+    async def read_head(self) -> bytes:
+        """Return the beginning of an answer that is an error: what comes of 64 KiB in a few seconds."""
+        head = b""
+        with contextlib.suppress(TimeoutError, UpstreamError):
+            async with asyncio.timeout(_ERROR_BODY_S):
+                while len(head) < _MAX_ERROR_BYTES and (more := await self.read_some()):
+                    head += more
+        return head[:_MAX_ERROR_BYTES]
 
     def masked(self, text: bytes) -> bytes:
         """Return what the upstream says of an error without our key, which some repeat."""
@@ -153,7 +189,7 @@ class Http:
         self.num_requests += 1
         try:
             response = await self._send(method, url, body)
-            answer = UpstreamAnswer(response, self._settings.name, self._settings.timeouts, self._closed_one, self._key)
+            answer = UpstreamAnswer(response, self._settings, self._closed_one, self._key)
         except BaseException:
             self._closed_one()
             self.num_failed += 1
@@ -191,9 +227,7 @@ class Http:
             raise disconnected(name) from None
 
     async def _refusal(self, response: aiohttp.ClientResponse, answer: UpstreamAnswer) -> UpstreamError:
-        head = await answer.read_some()
-        while len(head) < _MAX_ERROR_BYTES and (more := await answer.read_some()):
-            head += more
+        head = await answer.read_head()
         return error_from_answer(self._settings.name, response.status, response.headers, answer.masked(head))
 
     def _open(self) -> aiohttp.ClientSession:

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Mapping
 import msgspec
 
 from antiphon.backends.base import RelayOutcome
-from antiphon.backends.upstream.failures import disconnected, error_from_chunk, protocol_error
+from antiphon.backends.upstream.chunks import ErrorChunk, error_of, read_object
+from antiphon.backends.upstream.failures import disconnected, error_from_chunk, is_header_text, protocol_error
 from antiphon.backends.upstream.http import Http, UpstreamAnswer
-from antiphon.backends.upstream.sse import MalformedStream
-from antiphon.backends.upstream.stream_inspector import ErrorChunk, StreamInspector, whole_outcome
-from antiphon.protocol.relay import RelayRequest
+from antiphon.backends.upstream.sse import MAX_FRAME_BYTES, MalformedStream
+from antiphon.backends.upstream.stream_inspector import StreamInspector, inspect_whole
+from antiphon.protocol.relay import Operation, RelayRequest
 
 _DONE_FRAME = b"data: [DONE]\n\n"
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
@@ -46,10 +47,20 @@ class StreamedAnswer:
         return self._inspector.outcome
 
     async def receive_first(self) -> None:
-        """Wait for the first piece, so that until then another upstream can be asked."""
-        self._first = await self._next()
-        if not self._first:
-            raise disconnected(self._upstream)
+        """Wait for the first event, so that until then another upstream can be asked; comments before it are kept."""
+        self._answer.expect_event()
+        pieces: list[bytes] = []
+        size = 0
+        while not self._inspector.has_begun:
+            piece = await self._next()
+            if not piece:
+                raise disconnected(self._upstream)
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_FRAME_BYTES and not self._inspector.has_begun:
+                raise protocol_error(self._upstream, f"{size} bytes without an event")
+        self._answer.event_came()
+        self._first = b"".join(pieces)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         piece = self._first
@@ -93,36 +104,53 @@ async def relay(upstream: str, http: Http, request: RelayRequest) -> WholeAnswer
     answer = await http.post("/" + request.operation, request.body(**overrides), request.model)
     try:
         if request.stream:
-            expect(upstream, answer, "text/event-stream")
+            await expect_stream(upstream, answer)
             streamed = StreamedAnswer(upstream, answer, StreamInspector(hide_usage=asks_usage, n=request.n))
             await streamed.receive_first()
             return streamed
         expect(upstream, answer, "application/json")
-        return await _whole(upstream, answer)
+        return await _whole(upstream, answer, request.operation)
     except BaseException:
         answer.close()
         raise
 
 
-async def _whole(upstream: str, answer: UpstreamAnswer) -> WholeAnswer:
+async def _whole(upstream: str, answer: UpstreamAnswer, operation: Operation) -> WholeAnswer:
     body = await answer.read_all()
     answer.close()
     try:
-        return WholeAnswer(_headers_of(answer), body, whole_outcome(body))
+        body, outcome = inspect_whole(body, operation)
     except MalformedStream as error:
         raise protocol_error(upstream, str(error)) from None
     except ErrorChunk as chunk:
         raise error_from_chunk(upstream, answer.masked(chunk.error)) from None
+    return WholeAnswer(_headers_of(answer), body, outcome)
 
 
 def expect(upstream: str, answer: UpstreamAnswer, content_type: str) -> None:
+    """Raise ``UpstreamError`` 502 for an answer of another content type."""
     if answer.content_type != content_type:
         raise protocol_error(upstream, f"content type {answer.content_type!r} instead of {content_type!r}")
 
 
+async def expect_stream(upstream: str, answer: UpstreamAnswer) -> None:
+    """Raise ``UpstreamError`` 502 for an answer that is not a stream, in its own words if it is an error as JSON."""
+    if answer.content_type == "application/json":
+        try:
+            error = error_of(read_object(await answer.read_head()))
+        except MalformedStream:
+            error = None
+        if error is not None:
+            raise error_from_chunk(upstream, answer.masked(error))
+    expect(upstream, answer, "text/event-stream")
+
+
 def _headers_of(answer: UpstreamAnswer) -> dict[str, str]:
-    headers = {"content-type": answer.headers["content-type"]}
-    if (request_id := answer.headers.get("x-request-id")) is not None:
+    """Return the headers that go on to the client; text that no header can carry is left out."""
+    content_type = answer.headers["content-type"]
+    headers = {"content-type": content_type if is_header_text(content_type) else answer.content_type}
+    request_id = answer.headers.get("x-request-id")
+    if request_id is not None and is_header_text(request_id):
         headers["x-upstream-request-id"] = request_id
     return headers
 

@@ -44,7 +44,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ``base_url`` ends where ``/chat/completions`` begins, commonly in ``/v1``. The key that the upstream wants is read from
     the environment variable ``api_key_env`` or the file ``api_key_file``, never from a setting; neither: none is sent.
     ``headers`` are added to each request. ``models`` empty: those that its ``/models`` lists, an embedding model if its
-    name contains ``embed``. ``max_connections`` bounds the requests at once; more wait, at most ``connect_s``.
+    name contains ``embed``. ``max_connections`` bounds the requests at once; more wait, at most ``connect_s``. ``max_answer_bytes`` bounds an answer in one piece, decompressed.
     ``keepalive_s`` closes idle connections before the upstream does (uvicorn: after 5 s). ``health_path`` (below
     ``base_url``) is asked every ``health_interval_s``; no answer in that time (at least ``connect_s``) means down. ``tokenize_path`` (below the server's root, ``/tokenize`` for vLLM)
     counts the tokens of a chat; None: they cannot be counted.
@@ -58,6 +58,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     models: tuple[UpstreamModel, ...] = ()
     timeouts: Timeouts = Timeouts()
     max_connections: int = 4096
+    max_answer_bytes: int = 256 * 1024 * 1024
     keepalive_s: float = 4.0
     health_path: str = "/models"
     health_interval_s: float = 10.0
@@ -82,5 +83,5 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         if any(name.lower() in {"authorization", "api-key", "x-api-key"} for name in self.headers):
             raise ValueError(f"upstream {self.name!r}: keys belong in api_key_env or api_key_file, not in headers")
         seconds = (self.keepalive_s, self.health_interval_s)
-        if self.max_connections < 1 or not all(0 < each < math.inf for each in seconds):
+        if min(self.max_connections, self.max_answer_bytes) < 1 or not all(0 < each < math.inf for each in seconds):
             raise ValueError(f"upstream {self.name!r}: limits and intervals must be positive")

@@ -1,60 +1,92 @@
-"""Server-sent events as an OpenAI-compatible API sends them: bytes in any pieces, whole frames out.
+"""Server-sent events from an upstream: bytes in any pieces, whole frames out.
 
-Follows the "event stream interpretation" of the HTML standard as far as the API uses it: comments, ``data`` lines, and
-frames ended by an empty line; line ends are LF or CRLF.
+Follows the "event stream interpretation" of the HTML standard (WHATWG, 9.2.6): lines end in LF, CR or CRLF, a byte order
+mark at the start is skipped, comments and unknown fields are ignored, several ``data`` lines are joined, an empty line ends
+a frame, and what follows the last empty line is discarded.
 """
 
 from collections.abc import Iterator
 
 DONE = b"[DONE]"
-_MAX_FRAME_BYTES = 8 * 1024 * 1024
-_FIELDS = (b"event:", b"id:", b"retry:")
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_STANDARD_FIELDS = frozenset({b"", b"event", b"data", b"id", b"retry"})
+_EMPTY_EVENTS = frozenset({b"", b"null"})
 
 
 class MalformedStream(Exception):  # noqa: N818 - what the bytes are
-    """The bytes are no event stream; the text says what was found."""
+    """The bytes are no answer of the API; the text says what was found."""
 
 
 class FrameSplitter:
-    """Collects bytes and gives out those of whole frames."""
+    """Collects bytes and returns those of whole frames."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        self._start: bytes | None = b""
+        self._skips_lf = False
 
     def feed(self, data: bytes) -> bytes:
-        """Return all whole frames so far, each ended by an empty line; may be empty."""
-        if self._rest:
-            data = self._rest + data
+        """Return all whole frames so far, with LF as line ends, each ended by an empty line; may be empty.
+
+        Raises ``MalformedStream`` for a frame of more than ``MAX_FRAME_BYTES``.
+        """
+        if self._start is not None:
+            data = self._without_mark(self._start + data)
+        if self._skips_lf and data:
+            # The CR before it has ended the line already.
+            self._skips_lf = False
+            data = data.removeprefix(b"\n")
         if b"\r" in data:
-            # A CR at the very end may be half of a line end: it waits for the rest.
-            kept = b"\r" if data.endswith(b"\r") else b""
-            data = data.removesuffix(b"\r").replace(b"\r\n", b"\n") + kept
-        end = data.rfind(b"\n\n") + 2
-        if end == 1:
-            end = 0
-        self._rest = data[end:]
-        if len(self._rest) > _MAX_FRAME_BYTES:
-            raise MalformedStream(f"an event of more than {_MAX_FRAME_BYTES} bytes")
-        return data[:end]
+            self._skips_lf = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if not self._rest and data.endswith(b"\n\n"):
+            return data
+        searched = max(0, len(self._rest) - 1)
+        self._rest += data
+        end = self._rest.rfind(b"\n\n", searched) + 2
+        frames = b""
+        if end >= 2:  # noqa: PLR2004 - the empty line that was found
+            frames = bytes(self._rest[:end])
+            del self._rest[:end]
+        if len(self._rest) > MAX_FRAME_BYTES:
+            raise MalformedStream(f"an event of more than {MAX_FRAME_BYTES} bytes")
+        return frames
 
-    @property
-    def rest(self) -> bytes:
-        """What came after the last whole frame."""
-        return self._rest
+    def _without_mark(self, data: bytes) -> bytes:
+        if len(data) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(data):
+            self._start = data
+            return b""
+        self._start = None
+        return data.removeprefix(_BYTE_ORDER_MARK)
 
 
-def payloads(frames: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each frame with its data; the data of a frame without any (a comment) is empty."""
+def payloads(frames: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+    """Yield each frame with its data; the data of a frame that has none (a comment, an id) is None."""
     for frame in frames.split(b"\n\n"):
         if frame.startswith(b"data: ") and b"\n" not in frame:
             yield frame, frame[6:]
-        elif frame.strip():
-            yield frame, b"\n".join(_data_lines(frame))
+        elif frame.strip(b"\n"):
+            lines = [value for name, value in _fields(frame) if name == b"data"]
+            yield frame, b"\n".join(lines) if lines else None
 
 
-def _data_lines(frame: bytes) -> Iterator[bytes]:
-    for line in frame.strip(b"\n").split(b"\n"):
-        if line.startswith(b"data:"):
-            yield line[5:].removeprefix(b" ")
-        elif not line.startswith(b":") and not line.startswith(_FIELDS):
-            raise MalformedStream(f"the line {line[:80]!r} in an event stream")
+def is_empty_event(payload: bytes) -> bool:
+    """Whether an event says nothing: no text, or ``null``, which llama-server sends while it reads several prompts."""
+    return payload.strip() in _EMPTY_EVENTS
+
+
+def is_standard(frame: bytes) -> bool:
+    """Whether a frame has only comments and fields of the standard."""
+    return all(name in _STANDARD_FIELDS for name, _ in _fields(frame))
+
+
+def is_error_event(frame: bytes) -> bool:
+    """Whether the frame's ``event`` field says that its data is an error."""
+    return b"event" in frame and b"\n" in frame and (b"event", b"error") in _fields(frame)
+
+
+def _fields(frame: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for line in frame.split(b"\n"):
+        name, _, value = line.partition(b":")
+        yield name, value.removeprefix(b" ")

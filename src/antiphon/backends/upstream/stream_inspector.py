@@ -1,40 +1,38 @@
-"""Looks into an answer on its way through, and changes as little of it as can be.
+"""Reads an answer that is passed on, and changes as little of it as can be. Pure: bytes in, bytes out.
 
-Pure: bytes in, bytes out. A frame leaves as it came unless the usage that we asked for has to be taken out of it, because
-the client had not asked.
+A frame in OpenAI's form leaves with its bytes unchanged, unless the usage that we asked for has to be taken out of it because
+the client had not asked. Line ends become LF. Events that say nothing (``null``, or no data) are left out, and frames in a
+dialect are brought into OpenAI's form (``dialects.py``).
 """
-
-from collections.abc import Iterator
 
 import msgspec
 
 from antiphon.backends.base import RelayOutcome
-from antiphon.backends.upstream.chunks import PeekedAnswer, PeekedChoice, error_in
-from antiphon.backends.upstream.sse import DONE, FrameSplitter, MalformedStream, payloads
+from antiphon.backends.upstream.chunks import (
+    ErrorChunk,
+    PeekedAnswer,
+    PeekedChoice,
+    error_of,
+    read_object,
+    read_usage,
+)
+from antiphon.backends.upstream.dialects import STANDARD_REASONS, Normaliser
+from antiphon.backends.upstream.sse import (
+    DONE,
+    FrameSplitter,
+    MalformedStream,
+    is_empty_event,
+    is_error_event,
+    is_standard,
+    payloads,
+)
 from antiphon.backends.upstream.usage_accumulator import UsageAccumulator
+from antiphon.protocol.relay import Operation
 
-_peeked = msgspec.json.Decoder(PeekedAnswer)
+_peek = msgspec.json.Decoder(PeekedAnswer)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
-_NOTHING_PEEKED = PeekedAnswer()
-
-
-class ErrorChunk(Exception):  # noqa: N818 - what the stream carried
-    """The upstream's stream ended with an error, or its whole answer is one; ``error`` is its JSON text."""
-
-    def __init__(self, error: bytes) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-def peek(body: bytes) -> PeekedAnswer:
-    """Read what the ledger needs from JSON; ``MalformedStream`` if it is none, nothing if its types are unknown to us."""
-    try:
-        return _peeked.decode(body)
-    except msgspec.ValidationError:
-        return _NOTHING_PEEKED
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedStream(f"data that is no JSON ({error})") from None
+_PARTS = (b'"content":[', b'"content": [')
 
 
 class StreamInspector:
@@ -43,10 +41,13 @@ class StreamInspector:
     def __init__(self, *, hide_usage: bool, n: int = 1) -> None:
         self._hide_usage = hide_usage
         self._splitter = FrameSplitter()
+        self._normaliser = Normaliser(is_stream=True)
         self._model: str | None = None
         self._usage = UsageAccumulator(n)
         self._finish_reason: str | None = None
         self._num_chunks = 0
+        self.has_begun = False
+        """Whether an event has come; comments before it say nothing."""
         self.is_done = False
 
     @property
@@ -59,64 +60,126 @@ class StreamInspector:
         return self._finish_reason is not None
 
     def feed(self, data: bytes) -> bytes:
-        """Return the whole frames to send on; ``MalformedStream`` and ``ErrorChunk`` when there is nothing more to come."""
+        """Return the whole frames to send on; ``MalformedStream`` and ``ErrorChunk`` end the stream."""
         frames = self._splitter.feed(data)
         if not frames or self.is_done:
             return b""
         kept: list[bytes] = []
         is_changed = False
         for frame, payload in payloads(frames):
-            seen = self._look(payload) if payload and payload != DONE else None
-            if payload == DONE:
+            if payload is not None and payload.startswith(DONE):
                 kept.append(frame)
-                self.is_done = True
+                self.is_done = self.has_begun = True
                 break
-            if seen is not None and self._hide_usage and b'"usage"' in payload:
-                is_changed = True
-                kept.extend(_without_usage(payload, seen))
-            else:
-                kept.append(frame)
+            shown = self._inspect(frame, payload)
+            is_changed |= shown is not frame
+            if shown is not None:
+                kept.append(shown)
         if not is_changed and not self.is_done:
             return frames
         return b"".join(frame + b"\n\n" for frame in kept)
 
-    def _look(self, payload: bytes) -> PeekedAnswer:
-        seen = peek(payload)
-        if (error := error_in(seen)) is not None:
-            raise ErrorChunk(error)
+    def _inspect(self, frame: bytes, payload: bytes | None) -> bytes | None:
+        """Record what an event says; returns the frame to send in its place, None for none."""
+        if payload is None:
+            return frame if is_standard(frame) else None
+        if is_empty_event(payload):
+            return None
+        self.has_begun = True
+        if is_error_event(frame):
+            raise ErrorChunk(error_of(read_object(payload), is_error=True) or payload)
+        written, seen = inspect(payload, self._normaliser)
+        self._record(seen)
+        if self._hide_usage and b'"usage"' in written:
+            without = _without_usage(written, seen)
+            return None if without is None else b"data: " + without
+        return frame if written is payload else b"data: " + written
+
+    def _record(self, seen: PeekedAnswer) -> None:
         if seen.model is not None:
             self._model = seen.model
-        if seen.usage is not None:
-            self._usage.add(seen.usage.usage(), [choice.index for choice in seen.choices or ()])
+        usage = read_usage(seen.usage)
+        if usage is not None:
+            self._usage.add(usage, [choice.index for choice in seen.choices or ()])
         if seen.choices:
             self._num_chunks += 1
             self._finish_reason = _last_reason(seen.choices) or self._finish_reason
-        return seen
 
 
-def _without_usage(payload: bytes, seen: PeekedAnswer) -> Iterator[bytes]:
-    """The chunk that is nothing but usage goes; others lose the key (``"usage": null`` stands in every chunk)."""
-    if seen.usage is not None and not seen.choices:
-        return
+def inspect(text: bytes, normaliser: Normaliser, *, has_choices: bool = True) -> tuple[bytes, PeekedAnswer]:
+    """Return an answer or a chunk in OpenAI's form - the very bytes, where they are in it - and what is read of it.
+
+    ``has_choices`` is False for embeddings. Raises ``MalformedStream`` and ``ErrorChunk``.
+    """
+    try:
+        seen = _peek.decode(text)
+    except msgspec.ValidationError:
+        seen = None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedStream(f"data that is not JSON ({error})") from None
+    if seen is not None and seen.is_error:
+        raise ErrorChunk(bytes(seen.error))
+    if seen is not None and not (has_choices and _may_be_dialect(text, seen)):
+        return text, seen
+    value = read_object(text)
+    if (error := error_of(value)) is not None:
+        raise ErrorChunk(error)
+    is_changed = has_choices and normaliser.apply(value)
+    return (_encoder.encode(value) if is_changed else text), _peeked(value)
+
+
+def _may_be_dialect(text: bytes, seen: PeekedAnswer) -> bool:
+    if seen.choices is None or b'"tool_calls"' in text or any(parts in text for parts in _PARTS):
+        return True
+    return any(
+        choice.finish_reason not in STANDARD_REASONS for choice in seen.choices if choice.finish_reason is not None
+    )
+
+
+def _peeked(value: dict[str, object]) -> PeekedAnswer:
+    """Read what can be read of an answer some of whose fields have other types."""
+    model, choices = value.get("model"), value.get("choices")
+    read: list[PeekedChoice] | None = None
+    if isinstance(choices, list):
+        read = []
+        for choice in choices:  # pyright: ignore[reportUnknownVariableType] - JSON
+            try:
+                read.append(msgspec.convert(choice, PeekedChoice))
+            except msgspec.ValidationError:
+                read.append(PeekedChoice())
+    return PeekedAnswer(
+        model=model if isinstance(model, str) else None,
+        choices=read,
+        usage=msgspec.Raw(_encoder.encode(value.get("usage"))),
+        data=msgspec.Raw(_encoder.encode(value.get("data"))),
+    )
+
+
+def _without_usage(payload: bytes, seen: PeekedAnswer) -> bytes | None:
+    """Return a chunk without its usage (``"usage": null`` is in every chunk); None for one that is nothing but usage."""
+    if bytes(seen.usage) not in {b"", b"null"} and not seen.choices:
+        return None
     fields = _fields.decode(payload)
     fields.pop("usage", None)
-    yield b"data: " + _encoder.encode(fields)
+    return _encoder.encode(fields)
 
 
 def _last_reason(choices: list[PeekedChoice]) -> str | None:
     return next((choice.finish_reason for choice in reversed(choices) if choice.finish_reason), None)
 
 
-def whole_outcome(body: bytes) -> RelayOutcome:
-    """Read the outcome of an answer that is no stream; ``MalformedStream`` and ``ErrorChunk`` if it is none."""
+def inspect_whole(body: bytes, operation: Operation) -> tuple[bytes, RelayOutcome]:
+    """Return an answer in one piece in OpenAI's form and its outcome; raises ``MalformedStream`` and ``ErrorChunk``."""
     if not body.lstrip().startswith(b"{"):
-        raise MalformedStream("a body that is no JSON object")
-    seen = peek(body)
-    if (error := error_in(seen)) is not None:
-        raise ErrorChunk(error)
-    return RelayOutcome(
+        raise MalformedStream("a body that is not a JSON object")
+    is_embedding = operation == "embeddings"
+    written, seen = inspect(body, Normaliser(is_stream=False), has_choices=not is_embedding)
+    if bytes(seen.data) in {b"", b"null"} if is_embedding else not seen.choices:
+        raise MalformedStream("an answer without embeddings" if is_embedding else "an answer without choices")
+    outcome = RelayOutcome(
         model=seen.model,
-        usage=seen.usage.usage() if seen.usage else None,
+        usage=read_usage(seen.usage, has_output=not is_embedding),
         finish_reason=_last_reason(seen.choices or []),
         num_bytes=len(body),
     )
+    return written, outcome

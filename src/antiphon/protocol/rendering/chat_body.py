@@ -29,8 +29,8 @@ class _Choice:
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
-        self.calls: list[ToolCallStarted] = []
-        self.arguments: list[list[str]] = []
+        self.calls: dict[int, ToolCallStarted] = {}
+        self.arguments: dict[int, list[str]] = {}
         self.logprobs: list[TokenLogprob] = []
         self.reason: FinishReason = "stop"
 
@@ -59,8 +59,8 @@ class ChatBody:
             case RefusalDelta():
                 self._choices[event.index].refusal.append(event.text)
             case ToolCallStarted():
-                self._choices[event.index].calls.append(event)
-                self._choices[event.index].arguments.append([])
+                self._choices[event.index].calls[event.call] = event
+                self._choices[event.index].arguments[event.call] = []
             case ToolCallDelta():
                 self._choices[event.index].arguments[event.call].append(event.arguments)
             case ChoiceFinished():
@@ -102,9 +102,7 @@ class ChatBody:
         }
         if choice.reasoning:
             message["reasoning_content"] = "".join(choice.reasoning)
-        calls = [
-            call_value(call, "".join(arguments)) for call, arguments in zip(choice.calls, choice.arguments, strict=True)
-        ]
+        calls = [call_value(call, "".join(choice.arguments[number])) for number, call in choice.calls.items()]
         if calls and self._request.legacy_functions:
             message["function_call"] = calls[0]["function"]
         elif calls:

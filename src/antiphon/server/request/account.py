@@ -146,7 +146,7 @@ class RequestAccount:
                     self._spared_meter = event.spared
                     self.meter = event.meter or Meter(Usage(event.prompt_tokens, 0, event.cached_tokens))
                 elif isinstance(event, Completed):
-                    self._estimated_output_tokens = None
+                    self._estimated_output_tokens = event.usage.completion_tokens if event.is_estimate else None
                     self.meter.usage = event.usage
                 else:
                     self._mark_first_token()

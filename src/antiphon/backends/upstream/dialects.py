@@ -1,0 +1,144 @@
+"""Answers of servers that speak a dialect of the API, brought into OpenAI's form.
+
+What is in OpenAI's form already is not touched. Read here: finish reasons in other words, content as a list of parts,
+tool calls (``tool_calls.py``), choices that are null or have no index, a ``message`` in place of a ``delta``.
+"""
+
+from typing import Any, cast
+
+import msgspec
+
+from antiphon.backends.upstream.chunks import ErrorChunk
+from antiphon.backends.upstream.tool_calls import ToolCallNumbers, arguments_text, whole_call
+
+Json = dict[str, Any]
+
+STANDARD_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
+_SYNONYMS = {
+    "stop": (
+        "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end_of_text", "endoftext",
+        "end", "complete", "completed", "finish", "finished", "done",
+    ),
+    "length": ("max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "model_length", "token_limit"),
+    "tool_calls": ("tool_call", "tool_use", "function_calls"),
+    "content_filter": ("content_filtered", "safety", "blocked", "recitation", "prohibited_content", "blocklist", "spii"),
+}  # fmt: skip
+_REASONS = {word: reason for reason, words in _SYNONYMS.items() for word in (reason, *words)} | {
+    "function_call": "function_call"
+}
+_FAILURES = frozenset(
+    {"error", "abort", "aborted", "cancelled", "canceled", "failed", "network_error", "insufficient_system_resource"}
+)
+_TEXT_PARTS = frozenset({"text", "output_text"})
+_REASONING_PARTS = frozenset({"thinking", "reasoning"})
+
+
+class Normaliser:
+    """The chunks of one stream, or one whole answer."""
+
+    def __init__(self, *, is_stream: bool) -> None:
+        self._is_stream = is_stream
+        self._calls: dict[int, ToolCallNumbers] = {}
+
+    def apply(self, answer: Json) -> bool:
+        """Bring a chunk or a whole answer into OpenAI's form, in place; returns whether that changed it.
+
+        Raises ``ErrorChunk`` for a choice that ended in an error, ``MalformedStream`` for a tool call without a name.
+        """
+        choices = answer.get("choices")
+        if not isinstance(choices, list):
+            answer["choices"] = []
+            return True
+        is_changed = False
+        for place, choice in enumerate(cast("list[Any]", choices)):
+            if isinstance(choice, dict):
+                is_changed |= self._choice(cast("Json", choice), place)
+        return is_changed
+
+    def _choice(self, choice: Json, place: int) -> bool:
+        before = dict(choice)
+        if not isinstance(choice.get("index"), int):
+            choice["index"] = place
+        _set_reason(choice)
+        if self._is_stream and "delta" not in choice and "message" in choice:
+            choice["delta"] = choice.pop("message")
+        said = choice.get("delta" if self._is_stream else "message")
+        is_changed = choice != before
+        if not isinstance(said, dict):
+            return is_changed
+        said = cast("Json", said)
+        is_changed |= _join_parts(said)
+        is_changed |= self._rewrite_calls(said, choice["index"])
+        if choice.get("finish_reason") is not None and choice["index"] in self._calls:
+            self._calls[choice["index"]].check_named()
+        return is_changed
+
+    def _rewrite_calls(self, said: Json, index: int) -> bool:
+        is_changed = False
+        function = said.get("function_call")
+        if isinstance(function, dict) and not isinstance(cast("Json", function).get("arguments"), str | None):
+            said["function_call"] = {**function, "arguments": arguments_text(cast("Json", function)["arguments"])}
+            is_changed = True
+        calls = said.get("tool_calls")
+        if not isinstance(calls, list) or not calls:
+            return is_changed
+        calls = cast("list[Any]", calls)
+        if self._is_stream:
+            said["tool_calls"] = self._calls.setdefault(index, ToolCallNumbers()).rewrite(calls)
+        else:
+            said["tool_calls"] = [whole_call(cast("Json", call)) for call in calls if isinstance(call, dict)]
+        return is_changed or said["tool_calls"] != calls
+
+
+def finish_reason(reason: str) -> str | None:
+    """Return a finish reason in OpenAI's words; None if it is unknown, or says that the answer failed."""
+    return _REASONS.get(reason.strip().lower())
+
+
+def _set_reason(choice: Json) -> None:
+    reason = choice.get("finish_reason")
+    if not isinstance(reason, str) or reason in STANDARD_REASONS:
+        return
+    if not reason:
+        choice["finish_reason"] = None
+    elif reason.strip().lower() in _FAILURES:
+        error = choice.get("error") or {"message": f"The answer ended with the finish_reason {reason!r}."}
+        raise ErrorChunk(msgspec.json.encode(error))
+    else:
+        # A reason that nobody knows stays as it is: it may be one of tomorrow's.
+        choice["finish_reason"] = finish_reason(reason) or reason
+
+
+def _join_parts(said: Json) -> bool:
+    """Replace a list of text and reasoning parts by their texts; a list with any other part stays."""
+    parts = said.get("content")
+    if not isinstance(parts, list):
+        return False
+    text: list[str] = []
+    reasoning: list[str] = []
+    for part in cast("list[Any]", parts):
+        kind, piece = _part(part)
+        if kind is None:
+            return False
+        (reasoning if kind == "reasoning" else text).append(piece)
+    said["content"] = "".join(text) if text or not reasoning else None
+    if reasoning:
+        said["reasoning_content"] = (said.get("reasoning_content") or "") + "".join(reasoning)
+    return True
+
+
+def _part(part: Any) -> tuple[str | None, str]:
+    if isinstance(part, str):
+        return "text", part
+    if not isinstance(part, dict):
+        return None, ""
+    fields = cast("Json", part)
+    kind = fields.get("type", "text")
+    if kind in _TEXT_PARTS and isinstance(fields.get("text"), str):
+        return "text", fields["text"]
+    if kind in _REASONING_PARTS:
+        value = fields.get(kind, fields.get("text"))
+        pieces = [_part(each) for each in cast("list[Any]", value)] if isinstance(value, list) else [_part(value)]
+        if all(inner is not None for inner, _ in pieces):
+            return "reasoning", "".join(piece for _, piece in pieces)
+    return None, ""

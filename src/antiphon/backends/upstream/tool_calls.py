@@ -1,0 +1,159 @@
+"""Tool calls in the deltas of a stream, read by id, name and position.
+
+OpenAI numbers the calls of a choice from 0 by ``index`` and sends ``id`` and ``name`` once. Other servers leave ``index``
+out, count from 1, number every call 0, repeat the name in each delta, or send arguments as an object.
+"""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+
+from antiphon.backends.upstream.sse import MalformedStream
+
+Json = dict[str, Any]
+
+
+@dataclass
+class _Call:
+    """A call that has begun. ``key``: the index or place under which the server sends it, None if it has neither."""
+
+    number: int
+    key: int | None
+    id: str | None
+    name: str | None = None
+    arguments: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        try:
+            msgspec.json.decode(self.arguments)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
+
+
+class ToolCallNumbers:
+    """The calls of one choice, in the order in which they begin."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] = []
+
+    def rewrite(self, deltas: list[Any]) -> list[Json]:
+        """Return the ``tool_calls`` of one chunk as OpenAI would have sent them.
+
+        Numbers count from 0. ``id``, ``type`` and the name are in a call's first delta alone, arguments are text. Deltas
+        that come before the name of their call are held back until it is known.
+        """
+        entries = [cast("Json", delta) for delta in deltas if isinstance(delta, dict)]
+        touched: set[int] = set()
+        written: list[Json] = []
+        for place, entry in enumerate(entries):
+            kind, name, text = _read(entry)
+            key = _whole_number(entry.get("index"))
+            if key is None and len(entries) > 1:
+                key = place
+            call_id = _id(entry)
+            call = self._find(key, call_id, name, text, touched)
+            is_named = call is not None and call.name is not None
+            if call is None:
+                call = _Call(len(self._calls), key, call_id)
+                self._calls.append(call)
+            touched.add(call.number)
+            call.id, call.name = call.id or call_id, call.name or name
+            call.arguments += text
+            if is_named:
+                written.append(_next(entry, call, kind))
+            elif call.name is not None:
+                written.append(_first(entry, call, kind))
+        return written
+
+    def check_named(self) -> None:
+        """Raise ``MalformedStream`` if a call never got a name; for the end of a choice."""
+        if any(call.name is None for call in self._calls):
+            raise MalformedStream("a tool call without a name")
+
+    def _find(
+        self, key: int | None, call_id: str | None, name: str | None, text: str, touched: set[int]
+    ) -> _Call | None:
+        """Return the call that a delta continues, None for a new one."""
+        if call_id is not None:
+            for call in self._calls:
+                if call.id == call_id:
+                    return call
+        candidates = [call for call in self._calls if key is None or call.key is None or call.key == key]
+        if not candidates:
+            return None
+        last = candidates[-1]
+        if name is None or last.name is None:
+            # Some servers make up a new id for each delta of a call.
+            return last
+        is_new = (
+            (call_id is not None and last.id is not None)
+            or last.number in touched
+            or name != last.name
+            or (bool(text) and last.is_complete)
+        )
+        return None if is_new else last
+
+
+def whole_call(entry: Json) -> Json:
+    """Return an entry of a whole message's ``tool_calls`` in OpenAI's form."""
+    kind, name, text = _read(entry)
+    if name is None:
+        raise MalformedStream("a tool call without a name")
+    body = {**_body(entry, kind), "name": name, _argument_name(kind): text}
+    return {**entry, "id": _id(entry) or _new_id(), "type": kind, kind: body}
+
+
+def arguments_text(value: Any) -> str:
+    """Return arguments as JSON text; servers that send an object mean its JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _first(entry: Json, call: _Call, kind: str) -> Json:
+    body = {**_body(entry, kind), "name": call.name, _argument_name(kind): call.arguments}
+    return {**entry, "index": call.number, "id": call.id or _new_id(), "type": kind, kind: body}
+
+
+def _next(entry: Json, call: _Call, kind: str) -> Json:
+    """Return a later delta of a call: without the id and the name, which clients would append to the first ones."""
+    body = {field: value for field, value in _body(entry, kind).items() if field != "name" or not value}
+    value = body.get(_argument_name(kind))
+    if value is not None:
+        body[_argument_name(kind)] = arguments_text(value)
+    kept = {field: value for field, value in entry.items() if field != "id" or not value}
+    return {**kept, "index": call.number, **({kind: body} if kind in entry else {})}
+
+
+def _read(entry: Json) -> tuple[str, str | None, str]:
+    """Return a delta's kind, name and piece of arguments."""
+    kind = "custom" if isinstance(entry.get("custom"), dict) else "function"
+    body = _body(entry, kind)
+    name = body.get("name")
+    return kind, name if isinstance(name, str) and name else None, arguments_text(body.get(_argument_name(kind)))
+
+
+def _body(entry: Json, kind: str) -> Json:
+    body = entry.get(kind)
+    return cast("Json", body) if isinstance(body, dict) else {}
+
+
+def _argument_name(kind: str) -> str:
+    return "input" if kind == "custom" else "arguments"
+
+
+def _id(entry: Json) -> str | None:
+    value = entry.get("id")
+    return value if isinstance(value, str) and value else str(value) if isinstance(value, int) else None
+
+
+def _whole_number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _new_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
