@@ -66,8 +66,8 @@ def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_first_of_several_errors_is_described() -> None:
     """A group of failures is said by its first."""
-    group = ExceptionGroup("two", [AntiphonError("a broke", hint="mend a"), ValueError("b")])
-    assert describe(group) == "antiphon: a broke - mend a"
+    group = ExceptionGroup("two", [AntiphonError("a broke", hint="fix a"), ValueError("b")])
+    assert describe(group) == "antiphon: a broke - fix a"
     assert "--debug" in describe(ValueError("b"))
 
 

@@ -18,15 +18,16 @@ BANNED = {
     r"\bstands? for ever\b": "hangs, never ends",
     r"\bstands? (in|on|for|before|behind|beside)\b": "is, means, precedes",
     r"\bbeside\b": "with, next to, in addition to",
-    r"\b(is|are|was) no (?!longer\b|more\b|less\b|other\b|such\b)[a-z]": "is not a",
+    r"\b(is|are|was) no (?!longer\b|more\b|less\b|other\b|such\b|larger\b|sooner\b)[a-z]": "is not a",
     r"\b(was|were|is|are|been|being) told\b": "is reported, is returned, is set",
-    r"\bin work\b": "in flight",
+    r"\b(is|are|requests) in work\b": "in flight",
 }
 PHRASE = re.compile("|".join(f"({pattern})" for pattern in BANNED), re.IGNORECASE)
 THERE_IS_NO = re.compile(r"\bthere (is|are|was) no\b", re.IGNORECASE)
 TEXTS = [
     *ROOT.glob("*.md"),
     *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "src").rglob("*.py")),
 ]
 
 

@@ -15,7 +15,7 @@ Tier = Literal["tier1", "tier2", "tier3", "tier4", "tier5"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much one key may ask for, per model; None is no limit.
+    """How much one key may ask for, per model; None means unlimited.
 
     ``rpm``: requests per minute. ``tpm``: tokens per minute. ``rpd``: requests per day. ``concurrency``: requests
     in flight at once, over all models.

@@ -1,6 +1,6 @@
 """The contract of a backend: a validated request in, one stream of typed events out.
 
-A backend that stands before another OpenAI-compatible API can also pass a request and its answer on as bytes
+A backend in front of another OpenAI-compatible API can also pass a request and its answer on as bytes
 (``RelayingBackend``): then nothing is lost that this version does not know, and nothing is rendered twice.
 """
 
@@ -47,7 +47,7 @@ class PartStatistics(msgspec.Struct, frozen=True):
 
     ``part`` becomes the metrics' prefix (``engine``: ``antiphon_engine_running``), ``labels`` tell parts of one kind apart.
     Of ``values``, fields ending in ``_total`` are counters, other numbers gauges; nested structs with ``bounds``, ``counts``
-    and ``sum`` are histograms (``counts`` has one more than ``bounds``); whatever is no number is left out.
+    and ``sum`` are histograms (``counts`` has one more than ``bounds``); whatever is not a number is left out.
     """
 
     part: str
@@ -110,7 +110,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class AliasingBackend(Backend, Protocol):
-    """A backend for which any number of names may stand for one model."""
+    """A backend for which any number of names may name one model."""
 
     def counted_as(self, model: str) -> str:
         """Return the name under which limits count a request for ``model``: its own unless others come to the same, without I/O."""
@@ -153,7 +153,7 @@ class RelayOutcome(msgspec.Struct, frozen=True):
 class RelayedAnswer(Protocol):
     """A successful answer (status 200) being passed on. Iterate it once; close it in every case.
 
-    An answer that is no stream comes as one piece. Each piece of a stream is one or more whole SSE events. The first
+    An answer that is not a stream comes as one piece. Each piece of a stream is one or more whole SSE events. The first
     piece was received before ``relay`` returned. A failure after it is an ``ApiError`` out of the iterator, to be sent
     as an error chunk.
     """

@@ -1,4 +1,4 @@
-"""Section ``[gateway]``: what stands behind this server beside the models in this machine."""
+"""Section ``[gateway]``: the APIs behind this server, in addition to the models on this machine."""
 
 import os
 from collections.abc import Mapping

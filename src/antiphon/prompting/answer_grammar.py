@@ -230,7 +230,7 @@ class _Grammar:
         """Return what matches a terminal and what follows it, which begins with plain letters that the terminal may match too."""
         letters, rest = self._up_to_control(after)
         if rest:
-            # Text ends where the control token comes; no sooner, as the letters before it may stand in the text as well.
+            # Text ends where the control token comes; no sooner, as the letters before it may occur in the text as well.
             self._rules.append(f"{rule.upper()}: {terminal} {self._literal(letters)}")
             return f"{rule.upper()} {self._literal(rest)}"
         # Up to what follows, though the terminal might match that too and go on for ever.

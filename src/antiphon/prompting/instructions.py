@@ -1,4 +1,4 @@
-"""What a model is told in words, where its template has no place for it."""
+"""The instructions in a prompt, where its template has no place for it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast

@@ -7,7 +7,7 @@ from antiphon.protocol.events import TokenLogprob
 
 
 class LogprobQueue:
-    """A line of tokens beside a line of text; both are taken from the front, measured in UTF-8 bytes."""
+    """A line of tokens next to a line of text; both are taken from the front, measured in UTF-8 bytes."""
 
     def __init__(self) -> None:
         self._waiting: deque[TokenLogprob] = deque()

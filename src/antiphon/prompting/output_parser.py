@@ -18,7 +18,7 @@ class OutputLayout(msgspec.Struct, frozen=True, kw_only=True):
     """What generated text is made of.
 
     ``syntax`` and ``tools``: calls may come, and with ``calls_only`` nothing else. ``wrappers`` are texts around the
-    answer that are no part of it. ``call_reason`` is how a turn of calls finishes.
+    answer that are not part of it. ``call_reason`` is how a turn of calls finishes.
     """
 
     thinking: Thinking | None = None
@@ -122,7 +122,7 @@ class OutputParser:
         return True
 
     def _after(self) -> bool:
-        """After a thought: space that separates it from the answer is no part of either."""
+        """After a thought: space that separates it from the answer is part of neither."""
         self._drop(len(self._buffer) - len(self._buffer.lstrip()))
         if not self._buffer:
             return False

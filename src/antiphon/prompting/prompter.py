@@ -34,7 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     ``grammar`` is an llguidance grammar that the generated text must follow. ``closing_texts`` are the texts with which an answer that
     repeats itself ends what it is in the middle of, none where it may go on; ``max_word`` bounds runs of characters without a blank. ``stop`` are strings that end the answer
-    beside the request's own. With ``special``, control tokens are to be generated as their text, which the parser
+    in addition to the request's own. With ``special``, control tokens are to be generated as their text, which the parser
     needs. Each choice is read by a parser of its own.
     """
 
@@ -54,7 +54,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class ChatPrompter:
     """Prompts one model. Made once per model; safe to share between threads.
 
-    ``templates`` are the named ones that some models carry beside the default; ``tool_use`` among them is taken where
+    ``templates`` are the named ones that some models carry in addition to the default; ``tool_use`` among them is taken where
     tools are in play. ``control_tokens`` are the texts that users' strings must not be able to produce, ``token_ids``
     the ids of those that a grammar must name; ``end_tokens`` are where the engine stops by itself.
     Raises ``TemplateBrokenError`` when a template cannot be compiled.

@@ -20,7 +20,7 @@ class TemplateProfile:
     ``syntax`` is None where the template shows tools but writes calls in a form that cannot be read back.
     ``knows_tools``: it shows tools and writes calls itself; otherwise the syntax is the generic one, and the model is
     told in words. ``opening`` and ``closing`` stand around any answer (the name of a channel, say). ``stop`` ends
-    turns beside the tokens that the engine knows.
+    turns in addition to the tokens that the engine knows.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """A request that goes on to another OpenAI-compatible API with its bytes untouched.
 
-Whoever answers a relayed request validates it: only what routing, admission and the ledger need is read here, and
+The backend that answers a relayed request validates it: only what routing, admission and the ledger need is read here, and
 every other field, known to us or not, stays the JSON text that the client sent.
 """
 
@@ -88,7 +88,7 @@ _read = msgspec.json.Decoder(_Read)
 
 
 def model_named(body: bytes) -> str | None:
-    """Return the model that a request names, None if it names none or is no JSON object; never fails."""
+    """Return the model that a request names, None if it names none or is not a JSON object; never fails."""
     try:
         model = _named.decode(body).model
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -13,7 +13,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Section ``[server]``.
 
     ``host``, ``port``: where to listen; port 0 takes a free one. ``workers``: API processes that share one engine per model;
-    more than one need Redis, which counts their limits together. ``max_body_bytes``: larger bodies get a 413. ``max_requests``: requests in work at once per process; further ones get a 503.
+    more than one need Redis, which counts their limits together. ``max_body_bytes``: larger bodies get a 413. ``max_requests``: requests in flight at once per process; further ones get a 503.
     ``shutdown_grace_s``: how long running requests may go on after Ctrl-C. ``allowed_hosts``: values of the Host header
     accepted in addition to the address itself and loopback names (``*`` accepts all). ``cors_origins``: web origins that may call
     (empty: none; ``*``: all). ``log_format``: ``auto`` is human in a

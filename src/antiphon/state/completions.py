@@ -37,7 +37,7 @@ class StoredCompletion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionStore:
-    """Belongs to one event loop. ``engine`` is owned by whoever made it. Every method may raise ``ApiError`` 503."""
+    """Belongs to one event loop. ``engine`` is owned by its creator. Every method may raise ``ApiError`` 503."""
 
     def __init__(self, engine: AsyncEngine, settings: ResponseSettings) -> None:
         self._engine = engine

@@ -32,7 +32,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConversationStore:
-    """Belongs to one event loop. ``engine`` is owned by whoever made it. Every method may raise ``ApiError`` 503."""
+    """Belongs to one event loop. ``engine`` is owned by its creator. Every method may raise ``ApiError`` 503."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

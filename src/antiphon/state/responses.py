@@ -66,7 +66,7 @@ class StoreStatistics(msgspec.Struct, frozen=True):
 
 
 class ResponseStore:
-    """Belongs to one event loop. ``engine`` is owned by whoever made it."""
+    """Belongs to one event loop. ``engine`` is owned by its creator."""
 
     def __init__(self, engine: AsyncEngine, settings: ResponseSettings) -> None:
         self._engine = engine

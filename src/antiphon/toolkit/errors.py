@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class ToolkitError(AntiphonError):
     """Something the application can act on.
 
-    ``text`` is the answer as far as it came ("" if none) and ``usage`` what was spent on it
+    ``text`` is the part of the answer that arrived ("" if none) and ``usage`` what was spent on it
     (None if no call was made, or the server did not say).
     """
 

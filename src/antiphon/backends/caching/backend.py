@@ -286,7 +286,7 @@ class _SharedAnswer:
 
 
 def _marked(event: Event, status: CacheStatus) -> Event:
-    """Say what the cache did; to whoever did not compute, the meter tells what was spared."""
+    """Say what the cache did; a request that did not compute has what was saved in its meter."""
     if not isinstance(event, Started):
         return event
     if status == "miss":

@@ -1,7 +1,7 @@
 """Which requests have one right answer, and the key that it is kept under. Pure.
 
 Answers are kept for temperature 0 and for a seed: there the same request is meant to get the same answer. What does not
-change the answer (who asks, streaming, tags) is left out of the key; everything else is in it.
+change the answer (the key, streaming, tags) is left out of the key; everything else is in it.
 """
 
 import hashlib

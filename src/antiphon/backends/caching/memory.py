@@ -7,7 +7,7 @@ from collections.abc import Callable
 from antiphon.backends.caching.base import StoreStatistics
 
 _OVERHEAD = 200
-"""About what an entry costs in bytes beside its value."""
+"""About what an entry costs in bytes in addition to its value."""
 
 
 class MemoryStore:

@@ -27,4 +27,4 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if self.max_bytes < 1 or not 0 < self.ttl_s < math.inf:
             raise ValueError("max_bytes and ttl_s must be positive")
         if self.store == "redis" and urlsplit(self.redis_url).scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("redis_url is no redis://, rediss:// or unix:// address")
+            raise ValueError("redis_url is not a redis://, rediss:// or unix:// address")

@@ -13,7 +13,7 @@ T = TypeVar("T")
 class SingleFlight(Generic[T]):
     """Runs ``source`` in a task of its own and keeps what it yields.
 
-    It goes on while at least one reader is there, whoever came first; when the last one leaves, it is stopped.
+    It goes on while at least one reader is there, whichever came first; when the last one leaves, it is stopped.
     """
 
     def __init__(self, source: AsyncGenerator[T]) -> None:

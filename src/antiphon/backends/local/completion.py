@@ -52,7 +52,7 @@ async def complete(name: str, engine: Engine, request: CompletionRequest) -> Asy
 
 def _job(request: CompletionRequest, info: ModelInfo, prompt: str | tuple[int, ...]) -> Generate:
     wants_logprobs = request.logprobs is not None
-    # The best of several is told by its log-probabilities, whether the client wants to see them or not.
+    # The best of several is chosen by its log-probabilities, whether the client wants to see them or not.
     ranks = request.best_of > request.n
     return Generate(
         id=0,
@@ -62,7 +62,7 @@ def _job(request: CompletionRequest, info: ModelInfo, prompt: str | tuple[int, .
         sampling=engine_sampling(request.sampling),
         stop=request.stop,
         logprobs=request.logprobs if wants_logprobs else 0 if ranks else None,
-        # The text of an echoed prompt that came as token ids is told by the engine alone, with its log-probabilities.
+        # The text of an echoed prompt that came as token ids is known to the engine alone, which returns it with its log-probabilities.
         echo_logprobs=request.echo and (wants_logprobs or not isinstance(prompt, str)),
     )
 

@@ -20,7 +20,7 @@ _RETRY_AFTER_S = 1.0
 def engine_errors(*, max_tokens: int | None = None, is_chat: bool = True) -> Generator[None]:
     """Turn an ``EngineError`` of the block into the ``ApiError`` that a client understands.
 
-    ``max_tokens`` is what the request asked for; with it the client is told which part of the context is whose.
+    ``max_tokens`` is what the request asked for; with it the error says which part of the context is whose.
     """
     try:
         yield

@@ -16,7 +16,7 @@ from antiphon.protocol.events import Event, Meter, Started
 
 
 class ReplicaService:
-    """Answers for ``backend``, which belongs to whoever made it."""
+    """Answers for ``backend``, which belongs to its creator."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -2,7 +2,7 @@
 
 Prefix affinity is rendezvous hashing (Thaler and Ravishankar 1998, with weights) with bounded loads (Mirrokni, Thorup and
 Zadimoghaddam 2018): each key has its own order of targets, a target that comes or goes moves its own keys alone, and none
-gets more than ``LOAD_BOUND`` times its share of what is in work.
+gets more than ``LOAD_BOUND`` times its share of the requests in flight.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ LOAD_BOUND = 1.25
 
 
 class Load(msgspec.Struct, frozen=True):
-    """A target as the balancer sees it. ``outstanding``: requests in work there. ``id`` is stable over restarts."""
+    """A target as the balancer sees it. ``outstanding``: requests in flight there. ``id`` is stable over restarts."""
 
     id: str
     weight: float

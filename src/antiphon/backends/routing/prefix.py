@@ -24,7 +24,7 @@ _role = msgspec.json.Decoder(_Role)
 
 
 def prefix_key(request: ChatRequest | CompletionRequest | RelayRequest) -> bytes:
-    """Return the key; a client's own ``prompt_cache_key`` stands for it."""
+    """Return the key; a client's own ``prompt_cache_key`` replaces it."""
     if not isinstance(request, CompletionRequest) and request.prompt_cache_key:
         return request.prompt_cache_key.encode()
     if isinstance(request, RelayRequest):

@@ -101,7 +101,7 @@ class Router:
         return route is not None and all(each.relays for _, each in ((model, route), *self._fallbacks(route)))
 
     def health(self) -> Health:
-        """Ready as soon as one backend is; what ails the others stands in ``detail``."""
+        """Ready as soon as one backend is; ``detail`` says what is wrong with the others."""
         # A backend that is well and serves nothing says nothing: a machine without models of its own, for one.
         found = {
             name: health

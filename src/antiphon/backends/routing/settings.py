@@ -57,7 +57,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """One ``[[gateway.routes]]``.
 
     ``model`` is a name or a pattern with ``*``. ``balance``: ``least-outstanding`` asks the backend with the fewest requests
-    in work for its weight; ``prefix`` asks the one that saw the beginning of this conversation before, unless it has more
+    in flight for its weight; ``prefix`` asks the one that saw the beginning of this conversation before, unless it has more
     than its share to do. ``fallbacks`` are names asked one after another when all targets fail.
     """
 
@@ -79,7 +79,7 @@ class DefaultName(msgspec.Struct, frozen=True):
 
 
 class NameSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Names beside those of the routes. ``aliases`` maps a name to the name of any model that is served."""
+    """Names in addition to those of the routes. ``aliases`` maps a name to the name of any model that is served."""
 
     aliases: dict[str, str] = {}
     defaults: tuple[DefaultName, ...] = ()

@@ -120,7 +120,7 @@ class RouteTable:
             yield model, state
 
     def models(self) -> list[BackendModel]:
-        """Return every name that can be asked for and is no pattern, described as its first target describes it."""
+        """Return every name that can be requested and is not a pattern, described as its first target describes it."""
         found: dict[str, BackendModel] = {}
         for name in self._aliases:
             if (aliased := self.find(name)) is not None:

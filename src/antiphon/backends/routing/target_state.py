@@ -1,4 +1,4 @@
-"""The way to one model of one backend: what is in work there, and whether it may be asked now."""
+"""The way to one model of one backend: the requests in flight there, and whether it may be asked now."""
 
 import time
 from collections.abc import Callable

@@ -216,7 +216,7 @@ def _text(reply: Reply, last: str) -> str:
 
 
 def _as_text(prompt: str | tuple[int, ...]) -> str:
-    """Token ids have no vocabulary here; they stand for themselves."""
+    """Token ids have no vocabulary here; they represent themselves."""
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
 

@@ -44,7 +44,7 @@ class Pattern(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             try:
                 re.compile(self.last_message)
             except re.error as error:
-                raise ValueError(f"last_message {self.last_message!r} is no regular expression: {error}") from None
+                raise ValueError(f"last_message {self.last_message!r} is not a regular expression: {error}") from None
 
     def accepts(self, model: str, last_message: str) -> bool:
         """Whether the request fits, ``calls`` aside."""

@@ -183,7 +183,7 @@ class UpstreamBackend:
         yield reader.end()
 
     def _require(self, model: str, kind: str) -> None:
-        """Refuse a model of the other kind where its kind was told, not where it was read from its name."""
+        """Refuse a model of the other kind where its kind was reported, not where it was read from its name."""
         known = next((known for known in self._models if known.id == model), None)
         if known is not None and known.kind != kind and model not in self._guessed:
             raise wrong_kind(known)

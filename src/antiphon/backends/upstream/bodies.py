@@ -1,6 +1,6 @@
 """Request values as the JSON that an upstream gets.
 
-What the client sent goes out as it came (``raw``), with our model name and streaming switched on. A request that was not
+What the client sent is sent unchanged (``raw``), with our model name and streaming switched on. A request that was not
 made from JSON of that endpoint (another endpoint of ours made it) is written out from its values.
 """
 

@@ -77,7 +77,7 @@ def protocol_error(upstream: str, what: str) -> UpstreamError:
         upstream,
         "protocol",
         502,
-        f"The upstream {upstream!r} sent what is no answer of the OpenAI API: {what}.",
+        f"The upstream {upstream!r} sent what is not an answer of the OpenAI API: {what}.",
         code="upstream_protocol_error",
     )
 

@@ -174,7 +174,7 @@ class Http:
             return await answer.read_all()
 
     async def post_to_root(self, path: str, body: bytes) -> bytes:
-        """Send JSON to a path that stands beside ``/v1`` instead of below it; returns the body."""
+        """Send JSON to a path next to ``/v1`` instead of below it; returns the body."""
         root = self._settings.base_url.rstrip("/").removesuffix("/v1")
         async with await self._request("POST", root + path, body) as answer:
             return await answer.read_all()

@@ -11,7 +11,7 @@ from antiphon.wire.durations import parse_duration
 from antiphon.wire.numbers import parse_integer
 
 _TOKENS_SHARE = 0.1
-"""How much of an empty token bucket is worth waiting for; a request that needs more is told so with a 429."""
+"""How much of an empty token bucket is worth waiting for; a request that needs more gets a 429."""
 
 _MAX_WAIT_S = 60.0
 """An upstream is left alone no longer than this on its own word: its limits may have changed."""

@@ -79,7 +79,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError(f"upstream {self.name!r}: api_key_env is the name of an environment variable, not a key")
         for name, value in self.headers.items():
             if not _HEADER.fullmatch(name) or name.lower() in _OF_THE_TRANSFER or not _HEADER_VALUE.fullmatch(value):
-                raise ValueError(f"upstream {self.name!r}: {name!r} in headers is no header that can be sent")
+                raise ValueError(f"upstream {self.name!r}: {name!r} in headers is not a header that can be sent")
         if any(name.lower() in {"authorization", "api-key", "x-api-key"} for name in self.headers):
             raise ValueError(f"upstream {self.name!r}: keys belong in api_key_env or api_key_file, not in headers")
         seconds = (self.keepalive_s, self.health_interval_s)

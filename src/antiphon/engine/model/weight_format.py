@@ -29,7 +29,7 @@ from antiphon.engine.settings import EngineSettings
 
 WORTH: Final = 1.2
 WORTH_EMBEDDING: Final = 1.1
-"""Less, as the copy of a plain type is no larger."""
+"""Less, because the copy of a plain type is not larger."""
 MOST_DIVERGENCE: Final = 0.01
 MOST_DISTANCE: Final = 0.001
 """1 - cosine, of an embedding model's vectors."""

@@ -33,7 +33,7 @@ def in_one_line(error: str) -> str:
 
 
 class LarkWriter:
-    """Knows which texts are single control tokens: those stand in a grammar by id, since no text can match them."""
+    """Knows which texts are single control tokens: a grammar names those by id, since no text can match them."""
 
     def __init__(self, control_ids: Mapping[str, int]) -> None:
         self._ids = dict(control_ids)

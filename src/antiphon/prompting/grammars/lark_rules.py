@@ -129,7 +129,7 @@ class LarkRules:
 
 
 class _Expansion:
-    """Reads what follows a rule's colon. What stands in brackets becomes a rule of its own."""
+    """Reads what follows a rule's colon. The part in brackets becomes a separate rule."""
 
     def __init__(self, rules: dict[str, _Rule], terminals: dict[str, set[str]], name: str) -> None:
         self._rules = rules
@@ -178,7 +178,7 @@ class _Expansion:
 
 
 def _repetition(tokens: list[Token], at: int) -> tuple[bool, int]:
-    """Return whether what stands before must come at least once, and the place after the sign that says so."""
+    """Return whether the part before must come at least once, and the place after the sign that says so."""
     sign = tokens[at].text if at < len(tokens) else ""
     if sign in {"*", "?", "+"}:
         return sign == "+", at + 1

@@ -27,7 +27,7 @@ _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 """One layout, the one models see most in training: a small model given free whitespace may write nothing else."""
 
 _ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
-"""None by number: with it a name beside the declared ones could be a declared one, written another way."""
+"""None by number: with it a name next to the declared ones could be a declared one, written another way."""
 _BY_NUMBER = ("\\u00", "\x7f")
 """In a schema's text: characters that JSON texts have only as escapes by number. Such a schema allows these escapes."""
 _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
@@ -123,7 +123,7 @@ _LEAVE_OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "o
 
 
 def shown_parameters(tool: Tool) -> dict[str, Any]:
-    """Return a function's parameters as the model is told them."""
+    """Return a function's parameters as the prompt shows them."""
     if tool.parameters is None:
         return {"type": "object", "properties": {}}
     return tool.parameters if "type" in tool.parameters else {**tool.parameters, "type": "object"}
@@ -239,7 +239,7 @@ def _in_64_bits(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let a range begin or end beside an excluded integer, by a step of 12 digits or a thousandth, where fractions are allowed.
+    """Let a range begin or end next to an excluded integer, by a step of 12 digits or a thousandth, where fractions are allowed.
 
     The compiler takes 0 for a number above 0 and below 0.5, also where the two are said in different parts of an ``allOf``.
     """
@@ -255,7 +255,7 @@ def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_numbers_as_ends(schema: dict[str, Any]) -> dict[str, Any]:
-    """Write what draft 4 says by ``exclusiveMinimum: true`` beside a ``minimum`` as later drafts do."""
+    """Write what draft 4 says by ``exclusiveMinimum: true`` with a ``minimum`` as later drafts do."""
     made = dict(schema)
     for excluded, included in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         says = made.get(excluded)

@@ -1,6 +1,6 @@
 """What a schema of an older draft means, in terms of the latest.
 
-Up to draft 7 keywords beside a ``$ref`` have no effect (draft 7, core, 8.3); since 2019-09 they count like all others,
+Up to draft 7 keywords next to a ``$ref`` have no effect (draft 7, core, 8.3); since 2019-09 they count like all others,
 and a grammar made of them would forbid what the schema allows.
 """
 

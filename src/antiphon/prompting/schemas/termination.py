@@ -1,7 +1,7 @@
 """Finds schemas that never come to an end: those that judging never ends, and those that only an endless value satisfies.
 
 ``{"anyOf": [{"$ref": "#"}, ...]}`` says to judge a value by judging it first, which JSON Schema forbids (core, 9.4.1). A node
-whose ``next`` is required and a node itself has no last one: whoever begins to write it never gets out again. What has an end is found as the least fixed point: first what needs nothing else, then what needs only that, until no more is found.
+whose ``next`` is required and a node itself has no last one: a model that begins to write it never finishes. What has an end is found as the least fixed point: first what needs nothing else, then what needs only that, until no more is found.
 """
 
 from typing import Any, cast

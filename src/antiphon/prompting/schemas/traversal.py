@@ -8,7 +8,7 @@ from antiphon.protocol.json_pointer import resolve_pointer
 Schema = dict[str, Any]
 
 NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
-"""Keywords whose value maps names to schemas: its keys are no keywords."""
+"""Keywords whose value maps names to schemas: its keys are not keywords."""
 
 DATA = frozenset({"const", "enum", "default", "examples", "example", "x-guidance"})
 
@@ -59,7 +59,7 @@ def referenced(root: Schema) -> dict[int, bool]:
 
 
 def _places(schema: Any, *, is_in_list: bool) -> Iterator[tuple[Schema, bool]]:
-    """Yield the schemas in ``schema`` but for definitions, each with whether it stands in a list or a map."""
+    """Yield the schemas in ``schema`` but for definitions, each with whether it is in a list or a map."""
     if isinstance(schema, list):
         for item in cast("list[Any]", schema):
             yield from _places(item, is_in_list=is_in_list)

@@ -96,17 +96,17 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         return ""
 
     def concatenate(self, *parts: object) -> str:
-        """Stand in for the ``~`` operator, with a bound."""
+        """Replace the ``~`` operator, with a bound."""
         return self._joined([part if isinstance(part, str) else self._as_text(part) for part in parts])
 
     def sliced(self, value: Any, *bounds: Any) -> Any:
-        """Stand in for a slice, with a bound."""
+        """Replace a slice, with a bound."""
         made = value[slice(*bounds)]
         self.budget.spend(len(made) if isinstance(made, str) else NODE * len(made))
         return made
 
     def nested(self, value: Any) -> Any:
-        """Stand in for a literal of a list, tuple or mapping: what is in it twice counts twice."""
+        """Replace a literal of a list, tuple or mapping: what is in it twice counts twice."""
         parts = cast("dict[Any, Any]", value).values() if isinstance(value, dict) else cast("Iterable[Any]", value)
         if any(isinstance(part, (list, tuple, dict)) for part in parts):
             self.budget.size(value)

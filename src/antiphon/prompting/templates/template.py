@@ -25,7 +25,7 @@ class ChatTemplate:
     """Renders conversations as `transformers` would. Safe to share between threads.
 
     ``variables`` are given to every rendering (``bos_token`` and the like). ``now`` is what ``strftime_now`` shows.
-    Raises ``TemplateBrokenError`` when the source is no valid template.
+    Raises ``TemplateBrokenError`` when the source is not a valid template.
     """
 
     def __init__(

@@ -258,7 +258,7 @@ def _around_number(one: str, other: str) -> tuple[str, str] | None:
 
 
 def _trigger(lead: str) -> tuple[str, bool]:
-    """Return the beginning of a call by which it is told from text, and whether it may stand after text."""
+    """Return the beginning of a call that distinguishes it from text, and whether it may follow text."""
     tag = _TAG.match(lead)
     if tag:
         return tag[0], True

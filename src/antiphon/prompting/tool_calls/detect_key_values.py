@@ -48,7 +48,7 @@ def _after(name: str, text: str | None) -> str | None:
 
 
 def _around(text: str, key: str, value: str) -> tuple[str, str, str]:
-    """Return what stands before a key, between it and its value, and after the value."""
+    """Return the text before a key, between it and its value, and after the value."""
     before, _, rest = text.partition(key)
     between, _, after = rest.partition(value)
     return before, between, after

@@ -1,4 +1,4 @@
-"""Stop strings beside tools: those that every call would run into."""
+"""Stop strings together with tools: those that every call would run into."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ from antiphon.protocol.errors import ApiError
 
 
 def check_stops(stops: Sequence[str], syntax: ToolSyntax, tools: Sequence[Tool], model: str) -> None:
-    """Raise ``ApiError`` 400 for a stop string that stands in the way from a call's first character to its arguments.
+    """Raise ``ApiError`` 400 for a stop string that occurs between a call's first character and its arguments.
 
     A call would end there, before anybody could tell that it is one. In arguments and in text a stop string ends the answer.
     """
@@ -16,7 +16,7 @@ def check_stops(stops: Sequence[str], syntax: ToolSyntax, tools: Sequence[Tool],
         if any(stop in text for tool in tools for text in _ways_to_arguments(syntax, tool.name)):
             raise ApiError(
                 400,
-                f"Unsupported value: 'stop' does not support {stop!r} beside these tools: the model `{model}` writes it at the "
+                f"Unsupported value: 'stop' does not support {stop!r} with these tools: the model `{model}` writes it at the "
                 "beginning of a call, so that the call would end there. Use another one, or set 'tool_choice' to 'none'.",
                 param="stop",
                 code="unsupported_value",

@@ -1,7 +1,7 @@
 """How a model writes tool calls: literal text around slots.
 
 A turn of calls is ``lead CALL (between CALL)* tail``, and a call is its slots, each followed by literal text (the
-last one's stands in ``between`` and ``tail``). That covers the families of today: tagged JSON, arrays of JSON, names
+last one's is in ``between`` and ``tail``). That covers the families of today: tagged JSON, arrays of JSON, names
 before or after arguments, ids, running numbers.
 """
 

@@ -48,7 +48,7 @@ def summary_request(chat: ChatRequest) -> ChatRequest:
 
 
 def summary_text(written: str) -> str:
-    """Return what stands in place of the conversation."""
+    """Return what replaces the conversation."""
     return _OPENING + written.strip()
 
 

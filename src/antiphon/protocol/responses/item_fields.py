@@ -24,7 +24,7 @@ _breakpoint = Unsupported(Object({"mode": Enumeration(("explicit",))}, required=
 def _text(kind: str) -> Object:
     fields: dict[str, Spec] = {"type": String(), "text": String(), "prompt_cache_breakpoint": _breakpoint}
     if kind == "output_text":
-        recorded = Array(JsonObject(), "objects", nullable=True, note="Accepted as it came; says nothing to the model.")
+        recorded = Array(JsonObject(), "objects", nullable=True, note="Accepted unchanged; not shown to the model.")
         fields |= {"annotations": recorded, "logprobs": recorded}
     return Object(fields, required=("type", "text"))
 

@@ -43,7 +43,7 @@ class Toolset(msgspec.Struct, frozen=True):
 def read_tools(given: Sequence[Json], hosted_tools: HostedTools) -> Toolset:
     """Return the tools of a checked request.
 
-    Raises ``ApiError`` 400 for a repeated name, for parameters that are no schema or (asked to be strict) not of the
+    Raises ``ApiError`` 400 for a repeated name, for parameters that are not a schema or (asked to be strict) not of the
     strict subset, and for a hosted tool where those are refused.
     """
     tools: list[Tool] = []

@@ -100,7 +100,7 @@ class Call:
         await self._send({"type": "http.response.body", "body": b""})
 
     def note_model(self, model: str | None) -> str:
-        """Put the model that is asked for into the log line and return it; the empty string stands for None."""
+        """Put the model that is asked for into the log line and return it; the empty string means None."""
         if model:
             self.note["model"] = model[:_MAX_NAME]
         return model or ""

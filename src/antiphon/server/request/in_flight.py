@@ -1,4 +1,4 @@
-"""How many requests are in work."""
+"""How many requests are in flight."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -2,7 +2,7 @@
 
 A row counts once its newline is on disk; a torn last row is cut off when the journal is opened again. The output
 file is made from the journal, in the order of the requests, and put in place by one rename: so it never holds a
-request twice, nor half of one. The journal stays beside it and makes the same command, given again, a resumption.
+request twice, nor half of one. The journal stays next to it and makes the same command, given again, a resumption.
 """
 
 from __future__ import annotations

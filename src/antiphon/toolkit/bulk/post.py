@@ -1,4 +1,4 @@
-"""Any POST of the API, by the official client, without its retries; the answer as it came."""
+"""Any POST of the API, by the official client, without its retries; the unchanged answer."""
 
 from __future__ import annotations
 
@@ -40,4 +40,4 @@ class Poster:
         try:
             return Posted(response.status_code, response.headers, response.json())
         except ValueError as error:
-            raise APIResponseValidationError(response, response.text, message="The answer is no JSON") from error
+            raise APIResponseValidationError(response, response.text, message="The answer is not JSON") from error

@@ -235,8 +235,8 @@ def _is_rate_limit(error: openai.APIError) -> bool:
 
 
 def _failure(request: Request, error: openai.APIError, base_url: str) -> Result:
-    """Return the line of a request that failed for good. Raises BulkError when every other one would fail too."""
-    hint = f"mend that (antiphon doctor --base-url {base_url}), then give the same command again"
+    """Return the line of a request that failed permanently. Raises BulkError when every other one would fail too."""
+    hint = f"fix that (antiphon doctor --base-url {base_url}), then give the same command again"
     if isinstance(error, openai.APIConnectionError):
         raise BulkError(f"The server cannot be reached: {error}", hint=hint) from error
     if isinstance(error, openai.AuthenticationError) or error.code == "insufficient_quota":

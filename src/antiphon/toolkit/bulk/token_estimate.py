@@ -1,7 +1,7 @@
 """How many tokens to set aside for a request before its usage is known.
 
 OpenAI charges ``max(max_tokens, characters / 4)`` on admission, and the usage is prompt plus completion. The sum of both
-is never less than either. Where a request bounds no completion, the mean of the run so far stands in.
+is never less than either. Where a request bounds no completion, the mean of the run so far is used.
 """
 
 from __future__ import annotations

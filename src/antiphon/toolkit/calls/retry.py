@@ -74,7 +74,7 @@ class RetryPolicy:
     async def acall(self, function: Callable[[], Awaitable[T]], *, clock: Clock | None = None) -> tuple[T, int]:
         """Await ``function()`` until it succeeds; return its result and the number of retries.
 
-        Errors that retrying cannot mend pass through; the last of the others is the cause of RetryExhaustedError.
+        Errors that retrying cannot fix pass through; the last of the others is the cause of RetryExhaustedError.
         The client inside must not retry by itself (``max_retries=0``). Only the waits and the start of tries are
         bounded by ``total_s``: the client's own ``timeout`` bounds each try.
         """
@@ -116,7 +116,7 @@ class RetryPolicy:
                 ),
                 RetryCase("x-should-retry: true / false", "policy", "as above / no retry", "overrides the status"),
                 RetryCase("429 insufficient_quota", "nobody", "-", "fails at once: add credit"),
-                RetryCase("other 4xx", "nobody", "-", "fails at once: mend the request"),
+                RetryCase("other 4xx", "nobody", "-", "fails at once: fix the request"),
                 RetryCase("a stream after its first chunk", "nobody", "-", "StreamError keeps the text so far"),
             ),
         )

@@ -27,7 +27,7 @@ CONTINUE = "Your last answer was cut off. Continue it exactly where it stopped, 
 
 
 class ChatOptions(CallOptions, total=False):
-    """Options of a chat, all optional, beside those of every call (``CallOptions``).
+    """Options of a chat, all optional, in addition to those of every call (``CallOptions``).
 
     ``temperature``, ``seed``, ``max_completion_tokens`` and whatever ``request`` holds go to the model as they are.
     ``history`` says how the conversation is kept within ``context_tokens`` (asked of the server if not given).

@@ -45,7 +45,7 @@ class Turn:
 class History:
     """An immutable conversation; its methods return new ones.
 
-    ``summary`` stands for turns before ``start``. ``reminder`` is added to each message of the user when it is sent, the
+    ``summary`` replaces turns before ``start``. ``reminder`` is added to each message of the user when it is sent, the
     same for every turn, so that what was sent before stays a prefix of what is sent next.
     """
 

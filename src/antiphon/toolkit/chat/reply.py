@@ -100,7 +100,7 @@ class ToolStarted:
 
 @dataclass(frozen=True, slots=True)
 class ToolFinished:
-    """A call ended; ``result.content`` is what the model is told."""
+    """A call ended; ``result.content`` is the text that the model gets."""
 
     result: ToolResult
 

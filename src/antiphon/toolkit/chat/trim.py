@@ -61,7 +61,7 @@ class HistoryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TrimReport:
-    """What a trim left out, and the tokens of the prompt before and after; ``summary`` is what stands for it."""
+    """What a trim left out, and the tokens of the prompt before and after; ``summary`` replaces it."""
 
     dropped: tuple[Turn, ...]
     tokens_before: int

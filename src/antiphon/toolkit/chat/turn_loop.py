@@ -231,7 +231,7 @@ class TurnLoop(Generic[T]):
                 attempts=tuple(self._attempts),
                 usage=total_usage(tuple(self._records)),
             )
-        again = f"That answer is not valid: {why}. Answer again, with these mended."
+        again = f"That answer is not valid: {why}. Fix these problems and answer again."
         self._rejected.extend(({"role": "assistant", "content": text}, {"role": "user", "content": again}))
         return attempt
 

@@ -1,4 +1,4 @@
-"""Finds what is wrong between an application and its API, and names the command that mends it."""
+"""Finds what is wrong between an application and its API, and names the command that fixes it."""
 
 from antiphon.toolkit.doctor.examine import aexamine, examine
 from antiphon.toolkit.doctor.findings import Diagnosis, Finding

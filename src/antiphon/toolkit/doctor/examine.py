@@ -80,7 +80,7 @@ async def _ask(connection: Connection, model: str | None, timeout_s: float) -> l
 
 def _trial(answer: Mapping[str, object], seconds: float) -> Finding:
     found = explain_answer(answer, max_tokens=TRIAL_TOKENS)
-    # The trial's own bound may cut it; that is no fault of anybody's.
+    # The trial's own bound may cut it; that is nobody's fault.
     ending = "cut at the trial's own bound" if found.status == "problem" else found.message
     return Finding("call", "ok", f"a trial call took {seconds:.2f} s; its answer is {ending}")
 

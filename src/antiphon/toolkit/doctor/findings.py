@@ -10,7 +10,7 @@ Status = Literal["ok", "warning", "problem", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One result. ``fix`` is the command, or else the step, that mends it; empty where nothing needs mending."""
+    """One result. ``fix`` is the command, or else the step, that fixes it; empty where nothing needs fixing."""
 
     check: str
     status: Status

@@ -24,7 +24,7 @@ def check_url(url: str, environ: Mapping[str, str] = os.environ) -> Finding:
     if url != url.strip():
         return _problem(f"{setting} has white space around it: {url!r}", f"export OPENAI_BASE_URL={bare}")
     if parts.scheme not in _PORTS or not parts.hostname:
-        return _problem(f"{setting} is no http(s) URL: {url!r}", "export OPENAI_BASE_URL=http://127.0.0.1:8787/v1")
+        return _problem(f"{setting} is not an http(s) URL: {url!r}", "export OPENAI_BASE_URL=http://127.0.0.1:8787/v1")
     for tail in ("/chat/completions", "/completions", "/embeddings", "/models"):
         if bare.endswith(tail):
             return _problem(

@@ -58,7 +58,7 @@ def check_limits(headers: Mapping[str, str], model: str) -> Finding:
 
 
 def explain(error: openai.APIError, connection: Connection) -> Finding:
-    """Say what an error of the client means, and what mends it."""
+    """Say what an error of the client means, and what fixes it."""
     where = connection.endpoint.base_url
     if error.code == "insufficient_quota":
         message, fix = (
@@ -104,7 +104,7 @@ _MEANINGS: tuple[tuple[type[openai.APIError], Status, str, str], ...] = (
         openai.BadRequestError,
         "problem",
         "The server refuses the request: {told}",
-        "mend what it names",
+        "fix what it names",
     ),
     (
         openai.RateLimitError,

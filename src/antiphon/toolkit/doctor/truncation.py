@@ -31,7 +31,7 @@ def explain_answer(answer: Mapping[str, Any], *, max_tokens: int | None = None, 
     return Finding(
         CHECK,
         "problem",
-        f"No finish reason ({reason!r}): the stream ended early, or this is no chat completion",
+        f"No finish reason ({reason!r}): the stream ended early, or this is not a chat completion",
         "read to the end of the stream; look for an error in its last chunk",
     )
 

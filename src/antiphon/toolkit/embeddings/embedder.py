@@ -121,7 +121,7 @@ class Embedder:
         self._prices = prices or PriceTable()
 
     async def embed(self, texts: Sequence[str], *, on_progress: Progress | None = None) -> Embeddings:
-        """Return the vectors of ``texts``; ``on_progress`` is told how many of the distinct texts are done."""
+        """Return the vectors of ``texts``; ``on_progress`` gets how many of the distinct texts are done."""
         _check(texts)
         unique = list(dict.fromkeys(texts))
         cached = await self._cached(unique)

@@ -34,7 +34,7 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Prompt tokens spent, beside an estimate of what the whole documents would have taken in their place."""
+    """Prompt tokens spent, with an estimate of what the whole documents would have taken in their place."""
 
     prompt_tokens: int
     whole_documents_tokens_estimate: int

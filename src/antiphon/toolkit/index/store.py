@@ -26,7 +26,7 @@ from antiphon.toolkit.index.filters import Where, compile_filter
 from antiphon.toolkit.index.fts_query import match_expression, query_words
 
 FORMAT = 1
-# Scoring a chunk takes microseconds, and a common word stands in every tenth.
+# Scoring a chunk takes microseconds, and a common word occurs in every tenth.
 MAX_SCORED = 20_000
 _SCRIPT = """
 PRAGMA foreign_keys = ON;
@@ -90,7 +90,7 @@ class IndexStatistics:
 class IndexStore:
     """One index file. Threads may share it; processes may open it at the same time.
 
-    Raises IndexingError for a file that is no index, of another format, or cannot be opened.
+    Raises IndexingError for a file that is not an index, of another format, or cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -176,7 +176,7 @@ class IndexStore:
     def by_words(self, question: str, limit: int, where: Where | None = None) -> list[tuple[int, float]]:
         """Return ``(chunk id, BM25 score)``, best first; higher is better.
 
-        Where the words stand in more than ``MAX_SCORED`` chunks together, the commonest of them, which tell least, are
+        Where the words occur in more than ``MAX_SCORED`` chunks together, the commonest of them, which carry the least information, are
         passed over.
         """
         words = self._rarest(query_words(question))
@@ -253,7 +253,7 @@ class IndexStore:
         self._read_at = (version, self._db.total_changes)
 
     def _rarest(self, words: Sequence[str]) -> list[str]:
-        """Return the rarest of ``words``, as many as stand in ``MAX_SCORED`` chunks together; at least one."""
+        """Return the rarest of ``words``, as many as occur in ``MAX_SCORED`` chunks together; at least one."""
         sql = "SELECT count(*) FROM words WHERE words MATCH ?"
         counted = sorted((cast("tuple[int]", self._one(sql, match_expression([word])))[0], word) for word in words)
         kept: list[str] = []
@@ -301,8 +301,8 @@ def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
 
 
 def metadata_json(document: Document) -> str:
-    """Return the metadata as stored. Raises IndexingError for what is no JSON."""
+    """Return the metadata as stored. Raises IndexingError for what is not JSON."""
     try:
         return json.dumps(dict(document.metadata), sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise IndexingError(f"The metadata of {document.id!r} is no JSON object: {error}") from error
+        raise IndexingError(f"The metadata of {document.id!r} is not a JSON object: {error}") from error

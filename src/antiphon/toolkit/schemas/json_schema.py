@@ -93,8 +93,8 @@ class _Normaliser:
         """Put a definition in place of the reference to it; what is written with the reference has precedence."""
         name = str(node["$ref"]).removeprefix("#/$defs/").replace("~1", "/").replace("~0", "~")
         definition = cast("Json", self._definitions.get(name, {}))
-        beside = {key: value for key, value in node.items() if key != "$ref"}
-        merged = {**definition, **beside}
+        own = {key: value for key, value in node.items() if key != "$ref"}
+        merged = {**definition, **own}
         return self._resolved(merged) if "$ref" in merged else merged
 
     def _with_one_of(self, node: Json, where: str) -> Json:

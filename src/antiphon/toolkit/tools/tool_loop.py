@@ -25,7 +25,7 @@ Outcome = Literal["ok", "failed", "timed out", "refused", "unknown tool", "inval
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for; ``arguments`` is its JSON as it came."""
+    """A call that the model asks for; ``arguments`` is its unchanged JSON."""
 
     id: str
     name: str
@@ -37,7 +37,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What the model is told about a call; ``value`` is the function's own result, None unless ``outcome`` is "ok"."""
+    """What the model gets about a call; ``value`` is the function's own result, None unless ``outcome`` is "ok"."""
 
     call: ToolCall
     outcome: Outcome
@@ -107,7 +107,7 @@ async def _run_one(
         try:
             value = await _invoke(tool, arguments)
             return "ok", _as_text(value), value
-        except Exception as error:  # noqa: BLE001 - the model is told what went wrong, whatever it was
+        except Exception as error:  # noqa: BLE001 - the model gets what went wrong, whatever it was
             return "failed", f"Error: {call.name!r} failed with {type(error).__name__}: {error}", None
     return "timed out", f"Error: {call.name!r} did not finish within {timeout_s:g} s.", None
 

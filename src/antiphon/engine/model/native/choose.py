@@ -30,7 +30,7 @@ TIMEOUT_S: Final = 60.0
 _WORTH: Final = 1.05
 """A library must be measured to be so many times as fast to go before an earlier one in the list."""
 _TYPES_OF_FILES: Final = {0: "f16", 1: "f16", 2: "q4_0", 7: "q8_0", 32: "bf16"}
-"""llama.cpp's numbers of file types, and which test stands for them; others are like q4_0."""
+"""llama.cpp's numbers of file types, and which test covers them; others are like q4_0."""
 _CONVERTED: Final = frozenset({3, 8, 9})
 """Q4_1, Q5_0, Q5_1: served as bf16 or Q8_0, whichever is faster."""
 
