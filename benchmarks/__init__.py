@@ -1,1 +1,1 @@
-"""Antiphon beside its peers, on this machine, over HTTP: ``python -m benchmarks`` (``make bench``)."""
+"""Antiphon and its peers, side by side on this machine, over HTTP: ``python -m benchmarks`` (``make bench``)."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: Antiphon and the peers that are installed, side by side in one run."""
+"""``python -m benchmarks``: Antiphon and the installed peers, side by side in one run."""
 
 import argparse
 import asyncio
@@ -27,11 +27,11 @@ _END_TEXTS = {"</s>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<
 
 
 def main() -> int:
-    """Run what was asked for; exit with 1 if nothing could be measured."""
+    """Run the chosen workloads; exit with 1 if nothing could be measured."""
     options = _options()
     known = contenders(options.peers_python, options.vllm_python, options.antiphon_option, options.out)
     if unknown := set(options.contenders or ()) - {c.name for c in known}:
-        sys.exit(f"There is no contender {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in known)}.")
+        sys.exit(f"Unknown contender: {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in known)}.")
     wanted = [c for c in known if not options.contenders or c.name in options.contenders]
     for contender in wanted:
         if reason := contender.missing():
@@ -83,7 +83,7 @@ def _options() -> argparse.Namespace:
 async def _run(
     present: list[Contender], options: argparse.Namespace, samples: list[Sample], footprints: list[Footprint]
 ) -> None:
-    """Fill ``samples`` and ``footprints`` as they come."""
+    """Run every workload; add each result to ``samples`` and ``footprints`` as soon as it is measured."""
     tasks: tuple[Task, ...] = ("chat", "embedding")
     for task in tasks:
         workloads = [w for w in WORKLOADS if w.task == task and (not options.only or w.name in options.only)]

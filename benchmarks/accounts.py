@@ -1,6 +1,6 @@
 """``python -m benchmarks.accounts``: what keys, limits and the ledger add to a request, in microseconds of one core.
 
-Limits in memory, SQLite in a temporary folder. Best of five rounds: other work on the machine only ever adds.
+Limits are in memory, SQLite is in a temporary folder. The best of five rounds counts: other work on the machine only adds time.
 """
 
 import asyncio

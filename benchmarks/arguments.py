@@ -1,4 +1,4 @@
-"""Types of command-line arguments that refuse what nothing could be measured with."""
+"""Types of command-line arguments that refuse values with which nothing can be measured."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ def at_least_one(text: str) -> int:
 
 
 def existing_file(text: str) -> Path:
-    """Return the path of a file that is there."""
+    """Return the path of an existing file."""
     path = Path(text)
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text!r}")

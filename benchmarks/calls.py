@@ -1,9 +1,9 @@
-"""``python -m benchmarks.calls CASES``: are the calls that the default model makes valid, the same when streamed, and wanted?
+"""``python -m benchmarks.calls CASES``: are the default model's tool calls valid, wanted, and the same when streamed?
 
-CASES are of the Berkeley Function-Calling Leaderboard, one JSON object a line: ``id``, ``question``, ``function`` and, where a
+CASES come from the Berkeley Function-Calling Leaderboard, one JSON object per line: ``id``, ``question``, ``function`` and, where a
 call is wanted, ``ground_truth``. Each question that wants a call is asked with ``tool_choice`` required and with the right
-function named, streamed and not; every question with ``auto``. Requests go one after the other, at temperature 0: the
-results of a model in floating point may depend on what is computed beside it. Exits with 1 if a call is not
+function named, streamed and not; every question is asked with ``auto``. Requests are sent one after the other, at
+temperature 0: floating-point results may depend on what else is in the batch. Exits with 1 if a call is not
 valid or streaming changes it.
 """
 
@@ -29,11 +29,11 @@ from benchmarks.structure import problem_of
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": None}
 _MODEL = "gpt-4o-mini"
 _ENOUGH_TO_DECIDE = 64
-"""Tokens after which it is plain whether an answer is a call."""
+"""Tokens after which it is clear whether an answer is a call."""
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A question with the tools that may be called; ``wanted`` are the names that are right, none if no call is."""
+    """A question with the tools that may be called; ``wanted`` are the right names, empty if no call is wanted."""
 
     id: str
     messages: list[dict[str, Any]]
@@ -68,7 +68,7 @@ def _options() -> argparse.Namespace:
 
 
 def read_case(row: dict[str, Any]) -> Case:
-    """Return a row of the leaderboard in OpenAI's terms: its types have other names, and its functions dots in theirs."""
+    """Return a row of the leaderboard in OpenAI's terms: it names types differently and has dots in function names."""
     tools: list[dict[str, Any]] = []
     for function in row["function"]:
         known = {**function, "name": _name(function["name"]), "parameters": _schema(function["parameters"])}
@@ -114,7 +114,7 @@ def _forced_choices(case: Case) -> Iterator[Any]:
 
 
 async def _compare(client: AsyncOpenAI, case: Case, choice: Any, max_tokens: int) -> list[str]:
-    """Return under which heads a question counts, asked streamed and not."""
+    """Return the categories in which a question counts, asked streamed and not."""
     request = _request(case, choice, max_tokens)
     try:
         whole = await _whole(client, request)
@@ -183,7 +183,7 @@ async def _streamed(client: AsyncOpenAI, request: dict[str, Any]) -> Answer:
 
 
 def report(counts: Counter[str]) -> str:
-    """Return the figures in words."""
+    """Return the figures as text."""
     valid = counts["asked"] - counts["cut"] - counts["invalid"]
     return (
         f"required or named: {counts['asked']} asked, {counts['refused']} refused, {counts['cut']} cut by length, "

@@ -1,4 +1,4 @@
-"""A bare HTTP client for measuring: asyncio streams, no library in between that would take a core's time itself."""
+"""A bare HTTP client for measuring: asyncio streams, without a library that would take processor time itself."""
 
 import asyncio
 import json
@@ -16,11 +16,11 @@ _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class RequestFailed(Exception):  # noqa: N818 - the answer is the news
-    """An answer other than 200."""
+    """The answer's status was not 200."""
 
 
 class ChatResult(msgspec.Struct, frozen=True):
-    """One streamed chat answer. Times are seconds from sending; ``gaps`` lie between chunks with text."""
+    """One streamed chat answer. Times are seconds from sending; ``gaps`` are the times between chunks with text."""
 
     ttft_s: float
     total_s: float
@@ -83,12 +83,12 @@ class Client:
         return len(answer["data"])
 
     async def aclose(self) -> None:
-        """Close the connections that wait for the next request."""
+        """Close the idle connections."""
         while self._idle:
             await _close(self._idle.pop()[1])
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """Return status and body of a GET, over a connection of its own."""
+        """Return status and body of a GET over a new connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=_LIMIT_BYTES)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\nconnection: close\r\n\r\n".encode())
@@ -136,7 +136,7 @@ class Client:
                 await _close(connection[1])
 
     async def _send(self, request: bytes) -> tuple[_Connection, int, dict[str, str]]:
-        """Send over an idle connection, or a new one where the server has closed it meanwhile."""
+        """Send over an idle connection, or over a new one if the server has closed it."""
         while self._idle:
             with suppress(OSError, asyncio.IncompleteReadError):
                 return await _begun(self._idle.pop(), request)

@@ -1,4 +1,4 @@
-"""Who is measured: Antiphon, and the peers that are installed. Each says how it is started for the same work."""
+"""The servers that are measured: Antiphon and the installed peers, each with the command that starts it for the same work."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _CELLS = 16384
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """A command that serves on a port, with what it needs beside this process's environment."""
+    """A command that serves on a port, with what it needs in addition to this process's environment."""
 
     command: list[str]
     environment: dict[str, str] = {}
@@ -33,7 +33,7 @@ class Contender(Protocol):
     tasks: tuple[Task, ...]
 
     def missing(self) -> str | None:
-        """Say why it cannot run here, None if it can."""
+        """Return why it cannot run here, None if it can."""
         ...
 
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:
@@ -41,7 +41,7 @@ class Contender(Protocol):
         ...
 
     def kv_bytes(self, model: Path, metrics: str) -> int | None:
-        """Return what it allocates for keys and values of ``model``, None if it neither says so nor can be reckoned up.
+        """Return the bytes that it allocates for keys and values of ``model``, None if that is neither reported nor computable.
 
         ``metrics`` is what it answers to ``/metrics``.
         """
@@ -49,7 +49,7 @@ class Contender(Protocol):
 
 
 class Antiphon:
-    """This project, as its users start it, with as many KV cells as the peers get."""
+    """This project as its users start it, with as many KV cells as the peers."""
 
     name = "antiphon"
     tasks: tuple[Task, ...] = ("chat", "embedding")
@@ -90,7 +90,7 @@ class Antiphon:
 
 
 class _Cells:
-    """A peer that is given its number of KV cells, and keeps 16 bits of each key and value there."""
+    """A peer with a set number of KV cells and 16 bits for each key and value."""
 
     cells = _CELLS
 
@@ -213,7 +213,7 @@ class VLlm(_Cells):
         return Launch(command, environment)
 
     def _unpacked(self, model: Path) -> Path:
-        """Return the folder with ``model``'s weights as vLLM reads them, made at the first use."""
+        """Return the folder with ``model``'s weights in vLLM's format; the first call makes it."""
         status = model.stat()
         folder = self._folder / f"{model.stem}-{status.st_size}-{status.st_mtime_ns}"
         if not folder.is_dir():
@@ -223,13 +223,13 @@ class VLlm(_Cells):
 
 
 def contenders(peers_python: str, vllm_python: str, antiphon_options: list[str], folder: Path) -> list[Contender]:
-    """Return all, Antiphon first, with its home below ``folder``. Peers are looked for in their environments."""
+    """Return all, Antiphon first, with its home below ``folder``. Each peer is looked up in its own environment."""
     peers = (LlamaServer(peers_python), XLlamaCpp(peers_python), LlamaCppPython(peers_python))
     return [Antiphon(antiphon_options, folder), *peers, VLlm(vllm_python, folder)]
 
 
 def _values_per_token(model: Path) -> int | None:
-    """Return how many keys and values of a token a model keeps in all layers, None where layers differ or keep none."""
+    """Return the number of keys and values per token in all layers, None where layers differ or have none."""
     metadata = read_header(model).metadata
     architecture = metadata["general.architecture"]
 

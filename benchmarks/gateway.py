@@ -1,7 +1,7 @@
-"""``python -m benchmarks.gateway``: Antiphon as a gateway beside LiteLLM's proxy, before the same mock upstream, in one run.
+"""``python -m benchmarks.gateway``: Antiphon as a gateway and LiteLLM's proxy, in front of the same mock upstream, in one run.
 
 Each gateway has one core to itself; the mock upstream and the load generator share another. LiteLLM is measured if an
-interpreter that has it is named (``pip install 'litellm[proxy]'`` into an environment of its own).
+interpreter with it is named (``pip install 'litellm[proxy]'`` into an environment of its own).
 """
 
 import argparse
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 Sample = dict[str, float]
-"""What one round of one gateway measured, by the names in ``_TITLES``."""
+"""The measurements of one round of one gateway, by the names in ``_TITLES``."""
 
 
 class Gateway(msgspec.Struct):
@@ -49,7 +49,7 @@ class Gateway(msgspec.Struct):
 
 
 def main() -> None:
-    """Measure what is installed and print a table, then the ratios."""
+    """Measure the installed gateways and print a table, then the ratios."""
     options = _options()
     os.sched_setaffinity(0, {_LOAD_CORE})
     if options.streams:
@@ -62,11 +62,11 @@ def main() -> None:
         print(f"| {gateway.name} | {' | '.join(f'{gateway.median(name):.4g}' for name in names)} |")
     for other in (gateway for gateway in gateways if gateway.name == "litellm"):
         for ours in (gateway for gateway in gateways if gateway is not other):
-            print(f"{ours.name} beside {other.name}: {_ratios(ours, other, names)}")
+            print(f"{ours.name} against {other.name}: {_ratios(ours, other, names)}")
 
 
 async def _ended_in_order(work: Coroutine[Any, Any, T]) -> T:
-    """Do ``work``; SIGTERM ends it as Ctrl-C does, and with it the servers that it started."""
+    """Run ``work``; SIGTERM ends it and its servers, as Ctrl-C does."""
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
@@ -139,9 +139,9 @@ async def _sample(gateway: Gateway, upstreams: dict[str, int], options: argparse
 async def _added(target: Target, upstreams: dict[str, int]) -> Sample:
     """Measure latency with nothing else going on: medians in milliseconds beyond asking the upstream directly.
 
-    Streams of many chunks would keep the mock upstream, which shares its core with us, from letting us see the first one. So
-    they are of one chunk, one after another as whole requests are; or of a few slow ones, between which the machine sleeps, so
-    that every program's code has to come back into the processor's caches.
+    The mock upstream shares its core with this process, so long streams would delay the first chunk. Streams here have one
+    chunk and are sent one after another; or they have a few slow chunks between which the machine sleeps, so that every
+    program's code must return to the processor's caches.
     """
     added_s = await _latency(target) - await _latency(Target(upstreams["mock"], "mock"))
     first_s, slept_s = [
@@ -154,8 +154,8 @@ async def _added(target: Target, upstreams: dict[str, int]) -> Sample:
 async def _loaded(gateway: Gateway, seconds: float) -> Sample:
     """Keep requests in flight, whole ones and streams.
 
-    ``..._per_cpu_s`` divide by the gateway's own CPU time: what a core that it has to itself could do. Unlike the numbers by
-    the clock they hold on a busy machine, too.
+    ``..._per_cpu_s`` divide by the gateway's own CPU time: the throughput of a core of its own. Unlike throughput by the
+    clock, they also hold on a busy machine.
     """
     target = gateway.target
     before = _cpu_s(gateway.pid)
@@ -182,7 +182,7 @@ async def _first_chunk(target: Target) -> float:
 
 
 async def _many_streams(num_streams: int) -> None:
-    """Hold many slow streams open at once, and print what was lost and what each one costs in memory."""
+    """Hold many slow streams open at once; print how many were lost and the memory of each."""
     async with _mock("--chunk-delay-ms", "400") as upstream:
         target = Target(_port(), "mock")
         command = [*_antiphon({"mock": upstream}), "--port", str(target.port)]
@@ -215,7 +215,7 @@ def _antiphon(upstreams: dict[str, int]) -> list[str]:
 
 
 def _scripted() -> list[str]:
-    """The same without an upstream: what the server itself costs."""
+    """The same without an upstream: the cost of the server alone."""
     script = Path(tempfile.mkdtemp(prefix="antiphon-bench-")) / "script.toml"
     words = " word" * _CHUNKS
     script.write_text(f'models = ["mock", "short", "slow"]\nembedding_models = []\n[[replies]]\ntext = "{words}"\n')
@@ -253,7 +253,7 @@ async def _mock(*options: str) -> AsyncGenerator[int]:
 
 @asynccontextmanager
 async def _running(command: list[str], port: int, core: int) -> AsyncGenerator[subprocess.Popen[bytes]]:
-    """Run a server on one core from when it answers until the block ends."""
+    """Run a server on one core; the block begins when it answers."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: ASYNC220 - before anything is measured
             # A bench that is killed takes its servers with it, too.

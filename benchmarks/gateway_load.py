@@ -1,4 +1,4 @@
-"""A load generator that costs little itself: keep-alive connections over httptools, one request at a time on each."""
+"""A load generator with little overhead: keep-alive connections over httptools, one request at a time on each."""
 
 import asyncio
 import time
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where to send requests, and for which model."""
+    """A server's port and the model to ask for."""
 
     port: int
     model: str
@@ -85,7 +85,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 async def one_by_one(target: Target, num_requests: int, *, stream: bool) -> list[Reply]:
-    """Ask again and again over one connection, with nothing else going on: what latency is measured on."""
+    """Send requests one after another over one connection, with no other load, to measure latency."""
     connection, request = await target.connect(), target.request(stream=stream)
     replies = [await connection.ask(request) for _ in range(num_requests)]
     connection.close()
@@ -93,7 +93,7 @@ async def one_by_one(target: Target, num_requests: int, *, stream: bool) -> list
 
 
 async def together(target: Target, concurrency: int, seconds: float, *, stream: bool) -> tuple[list[Reply], float]:
-    """Keep ``concurrency`` requests in flight for some seconds; return the answers and how long it really took."""
+    """Keep ``concurrency`` requests in flight for some seconds; return the answers and the actual duration."""
     connections = [await target.connect() for _ in range(concurrency)]
     request = target.request(stream=stream)
     replies: list[Reply] = []

@@ -1,8 +1,8 @@
 """Unpacks a GGUF file into a Hugging Face folder of bf16 weights, which is what vLLM serves.
 
-``python gguf_to_hugging_face.py FILE FOLDER``, run by the interpreter that has vLLM, with ``gguf`` and ``accelerate`` beside
-its ``transformers``. Weights are what llama.cpp computes with, rounded to bf16 as Antiphon's own copy is; tokenizer and
-chat template are the file's.
+``python gguf_to_hugging_face.py FILE FOLDER``, run by the interpreter that has vLLM, with ``gguf`` and ``accelerate`` next
+to its ``transformers``. Weights are those that llama.cpp computes with, rounded to bf16 as in Antiphon's own copy;
+tokenizer and chat template come from the file.
 """
 
 import sys
@@ -10,13 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# Neither is among this project's dependencies, so that no checker finds them here.
+# Neither is a dependency of this project, so type checkers cannot find them here.
 torch: Any = import_module("torch")
 transformers: Any = import_module("transformers")
 
 
 def main(file: Path, folder: Path) -> None:
-    """Write the folder; it appears under its name when it is complete."""
+    """Write the folder under a temporary name; rename it when it is complete."""
     named = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     unpacked = transformers.GgufConfig(dequantize=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(

@@ -1,8 +1,8 @@
 """``python -m benchmarks.guide``: do the API guide's two examples work with the default model, whatever the seed?
 
-A question about the weather with one function to call, its result fed back and answered; and a product review parsed into a pydantic
-model. Both go through the official client to a server that this starts, at the default temperature, once for each seed;
-calls and reviews may have as many tokens as they need. Exits with 1 if a question leads to no call with a city, or more than one review in twenty does not parse.
+The examples are a question about the weather with one function to call, whose result is fed back and answered; and a
+product review parsed into a pydantic model. The official client sends both to a server started here, at the default
+temperature, once for each seed; calls and reviews may have as many tokens as they need. Exits with 1 if a question leads to no call with a city, or more than one review in twenty does not parse.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _MODEL = "gpt-4o-mini"
 _PARALLEL = 4
 _REVIEWS_MAY_FAIL = 0.05
 _LONGEST_ANSWER = 200
-"""Tokens of the answer in plain text, which is not judged: a small model may ramble through all its context."""
+"""Tokens of the plain-text answer, which is not judged: a small model may ramble to the end of its context."""
 
 _WEATHER: ChatCompletionToolUnionParam = {
     "type": "function",
@@ -49,7 +49,7 @@ _REVIEW = (
 
 
 class ProductReview(BaseModel):
-    """What is read out of a review."""
+    """The fields that are extracted from a review."""
 
     sentiment: Literal["positive", "neutral", "negative"]
     score: int
@@ -97,7 +97,7 @@ async def _ask_all(options: argparse.Namespace) -> Counter[str]:
 
 
 async def _ask_for_weather(client: AsyncOpenAI, seed: int) -> list[str]:
-    """Return under which heads the question counts; what was called and answered is shown."""
+    """Return the categories in which the question counts; print the call and the answer."""
     messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What's the weather like in Tokyo?"}]
     first = await client.chat.completions.create(model=_MODEL, messages=messages, tools=[_WEATHER], seed=seed)
     found = ["questions"]
@@ -108,9 +108,9 @@ async def _ask_for_weather(client: AsyncOpenAI, seed: int) -> list[str]:
     found += heads_of_call(calls[0].function.name, calls[0].function.arguments)
     result = {"city": "Tokyo", "temperature": 18, "unit": "celsius", "description": "light rain"}
     asked: Any = first.choices[0].message.model_dump(exclude_none=True)
-    told: list[Any] = [{"role": "tool", "tool_call_id": call.id, "content": json.dumps(result)} for call in calls]
+    results: list[Any] = [{"role": "tool", "tool_call_id": call.id, "content": json.dumps(result)} for call in calls]
     second = await client.chat.completions.create(
-        model=_MODEL, messages=[*messages, asked, *told], tools=[_WEATHER], seed=seed, max_tokens=_LONGEST_ANSWER
+        model=_MODEL, messages=[*messages, asked, *results], tools=[_WEATHER], seed=seed, max_tokens=_LONGEST_ANSWER
     )
     answer = second.choices[0].message.content
     print(f"weather, seed {seed}: {calls[0].function.arguments} -> {answer!r}", file=sys.stderr)
@@ -118,7 +118,7 @@ async def _ask_for_weather(client: AsyncOpenAI, seed: int) -> list[str]:
 
 
 def heads_of_call(name: str, arguments: str) -> list[str]:
-    """Return under which heads a call counts; one that was cut off, so that it does not parse, under none."""
+    """Return the categories in which a call counts; a call that was cut off and does not parse counts in none."""
     try:
         given: Any = json.loads(arguments)
     except json.JSONDecodeError:
@@ -129,7 +129,7 @@ def heads_of_call(name: str, arguments: str) -> list[str]:
 
 
 async def _ask_for_review(client: AsyncOpenAI, seed: int) -> list[str]:
-    """Return under which heads the review counts; it is shown."""
+    """Return the categories in which the review counts; print it."""
     try:
         parsed = await client.chat.completions.parse(
             model=_MODEL,
@@ -148,7 +148,7 @@ async def _ask_for_review(client: AsyncOpenAI, seed: int) -> list[str]:
 
 
 def report(counts: Counter[str]) -> str:
-    """Return the figures in words."""
+    """Return the figures as text."""
     return (
         f"weather: {counts['questions']} questions, {counts['calls with a city']} calls with a city, "
         f"{counts['calls with Tokyo']} of them with Tokyo, {counts['questions answered']} answered from the result\n"

@@ -1,4 +1,4 @@
-"""What the operating system knows of a run: who used the processor, and how much memory a server took."""
+"""What the operating system reports about a run: which processes used the processor, and a server's memory."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Processor time since boot, in seconds: of the whole machine, stolen by a hypervisor, and of our own processes."""
+    """Processor seconds since boot: of the whole machine, stolen by a hypervisor, and of our own processes."""
 
     busy_s: float
     stolen_s: float
@@ -18,7 +18,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 def usage(own: list[int]) -> Usage:
-    """Return what was used until now; ``own`` are the roots of the process trees that take part in the run."""
+    """Return the current times; ``own`` are the roots of the process trees that belong to the run."""
     fields = [int(n) / _TICKS_PER_S for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     user, nice, system, _idle, _iowait, interrupt, soft_interrupt, stolen = fields
     trees = {pid for root in own for pid in tree(root)}
@@ -26,7 +26,7 @@ def usage(own: list[int]) -> Usage:
 
 
 def others_cores(before: Usage, after: Usage, wall_s: float) -> float:
-    """Return how many cores, on average, were not ours to use: other processes and the hypervisor's share."""
+    """Return how many cores, on average, other processes and the hypervisor used."""
     foreign = (after.busy_s - before.busy_s) - (after.own_s - before.own_s) + (after.stolen_s - before.stolen_s)
     return max(foreign, 0.0) / wall_s
 
@@ -50,17 +50,17 @@ def tree(root: int) -> set[int]:
 
 
 def peak_rss_bytes(root: int) -> int:
-    """Return the sum of the peaks of ``root`` and its descendants."""
+    """Return the sum of the peak memory of ``root`` and its descendants."""
     return sum(_status_kib(pid, "VmHWM") for pid in tree(root)) * 1024
 
 
 def rss_bytes(root: int) -> int:
-    """Return what ``root`` and its descendants have in memory now."""
+    """Return the resident memory of ``root`` and its descendants."""
     return sum(_status_kib(pid, "VmRSS") for pid in tree(root)) * 1024
 
 
 def describe() -> dict[str, str | int]:
-    """Return what a reader needs to know of this machine, and nothing that names it."""
+    """Return what a reader needs to know about this machine, without anything that identifies it."""
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
     return {

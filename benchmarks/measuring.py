@@ -1,4 +1,4 @@
-"""Running workloads: contenders alternate within a round, disturbed runs are repeated, nothing is left out in silence."""
+"""Runs workloads: contenders alternate within a round, disturbed runs are repeated, and every omission is reported."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from benchmarks.workloads import Run, Values, Workload
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One run. ``others_cores``: the cores that foreign processes had meanwhile; ``values`` None: it failed."""
+    """One run. ``others_cores``: the cores that other processes used meanwhile; ``values`` is None if the run failed."""
 
     workload: str
     contender: str
@@ -26,7 +26,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How often and how strictly. A run in which others had more than ``tolerance`` cores is repeated ``retries`` times."""
+    """Number of rounds and strictness. A run in which other processes used more than ``tolerance`` cores is repeated ``retries`` times."""
 
     rounds: int
     tolerance: float
@@ -38,7 +38,7 @@ class Plan(msgspec.Struct, frozen=True):
 async def measure(
     workload: Workload, servers: Sequence[Server], plan: Plan, say: Callable[[Sample], None], samples: list[Sample]
 ) -> None:
-    """Add a sample per server and round, the least disturbed of its tries. The order of servers turns each round."""
+    """Add a sample per server and round, the least disturbed of its tries. The order of servers rotates each round."""
     for number in range(plan.rounds):
         turned = [*servers[number % len(servers) :], *servers[: number % len(servers)]]
         for server in turned:

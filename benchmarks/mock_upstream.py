@@ -1,8 +1,8 @@
-"""A very fast stand-in for an OpenAI-compatible API, so that what is measured is the gateway before it.
+"""A very fast mock of an OpenAI-compatible API, so that the gateway in front of it dominates the measurement.
 
     python benchmarks/mock_upstream.py PORT [--chunks 64] [--chunk-delay-ms 0]
 
-Answers every POST with one fixed chat completion, or a fixed stream if the body asks for one; any GET with a model list.
+It answers every POST with one fixed chat completion, or a fixed stream if the body asks for one, and any GET with a model list.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def _framed(data: bytes) -> bytes:
 
 
 class Upstream(asyncio.Protocol):
-    """One connection. Requests on it are answered one after another."""
+    """One connection; its requests are answered one after another."""
 
     def __init__(self, num_chunks: int, delay_s: float) -> None:
         self._num_chunks = num_chunks

@@ -14,7 +14,7 @@ REFERENCE = "llama-server"
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One measure: the median per contender, and how many times better than each peer we are (median over rounds)."""
+    """One measure: the median per contender, and how many times better than each peer Antiphon is (median over rounds)."""
 
     workload: str
     title: str
@@ -25,9 +25,9 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Footprint(msgspec.Struct, frozen=True):
-    """What a server took: seconds until ready, and bytes.
+    """A server's footprint: seconds until ready, and bytes.
 
-    ``kv_bytes`` are allocated for keys and values, part of them perhaps never touched; None if the server does not tell.
+    ``kv_bytes`` are allocated for keys and values, part of them perhaps never touched; None if the server does not report it.
     ``peak_rss_bytes`` is the sum of all its processes' peaks of resident memory.
     """
 
@@ -67,7 +67,7 @@ def _ratios(measure: Measure, values: dict[str, dict[int, float]]) -> dict[str, 
 
 
 def markdown(table: Sequence[Row]) -> str:
-    """Return the table for people: medians, and in bold how many times better we are."""
+    """Return the table as Markdown: medians, and in bold how many times better Antiphon is."""
     names = list(dict.fromkeys(name for row in table for name in (OURS, *row.medians) if name in row.medians))
     peers = [name for name in names if name != OURS]
     head = ["workload", "measure", *names, *(f"against {peer}" for peer in peers), "must / aim"]
@@ -82,7 +82,7 @@ def markdown(table: Sequence[Row]) -> str:
 
 
 def footprint_table(footprints: Sequence[Footprint]) -> str:
-    """Return the table of memory and start for people, in MiB and seconds."""
+    """Return the table of memory and start times as Markdown, in MiB and seconds."""
     lines = ["server | task | ready after, s | KV cache, MiB | peak memory, MiB", " | ".join(["---"] * 5)]
     for taken in footprints:
         kv_mib = None if taken.kv_bytes is None else taken.kv_bytes / 2**20
@@ -92,7 +92,7 @@ def footprint_table(footprints: Sequence[Footprint]) -> str:
 
 
 def chart(table: Sequence[Row]) -> str:
-    """Return an SVG with a bar per measure that has a goal: how many times better than the reference we are."""
+    """Return an SVG with a bar per measure that has a goal: how many times better than the reference Antiphon is."""
     bars = [row for row in table if row.measure.must and REFERENCE in row.ratios]
     left, width, step = 430, 420, 34
     scale = width / max([row.ratios[REFERENCE] for row in bars] + [1.5])

@@ -1,4 +1,4 @@
-"""How well does the index find? Python's own documentation, as a real collection, with queries that were taken out of it.
+"""How good is the index's retrieval? The collection is Python's documentation, with queries taken out of it.
 
     python benchmarks/search_quality.py [--sources FOLDER] [--folders faq tutorial ...] [--queries 200]
 
@@ -7,7 +7,7 @@ is in the index: it holds the pages without their headings and without the sente
 
 * ``questions``: the questions of the FAQ (headings); to be found: the answer.
 * ``headings``: headings of sections; to be found: the section.
-* ``sentences``: first sentences of sections; to be found: the rest of the section.
+* ``sentences``: first sentences of sections; the rest of the section must be found.
 
 A chunk is right when most of it lies in the section, or most of the section in it. Prints recall@10 and MRR@10 for
 hybrid, vector and BM25, what an incremental update touches, and p50/p99 of a query over 100,000 chunks (synthetic

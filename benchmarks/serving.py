@@ -1,4 +1,4 @@
-"""Starting and ending a server that is measured."""
+"""Starts and stops the servers that are measured."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ _POLL_S = 0.2
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A contender that is up: how to talk to it, the root of its processes, and how long it took to be ready."""
+    """A running contender: its client, the root of its processes, and how long it took to be ready."""
 
     name: str
     client: Client
@@ -58,7 +58,7 @@ async def asking_defaults(threads: int, folder: Path) -> AsyncGenerator[tuple[As
 
 @asynccontextmanager
 async def running_launch(name: str, launched: Callable[[int], Launch], log: Path) -> AsyncGenerator[Server]:
-    """Run a command until the block ends. Raises ``RuntimeError`` with the end of its log if it does not come up."""
+    """Run a command until the block ends. Raises ``RuntimeError`` with the end of its log if it does not start."""
     port = _free_port()
     launch = launched(port)
     began = time.monotonic()

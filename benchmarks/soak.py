@@ -1,4 +1,4 @@
-"""Hours in minutes: chats that arrive and are cancelled at random, while memory is watched."""
+"""A soak test in minutes: chats arrive and are cancelled at random while memory is measured."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from benchmarks.workloads import Run, arrivals, warm_up
 
 _SLICES = 10
 _GROWTH = 1.05
-"""What the last three tenths may use beyond the second to fourth: allocators need a while to find their level."""
+"""How much more the last three tenths may use than the second to fourth; allocators need a while to settle."""
 
 
 async def soak(contender: Contender, model: Path, options: argparse.Namespace, end_tokens: list[int]) -> int:

@@ -1,9 +1,9 @@
 """``python -m benchmarks.structure CASES``: does everything the default model writes under a schema validate?
 
-CASES holds one JSON object a line, with ``name`` and ``schema``, as MaskBench's cases have. Each schema is sent as ``response_format``
-to a server that this starts, 16 requests at once, and each answer is judged by ``jsonschema``, formats included where it
-knows them. What was answered is kept in ``--out``, so that a run that was ended goes on where it was. Exits with 1 if an answer
-that is complete does not validate, or a schema is refused without the name of a keyword.
+CASES holds one JSON object per line, with ``name`` and ``schema``, as in MaskBench. Each schema is sent as
+``response_format`` to a server started here, 16 requests at once, and ``jsonschema`` judges each answer, with the formats
+that it knows. Answers are kept in ``--out``, so that an interrupted run can continue. Exits with 1 if a complete answer does
+not validate, or a schema is refused without the name of a keyword.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """How a case is asked."""
+    """The parameters of a question."""
 
     case: Case
     temperature: float
@@ -49,7 +49,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a case: ``refused`` holds the server's message, ``problem`` why a complete answer is not valid."""
+    """The result of a case: ``refused`` holds the server's message, ``problem`` why a complete answer is not valid."""
 
     name: str
     temperature: float
@@ -63,7 +63,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def main() -> int:
-    """Ask what has not been asked yet, and print the figures of all."""
+    """Ask the questions that are left, and print the figures of all."""
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
     cases = [msgspec.json.decode(line, type=Case) for line in options.cases.read_bytes().splitlines()]
@@ -107,7 +107,7 @@ async def _ask_all(cases: Sequence[Case], journal: Path, options: argparse.Names
 def _open_questions(
     cases: Sequence[Case], outcomes: Sequence[Outcome], options: argparse.Namespace
 ) -> Iterator[Question]:
-    """Yield what has not been asked, and what was cut and not asked again."""
+    """Yield the questions not asked yet, and those whose answer was cut and not asked again."""
     done = {(outcome.name, outcome.temperature, outcome.max_tokens) for outcome in outcomes}
     cut = {(outcome.name, outcome.temperature) for outcome in outcomes if outcome.reason == "length"}
     for temperature in options.temperature or [1.0, 0.0]:
@@ -121,7 +121,7 @@ def _open_questions(
 
 
 class _Inquiry:
-    """Asks, judges, and writes each outcome to ``book`` as soon as it is there."""
+    """Asks, judges, and writes each outcome to ``book`` as soon as it is complete."""
 
     def __init__(self, client: AsyncOpenAI, options: argparse.Namespace, book: BinaryIO) -> None:
         self._client = client
@@ -130,7 +130,7 @@ class _Inquiry:
         self._until = time.monotonic() + options.minutes * 60
 
     async def run(self, questions: Sequence[Question]) -> int:
-        """Return how many questions were left when the time was up; what has begun is finished."""
+        """Return how many questions were left when the time was up; questions in work are finished."""
         waiting = deque(questions)
 
         async def ask_on() -> None:
@@ -187,13 +187,13 @@ def keyword_of(message: str) -> str:
 
 
 def is_defect(outcome: Outcome) -> bool:
-    """Whether a complete answer does not validate, or a refused schema's keyword or reason is not told."""
+    """Whether a complete answer does not validate, or a refusal names neither keyword nor reason."""
     is_refused = outcome.refused is not None and outcome.code != _NO_ROOM
     return outcome.problem is not None or (is_refused and not keyword_of(outcome.refused or ""))
 
 
 def report(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> str:
-    """Return the figures in words, the hotter temperature first."""
+    """Return the figures as text, the higher temperature first."""
     asked = [outcome for outcome in outcomes if outcome.code != _NO_ROOM]
     lines: list[str] = []
     for temperature in sorted({outcome.temperature for outcome in asked}, reverse=True):
@@ -221,7 +221,7 @@ def _figures(outcomes: Sequence[Outcome], num_cases: int) -> list[str]:
 
 
 def mask_times(metrics: str) -> str:
-    """Return in words what the engine says of the time for a mask, from the text of ``/metrics``."""
+    """Return the engine's time per mask as text, from ``/metrics``."""
     buckets: dict[float, float] = {}
     for bound, count in _MASK_BUCKET.findall(metrics):
         buckets[float(bound)] = buckets.get(float(bound), 0.0) + float(count)

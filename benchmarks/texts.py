@@ -1,4 +1,4 @@
-"""Texts of a given length, the same for everyone and other ones for every seed; and a form to fill in."""
+"""Texts of a given length, the same for every contender and different for every seed; and a form to fill in."""
 
 import random
 from typing import Any
@@ -30,7 +30,7 @@ PERSON: dict[str, Any] = {
         },
     },
 }
-"""A response format of ten fields, whose shortest JSON is longer than what is generated of it."""
+"""A response format of ten fields; its shortest JSON is longer than the answers that are generated."""
 
 
 def words(count: int, seed: str) -> str:

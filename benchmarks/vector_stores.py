@@ -1,4 +1,4 @@
-"""Which embedded store should hold an index? The candidates side by side, in one run.
+"""Which embedded store suits an index? The candidates side by side, in one run.
 
 python benchmarks/vector_stores.py [--vectors 100000] [--dimensions 384] [--queries 200]
 

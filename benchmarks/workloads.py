@@ -1,4 +1,4 @@
-"""What is asked of every server: the same requests, the same number of tokens out."""
+"""The workloads: the same requests and the same number of output tokens for every server."""
 
 import asyncio
 import random
@@ -15,12 +15,12 @@ from benchmarks.texts import PERSON, sentences, words
 
 _OUT = 64
 _SCHEMA_OUT = 96
-"""Fewer than any JSON under the schema has, so that nothing ends before, with a schema or without."""
+"""Fewer tokens than any JSON under the schema has, so that no answer ends early, with a schema or without."""
 _SOAK_PARALLEL = 8
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """A number that a workload yields. ``must`` and ``aim``: how many times better than llama-server we want to be."""
+    """A number that a workload yields. ``must`` and ``aim``: how many times better than llama-server Antiphon must be, and aims to be."""
 
     name: str
     unit: str
@@ -30,7 +30,7 @@ class Measure(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What a workload is run with. The ``nonce`` makes prompts that no cache has seen, the same for all servers."""
+    """The parameters of a run. The ``nonce`` makes prompts that no cache holds, the same for all servers."""
 
     client: Client
     nonce: str
@@ -133,7 +133,7 @@ async def _embed(run: Run) -> Values:
     return {"throughput": len(texts) / (time.perf_counter() - began)}
 
 
-async def _beside_a_busy_process(run: Run) -> Values:
+async def _next_to_a_busy_process(run: Run) -> Values:
     idle, _ = await _together(run, _prompts(run, 16, shared=8, own=20))
     neighbour = await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass")
     try:
@@ -147,7 +147,7 @@ async def _beside_a_busy_process(run: Run) -> Values:
 
 
 async def warm_up(run: Run, task: Task) -> None:
-    """Have the server touch its weights once; nothing of it counts."""
+    """Let the server load its weights once; this is not measured."""
     if task == "embedding":
         await run.client.embed(sentences(8, "warm-up"))
     else:
@@ -155,9 +155,9 @@ async def warm_up(run: Run, task: Task) -> None:
 
 
 async def arrivals(run: Run, *, seconds: float, count: int | None = None, rate_per_s: float = 4.0) -> int:
-    """Send up to ``count`` short chats at random, at most 8 at once, and leave every third in the middle.
+    """Send up to ``count`` short chats at random, at most 8 at once, and cancel every third midway.
 
-    What still runs after ``seconds`` is cancelled. Return how many were answered; raises what a request raised.
+    After ``seconds``, running requests are cancelled. Return how many were answered; a failed request's error is raised.
     """
     chooser = random.Random(run.nonce)
     running: set[asyncio.Task[ChatResult]] = set()
@@ -244,8 +244,8 @@ WORKLOADS = (
     ),
     Workload(
         "busy",
-        "16 streams beside a process that keeps a core busy: slowdown",
+        "16 streams while another process keeps a core busy: slowdown",
         (Measure("slowdown", "times", higher_is_better=False),),
-        _beside_a_busy_process,
+        _next_to_a_busy_process,
     ),
 )

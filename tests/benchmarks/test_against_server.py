@@ -65,7 +65,7 @@ def test_texts_are_the_same_for_everyone() -> None:
 
 
 def test_a_peer_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
-    """Whoever lacks a peer is told the package; Antiphon itself is always there."""
+    """A missing peer is reported with the package to install; Antiphon itself is always available."""
     ours, *peers = contenders("/bin/true", "/bin/true", [], tmp_path)
     assert ours.missing() is None
     environment = os.environ.get("PATH", "")
@@ -86,7 +86,7 @@ def test_each_contender_serves_the_model_it_is_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_bytes_of_the_cache_are_told_or_reckoned_up(tmp_path: Path, model_home: Path) -> None:
+def test_bytes_of_the_cache_are_found_or_reckoned_up(tmp_path: Path, model_home: Path) -> None:
     """Ours has a metric; a peer has its cells, of the size that the file says; an encoder keeps nothing that we know of."""
     store, catalogue = ModelStore(model_home), Catalogue.default()
     chat, embedding = (store.ensure(catalogue.default_of(task)) for task in ("chat", "embedding"))
@@ -98,18 +98,18 @@ def test_bytes_of_the_cache_are_told_or_reckoned_up(tmp_path: Path, model_home: 
 
 
 def test_bytes_that_cannot_be_reckoned_up_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers that differ, in keys or in queries, are no reason to guess."""
+    """Where layers differ, in keys or in queries, the size is unknown and not estimated."""
     metadata: dict[str, object] = {"general.architecture": "a", "a.block_count": 2, "a.embedding_length": 64}
     heads: list[tuple[object, object]] = [(4, 2), ([4, 4], 2), (4, [2, 2])]
     peer = contenders("/bin/true", "/bin/true", [], tmp_path)[1]
-    told: list[int | None] = []
+    found: list[int | None] = []
     for queries, keys in heads:
         header = SimpleNamespace(
             metadata=metadata | {"a.attention.head_count": queries, "a.attention.head_count_kv": keys}
         )
         monkeypatch.setattr("benchmarks.contenders.read_header", lambda _, header=header: header)
-        told.append(peer.kv_bytes(tmp_path / "m.gguf", ""))
-    assert told == [16384 * 2 * 2 * 32 * 2, None, None]
+        found.append(peer.kv_bytes(tmp_path / "m.gguf", ""))
+    assert found == [16384 * 2 * 2 * 32 * 2, None, None]
 
 
 async def test_a_connection_that_breaks_is_an_error() -> None:

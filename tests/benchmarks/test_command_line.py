@@ -17,7 +17,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--rounds", "0"], "must be at least 1, not 0"),
         (["--threads", "0"], "must be at least 1, not 0"),
@@ -25,12 +25,12 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     ],
 )
 def test_nonsense_is_refused(
-    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before a server is started."""
     with pytest.raises(SystemExit):
         call(monkeypatch, *words)
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["--soak", "5"]])

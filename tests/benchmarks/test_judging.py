@@ -23,13 +23,13 @@ REFUSAL = "Error code: 400 - Invalid schema for response_format 'example': 'not'
     ],
 )
 def test_an_answer_is_judged_by_its_schema(text: str, problem: str | None) -> None:
-    """JSON that follows the schema, formats included, is fine; for anything else the reason is told."""
+    """JSON that follows the schema, formats included, is fine; anything else gives the reason."""
     found = problem_of(SCHEMA, text)
     assert found is None if problem is None else problem in (found or "")
 
 
 def test_the_draft_that_a_schema_names_decides() -> None:
-    """What stands beside a reference counts by the draft."""
+    """Whether keywords next to a reference count depends on the draft."""
     schema: dict[str, Any] = {"$ref": "#/$defs/a", "maxLength": 1, "$defs": {"a": {"type": "string"}}}
     assert problem_of(schema, '"long"')
     assert problem_of({"$schema": "http://json-schema.org/draft-07/schema#", **schema}, '"long"') is None
@@ -119,7 +119,7 @@ def test_the_leaderboards_rows_are_put_in_openais_terms() -> None:
     ],
 )
 def test_calls_are_judged(calls: list[tuple[str, str]], problem: str | None) -> None:
-    """A call parses, names a tool and follows its schema, or it is told what is wrong."""
+    """A call parses, names a tool and follows its schema, or the fault is named."""
     found = problem_of_calls(read_case(ROW), calls)
     assert found is None if problem is None else problem in (found or "")
 

@@ -56,7 +56,7 @@ async def test_servers_alternate_and_the_first_changes(foreign: list[float]) -> 
 
 
 async def test_a_disturbed_run_is_repeated_with_fresh_prompts(foreign: list[float]) -> None:
-    """A run beside others' work does not count if a quiet one can be had."""
+    """A run that other processes disturbed does not count if a retry is quiet."""
     foreign += [0.9, 0.0]
     seen: list[str] = []
     sample = await only(workload([{"x": 9.0}, {"x": 1.0}], seen))

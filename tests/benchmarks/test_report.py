@@ -38,7 +38,7 @@ def test_more_is_better_where_it_is_a_throughput() -> None:
 
 
 def test_the_table_and_the_plot_show_every_goal() -> None:
-    """What was promised stands beside what was reached."""
+    """The plot shows goals and results side by side."""
     table = rows(WORKLOADS, SAMPLES)
     assert "**16.00x**" in markdown(table)
     assert "4x / 20x" in markdown(table)
@@ -52,10 +52,10 @@ def test_no_samples_no_rows() -> None:
 
 
 def test_the_cache_stands_beside_the_peak_of_memory() -> None:
-    """Bytes of the KV cache stand beside the peak of resident memory; what is not known is a dash and no zero."""
-    told = Footprint("antiphon", "chat", 2.5, 360 << 20, 800 << 20)
-    untold = Footprint("other", "embedding", 1.0, None, 90 << 20)
-    assert footprint_table([told, untold]).splitlines()[2:] == [
+    """The table shows the KV cache's bytes and the peak of resident memory; an unknown value is a dash, not a zero."""
+    reported = Footprint("antiphon", "chat", 2.5, 360 << 20, 800 << 20)
+    unreported = Footprint("other", "embedding", 1.0, None, 90 << 20)
+    assert footprint_table([reported, unreported]).splitlines()[2:] == [
         "| antiphon | chat | 2.5 | 360 | 800 |",
         "| other | embedding | 1 | - | 90 |",
     ]
