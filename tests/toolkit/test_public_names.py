@@ -39,7 +39,7 @@ def test_importing_loads_neither_the_server_nor_what_is_not_used() -> None:
     assert python(code).strip() == "[]"
     code = "import sys, antiphon; antiphon.Chat; print(sorted(m for m in sys.modules if m.startswith('antiphon.')))"
     loaded = ast.literal_eval(python(code))
-    assert {name.split(".")[1] for name in loaded} == {"config", "errors", "sqlite_file", "toolkit"}
+    assert {name.split(".")[1] for name in loaded} == {"config", "errors", "sqlite_file", "toolkit", "wire"}
 
 
 def test_importing_takes_less_than_half_of_what_the_client_takes() -> None:

@@ -133,3 +133,32 @@ def test_a_forked_child_gets_a_portal_of_its_own() -> None:
 async def _count(stop: int) -> AsyncIterator[int]:
     for number in range(stop):
         yield number
+
+
+def test_a_task_that_ends_the_program_ends_its_own_caller_alone() -> None:
+    """Also from a task below the call; calls of other threads go on."""
+    own, begun, go_on = Portal(), threading.Event(), asyncio.Event()
+    others: list[int] = []
+
+    async def wait() -> int:
+        begun.set()
+        await go_on.wait()
+        return 5
+
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    async def with_task() -> None:
+        try:
+            await asyncio.create_task(leave())
+        finally:
+            go_on.set()
+
+    other = threading.Thread(target=lambda: others.append(own.call(wait())))
+    other.start()
+    assert begun.wait(PATIENCE_S)
+    with pytest.raises(SystemExit):
+        own.call(with_task())
+    other.join(PATIENCE_S)
+    assert others == [5]
+    own.close()

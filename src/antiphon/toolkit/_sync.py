@@ -1,8 +1,8 @@
-"""The synchronous face of code that is written once, asynchronously.
+"""Run asynchronous code from synchronous code, so that everything is written once.
 
-One daemon thread per process runs an event loop, the portal. A synchronous call hands its coroutine to the
-portal and waits. So it also works where a loop is already running (a notebook), and ``Ctrl-C`` cancels what is
-under way: the connection closes and the server stops generating.
+One daemon thread per process runs an event loop, the portal. A synchronous call passes its coroutine to the portal and
+waits. This also works where a loop is already running (a notebook), and ``Ctrl-C`` cancels the call: the connection
+closes and the server stops generating.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from antiphon.toolkit.errors import ToolkitError
 
 T = TypeVar("T")
 
-# How long an interrupted call may take to close its connection before the interrupt goes on its way.
+# How long an interrupted call may take to close its connection before the interrupt is raised.
 CLOSE_TIMEOUT_S = 2.0
 
 
@@ -136,7 +136,8 @@ async def _pump(items: AsyncIterator[T], ready: queue.SimpleQueue[_Item[T] | Non
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        while not _run_until_stopped(loop):
+            pass
     finally:
         leftover = asyncio.all_tasks(loop)
         for task in leftover:
@@ -144,6 +145,19 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(asyncio.gather(*leftover, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> bool:
+    """Run the loop; returns False if a task's SystemExit or KeyboardInterrupt broke it off.
+
+    asyncio lets these two through, and the task has them as its result as well. They are for the thread that called, so
+    the loop goes on for all others.
+    """
+    try:
+        loop.run_forever()
+    except (SystemExit, KeyboardInterrupt):
+        return False
+    return True
 
 
 portal = Portal()

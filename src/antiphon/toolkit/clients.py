@@ -137,7 +137,7 @@ class Connection:
                 stream.close()
 
     async def get_json(self, path: str) -> Any:
-        """GET ``path``, below the base URL or absolute, and return its JSON value; never retried."""
+        """GET ``path``, below the base URL or absolute, and return its JSON value (None for no JSON); never retried."""
         return await self._ask(lambda client: client.get, path, {})
 
     async def post_json(self, path: str, body: Mapping[str, Any]) -> Any:
@@ -157,9 +157,15 @@ class Connection:
 
     async def _ask(self, method: Callable[[Any], Callable[..., Any]], path: str, arguments: Mapping[str, Any]) -> Any:
         call = method(self.client.with_options(max_retries=0))
-        if isinstance(self.client, AsyncOpenAI):
-            return await call(path, cast_to=object, **arguments)
-        return await anyio.to_thread.run_sync(lambda: call(path, cast_to=object, **arguments), abandon_on_cancel=True)
+        try:
+            if isinstance(self.client, AsyncOpenAI):
+                return await call(path, cast_to=object, **arguments)
+            return await anyio.to_thread.run_sync(
+                lambda: call(path, cast_to=object, **arguments), abandon_on_cancel=True
+            )
+        except ValueError:
+            # The body is not the JSON that its content type promises.
+            return None
 
     async def _call(
         self, method: Callable[[Any], Callable[..., Any]], request: Mapping[str, Any], max_retries: int | None
@@ -173,7 +179,12 @@ class Connection:
             raw = await anyio.to_thread.run_sync(lambda: call(**request), abandon_on_cancel=True)
         seconds = time.perf_counter() - begun
         headers = {key.lower(): value for key, value in raw.headers.items()}
-        return ApiResponse(raw.parse(), headers, raw.retries_taken, seconds)
+        try:
+            value = raw.parse()
+        except (ValueError, AttributeError, TypeError):
+            # The client cannot read the body; whoever asked for the value shows its beginning.
+            value = raw.text
+        return ApiResponse(value, headers, raw.retries_taken, seconds)
 
 
 def connect(client: Client | None = None) -> Connection:

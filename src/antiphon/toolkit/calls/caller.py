@@ -13,16 +13,18 @@ from decimal import Decimal
 from typing import Any, TypedDict, TypeVar
 
 from openai import APIError, APIStatusError
+from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
 from antiphon.toolkit.calls.breaker import CircuitBreaker
+from antiphon.toolkit.calls.dialects import require_completion
 from antiphon.toolkit.calls.response_cache import ResponseCache
 from antiphon.toolkit.calls.retry import RetryPolicy, classify
 from antiphon.toolkit.clients import ApiResponse, ChunkStream, Client, Connection
 from antiphon.toolkit.costs.budget import Budget, BudgetReservation
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.costs.report import Report
-from antiphon.toolkit.errors import CircuitOpenError, RetryExhaustedError
+from antiphon.toolkit.errors import CircuitOpenError, OutputError, RetryExhaustedError
 from antiphon.toolkit.record import CallRecord, Timing
 from antiphon.toolkit.tokens.count import count_through
 from antiphon.toolkit.usage import Usage
@@ -85,11 +87,15 @@ class ModelCall:
     def model(self) -> str:
         return self.request["model"]
 
-    def finish(self, completion: ChatCompletion | None) -> CallRecord:
-        """Settle the budget and record the call; ``completion`` None: it ended without telling its usage."""
+    def finish(self, completion: ChatCompletion | None, *, used: object = None) -> CallRecord:
+        """Settle the budget and record the call.
+
+        ``completion`` None: it ended without an answer, and the server reported ``used`` or (None) no usage at all.
+        """
         self.is_finished = True
         now = time.perf_counter()
-        usage = Usage.of(completion.usage) if completion is not None else None
+        reported = completion.usage if completion is not None else used
+        usage = Usage.of(reported) if isinstance(reported, CompletionUsage) else None
         cost = None if usage is None else self.caller.cost(usage, self.model, self.connection)
         if self.reservation is not None:
             self.reservation.settle(usage, cost)
@@ -169,10 +175,15 @@ class ModelCaller:
         call, answer = await self._first_answer(request, send)
         call.headers = answer.headers
         call.num_retries += answer.num_retries
-        record = call.finish(answer.value)
+        try:
+            completion = require_completion(answer.value)
+        except OutputError as error:
+            error.usage = call.finish(None, used=getattr(answer.value, "usage", None)).usage
+            raise
+        record = call.finish(completion)
         if not call.failed_over:
-            self.store(request, answer.value)
-        return CompletedCall(answer.value, record)
+            self.store(request, completion)
+        return CompletedCall(completion, record)
 
     @asynccontextmanager
     async def stream(self, request: Mapping[str, Any]) -> AsyncGenerator[tuple[ChunkStream, ModelCall]]:

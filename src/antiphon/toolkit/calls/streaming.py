@@ -1,15 +1,15 @@
-"""Reading one streamed answer, accumulated by the official client's own helper."""
+"""Reading one streamed answer."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from typing import Any
 
+import httpx2
 from openai import APIError
-from openai.lib.streaming.chat import ChatCompletionStreamState
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from antiphon.toolkit.calls.accumulate import ChunkAccumulator
 from antiphon.toolkit.calls.caller import ModelCall
 from antiphon.toolkit.clients import ChunkStream
 from antiphon.toolkit.errors import StreamError
@@ -18,32 +18,29 @@ _HINT = "send it again; chat.send() and retries cover a call that fails before i
 
 
 async def read_stream(stream: ChunkStream, call: ModelCall) -> AsyncGenerator[str | ChatCompletion]:
-    """Yield pieces of text as they come, then the whole completion.
+    """Yield pieces of text as they arrive, then the whole completion.
 
-    Raises StreamError, with the text so far, if the stream breaks off or ends without a finish reason.
+    Raises StreamError, with the text so far, if the stream breaks off, ends without a finish reason, or ends with the
+    reason "error".
     """
-    # The state is of no type: what it would parse is read elsewhere.
-    state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
+    whole = ChunkAccumulator()
     text = ""
-    completion: ChatCompletion | None = None
     try:
         async for chunk in stream.chunks:
-            state.handle_chunk(chunk)
-            completion = state.current_completion_snapshot
-            delta = chunk.choices[0].delta if chunk.choices else None
-            if delta is not None and call.first_token_at is None and (delta.content or delta.tool_calls):
+            if not isinstance(chunk, ChatCompletionChunk):  # pyright: ignore[reportUnnecessaryIsInstance]
+                # The client passes on whatever JSON an event holds, such as null.
+                continue
+            piece, has_token = whole.add(chunk.to_dict(warnings=False))
+            if has_token and call.first_token_at is None:
                 call.first_token_at = time.perf_counter()
-            if delta is not None and delta.content:
-                text += delta.content
-                yield delta.content
-    except APIError as error:
-        raise StreamError(f"The answer broke off: {error.message}", hint=_HINT, text=text) from error
-    if completion is None or not completion.choices or not _finish_reason(completion):
+            if piece:
+                text += piece
+                yield piece
+    except (APIError, httpx2.HTTPError, ValueError) as error:
+        reason = error.message if isinstance(error, APIError) else str(error) or type(error).__name__
+        raise StreamError(f"The answer broke off: {reason}", hint=_HINT, text=text) from error
+    if not whole.has_choice or not whole.finish_reason:
         raise StreamError("The stream ended before the answer did", hint=_HINT, text=text)
-    fields: dict[str, Any] = completion.to_dict()
-    yield ChatCompletion.construct(**fields)
-
-
-def _finish_reason(completion: ChatCompletion) -> str | None:
-    # Typed as always there, yet absent until the last chunk of an answer.
-    return completion.choices[0].finish_reason
+    if whole.finish_reason.lower() == "error":
+        raise StreamError("The server ended the answer with an error", hint=_HINT, text=text)
+    yield whole.completion()

@@ -14,6 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessage
 from pydantic import ValidationError
 
 from antiphon.toolkit.calls.caller import CompletedCall, ModelCaller
+from antiphon.toolkit.calls.dialects import function_calls
 from antiphon.toolkit.calls.streaming import read_stream
 from antiphon.toolkit.chat.history import History, Message
 from antiphon.toolkit.chat.reply import AnswerRejected, Event, Reply, TextDelta, ToolFinished, ToolStarted
@@ -165,11 +166,7 @@ class TurnLoop(Generic[T]):
         return _first_message(answer.completion).content or ""
 
     async def _run_tools(self, message: ChatCompletionMessage) -> AsyncGenerator[Event]:
-        calls = [
-            ToolCall(call.id, call.function.name, call.function.arguments)
-            for call in message.tool_calls or ()
-            if call.type == "function"
-        ]
+        calls = [ToolCall(id_, name, arguments) for id_, name, arguments in function_calls(message)]
         for call in calls:
             yield ToolStarted(call)
         results = await run_tools(

@@ -11,13 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import openai
 from numpy.typing import NDArray
+from openai.types import Embedding
+from openai.types.create_embedding_response import Usage as EmbeddingUsage
 
 from antiphon.toolkit._sync import portal
+from antiphon.toolkit.calls.dialects import no_answer
 from antiphon.toolkit.clients import ApiResponse, Client, Connection, connect, portal_client
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.embeddings.embedding_cache import CachedVector, CacheSpace, EmbeddingCache
@@ -190,7 +193,7 @@ class Embedder:
             middle = len(texts) // 2
             left = await self._embed_batch(texts[:middle])
             return left.joined(await self._embed_batch(texts[middle:]))
-        vectors = sorted(answer.value.data, key=lambda item: item.index)
+        vectors = _items(answer.value)
         if len(vectors) != len(texts):
             raise EmbeddingError(f"{len(texts)} texts were sent, and {len(vectors)} vectors came back")
         made = {
@@ -199,7 +202,7 @@ class Embedder:
         }
         if self._cache is not None:
             await asyncio.to_thread(self._cache.put, {self.space.key(text): vector for text, vector in made.items()})
-        return _Made(made, Usage.of(answer.value.usage) or Usage())
+        return _Made(made, _usage(answer.value) or Usage())
 
     async def _call(self, texts: Sequence[str]) -> ApiResponse[Any]:
         request: dict[str, Any] = {"model": self.space.model, "input": list(texts)}
@@ -209,7 +212,7 @@ class Embedder:
         async with self._gate.passage(min(estimate, self._gate.pacer.tpm or estimate)) as passage:
             answer = await self._connection.embeddings(request)
             passage.note_headers(answer.headers)
-            usage = Usage.of(answer.value.usage)
+            usage = _usage(answer.value)
             passage.used_tokens = usage.total_tokens if usage else None
             return answer
 
@@ -282,6 +285,21 @@ def batches(
         made[-1].append(text)
         room -= n_tokens
     return made
+
+
+def _items(value: object) -> list[Embedding]:
+    """Return the vectors of an answer, in the order of the inputs. Raises EmbeddingError for an answer without any."""
+    data: Any = getattr(value, "data", None)
+    items = cast("list[Embedding]", data) if isinstance(data, list) else []
+    if not items or not all(isinstance(getattr(item, "embedding", None), list) for item in items):
+        error = no_answer("vectors", value)
+        raise EmbeddingError(error.message, hint=error.hint)
+    return sorted(items, key=lambda item: item.index)
+
+
+def _usage(value: object) -> Usage | None:
+    usage: Any = getattr(value, "usage", None)
+    return Usage.of(usage) if isinstance(usage, EmbeddingUsage) else None
 
 
 def _check(texts: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from antiphon.toolkit.calls.dialects import require_completion
 from antiphon.toolkit.clients import DEFAULT_MODEL
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import OutputError
@@ -89,10 +90,11 @@ async def answer(
     if max_tokens is not None:
         request["max_tokens"] = max_tokens
     reply = await index.connection.chat(request)
-    choice = reply.value.choices[0]
+    completion = require_completion(reply.value)
+    choice = completion.choices[0]
     text = choice.message.content or ""
     numbers = _numbers(text)
-    usage = Usage.of(reply.value.usage)
+    usage = Usage.of(completion.usage)
     return CitedAnswer(
         text=text,
         sources=tuple(sources),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from openai import APIError
 
@@ -41,7 +41,9 @@ async def _ask_models(connection: Connection, model: str) -> int | None:
         listed: Any = await connection.get_json("/models")
     except APIError:
         return None
-    entries: list[dict[str, Any]] = listed.get("data") or []
+    data: Any = cast("dict[str, Any]", listed).get("data") if isinstance(listed, dict) else None
+    listing = cast("list[Any]", data) if isinstance(data, list) else []
+    entries = [cast("dict[str, Any]", entry) for entry in listing if isinstance(entry, dict)]
     named = [entry for entry in entries if entry.get("id") == model] or (entries if len(entries) == 1 else [])
     told = [entry[key] for entry in named for key in _KEYS if key in entry]
     return next((value for value in told if isinstance(value, int)), NOT_LOADED_YET if told else None)
@@ -53,6 +55,6 @@ async def _ask_llama(connection: Connection) -> int | None:
         told: Any = await connection.get_json(f"{connection.endpoint.root}/props")
     except APIError:
         return None
-    settings: dict[str, Any] = told.get("default_generation_settings") or {}
-    n_ctx = settings.get("n_ctx")
+    settings: Any = cast("dict[str, Any]", told).get("default_generation_settings") if isinstance(told, dict) else None
+    n_ctx = cast("dict[str, Any]", settings).get("n_ctx") if isinstance(settings, dict) else None
     return n_ctx if isinstance(n_ctx, int) else None

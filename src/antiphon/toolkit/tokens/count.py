@@ -94,6 +94,8 @@ async def count_through(
         told = await count_at_server(connection, content, model, tools)
     except APIError as error:
         return _estimate(content, tools, f"the server's tokenizer failed: {error.message}")
+    except (KeyError, TypeError, ValueError):
+        return _estimate(content, tools, "the server's tokenizer gave no count")
     if told is None:
         return _estimate(content, tools, f"{connection.endpoint.base_url} does not tell")
     return TokenCount(told.tokens, "exact" if told.is_exact else "estimate", told.counted_by)

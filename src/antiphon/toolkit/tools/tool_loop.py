@@ -1,11 +1,12 @@
-"""Running the calls that a model asks for: in parallel, with time limits, and with an answer for every call.
+"""Running the calls that a model asks for: in parallel, with time limits, and with a result for every call.
 
-Whatever goes wrong becomes a result that tells the model what to do better: no such tool, arguments that are not valid,
-an exception, no result in time, a person's refusal.
+Whatever goes wrong becomes a result that says to the model how to do better: no such tool, arguments that are not valid,
+an exception, no result in time, a person's refusal. A tool that ends the program (SystemExit, KeyboardInterrupt) ends it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import time
@@ -16,7 +17,7 @@ from typing import Any, Literal, cast
 import anyio
 import anyio.to_thread
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from antiphon.toolkit.tools.tool import Tool, Toolbox
 
@@ -25,7 +26,7 @@ Outcome = Literal["ok", "failed", "timed out", "refused", "unknown tool", "inval
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for; ``arguments`` is its unchanged JSON."""
+    """A call that the model asks for; ``arguments`` is its JSON, not validated."""
 
     id: str
     name: str
@@ -37,7 +38,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What the model gets about a call; ``value`` is the function's own result, None unless ``outcome`` is "ok"."""
+    """The result of a call: ``content`` is for the model, ``value`` the function's own, None unless ``outcome`` is "ok"."""
 
     call: ToolCall
     outcome: Outcome
@@ -72,20 +73,31 @@ async def run_tools(
 ) -> list[ToolResult]:
     """Run ``calls`` and return their results in the same order; cancelling cancels async tools.
 
-    A plain function runs in a worker thread; one that is past its time limit is left to end there by itself.
+    A plain function runs in a worker thread; one that is past its time limit is left to end there by itself. Raises what
+    ``approve`` raises, and what a tool raises to end the program (SystemExit and others that are not an ``Exception``).
     """
     results: dict[int, ToolResult] = {}
+    ended_by: list[BaseException] = []
     gate = anyio.Semaphore(limits.parallel)
 
     async def run(index: int, call: ToolCall) -> None:
         async with gate:
             begun = time.perf_counter()
-            outcome, content, value = await _run_one(toolbox, call, limits, approve)
-            results[index] = ToolResult(call, outcome, content, time.perf_counter() - begun, value)
+            try:
+                outcome, content, value = await _run_one(toolbox, call, limits, approve)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below as it is; a task group would wrap it
+                ended_by.append(error)
+                group.cancel_scope.cancel()
+                return
+            results[index] = ToolResult(call, outcome, _encodable(content), time.perf_counter() - begun, value)
 
     async with anyio.create_task_group() as group:
         for index, call in enumerate(calls):
             group.start_soon(run, index, call)
+    if ended_by:
+        raise ended_by[0]
     return [results[index] for index in range(len(calls))]
 
 
@@ -107,16 +119,50 @@ async def _run_one(
         try:
             value = await _invoke(tool, arguments)
             return "ok", _as_text(value), value
-        except Exception as error:  # noqa: BLE001 - the model gets what went wrong, whatever it was
-            return "failed", f"Error: {call.name!r} failed with {type(error).__name__}: {error}", None
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            return "failed", _failure(call.name, error), None
     return "timed out", f"Error: {call.name!r} did not finish within {timeout_s:g} s.", None
 
 
 async def _invoke(tool: Tool[..., Any], arguments: dict[str, Any]) -> Any:
     if tool.is_async:
         return await cast("Awaitable[Any]", tool.function(**arguments))
-    result = await anyio.to_thread.run_sync(lambda: tool.function(**arguments), abandon_on_cancel=True)
+    raised: list[BaseException] = []
+
+    def call() -> Any:
+        # Caught in the thread: a future cannot carry every exception, StopIteration for one.
+        try:
+            return tool.function(**arguments)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            raised.append(error)
+
+    result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+    if raised:
+        raise (
+            raised[0] if not isinstance(raised[0], StopIteration) else _StopIterationError(*raised[0].args)
+        ) from raised[0]
     return await result if inspect.isawaitable(result) else result
+
+
+class _StopIterationError(Exception):
+    """A StopIteration, which no coroutine can raise."""
+
+
+def _is_cancelled() -> bool:
+    """Tell whether somebody cancels this task; a tool may raise CancelledError by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _failure(name: str, error: BaseException) -> str:
+    kind = "StopIteration" if isinstance(error, _StopIterationError) else type(error).__name__
+    try:
+        why = str(error)
+    except Exception:  # noqa: BLE001 - an exception's own text may fail
+        why = "(its text cannot be read)"
+    return f"Error: {name!r} failed with {kind}: {why}"
 
 
 async def _ask(approve: Approve, call: ToolCall) -> str | None:
@@ -135,12 +181,21 @@ def _as_text(value: Any) -> str:
         return value
     try:
         return to_json(value).decode()
-    except PydanticSerializationError as error:
-        raise TypeError(f"its result is not JSON: {error}") from error
+    except (PydanticSerializationError, UnicodeError) as error:
+        try:
+            # Texts with lone surrogates, such as names of files that are not UTF-8, are valid JSON only as escapes.
+            return json.dumps(to_jsonable_python(value))
+        except (PydanticSerializationError, UnicodeError, ValueError, TypeError):
+            raise TypeError(f"its result is not JSON: {error}") from error
+
+
+def _encodable(text: str) -> str:
+    """Return ``text`` with lone surrogates as escapes, since no request can carry them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def explain_invalid(error: ValidationError) -> str:
-    """Say in one line per field, for a model, what was not valid."""
+    """Return, for a model, what was not valid: field, reason and value of each problem."""
     lines: list[str] = []
     for problem in error.errors(include_url=False, include_context=False):
         where = ".".join(str(step) for step in problem["loc"]) or "the whole"

@@ -128,7 +128,7 @@ def _free_parameters(function: Callable[..., Any], name: str) -> list[inspect.Pa
     is_partial = isinstance(function, functools.partial)
     bound: Mapping[str, Any] = cast("functools.partial[Any]", function).keywords if is_partial else {}
     try:
-        parameters = inspect.signature(cast("Callable[..., Any]", function)).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
         raise SchemaError(f"The signature of {name!r} cannot be read: {error}") from error
     return [parameter for parameter in parameters if parameter.name not in bound]

@@ -1,0 +1,178 @@
+"""Chunks of a stream into one completion, for the dialects of the API that servers speak.
+
+The official client's own accumulator follows OpenAI to the letter and raises TypeError for some other servers. What is
+read here besides: tool calls without an index, or with indices that repeat or begin at 1; names that are repeated in each
+delta; arguments as an object; content as parts; ``choices`` null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from openai.types.chat import ChatCompletion
+
+from antiphon.toolkit.calls.dialects import finish_reason, plain_text
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A tool call so far."""
+
+    id: str = ""
+    index: int | None = None
+    name: str = ""
+    arguments: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        try:
+            return isinstance(json.loads(self.arguments), dict)
+        except ValueError:
+            return False
+
+
+class ToolCallAccumulator:
+    """Merges deltas of tool calls: by id, else by name and index, else by their position in the chunk."""
+
+    def __init__(self) -> None:
+        self.calls: list[_Call] = []
+        self._at_position: dict[int, _Call] = {}
+
+    def add(self, deltas: Sequence[Any]) -> None:
+        """Merge the entries of one chunk; two entries of a chunk with different ids or names are never one call."""
+        for position, entry in enumerate(deltas):
+            if isinstance(entry, Mapping):
+                delta = cast("Mapping[str, Any]", entry)
+                call = self._call_of(delta, position, alone=len(deltas) == 1)
+                self._at_position[position] = call
+                _merge(call, delta)
+
+    def values(self) -> list[Json]:
+        """Return the calls in the API's form, in the order in which they began."""
+        return [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in self.calls
+        ]
+
+    def _call_of(self, delta: Mapping[str, Any], position: int, *, alone: bool) -> _Call:
+        id_, name = _text(delta.get("id")), _text(_function(delta).get("name"))
+        index = delta.get("index") if isinstance(delta.get("index"), int) else None
+        if id_ and (known := next((call for call in self.calls if call.id == id_), None)) is not None:
+            return known
+        candidate = self._candidate(index, position, alone=alone)
+        if candidate is None or self._is_another(candidate, id_, name):
+            candidate = _Call(index=index)
+            self.calls.append(candidate)
+        return candidate
+
+    def _candidate(self, index: int | None, position: int, *, alone: bool) -> _Call | None:
+        if index is not None:
+            return next((call for call in reversed(self.calls) if call.index == index), None)
+        if alone:
+            return self.calls[-1] if self.calls else None
+        return self._at_position.get(position)
+
+    @staticmethod
+    def _is_another(call: _Call, id_: str, name: str) -> bool:
+        if id_ and call.id:
+            # Some servers make a new id for every delta; a call that begins has a name.
+            return bool(name)
+        if name and call.name and name != call.name:
+            return bool(call.arguments)
+        return bool(name and call.name and call.is_complete)
+
+
+def _merge(call: _Call, delta: Mapping[str, Any]) -> None:
+    function = _function(delta)
+    call.id = call.id or _text(delta.get("id"))
+    name = _text(function.get("name"))
+    if name and name != call.name:
+        call.name += name
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        call.arguments += arguments
+    elif isinstance(arguments, Mapping):
+        # An object is whole, whenever it comes.
+        call.arguments = json.dumps(cast("Json", arguments), ensure_ascii=False)
+
+
+class ChunkAccumulator:
+    """The completion of a stream's first choice so far."""
+
+    def __init__(self) -> None:
+        self._head: Json = {}
+        self._usage: Any = None
+        self._texts: dict[str, str] = {}
+        self._logprobs: dict[str, list[Any]] = {}
+        self._calls = ToolCallAccumulator()
+        self._finish_reason: str | None = None
+        self.has_choice = False
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self._finish_reason
+
+    def add(self, chunk: Json) -> tuple[str, bool]:
+        """Take in a chunk; returns its piece of text, and whether it has text or a tool call."""
+        for key, value in chunk.items():
+            if key not in {"choices", "usage", "object"} and value is not None:
+                self._head.setdefault(key, value)
+        self._usage = chunk.get("usage") or self._usage
+        piece, has_token = "", False
+        for choice in cast("list[Any]", chunk.get("choices") or []):
+            if isinstance(choice, dict) and not cast("Json", choice).get("index"):
+                text, has_more = self._add_choice(cast("Json", choice))
+                piece, has_token = piece + text, has_token or has_more
+        return piece, has_token
+
+    def completion(self) -> ChatCompletion:
+        """Return the whole in the form of an answer that is not streamed."""
+        message: Json = {"role": "assistant", "content": None, "refusal": None, **self._texts}
+        if calls := self._calls.values():
+            message["tool_calls"] = calls
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": self._finish_reason,
+            "logprobs": self._logprobs or None,
+        }
+        whole: Json = {**self._head, "object": "chat.completion", "choices": [choice], "usage": self._usage}
+        whole.setdefault("model", "")
+        return ChatCompletion.construct(**whole)
+
+    def _add_choice(self, choice: Json) -> tuple[str, bool]:
+        self.has_choice = True
+        self._finish_reason = finish_reason(choice.get("finish_reason")) or self._finish_reason
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            return "", False
+        fields = cast("Json", delta)
+        calls = fields.get("tool_calls")
+        self._calls.add(cast("list[Any]", calls) if isinstance(calls, list) else [])
+        text = plain_text(fields.get("content"))
+        for key, value in {**fields, "content": text}.items():
+            # Reasoning is a text of its own, under a name that differs from server to server.
+            if isinstance(value, str) and key not in {"role", "tool_calls"}:
+                self._texts[key] = self._texts.get(key, "") + value
+        for key, tokens in cast("Json", choice.get("logprobs") or {}).items():
+            if isinstance(tokens, list):
+                self._logprobs.setdefault(key, []).extend(cast("list[Any]", tokens))
+        return text or "", text not in {None, ""} or isinstance(calls, list)
+
+
+def _function(delta: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = delta.get("function")
+    return cast("Mapping[str, Any]", function) if isinstance(function, Mapping) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
