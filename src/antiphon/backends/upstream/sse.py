@@ -15,7 +15,7 @@ _EMPTY_EVENTS = frozenset({b"", b"null"})
 
 
 class MalformedStream(Exception):  # noqa: N818 - what the bytes are
-    """The bytes are not answer of the API; the text says what was found."""
+    """The bytes are not an answer of the API; the text says what was found."""
 
 
 class FrameSplitter:
