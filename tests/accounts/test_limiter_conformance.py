@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from antiphon.accounts.limiter import LimitDecision, Limiter, MemoryLimiter
+from antiphon.accounts.limiter import BudgetHold, LimitDecision, Limiter, MemoryLimiter
 from antiphon.accounts.limiter.redis import RedisLimiter
 from antiphon.accounts.reading import Scope
 from antiphon.accounts.settings import Limits
@@ -16,6 +16,23 @@ from antiphon.accounts.settings import Limits
 pytestmark = pytest.mark.anyio
 
 _prefixes = itertools.count(1)
+
+
+class Holds:
+    """The holds of one key, released as the limiter's owner does."""
+
+    def __init__(self, limiter: Limiter, key: str) -> None:
+        self._limiter = limiter
+        self._key = key
+
+    async def take(self, usd: float, left_usd: float) -> BudgetHold | None:
+        return await self._limiter.hold(self._key, usd, left_usd)
+
+    async def release(self, hold: BudgetHold | None, usd: float) -> None:
+        assert hold is not None
+        hold.release(usd)
+        if isinstance(self._limiter, RedisLimiter):
+            await self._limiter._settlements.join()
 
 
 class Bench:
@@ -189,3 +206,37 @@ async def test_without_limits_all_pass(bench: Bench) -> None:
         await bench.settle(decision, 1)
     statistics = bench.limiter.statistics()
     assert (statistics.admitted_total, statistics.in_flight) == (100, 0)
+
+
+async def test_dollars_are_held_up_to_what_is_left(bench: Bench) -> None:
+    """Holds in flight and a new one fit into what is left, exactly; each key has its own."""
+    holds = Holds(bench.limiter, "key_1")
+    assert await holds.take(0.4, 1.0) is not None
+    assert await holds.take(0.6, 1.0) is not None
+    assert await holds.take(0.1, 1.0) is None
+    assert await holds.take(0.0, 1.0) is not None
+    assert await Holds(bench.limiter, "key_2").take(0.9, 1.0) is not None
+
+
+async def test_a_request_that_is_alone_may_cost_more_than_is_left(bench: Bench) -> None:
+    """A cautious estimate does not make the last cents unusable; a second request waits for the first."""
+    holds = Holds(bench.limiter, "key_1")
+    alone = await holds.take(5.0, 0.01)
+    assert alone is not None
+    assert await holds.take(0.005, 0.01) is None
+    await holds.release(alone, 0.002)
+    assert await holds.take(5.0, 0.008) is not None
+
+
+async def test_a_released_hold_is_free_again(bench: Bench) -> None:
+    """What the request cost is in the dollars that are left, and not held any more."""
+    holds = Holds(bench.limiter, "key_1")
+    left = 1.0
+    for _ in range(5):
+        first, second = await holds.take(left / 2, left), await holds.take(left / 2, left)
+        await holds.release(first, 0.1)
+        left -= 0.1
+        await holds.release(second, 0.0)
+    last = await holds.take(left, left)
+    assert last is not None
+    assert await holds.take(0.01, left) is None

@@ -1,5 +1,7 @@
 """Two servers that share PostgreSQL and Redis behave like one."""
 
+import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.waiting import until
 
-from antiphon.accounts import Accounts, AccountSettings, Outcome, Principal
+from antiphon.accounts import Accounts, AccountSettings, Admission, KeyBudget, ModelPrice, Outcome, Principal
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.reports import UsageQuery
 from antiphon.protocol.errors import ApiError
@@ -56,3 +58,41 @@ async def test_a_server_starts_without_its_redis(tmp_path: Path) -> None:
     (total,) = await accounts.report(UsageQuery())
     assert (total.num_requests, total.num_failed) == (1, 1)
     await accounts.aclose()
+
+
+async def test_a_budget_holds_over_servers_that_share_redis(postgres_url: str, redis_url: str, tmp_path: Path) -> None:
+    """A hundred requests at once over two servers are admitted as by one, also while the database lags behind."""
+    settings = AccountSettings(
+        database_url=postgres_url, redis_url=redis_url, prices={"m": ModelPrice(input=1_000.0)}, price_provider="none"
+    )
+    servers = [await Accounts.open(settings, tmp_path) for _ in range(2)]
+    principal = Principal(key_id=f"key_{secrets.token_hex(8)}", name="one", budget=KeyBudget(usd=0.01))
+
+    async def admit(accounts: Accounts) -> Admission | None:
+        try:
+            return await accounts.admit(
+                principal, model="m", kind="embedding", estimated_tokens=2, request_id="req_1", expected=Usage(2)
+            )
+        except ApiError as error:
+            if error.code not in {"insufficient_quota", "rate_limit_exceeded"}:
+                raise
+            return None
+
+    async def burst() -> list[Admission]:
+        found = await asyncio.gather(*[admit(servers[n % 2]) for n in range(100)])
+        return [admission for admission in found if admission is not None]
+
+    spent = 0
+    for admitted, used in ((5, 1), (2, 2), (1, 1)):
+        in_flight = await burst()
+        assert len(in_flight) == admitted
+        for admission in in_flight:
+            outcome = Outcome(request_id="req_1", started_at=time.time(), duration_s=0.1, usage=Usage(used), model="m")
+            await admission.settle(outcome)
+            spent += used
+        for accounts in servers:
+            await accounts._limiter._settlements.join()  # type: ignore[attr-defined]
+    assert spent == 10
+    assert await burst() == []
+    for accounts in servers:
+        await accounts.aclose()

@@ -9,13 +9,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.admission import Admission
-from antiphon.accounts.budgets import BudgetHold, Budgets
+from antiphon.accounts.budgets import Budgets
 from antiphon.accounts.database import database_errors, open_database
-from antiphon.accounts.errors import rate_limited, request_too_large, store_unreachable, too_many_at_once
+from antiphon.accounts.errors import (
+    budget_reserved,
+    rate_limited,
+    request_too_large,
+    store_unreachable,
+    too_many_at_once,
+)
 from antiphon.accounts.keyring import Keyring
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.ledger import Ledger, LedgerStatistics, UnwrittenRowsError
-from antiphon.accounts.limiter import LimitDecision, Limiter, LimiterStatistics, make_limiter
+from antiphon.accounts.limiter import BudgetHold, LimitDecision, Limiter, LimiterStatistics, make_limiter
 from antiphon.accounts.outcome import Kind, Outcome, how_it_failed
 from antiphon.accounts.prices import PriceBook
 from antiphon.accounts.principal import Principal
@@ -146,10 +152,14 @@ class Accounts:
             raise model_not_found(request.model)
 
     async def _hold(self, request: Request, expected: Usage) -> BudgetHold | None:
-        if request.principal.budget is None:
+        left_usd = await self._budgets.left_usd(request.principal)
+        if left_usd is None:
             return None
         usd = self._prices.estimated_usd(request.model, expected, request.kind)
-        return await self._budgets.reserve(request.principal, usd)
+        hold = await self._limiter.hold(request.principal.account, usd, left_usd)
+        if hold is None:
+            raise budget_reserved()
+        return hold
 
     async def _reserve(
         self, request: Request, counted_as: str, n_tokens: int, hold: BudgetHold | None
@@ -158,7 +168,7 @@ class Accounts:
             return await self._within_limits(request, counted_as, n_tokens)
         except BaseException:
             if hold is not None:
-                hold.release()
+                hold.release(0.0)
             raise
 
     async def _within_limits(self, request: Request, counted_as: str, n_tokens: int) -> LimitDecision:
@@ -200,10 +210,12 @@ class Accounts:
             limits = self._limits[name] = principal.limits.over(self.settings.limits.over(preset))
         return limits
 
-    def record(self, request: Request, outcome: Outcome) -> None:
-        """Price a request that is over and hand its row to the ledger; returns at once."""
+    def record(self, request: Request, outcome: Outcome, hold: BudgetHold | None = None) -> None:
+        """Price a request that is over, release its hold, and hand its row to the ledger; returns at once."""
         outcome = within_bounds(outcome)
         usd = self._prices.usd(outcome, request.model)
+        if hold is not None:
+            hold.release(usd or 0.0)
         if usd is not None and request.principal.key_id is not None:
             self._budgets.add(request.principal.key_id, usd)
         saved_usd = self._prices.saved_usd(outcome, request.model)

@@ -4,8 +4,7 @@ from typing import Protocol
 
 import msgspec
 
-from antiphon.accounts.budgets import BudgetHold
-from antiphon.accounts.limiter import LimitDecision
+from antiphon.accounts.limiter import BudgetHold, LimitDecision
 from antiphon.accounts.outcome import Outcome
 from antiphon.accounts.request import Request
 from antiphon.accounts.usage import is_possible
@@ -15,7 +14,7 @@ from antiphon.protocol.events import Usage
 class Recorder(Protocol):
     """Takes the end of a request; never waits."""
 
-    def record(self, request: Request, outcome: Outcome) -> None: ...
+    def record(self, request: Request, outcome: Outcome, hold: BudgetHold | None = None) -> None: ...
 
 
 class Admission:
@@ -59,6 +58,4 @@ class Admission:
             outcome = msgspec.structs.replace(outcome, usage=self._expected, is_estimate=True)
         if self._decision.reservation is not None:
             self._decision.reservation.settle(outcome.usage.total_tokens)
-        if self._hold is not None:
-            self._hold.release()
-        self._recorder.record(self._request, outcome)
+        self._recorder.record(self._request, outcome, self._hold)

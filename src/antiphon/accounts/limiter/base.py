@@ -8,6 +8,9 @@ import msgspec
 from antiphon.accounts.reading import Reading, Scope
 from antiphon.accounts.settings import Limits
 
+TOLERANCE_USD = 1e-9
+"""A sum of floats may end a hair below what it should; a billionth of a dollar is not a budget."""
+
 CONCURRENCY: Literal["concurrency"] = "concurrency"
 
 
@@ -16,6 +19,14 @@ class Reservation(Protocol):
 
     def settle(self, n_tokens: int) -> None:
         """Correct the tokens to what was really used and free the slot. Call once; never waits."""
+        ...
+
+
+class BudgetHold(Protocol):
+    """The estimated dollars of one request in flight."""
+
+    def release(self, usd: float) -> None:
+        """Give the estimate back; ``usd`` is what the request cost. Call once; never waits."""
         ...
 
 
@@ -71,6 +82,16 @@ class Limiter(Protocol):
         """Ask for one request of ``n_tokens`` by ``key`` to ``model``; ``n_tokens`` is at most ``limits.tpm``.
 
         Raises ``ApiError`` 503 when the store of the limits does not answer and the settings say to refuse.
+        """
+        ...
+
+    async def hold(self, key: str, usd: float, left_usd: float) -> BudgetHold | None:
+        """Hold ``usd`` of the dollars that ``key`` has left; None where its requests in flight leave too little.
+
+        A request that is alone in flight is admitted whatever it may cost: otherwise a cautious estimate would make the
+        last cents of a budget unusable. The caller has counted every hold that was released before in ``left_usd``.
+
+        Raises ``ApiError`` 503 as ``reserve`` does.
         """
         ...
 

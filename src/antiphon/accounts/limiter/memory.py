@@ -4,7 +4,16 @@ from collections.abc import Callable
 from time import monotonic
 
 from antiphon.accounts.bucket import Bucket
-from antiphon.accounts.limiter.base import CONCURRENCY, LimitDecision, LimiterStatistics, Reservation, charges, refusal
+from antiphon.accounts.limiter.base import (
+    CONCURRENCY,
+    TOLERANCE_USD,
+    BudgetHold,
+    LimitDecision,
+    LimiterStatistics,
+    Reservation,
+    charges,
+    refusal,
+)
 from antiphon.accounts.reading import Reading, Scope
 from antiphon.accounts.settings import Limits
 
@@ -36,6 +45,7 @@ class MemoryLimiter:
         self._clock = clock
         self._cells: dict[tuple[str, str, Scope], _Cell] = {}
         self._in_flight: dict[str, int] = {}
+        self._holds: dict[str, list[float]] = {}
         self._num_admitted = 0
         self._num_refused = 0
 
@@ -89,6 +99,12 @@ class MemoryLimiter:
             tokens.bucket = tokens.bucket.settled(reserved=reserved, actual=actual, mark=mark)
             tokens.num_open -= 1
 
+    async def hold(self, key: str, usd: float, left_usd: float) -> BudgetHold | None:
+        held = self._holds.get(key)
+        if held and usd > 0 and sum(held) + usd > left_usd + TOLERANCE_USD:
+            return None
+        return _MemoryHold(self._holds, key, usd)
+
     def _sweep(self) -> None:
         now = self._clock()
         for name, cell in list(self._cells.items()):
@@ -120,6 +136,22 @@ class _MemoryReservation(Reservation):
 
     def settle(self, n_tokens: int) -> None:
         self._limiter.settle(self._key, self._tokens, reserved=self._reserved, mark=self._mark, actual=n_tokens)
+
+
+class _MemoryHold(BudgetHold):
+    __slots__ = ("_holds", "_key", "_usd")
+
+    def __init__(self, holds: dict[str, list[float]], key: str, usd: float) -> None:
+        self._holds = holds
+        self._key = key
+        self._usd = usd
+        holds.setdefault(key, []).append(usd)
+
+    def release(self, usd: float) -> None:  # noqa: ARG002 - the caller counts it
+        held = self._holds[self._key]
+        held.remove(self._usd)
+        if not held:
+            del self._holds[self._key]
 
 
 def _readings(cells: list[_Cell]) -> tuple[Reading, ...]:

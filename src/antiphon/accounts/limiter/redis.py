@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.resources import files
 from typing import Any, Literal, cast
 
@@ -19,13 +21,23 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from antiphon.accounts.errors import store_unreachable
-from antiphon.accounts.limiter.base import CONCURRENCY, LimitDecision, LimiterStatistics, Reservation, charges, refusal
+from antiphon.accounts.limiter.base import (
+    CONCURRENCY,
+    BudgetHold,
+    LimitDecision,
+    LimiterStatistics,
+    Reservation,
+    charges,
+    refusal,
+)
 from antiphon.accounts.reading import Reading, Scope
 from antiphon.accounts.settings import Limits
 
 LEASE_S = 30.0
 ANSWER_S = 2.0
 """Long enough for a busy machine: while Redis counts as unreachable, every limited request is refused."""
+SETTLED_S = 3.0
+"""How long the cost of a settled request is kept: other servers read it from the database within two seconds."""
 _ASK_AGAIN_S = 1.0
 _AWAY = (RedisError, OSError, TimeoutError)
 
@@ -43,11 +55,16 @@ class RedisLimiter:
         scripts = files("antiphon.accounts.limiter")
         self._reserve = self._redis.register_script(scripts.joinpath("reserve.lua").read_text())
         self._settle = self._redis.register_script(scripts.joinpath("settle.lua").read_text())
+        self._hold = self._redis.register_script(scripts.joinpath("hold.lua").read_text())
+        self._release = self._redis.register_script(scripts.joinpath("release.lua").read_text())
+        self._server = secrets.token_hex(8)
+        self._num_released = 0
         self._when_away = when_away
         self._prefix = prefix
         self._away_until = 0.0
-        self._leases: dict[str, str] = {}
-        self._settlements: asyncio.Queue[_RedisReservation] = asyncio.Queue()
+        self._leases: dict[str, tuple[str, ...]] = {}
+        """Leases of requests in flight: the sorted set that has them, and what expires with it."""
+        self._settlements: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._tasks = [asyncio.create_task(self._settle_all()), asyncio.create_task(self._renew_leases())]
         self._num_admitted = 0
         self._num_refused = 0
@@ -98,13 +115,60 @@ class RedisLimiter:
         self._num_in_flight += 1
         reservation = decision.reservation
         if isinstance(reservation, _RedisReservation) and reservation.slots is not None:
-            self._leases[reservation.lease] = reservation.slots
+            self._leases[reservation.lease] = (reservation.slots,)
         return decision
 
+    async def hold(self, key: str, usd: float, left_usd: float) -> BudgetHold | None:
+        if time.monotonic() < self._away_until:
+            return self._hold_uncounted()
+        lease, names = secrets.token_hex(8), (self._name(key, "holds"), self._name(key, "held"))
+        hold = _RedisHold(self, lease, names)
+        arguments = [repr(usd), repr(left_usd), lease, LEASE_S, self._server, self._num_released]
+        asked: asyncio.Future[int] = asyncio.ensure_future(self._hold(keys=names, args=arguments))
+
+        def give_back(done: "asyncio.Future[int]") -> None:
+            if not done.cancelled() and done.exception() is None and done.result():
+                hold.release(0.0)
+
+        try:
+            is_held = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # Redis may have held it already.
+            asked.add_done_callback(give_back)
+            raise
+        except _AWAY as error:
+            self._note_away(error)
+            return self._hold_uncounted()
+        if not is_held:
+            return None
+        self._leases[lease] = names
+        return hold
+
+    def _hold_uncounted(self) -> BudgetHold:
+        if self._when_away == "refuse":
+            raise store_unreachable("rate limits")
+        return _RedisHold(self, "", ())
+
+    def release(self, hold: "_RedisHold", usd: float) -> None:
+        """Queue the release of ``hold``."""
+        if not hold.names:
+            return
+        self._leases.pop(hold.lease, None)
+        self._num_released += 1
+        number = self._num_released
+
+        async def release() -> None:
+            await self._release(keys=hold.names, args=[hold.lease, repr(usd), self._server, number, SETTLED_S])
+
+        self._settlements.put_nowait(release)
+
     def _lost(self, error: BaseException) -> LimitDecision:
+        self._note_away(error)
+        return self._away()
+
+    def _note_away(self, error: BaseException) -> None:
         self._away_until = time.monotonic() + _ASK_AGAIN_S
         _log.warning("redis_away", error=str(error), answer=self._when_away)
-        return self._away()
 
     def _away(self) -> LimitDecision:
         if self._when_away == "refuse":
@@ -121,13 +185,13 @@ class RedisLimiter:
         """Queue the settlement of ``reservation``."""
         self._num_in_flight -= 1
         self._leases.pop(reservation.lease, None)
-        self._settlements.put_nowait(reservation)
+        self._settlements.put_nowait(partial(self._settle_one, reservation))
 
     async def _settle_all(self) -> None:
         while True:
-            reservation = await self._settlements.get()
+            settle = await self._settlements.get()
             try:
-                await self._settle_one(reservation)
+                await settle()
             except _AWAY as error:
                 self._num_unsettled += 1
                 _log.warning("redis_away", error=str(error), answer="not settled")
@@ -147,9 +211,10 @@ class RedisLimiter:
             await asyncio.sleep(LEASE_S / 3)
             with contextlib.suppress(*_AWAY):
                 seconds, _ = await self._redis.time()
-                for lease, slots in list(self._leases.items()):
-                    await self._redis.zadd(slots, {lease: seconds + LEASE_S}, xx=True)
-                    await self._redis.expire(slots, int(LEASE_S * 2))
+                for lease, names in list(self._leases.items()):
+                    await self._redis.zadd(names[0], {lease: seconds + LEASE_S}, xx=True)
+                    for name in names:
+                        await self._redis.expire(name, int(LEASE_S * 2))
 
     def statistics(self) -> LimiterStatistics:
         return LimiterStatistics(
@@ -190,6 +255,18 @@ class _Tokens:
         if not wanted or wanted[-1][0] is not Scope.TOKENS:
             return None
         return cls(names[-1], wanted[-1][2], mark, born)
+
+
+class _RedisHold(BudgetHold):
+    __slots__ = ("_limiter", "lease", "names")
+
+    def __init__(self, limiter: RedisLimiter, lease: str, names: tuple[str, ...]) -> None:
+        self._limiter = limiter
+        self.lease = lease
+        self.names = names
+
+    def release(self, usd: float) -> None:
+        self._limiter.release(self, usd)
 
 
 class _RedisReservation(Reservation):
