@@ -38,7 +38,7 @@ def answer_grammar(
     """Return the grammar for an answer, or None when any text will do.
 
     With a ``form`` the text of the answer is JSON. A model that thinks may do so before whatever is asked of it.
-    ``around`` is the literal text that stands around an answer, if it is not calls. With ``is_bounded``, JSON keeps to
+    ``around`` is the literal text before and after an answer that is not calls. With ``is_bounded``, JSON keeps to
     bounds where its schema sets none.
     """
     if form is None and calls is None:
@@ -121,7 +121,7 @@ class _Grammar:
         syntax = rules.syntax
         self._key_values = syntax.key_values
         between = syntax.between if rules.max_calls > 1 else None
-        # What follows every call, last or not, stands with the call: free text ends where it begins.
+        # Text that follows every call, last or not, is part of the call: free text ends where it begins.
         shared = syntax.tail if between is None else whole_tags(syntax.shared)
         repeated: list[str] = []
         last: list[str] = []
@@ -230,10 +230,10 @@ class _Grammar:
         """Return what matches a terminal and what follows it, which begins with plain letters that the terminal may match too."""
         letters, rest = self._up_to_control(after)
         if rest:
-            # Text ends where the control token comes; no sooner, as the letters before it may occur in the text as well.
+            # Text ends at the control token and no sooner, as the letters before it may occur in the text as well.
             self._rules.append(f"{rule.upper()}: {terminal} {self._literal(letters)}")
             return f"{rule.upper()} {self._literal(rest)}"
-        # Up to what follows, though the terminal might match that too and go on for ever.
+        # Up to what follows, though the terminal might match that too and never end.
         self._rules.append(f"{rule}[lazy]: {terminal} {self._literal(letters)}")
         return rule
 

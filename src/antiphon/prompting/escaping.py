@@ -1,8 +1,8 @@
 """Keeps text in a request from being read as special tokens.
 
 A special token's text inside a message could end the user's turn and forge another. Before rendering, each such text
-in a user's strings is replaced by one private-use character that occurs nowhere else in the request; a single
-character survives whatever a template does to strings (trim, split, join, JSON). After rendering, those characters
+in a user's strings is replaced by one private-use character that occurs nowhere else in the request: a single
+character survives every string operation of a template (trim, split, join, JSON). After rendering, those characters
 mark the pieces that are to be tokenised as plain text.
 """
 
@@ -68,7 +68,7 @@ class SpecialTokenEscaper:
 
 
 class RequestEscaper:
-    """The escaping of one request: escape every user string, render, then split what was rendered."""
+    """Escapes the strings of one request: escape every user string, render, then split the rendered text."""
 
     def __init__(self, escaper: SpecialTokenEscaper) -> None:
         self._escaper = escaper

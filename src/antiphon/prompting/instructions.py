@@ -1,4 +1,4 @@
-"""The instructions in a prompt, where its template has no place for it."""
+"""Describes tools and formats in words, for models whose template has no place for them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -32,7 +32,7 @@ def tools_in_words(tools: Sequence[Tool]) -> str:
 
 
 def form_in_words(form: JsonSchemaFormat | JsonObjectFormat, *, as_list: bool) -> str:
-    """Tell what JSON to answer with: as its schema, or with ``as_list`` as a list of its keys, for small models."""
+    """Describe the JSON to answer with: as its schema, or with ``as_list`` as a list of its keys, for small models."""
     if isinstance(form, JsonObjectFormat):
         return "Answer with one JSON object and nothing else."
     description = f" ({form.description})" if form.description else ""

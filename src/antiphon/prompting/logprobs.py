@@ -1,4 +1,4 @@
-"""Keeps each token's log-probabilities with the text it belongs to, while a parser holds text back or drops it."""
+"""Keeps each token's log-probabilities with its text, while a parser holds text back or drops it."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from antiphon.protocol.events import TokenLogprob
 
 
 class LogprobQueue:
-    """A line of tokens next to a line of text; both are taken from the front, measured in UTF-8 bytes."""
+    """A queue of tokens for a queue of text; both are consumed from the front, measured in UTF-8 bytes."""
 
     def __init__(self) -> None:
         self._waiting: deque[TokenLogprob] = deque()
         self._taken = 0
 
     def push(self, tokens: Sequence[TokenLogprob]) -> None:
-        """Add the tokens of text that follows what was pushed before."""
+        """Append the tokens of the text that comes next."""
         self._waiting.extend(tokens)
 
     def take(self, text: str) -> tuple[TokenLogprob, ...]:
@@ -29,7 +29,7 @@ class LogprobQueue:
         return tuple(tokens)
 
     def rest(self) -> tuple[TokenLogprob, ...]:
-        """Remove and return what is left, such as a character that was cut off; but no token without text, as an end is."""
+        """Remove and return the remaining tokens, such as a cut-off character's; end tokens, which have no text, are left out."""
         tokens = tuple(token for token in self._waiting if token.bytes)
         self._waiting.clear()
         self._taken = 0

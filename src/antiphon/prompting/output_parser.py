@@ -1,4 +1,4 @@
-"""Reads generated text back, piece by piece as it comes, as the events of one choice."""
+"""Parses generated text, in pieces of any size, into the events of one choice."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -15,10 +15,10 @@ from antiphon.protocol.events import ChoiceFinished, Event, FinishReason, Reason
 
 
 class OutputLayout(msgspec.Struct, frozen=True, kw_only=True):
-    """What generated text is made of.
+    """Which parts generated text may have.
 
     ``syntax`` and ``tools``: calls may come, and with ``calls_only`` nothing else. ``wrappers`` are texts around the
-    answer that are not part of it. ``call_reason`` is how a turn of calls finishes.
+    answer that do not belong to it. ``call_reason`` is how a turn of calls finishes.
     """
 
     thinking: Thinking | None = None
@@ -30,7 +30,7 @@ class OutputLayout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputParser:
-    """Turns the text of one choice into events; fed in any pieces, it yields the same whole. It never raises."""
+    """Parses the text of one choice into events. The result does not depend on how the text is split. It never raises."""
 
     def __init__(self, index: int, layout: OutputLayout, new_id: Callable[[], str] = new_call_id) -> None:
         self._index = index
@@ -50,7 +50,7 @@ class OutputParser:
         self._state: Literal["start", "thought", "text", "calls", "after"] = "thought" if begun else "start"
 
     def feed(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> list[Event]:
-        """Take more text, whole characters only, and the tokens that it completes."""
+        """Parse more text (whole characters) and the tokens that end in it; return the new events."""
         self._logprobs.push(logprobs)
         self._buffer += text
         states = {
@@ -72,7 +72,7 @@ class OutputParser:
             self._events += self._calls.finish()
             if not self._calls.num_calls:
                 self._leave_calls(self._calls)
-        # Where only calls can come, what is left is the beginning of one that was cut off, and no text.
+        # Where only calls are allowed, the rest is the beginning of a call that was cut off, not text.
         if self._state in {"start", "text"} and not self._layout.calls_only:
             self._say(self._buffer)
             rest = self._logprobs.rest()
@@ -83,7 +83,7 @@ class OutputParser:
         return [*self._taken(), ChoiceFinished(self._index, how)]
 
     def _start(self) -> bool:
-        """Before anything is said: a thought may open, or a wrapper, or calls."""
+        """At the start of the answer a thought may open, or a wrapper, or calls."""
         text = self._buffer.lstrip()
         openings = self._layout.wrappers
         opening = self._layout.thinking.open.strip() if self._layout.thinking else ""
@@ -122,7 +122,7 @@ class OutputParser:
         return True
 
     def _after(self) -> bool:
-        """After a thought: space that separates it from the answer is part of neither."""
+        """After a thought: space that separates it from the answer belongs to neither."""
         self._drop(len(self._buffer) - len(self._buffer.lstrip()))
         if not self._buffer:
             return False
@@ -154,7 +154,7 @@ class OutputParser:
         return False
 
     def _say_but_wrappers(self) -> bool:
-        """Say what cannot be the beginning of a wrapper; drop a whole one."""
+        """Emit text that cannot be the beginning of a wrapper; drop a complete wrapper."""
         places = [(self._buffer.find(wrapper), wrapper) for wrapper in self._layout.wrappers if wrapper in self._buffer]
         if places:
             place, wrapper = min(places)
@@ -175,7 +175,7 @@ class OutputParser:
         return bool(self._buffer)
 
     def _leave_calls(self, calls: ToolCallParser) -> None:
-        """Go on with text: what follows the calls, or what turned out to be none."""
+        """Continue with text: what follows the calls, or what turned out not to be a call."""
         self._buffer = calls.rest.lstrip() if calls.num_calls else self._gap + calls.rest
         self._is_past_calls = True
         self._state = "text"

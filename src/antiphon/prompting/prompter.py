@@ -1,4 +1,4 @@
-"""From a chat request to a plan: the prompt, what the generated text must follow, and how to read it back."""
+"""Turns a chat request into a plan: the prompt, the grammar of the answer, and how to parse it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,16 +26,16 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""What a model without a template of its own gets, if its vocabulary shows that it was trained on ChatML."""
+"""The template of a model that has none, if its vocabulary shows that it was trained on ChatML."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How to answer one request.
 
-    ``grammar`` is an llguidance grammar that the generated text must follow. ``closing_texts`` are the texts with which an answer that
-    repeats itself ends what it is in the middle of, none where it may go on; ``max_word`` bounds runs of characters without a blank. ``stop`` are strings that end the answer
-    in addition to the request's own. With ``special``, control tokens are to be generated as their text, which the parser
-    needs. Each choice is read by a parser of its own.
+    ``grammar`` is an llguidance grammar that the generated text must follow. ``closing_texts`` are the texts that close open
+    JSON once the answer repeats itself; there are none where it may go on. ``max_word`` bounds runs of characters without a
+    blank. ``stop`` are strings that end the answer in addition to the request's own. With ``special``, the engine generates
+    special tokens as their text, which the parser needs. Each choice is read by a parser of its own.
     """
 
     prompt: tuple[Piece, ...]
@@ -54,9 +54,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class ChatPrompter:
     """Prompts one model. Made once per model; safe to share between threads.
 
-    ``templates`` are the named ones that some models carry in addition to the default; ``tool_use`` among them is taken where
-    tools are in play. ``control_tokens`` are the texts that users' strings must not be able to produce, ``token_ids``
-    the ids of those that a grammar must name; ``end_tokens`` are where the engine stops by itself.
+    ``templates`` are the named templates that some models have in addition to the default; ``tool_use`` is used for requests
+    with tools. ``control_tokens`` are the texts that users' strings must not be able to produce, ``token_ids`` the ids of
+    those that a grammar must name. The engine itself stops at ``end_tokens``.
     Raises ``TemplateBrokenError`` when a template cannot be compiled.
     """
 
@@ -90,7 +90,7 @@ class ChatPrompter:
         self._tool_profile = profile(named.get("tool_use")) or self._profile
 
     def question(self, request: ChatRequest) -> ToolQuestion | None:
-        """Check a request and return what must be answered before it can be planned, None if nothing.
+        """Check a request; return the question to answer before it can be planned, None if there is none.
 
         With tools or a schema this may take seconds, in another process: not for an event loop.
         Raises ``ApiError`` 400 for what cannot be enforced, or what this model's template cannot express.
@@ -156,8 +156,8 @@ class ChatPrompter:
         ):
             raise ApiError(
                 400,
-                f"The model `{request.model}` cannot call custom tools: it writes what a tool is given before the tool's name, "
-                "so that text could not be told from arguments. Use a function.",
+                f"The model `{request.model}` cannot call custom tools: it writes a call's arguments before the tool's name, "
+                "so plain text could not be distinguished from arguments. Use a function.",
                 param="tools",
             )
         if profile.syntax is not None and profile.syntax.key_values is not None:
@@ -225,7 +225,7 @@ class ChatPrompter:
     ) -> tuple[list[Turn], list[dict[str, Any]] | None]:
         form = request.response_format
         words = [form_in_words(form, as_list=not profile.knows_tools)] if form is not None else []
-        # Without a syntax there is no call to write: such requests are refused before.
+        # Without a syntax there is no call to write: such requests were refused earlier.
         syntax = profile.syntax or GENERIC
         if profile.knows_tools:
             turns = with_instructions(native_turns(request.messages, syntax), words)

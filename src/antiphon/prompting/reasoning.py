@@ -1,4 +1,4 @@
-"""The part of an answer in which a model thinks, and the switches that templates have for it."""
+"""Detects how a model marks its thinking, and which switches its template has for it."""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reasoning:
-    """What one template knows of thinking, read off what it renders."""
+    """What one template knows about thinking, detected from what it renders."""
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template

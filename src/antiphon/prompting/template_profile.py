@@ -1,4 +1,4 @@
-"""What one chat template can express, found out once when the model is loaded."""
+"""What one chat template can express, detected once when the model is loaded."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,12 +15,12 @@ _ANSWER = "MarkerOfAnswer"
 
 
 class TemplateProfile:
-    """A template with everything derived from it. Safe to share between threads.
+    """A template with everything detected from it. Safe to share between threads.
 
     ``syntax`` is None where the template shows tools but writes calls in a form that cannot be read back.
-    ``knows_tools``: it shows tools and writes calls itself; otherwise the syntax is the generic one, and the model is
-    told in words. ``opening`` and ``closing`` stand around any answer (the name of a channel, say). ``stop`` ends
-    turns in addition to the tokens that the engine knows.
+    ``knows_tools``: it shows tools and writes calls itself; otherwise the syntax is the generic one, and tools are
+    described in words. ``opening`` and ``closing`` enclose any answer (the name of a channel, say). ``stop`` are texts that end a turn
+    in addition to the engine's own end tokens.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TemplateProfile:
         self.stop: tuple[str, ...] = (closing,) if closing and closing not in in_thoughts else ()
 
     def texts(self) -> tuple[str, ...]:
-        """Return all literal text that a parser of this profile looks for."""
+        """Return all literal text that a parser for this template looks for."""
         syntax = self.syntax
         of_calls = (
             (syntax.lead, syntax.between or "", syntax.tail, *(slot.after for slot in syntax.slots)) if syntax else ()
@@ -49,7 +49,7 @@ class TemplateProfile:
 
 
 def _around_answer(template: ChatTemplate, ends: Sequence[str], thought: Thought) -> tuple[str, str]:
-    """Return what stands around an answer's text beyond the prompt and the end of the turn."""
+    """Return the literal text around an answer, apart from the prompt and the end of the turn."""
     user = {"role": "user", "content": USER}
     turn = {"role": "assistant", "content": _ANSWER}
     try:

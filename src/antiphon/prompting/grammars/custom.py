@@ -1,4 +1,4 @@
-"""The grammars that users bring for their custom tools: refused where they cannot be followed to an end.
+"""Checks the grammars that requests give for custom tools, and refuses those that no finite text satisfies.
 
 The compiler takes ``start: start`` and ``start: "a" start``, which no finite text satisfies, and notices while a model writes that a
 terminal like ``/a/ & /b/`` matches nothing. Here both are found before a model begins.

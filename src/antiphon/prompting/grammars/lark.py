@@ -1,4 +1,4 @@
-"""Writes grammars in llguidance's variant of Lark, and reads what its compiler says of them."""
+"""Writes grammars in llguidance's variant of Lark, and reads its compiler's messages."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _SLASH = re.compile(r"(\\.)|/", re.DOTALL)
 
 
 def regex_literal(pattern: str) -> str:
-    """Return a regular expression as a literal. A slash that is escaped already stays as it is; ``//`` would be a comment."""
+    """Return a regular expression as a literal. An escaped slash is kept; ``//`` would be a comment."""
     inner = _SLASH.sub(lambda found: found[1] or r"\/", pattern)
     return f"/{inner}/" if pattern else '""'
 
@@ -19,7 +19,7 @@ def regex_literal(pattern: str) -> str:
 def of_user(definition: str) -> str:
     """Return a user's grammar for the engine, which looks no further ahead in it than a token.
 
-    Looking for text that is forced, the compiler never comes back from ``/z+/ /z+/``, whose first part takes every ``z``.
+    The compiler hangs while it looks for forced text in ``/z+/ /z+/``, whose first part takes every ``z``.
     """
     return f'%llguidance {{"no_forcing": true}}\n{definition}'
 
@@ -33,7 +33,7 @@ def in_one_line(error: str) -> str:
 
 
 class LarkWriter:
-    """Knows which texts are single control tokens: a grammar names those by id, since no text can match them."""
+    """Knows which texts are single control tokens: a grammar names them by id, since no text can match them."""
 
     def __init__(self, control_ids: Mapping[str, int]) -> None:
         self._ids = dict(control_ids)

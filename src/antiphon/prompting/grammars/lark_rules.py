@@ -1,4 +1,4 @@
-"""The rules of a grammar in Lark, as far as it must be known which lead where: for grammars that the compiler has accepted.
+"""Finds which rules of a Lark grammar refer to which, for grammars that the compiler has accepted.
 
 The syntax is llguidance's variant of Lark (its ``docs/syntax.md``). Rules have lower-case names; terminals have names in capitals, or are
 strings and regular expressions, and are the compiler's business.
@@ -34,7 +34,7 @@ _TERMINALS = frozenset({"terminal", "regex", "value"})
 
 
 class UncheckedLarkError(ValueError):
-    """The grammar uses what could not be honoured or followed here; the message names it."""
+    """The grammar uses a feature that cannot be enforced here; the message names it."""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -129,7 +129,7 @@ class LarkRules:
 
 
 class _Expansion:
-    """Reads what follows a rule's colon. The part in brackets becomes a separate rule."""
+    """Reads what follows a rule's colon. A part in brackets becomes a rule of its own."""
 
     def __init__(self, rules: dict[str, _Rule], terminals: dict[str, set[str]], name: str) -> None:
         self._rules = rules
@@ -178,7 +178,7 @@ class _Expansion:
 
 
 def _repetition(tokens: list[Token], at: int) -> tuple[bool, int]:
-    """Return whether the part before must come at least once, and the place after the sign that says so."""
+    """Return whether the preceding item must occur at least once, and the place after the repetition sign."""
     sign = tokens[at].text if at < len(tokens) else ""
     if sign in {"*", "?", "+"}:
         return sign == "+", at + 1

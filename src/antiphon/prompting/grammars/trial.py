@@ -15,7 +15,7 @@ UNSATISFIABLE = "unsatisfiable"
 
 
 def problem_of_form(lark: str) -> str | None:
-    """Return what makes a text no grammar in Lark at all, None if it is one."""
+    """Return why a text is not a grammar in Lark, None if it is one."""
     return _problem(["it"], [("form", lark)])
 
 

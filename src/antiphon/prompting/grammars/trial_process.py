@@ -22,7 +22,7 @@ import llguidance
 _llguidance: Any = llguidance
 
 MAX_FORCED = 50_000
-"""Bytes that a terminal begins with, whatever is chosen: they come of nested repetitions, and no model's context holds them."""
+"""The most bytes that a terminal may force at its beginning. More come from nested repetitions, and no context holds them."""
 MAX_MEMORY_BYTES = 4 * 2**30
 
 

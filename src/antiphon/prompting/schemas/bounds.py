@@ -1,8 +1,7 @@
 """Bounds for models that do not know when to stop.
 
-A small model may go on inside a string, list, number or with ever new keys until the context is full, and what is cut off there is
-no JSON. Where a schema sets no bound, a model without tool training generates within these; all that is generated
-satisfies the schema as it stands.
+A small model may continue a string, list or number, or add keys, until the context is full, and the cut-off answer is not JSON. Where a schema sets no bound, a model without tool training generates within these; all that is generated
+satisfies the original schema.
 """
 
 import math
@@ -23,12 +22,12 @@ MAX_ITEMS_IN_LIST = 8
 MAX_NUMBER = 10**15
 PRECISION = 1e-06
 KEY = r"^[\p{L}\p{N}_$@][\p{L}\p{N}_$@ .:/-]{0,39}$"
-"""What the keys of a map look like whose schema says nothing of them."""
+"""The form of a map's keys where its schema has no rule for them."""
 
 MAX_WORD = 160
 """Visible ASCII characters in a string without a blank: an SHA-512 in hexadecimal digits, a long address."""
 CLOSING_TEXTS = ('"', "]", "}")
-"""How JSON ends what it is in the middle of, once a model repeats itself: the string first, then the list or the object."""
+"""The texts that close open JSON once a model repeats itself: the string first, then the list or the object."""
 
 _LENGTHS = frozenset({"maxLength", "minLength", "pattern", "patternProperties"})
 _LONG_FORMATS = frozenset({"uri", "email", "hostname"})
@@ -39,7 +38,7 @@ _WORDS = frozenset({"description", "title", "default", "examples"})
 
 
 class _Place(msgspec.Struct, frozen=True):
-    """Where a schema stands. ``is_whole``: no other schema speaks of the same value, so that no key of it is missing here."""
+    """The position of a schema. ``is_whole``: no other schema describes the same value, so all of its keys are declared here."""
 
     is_in_list: bool = False
     is_whole: bool = True

@@ -1,4 +1,4 @@
-"""JSON Schemas as grammars, and the refusal of what a grammar cannot enforce."""
+"""Compiles JSON Schemas into grammars, and refuses keywords that a grammar cannot enforce."""
 
 import json
 import re
@@ -27,7 +27,7 @@ _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 """One layout, the one models see most in training: a small model given free whitespace may write nothing else."""
 
 _ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
-"""None by number: with it a name next to the declared ones could be a declared one, written another way."""
+"""None by number: with them an additional name could be a declared one, written another way."""
 _BY_NUMBER = ("\\u00", "\x7f")
 """In a schema's text: characters that JSON texts have only as escapes by number. Such a schema allows these escapes."""
 _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
@@ -91,7 +91,7 @@ def _with_layout(schema: Mapping[str, Any]) -> str:
 
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Say the same in words that llguidance takes."""
+    """Return an equivalent schema in the form that llguidance accepts."""
     without = rewritten(
         with_plain_references(in_latest_terms(dict(schema))),
         lambda part: _with_closed_ends(_in_64_bits(_without_empty_rules(part))),
@@ -123,7 +123,7 @@ _LEAVE_OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "o
 
 
 def shown_parameters(tool: Tool) -> dict[str, Any]:
-    """Return a function's parameters as the prompt shows them."""
+    """Return a function's parameters as the model sees them."""
     if tool.parameters is None:
         return {"type": "object", "properties": {}}
     return tool.parameters if "type" in tool.parameters else {**tool.parameters, "type": "object"}
@@ -202,7 +202,7 @@ def _translate(error: str, schema: dict[str, Any]) -> str | None:
         problem = f"{_refusal('pattern')} {one_line}"
     elif "fuel exhausted" in error:
         used = {key for part in schemas_in(schema) for key in part}
-        problem = _refusal(*sorted(used & _COUNTING)) + " It takes too many steps to tell what fits."
+        problem = _refusal(*sorted(used & _COUNTING)) + " It takes too many steps to decide what fits."
     elif error == UNSATISFIABLE:
         problem = "no value satisfies it."
     elif "recursion limit" in error:
@@ -239,7 +239,7 @@ def _in_64_bits(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let a range begin or end next to an excluded integer, by a step of 12 digits or a thousandth, where fractions are allowed.
+    """Begin or end a range next to an excluded integer, by a step of 12 digits or a thousandth, where fractions are allowed.
 
     The compiler takes 0 for a number above 0 and below 0.5, also where the two are said in different parts of an ``allOf``.
     """
@@ -255,7 +255,7 @@ def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_numbers_as_ends(schema: dict[str, Any]) -> dict[str, Any]:
-    """Write what draft 4 says by ``exclusiveMinimum: true`` with a ``minimum`` as later drafts do."""
+    """Write ``exclusiveMinimum: true`` with a ``minimum``, as in draft 4, in the form of later drafts."""
     made = dict(schema)
     for excluded, included in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         says = made.get(excluded)

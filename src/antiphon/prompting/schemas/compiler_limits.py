@@ -1,7 +1,7 @@
-"""Schemas that would bring the compiler down instead of being refused by it.
+"""Refuses schemas that crash the compiler.
 
-It runs inside this process, in native code: what it does not survive, the server does not survive either. Found by compiling schemas
-of chance and malice: integers at the lower end of 64 bits, and references that lead on and on until the stack is full, or to where nobody looked.
+The engine compiles every schema in its own process, so a crash there ends all requests. Found by compiling random and hostile
+schemas: integers at the lower end of 64 bits, and chains of references that fill the stack, or lead to unchecked parts.
 """
 
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ MOST_INTEGER = 2**63 - 4096
 _EXACT_DIGITS, _EXACT_EXPONENT = 15, 22
 """Decimal fractions within these are read exactly by every parser (Clinger 1990); the compiler's reads others almost so."""
 MAX_LEVELS = 500
-"""Of objects in each other, from the root through references: half of what fills a usual stack."""
+"""Nested objects from the root through references: half of what fills a usual stack."""
 
 
 def beyond_compiler(root: Schema) -> str | None:
-    """Say what must not be given to the compiler, None if all may be."""
+    """Return why a schema must not be given to the compiler, None if it may be."""
     stray = _stray_reference(root)
     if stray is not None:
         return stray
@@ -38,7 +38,7 @@ def beyond_compiler(root: Schema) -> str | None:
 
 
 def _stray_reference(root: Schema) -> str | None:
-    """Say which reference leads to what is not looked through here: another document, an anchor, or data that only look like a schema."""
+    """Return which reference leads to a part that is not checked here: another document, an anchor, or data that look like a schema."""
     schemas = schemas_in(root)
     known = {id(schema) for schema in schemas}
     keys = ("$id", "id") if any(map(_is_draft_4, schemas)) else ("$id",)

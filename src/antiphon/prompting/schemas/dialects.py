@@ -1,4 +1,4 @@
-"""What a schema of an older draft means, in terms of the latest.
+"""Translates schemas of older drafts into the latest one.
 
 Up to draft 7 keywords next to a ``$ref`` have no effect (draft 7, core, 8.3); since 2019-09 they count like all others,
 and a grammar made of them would forbid what the schema allows.
@@ -14,7 +14,7 @@ _NO_RULES = frozenset({"$ref", "$schema", "$id", "id", "$defs", "definitions"})
 
 
 def in_latest_terms(root: Schema) -> Schema:
-    """Return the schema without what its own draft, named by ``$schema``, passes over."""
+    """Return the schema without the keywords that its own draft, named by ``$schema``, ignores."""
     draft: Any = root.get("$schema")
     return cast("Schema", rewritten(root, _reference_alone)) if isinstance(draft, str) and _OLD.match(draft) else root
 

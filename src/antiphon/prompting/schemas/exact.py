@@ -32,7 +32,7 @@ _NOTES = frozenset(
 
 
 class InexactError(ValueError):
-    """An integer stands together with a keyword with which it could not be enforced exactly; the message says which."""
+    """An integer cannot be enforced exactly together with some keyword, which the message names."""
 
 
 def has_inexact(root: Any) -> bool:
@@ -109,7 +109,7 @@ class _Writer:
         values = cast("list[Any]", schema["enum"]) if "enum" in schema else [schema["const"]]
         values = [value for value in values if schema.get("const", value) == value]
         if not values or ("type" in schema and any(type(value) is not int for value in values)):
-            raise InexactError("an integer of more than 53 bits stands among values of other types.")
+            raise InexactError("an integer of more than 53 bits is among values of other types.")
         if "type" in schema and schema["type"] not in {"integer", "number"}:
             raise InexactError("an integer of more than 53 bits cannot be enforced together with this 'type'.")
         return (

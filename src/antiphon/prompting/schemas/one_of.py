@@ -12,7 +12,7 @@ from antiphon.protocol.json_pointer import resolve_pointer
 
 _DEPTH = 8
 _MAX_COMPARED = 128
-"""Alternatives that are compared each with each; more of them must be told by a tag."""
+"""Alternatives that are compared each with each; more of them must differ by a tag."""
 
 
 def with_exclusive_alternatives(root: Schema) -> Schema:
@@ -33,7 +33,7 @@ class _Alternatives:
         if not isinstance(alternatives, list):
             return False
         known = [self._resolved(alternative) for alternative in cast("list[Any]", alternatives)]
-        if _are_told_by_tag([schema for schema in known if schema is not None]) and None not in known:
+        if _differ_by_tag([schema for schema in known if schema is not None]) and None not in known:
             return True
         pairs = itertools.combinations(known, 2)
         return len(known) <= _MAX_COMPARED and all(self._exclude(one, other, _DEPTH) for one, other in pairs)
@@ -73,8 +73,8 @@ class _Alternatives:
         return None
 
 
-def _are_told_by_tag(schemas: list[Schema]) -> bool:
-    """Whether all are objects with a required key whose constants differ: the usual form, and told in linear time."""
+def _differ_by_tag(schemas: list[Schema]) -> bool:
+    """Whether all are objects with a required key whose constants differ: the usual form, checked in linear time."""
     if not schemas or any(schema.get("type") != "object" for schema in schemas):
         return False
     shared = set[str].intersection(*(set(_names(schema.get("required"))) for schema in schemas))

@@ -14,11 +14,11 @@ from antiphon.protocol.json_pointer import resolve_pointer
 _PLAIN = re.compile(r"#|#/(?:\$defs|definitions)/[A-Za-z0-9_.-]+")
 
 MAX_EXPANDED_CHARS = 400_000
-"""Of a schema whose references were written anew; twice what a request may send."""
+"""Characters of a schema whose references were rewritten: twice what a request may send."""
 
 
 class ExpandedSchemaError(ValueError):
-    """What the references lead to is too large together."""
+    """The parts that references lead to are too large together."""
 
 
 def with_plain_references(root: Schema) -> Schema:

@@ -1,7 +1,8 @@
-"""Finds schemas that never come to an end: those that judging never ends, and those that only an endless value satisfies.
+"""Finds schemas that never terminate: validation of a value never ends, or only an infinite value satisfies them.
 
-``{"anyOf": [{"$ref": "#"}, ...]}`` says to judge a value by judging it first, which JSON Schema forbids (core, 9.4.1). A node
-whose ``next`` is required and a node itself has no last one: a model that begins to write it never finishes. What has an end is found as the least fixed point: first what needs nothing else, then what needs only that, until no more is found.
+``{"anyOf": [{"$ref": "#"}, ...]}`` says to validate a value by validating it first, which JSON Schema forbids (core, 9.4.1). A node
+whose ``next`` is required and a node itself has no last one, so no finite text matches it. Schemas with finite values are the
+least fixed point: first those that need no other schema, then those that need only these, until no more are found.
 """
 
 from typing import Any, cast

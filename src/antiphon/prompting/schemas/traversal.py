@@ -1,4 +1,4 @@
-"""Going through a JSON Schema: what in it is a schema again, and what is data that only looks like one."""
+"""Traverses a JSON Schema by position: which of its parts are schemas, and which are data that only look like one."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -59,7 +59,7 @@ def referenced(root: Schema) -> dict[int, bool]:
 
 
 def _places(schema: Any, *, is_in_list: bool) -> Iterator[tuple[Schema, bool]]:
-    """Yield the schemas in ``schema`` but for definitions, each with whether it is in a list or a map."""
+    """Yield the schemas in ``schema`` but for definitions, each with whether it is inside a list or a map."""
     if isinstance(schema, list):
         for item in cast("list[Any]", schema):
             yield from _places(item, is_in_list=is_in_list)
@@ -75,7 +75,7 @@ def _places(schema: Any, *, is_in_list: bool) -> Iterator[tuple[Schema, bool]]:
 
 
 def has_more_than(value: Any, num_chars: int) -> bool:
-    """Whether a JSON value has more characters than that, as far as it must be read to know; punctuation counts one."""
+    """Whether a JSON value has more characters than ``num_chars``; it is read only as far as needed. Punctuation counts one."""
     waiting: list[Any] = [value]
     left = num_chars
     while waiting and left >= 0:

@@ -53,7 +53,7 @@ def merged_neighbours(turns: list[Turn]) -> list[Turn]:
 
 
 def separate_calls(turns: list[Turn]) -> list[Turn]:
-    """Give what an assistant said with its calls a turn of its own, for templates that would drop it."""
+    """Move an assistant's text that accompanies calls into a turn of its own, for templates that would drop it."""
     separated: list[Turn] = []
     for turn in turns:
         if turn.get("tool_calls") and turn["content"]:
@@ -64,9 +64,9 @@ def separate_calls(turns: list[Turn]) -> list[Turn]:
 
 
 def later_words(turns: list[Turn]) -> list[Turn]:
-    """Put what an assistant said with its calls before what it said after their results.
+    """Move an assistant's text that accompanies calls to the start of its text after their results.
 
-    For templates that neither show it with calls nor take two turns of the assistant in one exchange.
+    For templates that neither show text with calls nor accept two turns of the assistant in one exchange.
     """
     moved: list[Turn] = []
     waiting: list[Turn] = []

@@ -11,7 +11,7 @@ from typing import Any, cast
 from antiphon.prompting.errors import TemplateBrokenError
 
 PER_INPUT = 24
-"""Characters that may be written for each one in what is rendered: templates copy a message some times on its way."""
+"""Characters that may be written for each character of the input: templates copy a message several times."""
 MAX_CHARS = 64_000_000
 """Characters that may be written in any case, and the most that a rendered prompt has."""
 NODE = 32
@@ -42,7 +42,7 @@ class Budget:
             raise TemplateBrokenError("The chat template builds strings or lists beyond its bounds.")
 
     def size(self, value: Any) -> int:
-        """Return the characters that a value has written out, with what is in it as often as it is in it.
+        """Return the characters of a value when it is written out; a part that occurs twice counts twice.
 
         Raises ``TemplateBrokenError`` for a value that is larger than what is left, without going through all of it.
         """

@@ -1,7 +1,7 @@
-"""How large the result of each operation of a template may become, worked out before it is made.
+"""Computes how large the result of each template operation may become, before it is made.
 
-The filters are Jinja's, the methods those of Python's strings and numbers. What is not named here gives a result no larger
-than what goes in.
+The filters are Jinja's, the methods those of Python's strings and numbers. An operation that is not named here has a result no larger
+than its arguments.
 """
 
 import re
@@ -55,7 +55,7 @@ Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 def filter_cost(  # noqa: C901 - a table of filters
     budget: Budget, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> int:
-    """Return the most characters that a filter makes of its arguments. Raises ``TemplateBrokenError`` for what is never needed."""
+    """Return the most characters that a filter makes of its arguments. Raises ``TemplateBrokenError`` for uses that no template needs."""
     check_numbers(args[1:], kwargs.values())
     size = budget.size(args[0]) if args else 0
     given = sum(map(budget.size, (*args[1:], *kwargs.values())))

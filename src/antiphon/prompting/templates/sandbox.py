@@ -177,7 +177,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         return str(value)
 
     def _measured_output(self, value: Any) -> Any:
-        """Measure what is put out before it becomes a text."""
+        """Measure an output value before it becomes a text."""
         return value if isinstance(value, (str, Undefined)) else self._as_text(value)
 
     def _joined(self, parts: Iterable[str]) -> str:
@@ -187,7 +187,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
 
 def _size(value: Any) -> int:
-    """Return the size of a string or list for operators: what is in a list is shared, not copied."""
+    """Return the size of a string or list for operators: the entries of a list are shared, not copied."""
     if isinstance(value, str):
         return len(value)
     return NODE * len(cast("list[object]", value)) if isinstance(value, (list, tuple)) else 1

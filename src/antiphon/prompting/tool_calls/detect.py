@@ -1,4 +1,4 @@
-"""Reads a model's tool syntax off its chat template.
+"""Detects a model's tool syntax from its chat template.
 
 A conversation that ends in a synthetic call is rendered, and with two and three of them. What surrounds the calls'
 names, arguments and ids is the syntax that the model was trained on.
@@ -43,7 +43,7 @@ class _Read(msgspec.Struct, frozen=True):
 
 
 def shows_tools(template: ChatTemplate) -> bool:
-    """Whether the template tells the model which tools there are."""
+    """Whether the template shows the model which tools there are."""
     try:
         return _NAMES[0] in template.render([{"role": "user", "content": USER}], _tools())
     except TemplateRefusedError:
@@ -132,7 +132,7 @@ class _Rendering:
         return _Read(before, calls, text[end:])
 
     def _generated(self, calls: list[dict[str, Any]]) -> str | None:
-        """Return what the model would have written to make these calls."""
+        """Return the text that the model would have written to make these calls."""
         user = {"role": "user", "content": USER}
         turn = {"role": "assistant", "content": "", "tool_calls": calls}
         try:
@@ -151,7 +151,7 @@ class _Rendering:
         return {"id": forms[self._style], "type": "function", "function": function}
 
     def _spans(self, text: str, number: int) -> list[_Span] | None:
-        """Return where a call's values stand, in order; None if its name or arguments cannot be told."""
+        """Return where a call's values are, in order; None if its name or arguments cannot be found."""
         name = text.find(_NAMES[number])
         arguments = _json_span(text, {_KEY: _value(number)})
         if self._key_values is not None:
@@ -258,7 +258,7 @@ def _around_number(one: str, other: str) -> tuple[str, str] | None:
 
 
 def _trigger(lead: str) -> tuple[str, bool]:
-    """Return the beginning of a call that distinguishes it from text, and whether it may follow text."""
+    """Return the beginning of a call that distinguishes it from text, and whether a call may follow text."""
     tag = _TAG.match(lead)
     if tag:
         return tag[0], True

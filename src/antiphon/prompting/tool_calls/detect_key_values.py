@@ -1,4 +1,4 @@
-"""Reads off a template how it writes arguments as key-value pairs."""
+"""Detects from a template how it writes arguments as key-value pairs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -18,7 +18,7 @@ _PLAIN = {"type", "description", "title", "default", "examples", "enum", "const"
 class KeyValueSyntax(msgspec.Struct, frozen=True, kw_only=True):
     """``first`` precedes the first pair, ``separator`` each further one; a pair is KEY ``assign`` VALUE ``ending``.
 
-    Values are JSON; with ``raw``, plain strings stand without quotes.
+    Values are JSON; with ``raw``, plain strings have no quotes.
     """
 
     first: str
@@ -37,7 +37,7 @@ class KeyValueSyntax(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def properties_of(tool: Tool) -> dict[str, dict[str, Any]]:
-    """Return the schemas of a tool's parameters, each able to stand alone."""
+    """Return the schemas of a tool's parameters, each complete in itself."""
     parameters = tool.parameters or {}
     shared = {key: parameters[key] for key in ("$defs", "definitions") if key in parameters}
     properties = cast("dict[str, Any]", parameters.get("properties") or {})
@@ -53,7 +53,7 @@ def is_plain_text(schema: Mapping[str, Any]) -> bool:
 
 
 def check_key_values(tool: Tool, model: str, param: str) -> None:
-    """Refuse parameters whose rules reach beyond a single argument. Raises ``ApiError`` 400 naming the keyword."""
+    """Refuse parameters with rules that span several arguments. Raises ``ApiError`` 400 naming the keyword."""
     parameters = tool.parameters or {}
     keyword = next((key for key in parameters if key not in _MANAGED), None)
     properties = cast("dict[str, Any]", parameters.get("properties") or {})
@@ -70,7 +70,7 @@ def check_key_values(tool: Tool, model: str, param: str) -> None:
             code="invalid_function_parameters",
         )
     for value in properties_of(tool).values():
-        # Each value stands alone here, so none may be impossible, not even one that could be left out.
+        # Each value is a schema of its own here, so none may be unsatisfiable, not even one that could be left out.
         check_schema(value, what=f"function '{tool.name}'", param=param, code="invalid_function_parameters")
 
 

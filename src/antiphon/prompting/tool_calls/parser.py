@@ -1,4 +1,4 @@
-"""Reads a turn of tool calls, in whatever pieces its text comes."""
+"""Parses a turn of tool calls, in pieces of any size."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ class ToolCallParser:
 
     @property
     def rest(self) -> str:
-        """What belongs to no call: all of it, the trigger too, as long as no call was announced."""
+        """The text that belongs to no call: all of it, including the trigger, until a call is announced."""
         if self.num_calls == 0:
             return self._seen
         return self._buffer if self.is_over else ""
@@ -67,7 +67,7 @@ class ToolCallParser:
         return self._taken()
 
     def finish(self) -> list[Event]:
-        """Return what was held back as the beginning of a closing that never came: the end of a custom tool's input."""
+        """Return text that was held back as a possible closing that never came: the end of a custom tool's input."""
         if self._state == "slot" and self._tool is not None and self._tool.kind == "custom":
             self._emit(self._buffer)
             self._buffer = ""

@@ -1,4 +1,4 @@
-"""Finds where things end in text that comes piece by piece."""
+"""Finds where values and literals end in text that arrives in pieces."""
 
 import re
 

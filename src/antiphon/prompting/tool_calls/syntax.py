@@ -28,8 +28,8 @@ class Slot(msgspec.Struct, frozen=True):
 class ToolSyntax(msgspec.Struct, frozen=True, kw_only=True):
     """One model's way of calling tools.
 
-    ``between`` is None where a turn holds one call only. ``trigger`` is the beginning of ``lead`` by which a call is
-    told from text; it may follow text if ``anywhere``, else it only counts as the answer's first characters, after ``space``.
+    ``between`` is None where a turn holds one call only. ``trigger`` is the beginning of ``lead`` that
+    distinguishes a call from text; it may follow text if ``anywhere``, else it counts only at the start of the answer, after ``space``.
     ``arguments`` says what the template takes in a history: an object or its JSON text. ``ids`` is the form of call
     ids that it insists on: any, nine letters and digits, or ``functions.NAME:NUMBER``. With ``key_values``, arguments are written as
     such instead of as a JSON object.
