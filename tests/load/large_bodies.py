@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from antiphon.server.request.json_values import MAX_VALUES
+
 
 class LargeBody(NamedTuple):
     """A request: where it goes, its JSON, and the statuses that are right for it."""
@@ -59,6 +61,25 @@ def _post(path: str, begin: Callable[[str], str], item: str, end: str) -> Make:
     return lambda model, size: LargeBody(path, _repeated(begin(model), item, end, size), REFUSED)
 
 
+def _within(
+    begin: Callable[[str], str],
+    field: str,
+    item: Callable[[int], str],
+    end: str,
+    marks: int,
+    *,
+    path: str = "/v1/chat/completions",
+) -> Make:
+    """A body with as many items as the limit on values allows; each has so many commas, colons and brackets."""
+
+    def make(model: str, size: int) -> LargeBody:
+        number = min(size // (len(item(9_999_999)) + 1), (MAX_VALUES - 100) // marks)
+        body = begin(model) + field + ",".join(map(item, range(number))) + end
+        return LargeBody(path, body.encode(), frozenset({200, 400}))
+
+    return make
+
+
 def _one(body: str, *statuses: int) -> Make:
     """A body with one long text or number."""
 
@@ -78,6 +99,7 @@ def _prompt(path: str, field: str) -> Make:
     return make
 
 
+TOOL = '"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{'
 SCHEMA = '"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object","properties":{'
 
 SHAPES: Mapping[str, Make] = {
@@ -99,6 +121,25 @@ SHAPES: Mapping[str, Make] = {
     ),
     "stop": _listed(lambda m: _hi(m) + '"stop":[', '"x"', "]}"),
     "unknown fields": _named(lambda m: _hi(m)[:-1] + ",", lambda i: f'"field{i}":1', "}"),
+    # As many values as are allowed, so that the server decodes them.
+    "a schema within the limit": _within(_hi, SCHEMA, lambda i: f'"p{i}":{{"type":"string"}}', "}}}}}", 4),
+    "a tool within the limit": _within(_hi, TOOL, lambda i: f'"p{i}":{{"type":"string"}}', "}}}}]}", 4),
+    "a loose schema within the limit": _within(_hi, SCHEMA, lambda i: f'"p{i}":{{}}', "}}}}}", 3),
+    "an enum within the limit": _within(_hi, SCHEMA + '"p":{"enum":[', lambda i: f'"{i}"', "]}}}}}}", 1),
+    "messages within the limit": _within(_chat, ',"messages":[', lambda _: '{"role":"user","content":"a"}', "]}", 6),
+    "parts within the limit": _within(
+        _chat, ',"messages":[{"role":"user","content":[', lambda _: '{"type":"text","text":"a"}', "]}]}", 6
+    ),
+    "biases within the limit": _within(_hi, '"logit_bias":{', lambda i: f'"{i}":1', "}}", 2),
+    "ids to embed within the limit": _within(
+        lambda m: f'{{"model":"{m}",', '"input":[', lambda _: "1", "]}", 1, path="/v1/embeddings"
+    ),
+    "lists to embed within the limit": _within(
+        lambda m: f'{{"model":"{m}",', '"input":[', lambda _: "[" + "1," * 149 + "1]", "]}", 151, path="/v1/embeddings"
+    ),
+    "ids to continue within the limit": _within(
+        lambda m: f'{{"model":"{m}",', '"prompt":[', lambda _: "1", "]}", 1, path="/v1/completions"
+    ),
     "a long name": _one('{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}],"{text}":1}}'),
     "a long role": _one('{{"model":"{model}","messages":[{{"role":"{text}","content":"hi"}}]}}'),
     "a long model": _one('{{"model":"{text}","messages":[{{"role":"user","content":"hi"}}]}}', 404),

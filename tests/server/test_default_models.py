@@ -230,7 +230,7 @@ def test_default_embedding_names_are_answered(client: openai.OpenAI) -> None:
 def test_an_answer_without_a_limit_ends_as_too_long(client: openai.OpenAI) -> None:
     """The small default model would go on for long: without a limit in the request it stops after 512 tokens, by ``length``."""
     answer = client.chat.completions.create(
-        model="gpt-4o-mini",
+        model="smollm2-135m-instruct",
         messages=[{"role": "user", "content": "Count upwards from one, without end."}],
         logit_bias={"2": -100, "0": -100},
     )
