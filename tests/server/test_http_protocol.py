@@ -113,6 +113,19 @@ def test_a_head_past_the_bounds_is_refused(connect: Callable[[], socket.socket],
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers_too_large"
 
 
+@pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"])
+def test_what_is_not_http_gets_the_envelope(
+    connect: Callable[[], socket.socket], capfd: pytest.CaptureFixture[str], data: bytes
+) -> None:
+    """A TLS greeting or garbage is answered in OpenAI's envelope, and nothing is printed outside of the log's form."""
+    connection = connect()
+    connection.sendall(data)
+    answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
+    assert all(line.startswith("{") for line in capfd.readouterr().err.splitlines())
+
+
 def test_a_long_url_is_refused(connect: Callable[[], socket.socket]) -> None:
     """The URL counts as part of the head."""
     connection = connect()

@@ -27,3 +27,13 @@ def configure_logs(level: str, log_format: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    uvicorn = logging.getLogger("uvicorn.error")
+    uvicorn.handlers = [_Forwarding()]
+
+
+class _Forwarding(logging.Handler):
+    """Writes uvicorn's messages as lines of this log, which it would else print bare."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, Any] = {} if record.exc_info is None else {"exc_info": record.exc_info}
+        log.log(record.levelno, "http", message=record.getMessage().strip(), **fields)

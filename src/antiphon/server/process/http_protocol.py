@@ -125,7 +125,18 @@ class HttpProtocol(HttpToolsProtocol):
         log.warning("request head refused", status=431, headers=self._num_headers, bytes=self._num_head_bytes)
         cycle = self._cycle()
         if cycle is None or cycle.response_complete:
-            self.transport.write(_TOO_LARGE)
+            self.transport.write(
+                _raw_error(
+                    "431 Request Header Fields Too Large",
+                    f"The request's URL and headers are larger than {MAX_HEAD_BYTES} bytes or more than {MAX_HEADERS}.",
+                    "headers_too_large",
+                )
+            )
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser cannot read, in OpenAI's envelope."""
+        self.transport.write(_raw_error("400 Bad Request", f"{msg} It is not HTTP/1.1.", "invalid_http"))
         self.transport.close()
 
     # Answering.
@@ -182,19 +193,12 @@ def _without_chunks(cycle: RequestResponseCycle, send: Send) -> Send:
     return send_bare
 
 
-def _too_large() -> bytes:
-    error = {
-        "message": f"The request's URL and headers are larger than {MAX_HEAD_BYTES} bytes or more than {MAX_HEADERS}.",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": "headers_too_large",
-    }
+def _raw_error(status: str, message: str, code: str) -> bytes:
+    """Return an error as a whole answer, for a request that never becomes one."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     body = json.dumps({"error": error}).encode()
     head = (
-        "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body
-
-
-_TOO_LARGE = _too_large()
