@@ -115,6 +115,29 @@ async def test_a_client_that_leaves_ends_the_compilation(monkeypatch: pytest.Mon
     await until(lambda: lane._num_busy == 0)
 
 
+@pytest.mark.parametrize(
+    ("template", "content", "reason"),
+    [
+        (TEMPLATE, "".join(map(chr, range(0xF0000, 0x10FFFE))) + "<|im_end|>", "every private-use character"),
+        (
+            "{% for m in messages %}{{ m.content }}{% if m.content == 'x' %}{{ m.content * 99999999 }}{% endif %}{% endfor %}",
+            "x",
+            "bounds",
+        ),
+    ],
+)
+@pytest.mark.parametrize("fields", [{}, {"response_format": JsonObjectFormat()}])
+async def test_messages_that_cannot_be_rendered(
+    template: str, content: str, reason: str, fields: dict[str, Any]
+) -> None:
+    """They are refused as a request's fault, with the reason, and are no fault of the server's."""
+    facts = info(context_length=10**6)
+    made = Planner(ChatPrompter(template=template, control_tokens=("<|im_start|>", "<|im_end|>")), facts, None)
+    with pytest.raises(ApiError, match=reason) as caught:
+        await made.plan(request(Message("user", content), **fields))
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
 class StartedEngine:
     """An engine that is ready, with the model's facts and nothing else."""
 

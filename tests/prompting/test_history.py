@@ -18,7 +18,7 @@ from antiphon.protocol.errors import ApiError
 
 FOLDER = Path(__file__).parent / "templates"
 FAMILIES = sorted(path.stem for path in FOLDER.glob("*.jinja"))
-REFUSED = {"gemma4", "llama4_pythonic"}
+REFUSED = {"gemma4"}
 USER = Message("user", "Weather?")
 
 TEXTS = [

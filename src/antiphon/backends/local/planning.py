@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from antiphon.engine.ipc.messages import ModelInfo
-from antiphon.prompting import ChatPrompter, Piece, Plan, offered_tools
+from antiphon.prompting import ChatPrompter, Piece, Plan, PromptError, offered_tools
 from antiphon.prompting.grammars.trial_pool import Cancellation
 from antiphon.protocol.chat import ChatRequest, Message, Tool
-from antiphon.protocol.errors import context_length_exceeded
+from antiphon.protocol.errors import ApiError, context_length_exceeded
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,8 +56,15 @@ class Planner:
     async def _run(self, request: ChatRequest, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of the prompter, in a thread if the request is large or has a grammar."""
         is_large = num_chars(request) + _CHARS_OF_MESSAGE * len(request.messages) > MAX_CHARS_ON_LOOP
-        if not (is_large or request.tools or request.response_format is not None):
+        try:
+            if is_large or request.tools or request.response_format is not None:
+                return await self._run_in_thread(function, *args, **kwargs)
             return function(*args, **kwargs)
+        except PromptError as error:
+            raise ApiError(400, f"These messages cannot be rendered: {error.message}", param="messages") from error
+
+    async def _run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in a thread; a caller that leaves ends its compilations."""
         cancellation = Cancellation()
 
         def call() -> T:

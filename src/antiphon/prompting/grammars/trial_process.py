@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import llguidance
@@ -31,7 +32,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes our input
     os.nice(5)  # a request that waits for its tokens goes first
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    with suppress(ValueError, OSError):  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     tokenizer = _llguidance.LLTokenizer("byte")
     for line in sys.stdin:
         cpu_s, grammars = json.loads(line)
