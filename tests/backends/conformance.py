@@ -1,6 +1,6 @@
 """What every backend owes its callers; each backend's test module subclasses ``BackendConformance``.
 
-A subclass gives the fixture ``backend`` and the names of its models. ``running`` tells how many requests the backend is
+A subclass gives the fixture ``backend`` and the names of its models. ``running`` returns how many requests the backend is
 working on, so that an abandoned one can be seen to end.
 """
 
@@ -174,7 +174,7 @@ class BackendConformance:
         check_order(events, 4)
 
     async def test_embeddings_have_unit_length_and_keep_their_order(self, backend: Backend) -> None:
-        """Vectors have length 1 and stand where their inputs stood."""
+        """Vectors have length 1 and are in the order of their inputs."""
         self.embeds()
         together = await backend.embed(self.embedding_request("a cat", "the stock market", "a kitten"))
         alone = await backend.embed(self.embedding_request("the stock market"))

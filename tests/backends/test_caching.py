@@ -141,7 +141,7 @@ async def test_identical_requests_in_flight_are_computed_once() -> None:
 
 
 async def test_the_computation_outlives_its_first_reader() -> None:
-    """If whoever came first leaves, the others still get the answer; if all leave, the work ends."""
+    """If the first reader leaves, the others still get the answer; if all leave, the work ends."""
     gate = asyncio.Event()
 
     async def sleep(_: float) -> None:
@@ -154,7 +154,7 @@ async def test_the_computation_outlives_its_first_reader() -> None:
     first.cancel()
     await asyncio.sleep(0)
     assert scripted.counts.running == 1
-    # Whoever is charged for it stays until all of it is told.
+    # The reader that is charged for it waits until the work ends.
     assert not first.done()
     gate.set()
     assert text_of(await second) == "a b c"
@@ -315,7 +315,7 @@ def test_a_header_that_cannot_be_followed_is_refused(settings: CacheSettings, he
 
 
 async def test_a_stream_none_of_whose_choices_ended_is_not_kept() -> None:
-    """It ends in order, but it is no answer to give again."""
+    """It ends in order, but it is not an answer to store."""
     body = {"model": "m", "messages": [], "seed": 1, "stream": True}
     request_ = msgspec.structs.replace(parse_relay("chat/completions", msgspec.json.encode(body)), cache=USE)
     async with faulty_api(sends(head(), chunk("a"), b"data: [DONE]\n\n")) as api:

@@ -291,7 +291,7 @@ class Pieces:
 
 @pytest.mark.parametrize("said_before", [[PING], [PING, PING], [b": pi", b"ng\n", b"\n"], [b"id: 1\n\n"]])
 async def test_an_error_after_comments_comes_before_the_answer(said_before: list[bytes]) -> None:
-    """However much later the error comes, there is no answer yet that would have to carry it."""
+    """However much later the error comes, it comes before the answer, as long as no event came."""
     answer: Any = Pieces(*said_before, BUSY)
     streamed = StreamedAnswer("far", answer, StreamInspector(hide_usage=True))
     with pytest.raises(ApiError, match="overloaded"):

@@ -30,7 +30,7 @@ def url() -> Generator[str]:
     entry = next(entry for entry in Catalogue.default().entries if entry.kind == "chat")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    # One thread: more of them spin at barriers, and on a busy machine stand still.
+    # One thread: more of them spin at barriers, and make no progress on a busy machine.
     options = ["--alias", "small", "--port", str(port), "-c", "8192", "-np", "4", "-t", "1"]
     options += ["-m", str(ModelStore().ensure(entry))]
     process = subprocess.Popen([PROGRAM or "", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -62,11 +62,11 @@ class TestConformance(BackendConformance):
         """The smallest of numbers draws the likeliest token, instead of ending the engine by a division by zero."""
         coldest = msgspec.structs.replace(self.chat_request(), sampling=Sampling(temperature=5e-324))
         greedy = msgspec.structs.replace(self.chat_request(), sampling=Sampling(temperature=0.0))
-        told = [
+        reported = [
             [event for event in await collect(backend.chat(request)) if isinstance(event, TextDelta)]
             for request in (coldest, greedy)
         ]
-        assert "".join(event.text for event in told[0]) == "".join(event.text for event in told[1])
+        assert "".join(event.text for event in reported[0]) == "".join(event.text for event in reported[1])
 
     async def test_an_embedding_model_completes_nothing(self, backend: Backend) -> None:
         """The error names the endpoint that was asked."""
@@ -93,7 +93,7 @@ class TestConformance(BackendConformance):
         assert found["tokens"][1].startswith("bytes:\\x")
 
     async def test_the_beginning_of_a_document_takes_no_place_in_an_echo(self, backend: Backend) -> None:
-        """A token that stands before the text is listed, and every other is found where its offset says."""
+        """A token before the text is listed, and every other is found where its offset says."""
         request = self.completion_request("", echo=True, logprobs=1)
         body = CompletionBody("x", 0, request)
         for event in await collect(backend.complete(request)):

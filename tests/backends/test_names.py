@@ -1,4 +1,4 @@
-"""Names beside those that backends list: aliases of the settings, and patterns that the local models answer last."""
+"""Names in addition to those that backends list: aliases of the settings, and patterns that the local models answer last."""
 
 import pytest
 

@@ -111,7 +111,7 @@ async def test_a_request_whose_replica_is_lost_before_its_first_event_is_asked_o
 
 
 async def test_three_lost_replicas_are_an_error() -> None:
-    """Tries are bounded; the client is told when to come back."""
+    """Tries are bounded; the client learns when to come back."""
     cluster = Cluster(ScriptedBackend(), num_deaths=9)
     backend = replicated(cluster)
     with pytest.raises(ApiError) as caught:

@@ -148,7 +148,7 @@ async def test_a_failure_is_tried_elsewhere_at_once() -> None:
 
 
 async def test_the_only_backend_is_tried_again_after_a_pause() -> None:
-    """Pauses double, and Retry-After stands above them."""
+    """Pauses double, and Retry-After overrides them."""
     time = Time()
     a = plays(error(500, 2), Reply(text="fine"))
     router = Router(
@@ -291,7 +291,7 @@ def test_routes_must_make_sense() -> None:
 
 
 async def test_health_is_ready_while_one_backend_is() -> None:
-    """One that is down stands in the detail."""
+    """The detail names one that is down."""
     down = plays()
     await down.aclose()
     router = Router({"a": plays(), "b": down})
@@ -373,7 +373,7 @@ async def test_rate_limit_headers_of_an_upstream_are_respected() -> None:
 
 
 def answers_with(*headers: str) -> ApiScript:
-    body = b'{"model":"m","choices":[],"usage":null}'
+    body = b'{"model":"m","choices":[{"index":0,"message":{"content":"ok"},"finish_reason":"stop"}],"usage":null}'
     return sends(head("200 OK", "application/json", f"content-length: {len(body)}", *headers), body)
 
 
@@ -390,7 +390,7 @@ async def test_a_mixed_route_goes_the_validated_way() -> None:
 
 
 async def test_upstreams_are_probed_until_the_router_closes() -> None:
-    """start() asks each upstream how it is, and goes on asking at its interval."""
+    """start() checks the health of each upstream, and goes on at its interval."""
     listing = sends(head("200 OK", "application/json"), b'{"data":[{"id":"found-model"}]}')
     async with faulty_api(listing) as api:
         far = UpstreamBackend(UpstreamSettings(name="far", base_url=api.url))
@@ -431,7 +431,7 @@ async def test_nothing_is_tried_again_after_the_time_is_up() -> None:
 
 
 async def test_a_fallback_that_nobody_serves_yet_does_not_stand_in_the_way() -> None:
-    """While the fallback's upstream has not told its models, the route works without it."""
+    """While the fallback's upstream has not listed its models, the route works without it."""
     router = Router({"a": plays(Reply(text="a"))}, [route("m", "a", fallbacks=("unknown",))], clock=Time().clock())
     assert await answer(router) == "a"
     assert not router.relays("m")

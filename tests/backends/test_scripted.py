@@ -49,7 +49,7 @@ def play(*replies: Reply) -> ScriptedBackend:
 
 
 async def test_a_request_without_a_reply_is_echoed() -> None:
-    """The empty script repeats what it is told, token by token."""
+    """The empty script repeats the last message, token by token."""
     events = await collect(ScriptedBackend().chat(ask("Hello there, grüß dich 123!")))
     assert text_of(events) == "Hello there, grüß dich 123!"
     assert sum(isinstance(event, TextDelta) for event in events) > 4
@@ -187,7 +187,7 @@ def test_a_script_is_read_from_toml(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_script_is_refused_by_name(tmp_path: Path, text: str, names: str) -> None:
-    """What is wrong in a script, and in which file, stands in the error."""
+    """The error says what is wrong in a script, and in which file."""
     path = tmp_path / "script.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=names) as raised:

@@ -56,7 +56,7 @@ async def relayed(backend: UpstreamBackend, body: object, operation: str = "chat
 
 
 async def test_a_whole_answer_is_relayed_with_its_usage(backend: UpstreamBackend) -> None:
-    """The body passes as it came, and the ledger learns model, usage and reason from it."""
+    """The body is relayed unchanged, and the outcome has its model, usage and finish reason."""
     answer = await backend.relay(parse_relay("chat/completions", msgspec.json.encode(CHAT)))
     body = msgspec.json.decode(b"".join([piece async for piece in answer]))
     assert body["choices"][0]["message"]["content"] == "One, two, three, four, five."
@@ -152,7 +152,7 @@ async def test_models_of_the_settings_are_listed_at_once() -> None:
 
 
 def test_the_key_comes_from_the_environment_or_a_file_and_is_never_shown(tmp_path: Path) -> None:
-    """A key is read where the settings say, and no representation tells it."""
+    """A key is read where the settings say, and no representation shows it."""
     settings = UpstreamSettings(name="x", base_url="http://h/v1", api_key_env="UPSTREAM_KEY")
     backend = UpstreamBackend(settings, environ={"UPSTREAM_KEY": "sk-very-secret"})
     assert "very-secret" not in repr(vars(backend)) + repr(vars(backend._http))

@@ -294,7 +294,7 @@ async def test_content_as_parts_becomes_text(content: list[Any], text: str, reas
 
 @pytest.mark.parametrize("choices", [{"choices": None}, {}, {"choices": []}])
 async def test_usage_comes_with_or_without_choices(choices: Json) -> None:
-    """``choices: null`` beside the usage becomes the empty list that clients iterate over."""
+    """``choices: null`` next to the usage becomes the empty list that clients iterate over."""
     chunks = [said({"content": "a"}), said({}, "stop"), {**choices, "usage": USAGE}]
     assert (await relayed(chunks))[2] == {"choices": [], "usage": USAGE}
     assert (await as_events(chunks))[-1] == Completed(Usage(3, 2))
@@ -347,7 +347,7 @@ async def test_a_whole_answer_without_choices_is_a_502(body: Json) -> None:
 
 
 def test_a_body_is_rendered_whatever_numbers_its_calls_have() -> None:
-    """The number of a call says which it is, not where it stands in a list."""
+    """The number of a call identifies it; it is not a place in a list."""
     body = ChatBody("id", 0, ChatRequest(model="m", messages=()))
     for event in (ToolCallStarted(0, 5, "a", "f"), ToolCallDelta(0, 5, OSLO), ToolCallStarted(0, 2, "b", "g")):
         body.feed(event)

@@ -233,7 +233,7 @@ async def test_failures_on_the_way_of_events(script: Script, code: str) -> None:
 
 
 async def test_events_of_a_plain_stream() -> None:
-    """A stream read as events tells model, text, reason and usage."""
+    """A stream read as events yields model, text, reason and usage."""
     async with faulty_api(streams("a", "b")) as api:
         backend = before(api)
         events = await collect(backend.chat(chat()))
@@ -284,10 +284,10 @@ async def test_the_first_event_of_a_stream_has_the_time_of_the_first_byte() -> N
     assert b'"a"' in b"".join(pieces)
 
 
-@pytest.mark.parametrize("told", [-5, 2**70, -1.5, None, "3", True, [], 10**12])
-async def test_a_usage_that_cannot_be_read_is_unknown(told: object) -> None:
+@pytest.mark.parametrize("sent", [-5, 2**70, -1.5, None, "3", True, [], 10**12])
+async def test_a_usage_that_cannot_be_read_is_unknown(sent: object) -> None:
     """A count that is negative, absurd or not a number is not 0, which would be a free answer: the ledger estimates."""
-    async with faulty_api(answers({**ANSWER, "usage": {"prompt_tokens": told, "completion_tokens": 7.0}})) as api:
+    async with faulty_api(answers({**ANSWER, "usage": {"prompt_tokens": sent, "completion_tokens": 7.0}})) as api:
         backend = before(api)
         answer = await backend.relay(request())
         await read(answer, [])
@@ -319,8 +319,8 @@ async def test_what_only_looks_like_an_answer_is_a_502(script: Script, code: str
         (sends(head(), b'data: {"error": {"message": "Not with sk-upstream."}}\n\n'), True),
     ],
 )
-async def test_an_upstream_that_repeats_our_key_does_not_tell_it_to_clients(script: Script, stream: bool) -> None:
-    """Its words pass; the key in them is masked."""
+async def test_an_upstream_that_repeats_our_key_does_not_show_it_to_clients(script: Script, stream: bool) -> None:
+    """Its words are relayed; the key in them is masked."""
     error, _ = await failure(script, stream=stream)
     assert error.message == "Not with ****."
 

@@ -1,7 +1,7 @@
 """The contract of a backend: a validated request in, one stream of typed events out.
 
-A backend in front of another OpenAI-compatible API can also pass a request and its answer on as bytes
-(``RelayingBackend``): then nothing is lost that this version does not know, and nothing is rendered twice.
+A backend for another OpenAI-compatible API can also relay a request and its answer as bytes (``RelayingBackend``): then no field
+is lost that this version does not know, and nothing is rendered twice.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -45,9 +45,9 @@ class Health(msgspec.Struct, frozen=True):
 class PartStatistics(msgspec.Struct, frozen=True):
     """The immutable statistics of one part, for ``/metrics`` and people.
 
-    ``part`` becomes the metrics' prefix (``engine``: ``antiphon_engine_running``), ``labels`` tell parts of one kind apart.
+    ``part`` becomes the metrics' prefix (``engine``: ``antiphon_engine_running``); ``labels`` distinguish parts of one kind.
     Of ``values``, fields ending in ``_total`` are counters, other numbers gauges; nested structs with ``bounds``, ``counts``
-    and ``sum`` are histograms (``counts`` has one more than ``bounds``); whatever is not a number is left out.
+    and ``sum`` are histograms (``counts`` has one more than ``bounds``); values of other types are left out.
     """
 
     part: str
@@ -62,8 +62,7 @@ Countable = ChatRequest | CompletionRequest | EmbeddingRequest
 class Backend(Protocol):
     """Answers requests for the models it lists.
 
-    Every generator stops its work at once when it is closed (``aclose``): that is how a client that left
-    is noticed below. Errors are ``ApiError``; anything else is a fault of ours and becomes a 500. A method
+    Every generator stops its work at once when it is closed (``aclose``), which is what happens when the client leaves. Errors are ``ApiError``; anything else is a fault of ours and becomes a 500. A method
     for which a model is of the wrong kind raises an ``ApiError`` below 500.
     """
 
@@ -91,7 +90,7 @@ class Backend(Protocol):
     async def count_tokens(self, request: Countable) -> int:
         """Return the exact number of prompt tokens the request would have, template and tools included.
 
-        ``ApiError`` 501 from a backend that cannot tell.
+        ``ApiError`` 501 from a backend that cannot count.
         """
         ...
 
@@ -110,10 +109,10 @@ class Backend(Protocol):
 
 @runtime_checkable
 class AliasingBackend(Backend, Protocol):
-    """A backend for which any number of names may name one model."""
+    """A backend that may serve one model under any number of names."""
 
     def counted_as(self, model: str) -> str:
-        """Return the name under which limits count a request for ``model``: its own unless others come to the same, without I/O."""
+        """Return the name under which limits count a request for ``model``: its own name unless several names lead to the same model; without I/O."""
         ...
 
     def describe(self, model: str) -> BackendModel | None:
@@ -128,17 +127,17 @@ class BackendError(ApiError):
 
 
 class StreamCut(ApiError):  # noqa: N818 - what happened to the connection
-    """The connection is to end here without another byte: what a script asks for, to show clients a broken stream."""
+    """Cut the connection here without another byte: a script asks for this to show clients a broken stream."""
 
     def __init__(self) -> None:
         super().__init__(502, "The connection to the model was cut by the script.", type="server_error")
 
 
 class RelayOutcome(msgspec.Struct, frozen=True):
-    """What was learned from an answer on its way through; complete once its bytes are exhausted.
+    """What the relay read of an answer; complete once its bytes are exhausted.
 
-    ``usage`` is None where the answer did not say (a stream that was cut or left early), which is not zero.
-    ``num_chunks`` counts the chunks of a stream that carried choices: about one per token, and no more than an estimate.
+    ``usage`` is None where the answer did not report it (a stream that was cut, or that the client left early), which is not zero.
+    ``num_chunks`` counts the chunks of a stream that carried choices: about one per token, an estimate.
     ``num_bytes`` is the size of an answer in one piece.
     """
 
@@ -151,9 +150,9 @@ class RelayOutcome(msgspec.Struct, frozen=True):
 
 
 class RelayedAnswer(Protocol):
-    """A successful answer (status 200) being passed on. Iterate it once; close it in every case.
+    """A successful answer (status 200) that is relayed. Iterate it once; close it in every case.
 
-    An answer that is not a stream comes as one piece. Each piece of a stream is one or more whole SSE events. The first
+    An answer that is not streamed comes as one piece. Each piece of a stream is one or more whole SSE events. The first
     piece was received before ``relay`` returned. A failure after it is an ``ApiError`` out of the iterator, to be sent
     as an error chunk.
     """
@@ -177,10 +176,10 @@ class RelayedAnswer(Protocol):
 
 @runtime_checkable
 class RelayingBackend(Backend, Protocol):
-    """A backend that can pass requests on unvalidated; the API behind it checks them."""
+    """A backend that can relay requests without validating them; the upstream validates them."""
 
     def relays(self, model: str) -> bool:
-        """Whether requests for this name are passed on; the others go the validated way."""
+        """Whether requests for this name are relayed; the others are validated here."""
         ...
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:

@@ -1,4 +1,4 @@
-"""Section ``[gateway]``: the APIs behind this server, in addition to the models on this machine."""
+"""Section ``[gateway]``: the backends of this server other than the models in this machine."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from antiphon.backends.upstream import UpstreamBackend, UpstreamSettings
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[[gateway.upstreams]]`` and ``[[gateway.routes]]``, with ``[gateway.retry]`` and ``[gateway.breaker]`` for all of them.
 
-    ``script`` is the path of a script (TOML) whose models are served as the backend ``scripted``; None: there is none.
+    ``script`` is the path of a script (TOML) whose models are served as the backend ``scripted``; None: no script.
     """
 
     upstreams: tuple[UpstreamSettings, ...] = ()
@@ -29,5 +29,5 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 def upstream_backends(settings: GatewaySettings, environ: Mapping[str, str] = os.environ) -> dict[str, UpstreamBackend]:
-    """Make the upstreams' backends by name; ``ConfigError`` where a key is not to be found."""
+    """Make the upstreams' backends by name; ``ConfigError`` where a key cannot be found."""
     return {upstream.name: UpstreamBackend(upstream, environ=environ) for upstream in settings.upstreams}

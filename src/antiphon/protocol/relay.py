@@ -1,7 +1,7 @@
-"""A request that goes on to another OpenAI-compatible API with its bytes untouched.
+"""A request that is relayed to another OpenAI-compatible API with its bytes unchanged.
 
-The backend that answers a relayed request validates it: only what routing, admission and the ledger need is read here, and
-every other field, known to us or not, stays the JSON text that the client sent.
+The upstream validates a relayed request: only what routing, admission and the ledger need is read here, and every other
+field, known or not, stays the JSON text that the client sent.
 """
 
 import json
@@ -79,7 +79,7 @@ _SPECS: dict[str, Spec] = {
     "max_tokens": Integer(nullable=True),
     "stream_options": stream_options,
 }
-"""What is read of a request, to word what is wrong with it. What else OpenAI demands of these is the upstream's to say."""
+"""What is read of a request, to word what is wrong with it. The upstream checks everything else."""
 
 _named = msgspec.json.Decoder(_Named)
 _encoder = msgspec.json.Encoder()
@@ -124,8 +124,8 @@ def parse_relay(operation: Operation, body: bytes) -> RelayRequest:
 
 
 def _check_unique(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
-    """Raise ``ApiError`` 400 where a name stands twice at the top: one of the two would be lost on the way."""
-    # Nearly every body is written without blanks, and then its length tells.
+    """Raise ``ApiError`` 400 where a name occurs twice at the top level: one of the two would be lost."""
+    # Nearly every body is written without blanks; then comparing lengths is enough.
     if len(body) == 1 + sum(len(_encoder.encode(name)) + len(memoryview(value)) + 2 for name, value in fields.items()):
         return
     pairs: list[tuple[str, Any]] = json.loads(body, object_pairs_hook=list, parse_int=str, parse_float=str)

@@ -1,6 +1,6 @@
-"""Keeps answers that would be the same again, for those who ask for it.
+"""The response cache: stores answers that would be the same again, for requests that ask for it.
 
-Right for requests with temperature 0 or a seed, and for embeddings; identical requests in flight are computed once.
+Right for requests with temperature 0 or a seed, and for embeddings; identical concurrent requests are computed once (single-flight).
 """
 
 from pathlib import Path

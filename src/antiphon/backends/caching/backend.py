@@ -1,4 +1,4 @@
-"""The response cache, in front of whatever answers."""
+"""The response cache, in front of another backend."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -33,7 +33,7 @@ Piece = bytes | RelayedAnswer
 
 
 class CacheStatistics(msgspec.Struct, frozen=True):
-    """Requests that asked for the cache, by what became of them; embeddings count by input."""
+    """Requests that asked for the cache, by result; embeddings count by input."""
 
     hits_total: int
     misses_total: int
@@ -45,9 +45,9 @@ class CacheStatistics(msgspec.Struct, frozen=True):
 
 
 class CachingBackend:
-    """Gives kept answers to requests that may have them (``request.cache``), and keeps new ones.
+    """Answers requests that may use the cache (``request.cache``) from stored answers, and stores new ones.
 
-    Identical requests at the same time are computed once. Owns ``backend`` and ``store``: closing it closes them.
+    Identical concurrent requests are computed once (single-flight). Owns ``backend`` and ``store``: closing it closes them.
     """
 
     def __init__(self, backend: RelayingBackend, store: Store) -> None:
@@ -158,7 +158,7 @@ class CachingBackend:
                 for event in stored:
                     yield _marked(event, "hit")
                 return
-            # Another request may have begun while the store was asked.
+            # Another request may have begun while the store was read.
             flight = self._events.get(key)
             if flight is None or not flight.is_open or use.refresh:
                 flight, status = self._start_flight(self._events, key, self._compute_and_store(key, compute())), "miss"
@@ -186,7 +186,7 @@ class CachingBackend:
                 yield piece
         outcome = answer.outcome
         if outcome.finish_reason is None and request.operation != "embeddings":
-            # Its API closed it in order, but no choice of it ever ended: no answer to give again.
+            # The upstream closed the stream in order, but no choice ever ended: not an answer to store.
             return
         await self._store.put(key, pack_relay(RelayRecord(dict(answer.headers), tuple(pieces), outcome)))
 
@@ -214,7 +214,7 @@ class CachingBackend:
         return result
 
     async def _read(self, key: bytes, decode: Callable[[bytes], R]) -> R | None:
-        """Return what is kept under the key; what cannot be read (another version wrote it) is as good as nothing."""
+        """Return what is stored under the key; None also for a value that cannot be read, which another version wrote."""
         stored = await self._store.get(key)
         try:
             return None if stored is None else decode(stored)
@@ -236,7 +236,7 @@ class CachingBackend:
 
 
 class _Vector(msgspec.Struct, frozen=True, array_like=True):
-    """A kept vector, the model that made it, and where. ``num_tokens`` of its input; None: nobody counted."""
+    """A stored vector, the model that made it, and where. ``num_tokens`` of its input; None: not counted."""
 
     model: str
     data: bytes
@@ -248,7 +248,7 @@ _vector = msgspec.msgpack.Decoder(_Vector)
 
 
 class _StoredAnswer:
-    """A relayed answer out of the store."""
+    """A relayed answer from the store."""
 
     def __init__(self, record: RelayRecord) -> None:
         self.headers: Mapping[str, str] = record.headers
@@ -264,7 +264,7 @@ class _StoredAnswer:
 
 
 class _SharedAnswer:
-    """A relayed answer that others may read along with."""
+    """A relayed answer that several requests share."""
 
     def __init__(self, answer: RelayedAnswer, pieces: AsyncGenerator[Piece], status: CacheStatus) -> None:
         self.headers = answer.headers
@@ -286,7 +286,7 @@ class _SharedAnswer:
 
 
 def _marked(event: Event, status: CacheStatus) -> Event:
-    """Say what the cache did; a request that did not compute has what was saved in its meter."""
+    """Mark what the cache did; for a request that did not compute, the meter says what it was spared."""
     if not isinstance(event, Started):
         return event
     if status == "miss":

@@ -1,4 +1,4 @@
-"""Where answers are kept: the contract of a store."""
+"""The contract of a store for answers."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class StoreStatistics(msgspec.Struct, frozen=True):
-    """``bytes`` and ``entries`` are None where the store cannot tell at once; ``errors_total``: reads and writes that failed."""
+    """``bytes`` and ``entries`` are None where the store cannot count at once; ``errors_total``: reads and writes that failed."""
 
     entries: int | None
     bytes: int | None
@@ -14,16 +14,15 @@ class StoreStatistics(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """Keeps values under 32-byte keys for a time.
+    """Stores values under 32-byte keys for a limited time.
 
-    A store that fails loses what it keeps and nothing else: ``get`` then finds nothing, ``put`` stores nothing, and the
-    failure is counted.
+    When a store fails, ``get`` finds nothing, ``put`` stores nothing, and the failure is counted; requests go on.
     """
 
     async def get(self, key: bytes) -> bytes | None: ...
 
     async def put(self, key: bytes, value: bytes) -> None:
-        """Keep a value; what is older or used less goes when room is needed."""
+        """Store a value, evicting older or less used ones when room is needed."""
         ...
 
     def statistics(self) -> StoreStatistics: ...

@@ -13,7 +13,7 @@ from antiphon.sqlite_file import open_sqlite
 
 T = TypeVar("T")
 
-# What a crash loses here is computed again.
+# Answers lost in a crash are computed again.
 _SCRIPT = """
 PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS answer (key BLOB PRIMARY KEY, value BLOB NOT NULL, stored_at REAL NOT NULL) WITHOUT ROWID;
@@ -25,7 +25,7 @@ _TRIM_EVERY = 64
 
 
 class DiskStore:
-    """Keeps about ``max_bytes`` of values in ``path``; the oldest go first. ``now`` is in Unix seconds.
+    """Stores about ``max_bytes`` of values in ``path``; the oldest are evicted first. ``now`` is in Unix seconds.
 
     One thread does the work, so that the event loop never waits for the disk.
     """

@@ -1,7 +1,7 @@
-"""Which requests have one right answer, and the key that it is kept under. Pure.
+"""Which requests have one right answer, and the key under which it is stored. Pure.
 
-Answers are kept for temperature 0 and for a seed: there the same request is meant to get the same answer. What does not
-change the answer (the key, streaming, tags) is left out of the key; everything else is in it.
+Answers are stored for temperature 0 and for a seed, where the same request should get the same answer. Fields that do not
+change the answer (user, streaming, tags) are left out of the key; all others are in it.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def request_key(request: ChatRequest | CompletionRequest, scope: str) -> bytes |
 
 
 def relay_key(request: RelayRequest, scope: str) -> bytes | None:
-    """Return the key of a relayed request, of all its fields that may matter; None if its answers are meant to differ."""
+    """Return the key of a relayed request, over all its fields that may matter; None if its answers are meant to differ."""
     fields = request.fields
     if request.operation != "embeddings" and not (_is_zero(fields.get("temperature")) or _is_given(fields.get("seed"))):
         return None

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from antiphon.backends.caching.base import StoreStatistics
 
 _OVERHEAD = 200
-"""About what an entry costs in bytes in addition to its value."""
+"""The approximate overhead of an entry in bytes, in addition to its value."""
 
 
 class MemoryStore:
-    """Keeps at most ``max_bytes``; what was used longest ago goes first. ``now`` is a monotonic clock in seconds."""
+    """Stores at most ``max_bytes``; the least recently used values are evicted first. ``now`` is a monotonic clock in seconds."""
 
     def __init__(self, max_bytes: int, ttl_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._max_bytes = max_bytes

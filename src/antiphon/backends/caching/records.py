@@ -26,7 +26,7 @@ _kinds = [msgspec.msgpack.Decoder(kind) for kind in _KINDS]
 
 
 class RelayRecord(msgspec.Struct, frozen=True):
-    """A relayed answer: its headers, its pieces and what was learned from it."""
+    """A relayed answer: its headers, its pieces and its outcome."""
 
     headers: dict[str, str]
     pieces: tuple[bytes, ...]
@@ -37,7 +37,7 @@ _record = msgspec.msgpack.Decoder(RelayRecord)
 
 
 def pack_events(answer: Sequence[Event]) -> bytes:
-    """Write a whole answer, with what its meter says at its end: that is what is spared when it is given again."""
+    """Serialise a whole answer, with its meter's final values: what is spared when the answer is reused."""
     return _pack.encode(
         [
             (_PLACES[type(event)], msgspec.structs.replace(event, cache=None) if isinstance(event, Started) else event)
@@ -47,7 +47,7 @@ def pack_events(answer: Sequence[Event]) -> bytes:
 
 
 def unpack_events(stored: bytes) -> list[Event]:
-    """Read it again; ``msgspec.DecodeError`` if it is none."""
+    """Deserialise an answer; ``msgspec.DecodeError`` for any other bytes."""
     return [_kinds[place].decode(value) for place, value in _pairs.decode(stored)]
 
 
@@ -56,5 +56,5 @@ def pack_relay(record: RelayRecord) -> bytes:
 
 
 def unpack_relay(stored: bytes) -> RelayRecord:
-    """Read a relayed answer again; ``msgspec.DecodeError`` if it is none."""
+    """Deserialise a relayed answer; ``msgspec.DecodeError`` for any other bytes."""
     return _record.decode(stored)

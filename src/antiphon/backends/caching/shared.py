@@ -16,7 +16,7 @@ _ASK_AGAIN_S = 1.0
 
 
 class RedisStore:
-    """While Redis does not answer nothing is found, and it is asked at most once a second. ``now`` is monotonic, in seconds."""
+    """While Redis does not answer, nothing is found, and it is tried at most once a second. ``now`` is monotonic, in seconds."""
 
     def __init__(self, url: str, ttl_s: float, now: Callable[[], float] = time.monotonic) -> None:
         # Redis' own annotations leave most arguments and answers open.

@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Runs ``source`` in a task of its own and keeps what it yields.
+    """Runs ``source`` in a task of its own and stores what it yields.
 
-    It goes on while at least one reader is there, whichever came first; when the last one leaves, it is stopped.
+    It runs while at least one reader is left, whether or not that is the first; when the last one leaves, it is stopped.
     """
 
     def __init__(self, source: AsyncGenerator[T]) -> None:
@@ -33,8 +33,8 @@ class SingleFlight(Generic[T]):
     async def read(self, *, pays: bool = False) -> AsyncGenerator[T]:
         """Yield everything from the first item on; raises what the source raised. Joins when the first item is asked for.
 
-        ``pays``: this reader is charged for the work. Leaving early it stays until the work ends if others read along: what
-        they are given for nothing is then on its account, and not on nobody's.
+        ``pays``: this reader is charged for the work. If it leaves early while others are reading, it waits until the work ends, so
+        that the whole answer is charged to its account.
         """
         self._num_readers += 1
         place = 0
@@ -72,6 +72,6 @@ class SingleFlight(Generic[T]):
             self._tell()
 
     def _tell(self) -> None:
-        """Wake the readers that wait now; those that come later wait for the next news."""
+        """Wake the readers that wait now; those that come later wait for the next change."""
         self._changed.set()
         self._changed = asyncio.Event()

@@ -7,13 +7,13 @@ from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.errors import ApiError
 
 HEADER = "x-antiphon-cache"
-"""On requests: ``on``, ``off`` or ``refresh``. On answers: ``miss``, ``hit`` or ``joined``; absent where nothing is kept."""
+"""On requests: ``on``, ``off`` or ``refresh``. On answers: ``miss``, ``hit`` or ``joined``; absent where nothing is stored."""
 
 
 def cache_use(settings: CacheSettings, header: str | None, account: str, key_name: str) -> CacheUse | None:
-    """Return how a request of ``account`` (whose key is called ``key_name``) uses the cache; None: not at all.
+    """Return how a request of ``account`` (whose key is named ``key_name``) uses the cache; None: not at all.
 
-    ``ApiError`` 400 for a header that says something else, or asks for a cache that this server does not have.
+    ``ApiError`` 400 for a header with another value, or one that asks for a cache this server does not have.
     """
     if header is None:
         asked = "on" if any(fnmatchcase(key_name, pattern) for pattern in settings.keys) else "off"

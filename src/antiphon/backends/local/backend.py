@@ -1,4 +1,4 @@
-"""Models that run in this machine: prompting around an engine per model."""
+"""Models on this machine: prompting around one engine per model."""
 
 import asyncio
 import time

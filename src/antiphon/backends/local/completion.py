@@ -1,4 +1,4 @@
-"""Text completions by a model in this machine: several prompts side by side, echo, infill, the best of several."""
+"""Text completions by a model in this machine: several prompts concurrently, echo, infill, the best of several."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -52,7 +52,7 @@ async def complete(name: str, engine: Engine, request: CompletionRequest) -> Asy
 
 def _job(request: CompletionRequest, info: ModelInfo, prompt: str | tuple[int, ...]) -> Generate:
     wants_logprobs = request.logprobs is not None
-    # The best of several is chosen by its log-probabilities, whether the client wants to see them or not.
+    # The best of several is ranked by log-probabilities, whether or not the client asked for them.
     ranks = request.best_of > request.n
     return Generate(
         id=0,
@@ -62,13 +62,13 @@ def _job(request: CompletionRequest, info: ModelInfo, prompt: str | tuple[int, .
         sampling=engine_sampling(request.sampling),
         stop=request.stop,
         logprobs=request.logprobs if wants_logprobs else 0 if ranks else None,
-        # The text of an echoed prompt that came as token ids is known to the engine alone, which returns it with its log-probabilities.
+        # Only the engine knows the text of an echoed prompt that came as token ids; it returns it with log-probabilities.
         echo_logprobs=request.echo and (wants_logprobs or not isinstance(prompt, str)),
     )
 
 
 def _prompt(info: ModelInfo, prompt: str | tuple[int, ...], suffix: str | None) -> Prompt:
-    """Return a text as the model wants a document to begin; token ids stay exactly what they are."""
+    """Return a text as the model expects a document to begin; token ids are unchanged."""
     if suffix is not None:
         return _infill(info, prompt, suffix)
     if not isinstance(prompt, str):
@@ -93,7 +93,7 @@ def _infill(info: ModelInfo, prompt: str | tuple[int, ...], suffix: str) -> Prom
 
 @dataclass
 class _Candidate:
-    """One of several continuations, until it is known which are the best."""
+    """One of several continuations, held until the best are known."""
 
     text: list[str] = field(default_factory=list[str])
     tokens: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
@@ -121,7 +121,7 @@ class _Choices:
         given = self._request.prompts[prompt]
         tokens = token_logprobs(answer.prompt_logprobs, is_prompt=True)
         if tokens and self._begins[prompt]:
-            # The document's beginning was put before the text: it is listed, and no character of the text is its.
+            # The begin token was put before the text: it is listed, with no character of the text.
             tokens = (msgspec.structs.replace(tokens[0], bytes=()), *tokens[1:])
         text = (
             given
@@ -188,7 +188,7 @@ async def _side_by_side(engine: Engine, jobs: Sequence[Generate]) -> AsyncGenera
             yield item
         await pumping
     except ExceptionGroup as failures:
-        # What several prompts have in common need be said only once.
+        # One error for all prompts: they mostly fail for the same reason.
         raise failures.exceptions[0] from None
     finally:
         pumping.cancel()

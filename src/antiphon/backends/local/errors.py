@@ -1,4 +1,4 @@
-"""What the engine's errors are on the wire."""
+"""The engine's errors as API errors."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ _RETRY_AFTER_S = 1.0
 def engine_errors(*, max_tokens: int | None = None, is_chat: bool = True) -> Generator[None]:
     """Turn an ``EngineError`` of the block into the ``ApiError`` that a client understands.
 
-    ``max_tokens`` is what the request asked for; with it the error says which part of the context is whose.
+    ``max_tokens`` is what the request asked for; the message then splits the context into prompt and completion.
     """
     try:
         yield
@@ -40,7 +40,7 @@ def _overflow(error: errors.ContextOverflow, completion: int, *, is_chat: bool) 
 
 
 def as_api_error(error: errors.EngineError) -> ApiError:
-    """Return the answer that tells a client what happened to its request."""
+    """Return the API error that explains to the client what happened."""
     match error:
         case errors.EngineOverloaded():
             return overloaded(error.retry_after_s)

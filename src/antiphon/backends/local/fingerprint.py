@@ -1,4 +1,4 @@
-"""``system_fingerprint``: the same as long as nothing changed that a seed's answer depends on."""
+"""``system_fingerprint``: unchanged as long as everything that a seeded answer depends on is unchanged."""
 
 import hashlib
 
@@ -11,6 +11,6 @@ _LENGTH = 10
 
 
 def fingerprint(name: str, info: ModelInfo) -> str:
-    """Return ``fp_`` and ten hexadecimal digits of the model, how it is run, and by which version."""
+    """Return ``fp_`` and ten hexadecimal digits of the model, its settings and the version."""
     parts = (__version__, name, info.description, info.size_bytes, info.num_parameters, sorted(info.settings.items()))
     return "fp_" + hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:_LENGTH]

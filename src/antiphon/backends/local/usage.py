@@ -35,12 +35,12 @@ class UsageMeter:
             system_fingerprint=fingerprint(model, info),
         )
 
-    def count(self, index: int, num_tokens: int, heard: Iterable[Event]) -> None:
-        """Note that choice ``index`` has ``num_tokens`` tokens now; those that made ``heard`` may be reasoning."""
+    def count(self, index: int, num_tokens: int, produced: Iterable[Event]) -> None:
+        """Note that choice ``index`` has ``num_tokens`` tokens now; the new ones produced ``events``, which may be reasoning."""
         new = num_tokens - self._counted[index]
         self._counted[index] = num_tokens
         used = self.meter.usage
-        is_reasoning = any(isinstance(event, ReasoningDelta) for event in heard)
+        is_reasoning = any(isinstance(event, ReasoningDelta) for event in produced)
         self.meter.usage = Usage(
             used.prompt_tokens,
             used.completion_tokens + new,

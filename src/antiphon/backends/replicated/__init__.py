@@ -1,6 +1,6 @@
 """Models that run in replicas elsewhere: one end answers for a replica's backend, the other is a backend itself.
 
-What carries the messages between them is a ``ReplicaCaller``: ``server/ray_serve.py`` has the one over Ray Serve.
+A ``ReplicaCaller`` carries the messages between them: ``server/ray_serve.py`` has the one over Ray Serve.
 """
 
 from antiphon.backends.replicated.backend import ReplicatedBackend

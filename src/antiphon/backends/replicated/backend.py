@@ -36,8 +36,8 @@ class ReplicasStatistics(msgspec.Struct, frozen=True):
 class ReplicatedBackend:
     """A ``Backend`` over ``caller``. ``names`` are those that every replica serves, its aliases too.
 
-    A request whose replica goes away before its first event is asked of another one, three times in all; after that
-    nothing is tried again.
+    A request whose replica is lost before its first event is sent to another one, three times in all; after the first event
+    nothing is retried.
     """
 
     probe_interval_s = _PROBE_EVERY_S
@@ -60,7 +60,7 @@ class ReplicatedBackend:
         return self._health
 
     async def probe(self) -> Health:
-        """Ask a replica how it is. One that is started only when it is needed does not make the front wait."""
+        """Ask a replica for its health. A replica that starts only on demand does not make the front wait."""
         try:
             async with asyncio.timeout(_PROBE_WITHIN_S):
                 self._described = await self._caller.describe()
@@ -90,7 +90,7 @@ class ReplicatedBackend:
         return [PartStatistics("replicas", {}, numbers)]
 
     async def aclose(self) -> None:
-        """The replicas go on: they are not this front's alone."""
+        """The replicas go on: other fronts use them too."""
         self._health = Health("down", _CLOSED)
 
     async def _events(self, request: ChatRequest | CompletionRequest) -> AsyncGenerator[Event]:

@@ -1,4 +1,4 @@
-"""The contract of what carries requests to replicas."""
+"""The contract of the transport that carries requests to replicas."""
 
 from collections.abc import AsyncGenerator
 from typing import Protocol
@@ -11,11 +11,11 @@ from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 
 
 class ReplicaLost(Exception):  # noqa: N818 - what happened
-    """The replica that did the work is gone, or cannot be reached. Another one may be asked."""
+    """The replica that did the work is gone, or cannot be reached. Another one may be tried."""
 
 
 class ReplicaCaller(Protocol):
-    """Asks one replica per call, which it chooses. Each method raises ``ReplicaLost`` when that replica goes away."""
+    """Calls one replica per request, which it chooses. Each method raises ``ReplicaLost`` when that replica goes away."""
 
     def stream(self, key: bytes, request: ChatRequest | CompletionRequest) -> AsyncGenerator[EventBatch | Refusal]:
         """Yield what ``ReplicaService.stream`` yields; requests with one ``key`` go where its prefix is cached.

@@ -1,4 +1,4 @@
-"""What crosses between a front and a replica. Frozen values that can be pickled."""
+"""The messages between a front and a replica. Frozen values that can be pickled."""
 
 from typing import Self
 
@@ -10,14 +10,14 @@ from antiphon.protocol.events import Event, Meter
 
 
 class EventBatch(msgspec.Struct, frozen=True):
-    """Events that came together, and what the request has used by then; None: nobody measures."""
+    """Events that came together, and what the request has used by then; None: not measured."""
 
     events: tuple[Event, ...]
     meter: Meter | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """An ``ApiError`` of the replica: sent as a value, so that it arrives as it was, whatever carries it."""
+    """An ``ApiError`` of the replica: sent as a value, so that any transport preserves it."""
 
     status: int
     message: str
@@ -37,7 +37,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What a replica serves, and how it is."""
+    """What a replica serves, and its health."""
 
     models: tuple[BackendModel, ...]
     health: Health

@@ -1,4 +1,4 @@
-"""A replica's end: its own backend's answers as messages."""
+"""A replica's end: the answers of its backend as messages."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -16,13 +16,13 @@ from antiphon.protocol.events import Event, Meter, Started
 
 
 class ReplicaService:
-    """Answers for ``backend``, which belongs to its creator."""
+    """Answers for ``backend``, which the caller owns and closes."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     async def stream(self, request: ChatRequest | CompletionRequest) -> AsyncGenerator[EventBatch | Refusal]:
-        """Yield the events in batches, each of what came while the one before was on its way; a ``Refusal`` ends them.
+        """Yield the events in batches, each of the events that came while the one before was sent; a ``Refusal`` ends them.
 
         Closing it stops the work.
         """
@@ -49,12 +49,12 @@ class ReplicaService:
             return Refusal.of(error)
 
     def describe(self) -> Description:
-        """Return what is served and how it is, at once."""
+        """Return what is served, and its health, at once."""
         return Description(tuple(self._backend.models), self._backend.health())
 
 
 class _Gathering:
-    """Reads events as they come, and gives out all that have come so far."""
+    """Reads events as they come, and returns all that have come so far."""
 
     def __init__(self, source: AsyncGenerator[Event]) -> None:
         self._source = source
@@ -65,7 +65,7 @@ class _Gathering:
         self._task.add_done_callback(lambda _: self._news.set())
 
     async def next(self) -> EventBatch | None:
-        """Wait for events; None after the last one. Raises what the source raised, once its events are given out."""
+        """Wait for events; None after the last one. Raises what the source raised, once its events are returned."""
         await self._news.wait()
         self._news.clear()
         if not self._events:

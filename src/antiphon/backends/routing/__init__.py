@@ -1,4 +1,4 @@
-"""Chooses who answers a request, tries again where that is safe, and keeps away from who fails."""
+"""Chooses the backend of a request, retries where that is safe, and avoids backends that fail."""
 
 from antiphon.backends.routing.dispatch import Clock
 from antiphon.backends.routing.router import Router

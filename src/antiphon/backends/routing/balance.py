@@ -1,8 +1,8 @@
-"""In which order a route's targets are asked. Pure.
+"""Load balancing: the order in which a route's targets are tried. Pure.
 
 Prefix affinity is rendezvous hashing (Thaler and Ravishankar 1998, with weights) with bounded loads (Mirrokni, Thorup and
-Zadimoghaddam 2018): each key has its own order of targets, a target that comes or goes moves its own keys alone, and none
-gets more than ``LOAD_BOUND`` times its share of the requests in flight.
+Zadimoghaddam 2018): each key has its own order of targets, a target that is added or removed moves only its own keys, and no
+target gets more than ``LOAD_BOUND`` times its share of the requests in flight.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ class Load(msgspec.Struct, frozen=True):
 
 
 def by_outstanding(loads: Sequence[Load], turn: int) -> list[int]:
-    """Return the places of ``loads``, least loaded for its weight first; ``turn`` moves on among equals."""
+    """Return the places of ``loads``, least loaded for its weight first; ``turn`` rotates among equals."""
     count = len(loads)
     return sorted(
         range(count),
@@ -32,7 +32,7 @@ def by_outstanding(loads: Sequence[Load], turn: int) -> list[int]:
 
 
 def by_prefix(loads: Sequence[Load], key: bytes, turn: int) -> list[int]:
-    """Return the places of ``loads`` in the key's own order, those with more than their share of the load at the end."""
+    """Return the places of ``loads`` in the key's own order, with those above their share of the load at the end."""
     total_weight = sum(load.weight for load in loads)
     total = sum(load.outstanding for load in loads) + 1
     ranked = sorted(range(len(loads)), key=lambda place: _score(loads[place], key), reverse=True)

@@ -1,4 +1,4 @@
-"""Sends one request to the targets of its route until one of them answers with its first token."""
+"""Sends one request to the targets of its route until one of them sends its first token."""
 
 import asyncio
 import random
@@ -16,10 +16,10 @@ from antiphon.protocol.errors import ApiError, overloaded
 
 T = TypeVar("T")
 Start = Callable[[Target, str], Awaitable[T]]
-"""Asks a target for the model of that name and returns when its first token has come."""
+"""Sends the request to a target, for the model of that name, and returns with its first token."""
 
 _LOOK_AGAIN_S = 0.5
-"""How long to wait for targets whose own waiting time is unknown or long; they may be free sooner than they said."""
+"""The longest single wait: targets may be free sooner than they announced."""
 
 
 class Clock(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class Clock(msgspec.Struct, frozen=True):
 
 
 class Attempts:
-    """The tries of one request: how many, until when, and which targets are out."""
+    """The attempts of one request: how many, until when, and which targets are excluded."""
 
     def __init__(self, settings: RetrySettings, clock: Clock) -> None:
         self._settings = settings
@@ -47,14 +47,14 @@ class Attempts:
         return self._num_made >= self._settings.attempts
 
     def again(self) -> None:
-        """Begin with another route: it has its own number of tries, in the same time."""
+        """Begin with another route, which has its own number of attempts within the same time."""
         self._num_made = 0
 
     def usable(self, target: Target) -> bool:
         return id(target) not in self._out
 
     def wait_s(self, target: Target, model: str) -> float:
-        """Return the seconds until the target may be asked (again)."""
+        """Return the seconds until the target may be tried (again)."""
         own = self._not_before.get(id(target), 0.0) - self._clock.now()
         return max(own, target.state.wait_s(target.model or model), 0.0)
 
@@ -62,7 +62,7 @@ class Attempts:
         return self._clock.now() + wait_s < self._deadline
 
     def failed(self, target: Target, error: ApiError, decision: RetryDecision) -> None:
-        """Note a failed try."""
+        """Record a failed attempt."""
         self._num_made += 1
         self.error = error
         if decision.again == "elsewhere":
@@ -73,7 +73,7 @@ class Attempts:
 
 
 class Dispatcher:
-    """Chooses, tries, waits, gives up. One per router."""
+    """Chooses targets, tries them, waits and gives up. One per router."""
 
     def __init__(self, settings: RetrySettings, clock: Clock) -> None:
         self._settings = settings
@@ -85,16 +85,16 @@ class Dispatcher:
     async def send(
         self, route: Route, model: str, key: bytes | None, attempts: Attempts, start: Start[T]
     ) -> tuple[T, Target]:
-        """Return what ``start`` returned for the target that answered; its state has to be ended by the caller.
+        """Return what ``start`` returned for the target that answered; the caller has to end its state.
 
-        Raises the last error when tries or time are used up, or at once one that would be the same everywhere.
+        Raises the last error when attempts or time are used up; at once an error that every target would give.
         """
         while not attempts.is_spent:
             target, wait_s = self._choose(route, model, key, attempts)
             if target is None:
                 if wait_s is None or not attempts.has_time(wait_s):
                     raise attempts.error or overloaded(wait_s or 1)
-                # Looks again now and then: a breaker may close, a pause may end, before the time that was foreseen.
+                # Checks again at intervals: a breaker may close or a pause may end sooner than announced.
                 await self._clock.sleep(min(wait_s, _LOOK_AGAIN_S))
                 continue
             try:
@@ -123,11 +123,11 @@ class Dispatcher:
     def _choose(
         self, route: Route, model: str, key: bytes | None, attempts: Attempts
     ) -> tuple[Target | None, float | None]:
-        """Return the target to ask now, or the seconds to wait for one; neither when all are out."""
+        """Return the target to try now, or the seconds to wait for one; neither when all are excluded."""
         usable = [target for target in route.targets if attempts.usable(target)]
         if not usable:
             return None, None
-        # If all are said to be down, what is said may be out of date: ask.
+        # If all are reported down, the reports may be out of date: try them.
         alive = [target for target in usable if not target.state.is_down] or usable
         waits = [attempts.wait_s(target, model) for target in alive]
         ready = [target for target, wait_s in zip(alive, waits, strict=True) if wait_s <= 0]

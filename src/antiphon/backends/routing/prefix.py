@@ -1,6 +1,6 @@
-"""The key by which requests with the same beginning find the same backend, whose prefix cache has it. Pure.
+"""The affinity key: requests with the same beginning go to the backend whose prefix cache holds it. Pure.
 
-A conversation keeps its key as it grows: it is what stands up to and including the first message of the user.
+A conversation keeps its key as it grows: it covers everything up to and including the first user message.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def _relayed_key(request: RelayRequest) -> bytes:
         messages = [bytes(message) for message in _messages.decode(request.fields["messages"])]
         return _digest(_until_user((_role.decode(message).role, message) for message in messages))
     except msgspec.DecodeError:
-        # The upstream will refuse it; any backend may say so.
+        # The upstream will refuse it; any backend may report that.
         return b""
 
 

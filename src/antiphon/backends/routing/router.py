@@ -1,4 +1,4 @@
-"""The front of all backends: to the server it is one backend that serves every model."""
+"""The router: to the server it is one backend that serves every model."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class ProbedBackend(Protocol):
-    """A backend whose health is found out by asking."""
+    """A backend whose health is found by asking it."""
 
     @property
     def probe_interval_s(self) -> float: ...
@@ -48,7 +48,7 @@ class ProbedBackend(Protocol):
 class Router:
     """Sends each request where its model is served. Owns the backends: closing it closes them.
 
-    Nothing is tried again once the first token has come. ``routes`` may be empty: then each backend answers for the models
+    Nothing is retried after the first token. ``routes`` may be empty: then each backend answers for the models
     that it serves, and those that serve the same one share its requests.
     """
 
@@ -74,7 +74,7 @@ class Router:
         self._can_relay = any(isinstance(backend, RelayingBackend) for backend in backends.values())
 
     async def start(self) -> None:
-        """Ask every upstream once how it is, then go on asking in the background until ``aclose``."""
+        """Check the health of every upstream once, then go on in the background until ``aclose``."""
         probed = [backend for backend in self._backends.values() if isinstance(backend, ProbedBackend)]
         await asyncio.gather(*(backend.probe() for backend in probed))
         for backend in probed:
@@ -102,7 +102,7 @@ class Router:
 
     def health(self) -> Health:
         """Ready as soon as one backend is; ``detail`` says what is wrong with the others."""
-        # A backend that is well and serves nothing says nothing: a machine without models of its own, for one.
+        # A healthy backend that serves nothing does not count: a machine without local models, for one.
         found = {
             name: health
             for name, backend in self._backends.items()
@@ -112,8 +112,8 @@ class Router:
             return Health("ready")
         states = [health.state for health in found.values()]
         state = "ready" if "ready" in states else "loading" if "loading" in states else "down"
-        ailing = [f"{name}: {h.detail or h.state}" for name, h in found.items() if h.state != "ready"]
-        return Health(state, "; ".join(ailing))
+        unwell = [f"{name}: {h.detail or h.state}" for name, h in found.items() if h.state != "ready"]
+        return Health(state, "; ".join(unwell))
 
     def statistics(self) -> Sequence[PartStatistics]:
         states = [
@@ -178,12 +178,12 @@ class Router:
         return route
 
     def _fallbacks(self, route: Route) -> list[tuple[str, Route]]:
-        """Return those that can be asked now: an upstream that never answered has not told its models yet."""
+        """Return the fallbacks that are known now: an upstream that never answered has not listed its models yet."""
         found = ((name, self._table.find(name)) for name in route.fallbacks)
         return [(name, fallback) for name, fallback in found if fallback is not None]
 
     async def _send(self, route: Route, request: AnyRequest, start: Start[T]) -> tuple[T, Target]:
-        """Try the route, then its fallbacks, in the time that the settings give to all of them together."""
+        """Try the route, then its fallbacks, within the time that the settings allow for all of them together."""
         attempts = self._dispatcher.attempts()
         routes = [(request.model, route), *self._fallbacks(route)]
         if isinstance(request, RelayRequest):
@@ -226,7 +226,7 @@ class Router:
 
 
 class _TrackedAnswer:
-    """A relayed answer that is counted as work of its state until it is closed."""
+    """A relayed answer that counts as outstanding at its target until it is closed."""
 
     def __init__(self, answer: RelayedAnswer, state: TargetState) -> None:
         self._answer = answer
@@ -257,7 +257,7 @@ class _TrackedAnswer:
 
 
 async def _first_event(events: AsyncGenerator[Event]) -> tuple[Event, AsyncGenerator[Event]]:
-    """Wait for the first event, so that until then another backend can be asked."""
+    """Wait for the first event, so that until then another backend can be tried."""
     try:
         return await anext(events), events
     except BaseException:

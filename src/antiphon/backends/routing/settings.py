@@ -1,4 +1,4 @@
-"""Which backend answers for which model name, and how patiently: ``[[gateway.routes]]``, ``retry`` and ``breaker``."""
+"""Which backend answers for which model name, with which retries: ``[[gateway.routes]]``, ``retry`` and ``breaker``."""
 
 import math
 from typing import Literal
@@ -7,11 +7,11 @@ import msgspec
 
 
 class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the router tries again, always before the first token alone.
+    """How the router retries, which it does only before the first token.
 
     ``attempts`` requests in all to the backends of a route, within ``total_s`` seconds, waiting included. Between attempts
-    at the same backend it waits as that said in ``Retry-After``, else ``backoff_s`` doubled each time up to
-    ``max_backoff_s``, less up to half of it by chance; another backend is asked at once.
+    at the same backend it waits as ``Retry-After`` says, else ``backoff_s`` doubled each time up to ``max_backoff_s``, less up
+    to half of it at random; another backend is tried at once.
     """
 
     attempts: int = 3
@@ -26,9 +26,9 @@ class RetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a backend that fails is left alone.
+    """When the circuit breaker of a failing backend opens.
 
-    After ``failures`` in a row none is sent to it for ``cooldown_s``; then one request tries it, and if that fails too the
+    After ``failures`` in a row no request is sent to it for ``cooldown_s``; then one request tries it, and if that fails too the
     time is doubled, up to ``max_cooldown_s``.
     """
 
@@ -42,7 +42,7 @@ class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A backend of a route. ``model`` is its name there, None: the name that was asked for. ``weight``: its share of the load."""
+    """A backend of a route. ``model`` is its name there, None: the requested name. ``weight``: its share of the load."""
 
     backend: str
     model: str | None = None
@@ -56,9 +56,9 @@ class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One ``[[gateway.routes]]``.
 
-    ``model`` is a name or a pattern with ``*``. ``balance``: ``least-outstanding`` asks the backend with the fewest requests
-    in flight for its weight; ``prefix`` asks the one that saw the beginning of this conversation before, unless it has more
-    than its share to do. ``fallbacks`` are names asked one after another when all targets fail.
+    ``model`` is a name or a pattern with ``*``. ``balance``: ``least-outstanding`` picks the backend with the fewest requests
+    in flight for its weight; ``prefix`` picks the one that saw the beginning of this conversation before, unless it has more
+    than its share of the load. ``fallbacks`` are model names that are tried one after another when all targets fail.
     """
 
     model: str

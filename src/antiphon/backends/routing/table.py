@@ -15,7 +15,7 @@ MakeTargetState = Callable[[str, Backend], TargetState]
 
 
 class Target:
-    """One place to send a request. ``model`` is its name there, None: as it was asked for."""
+    """One destination of requests. ``model`` is its name there, None: the requested name."""
 
     __slots__ = ("model", "state", "weight")
 
@@ -26,7 +26,7 @@ class Target:
 
 
 class Route:
-    """Where requests for a name go. ``relays``: every target can pass bytes on.
+    """Where requests for a name go. ``relays``: every target can relay bytes.
 
     ``shown_as`` is the model that describes a name which no backend lists, None: the target's own.
     """
@@ -44,11 +44,11 @@ class Route:
         self.balance: Balance = balance
         self.fallbacks = fallbacks
         self.turn = 0
-        # Whatever the name, these very models answer: behind a pattern it could be chosen anew for each request.
+        # These models answer whatever the requested name is: behind a pattern, clients can vary it for each request.
         self.is_alias = shown_as is not None or all(target.model is not None for target in targets)
         self.shown_as = shown_as
         self.relays = all(target.state.relaying is not None for target in targets)
-        # One backend in this process knows best itself when it is full: nothing to choose, nothing to try again.
+        # A single backend in this process reports by itself that it is full: nothing to choose, nothing to retry.
         self.is_direct = len(targets) == 1 and not fallbacks and not self.relays
 
 
@@ -56,8 +56,8 @@ class RouteTable:
     """Finds the route of a name.
 
     A route of the settings with that very name comes first, then patterns, those with more fixed characters before others,
-    then the backends that serve the name, those in this process before others; the pattern ``*`` alone is for what nobody else
-    serves. Last come the patterns of ``names.defaults``. An alias of ``names`` is looked up before all: it has its target's route.
+    then the backends that serve the name, those in this process before others; the pattern ``*`` alone is for names that no other
+    route or backend serves. Last come the patterns of ``names.defaults``. An alias of ``names`` is looked up before all: it has its target's route.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RouteTable:
         self._check_aliases()
 
     def find(self, model: str) -> Route | None:
-        """Return the route of the name, None if nobody serves it."""
+        """Return the route of the name, None if no backend serves it."""
         target = self._aliases.get(model)
         if target is None:
             return self._find(model)
@@ -115,7 +115,7 @@ class RouteTable:
         return next((route for pattern, route in self._defaults if fnmatchcase(model, pattern)), None)
 
     def states(self) -> Iterator[tuple[str, TargetState]]:
-        """Yield every state with the model that it leads to."""
+        """Yield the state of every target with its model."""
         for (_, model), state in self._states.items():
             yield model, state
 
@@ -133,7 +133,7 @@ class RouteTable:
         return list(found.values())
 
     def describe(self, model: str) -> BackendModel | None:
-        """Return the first target of the name's route, under that name; None if nobody serves it."""
+        """Return the first target of the name's route, under that name; None if no backend serves it."""
         route = self.find(model)
         return None if route is None else _described(model, route)
 
@@ -156,7 +156,7 @@ class RouteTable:
 
     def _served(self, model: str) -> Route | None:
         serving = tuple(name for name, backend in self._backends.items() if backend.serves(model))
-        # A name that a model of this machine answers to does not leave the machine unless a route says so.
+        # A request for a name that a local model serves does not leave this machine unless a route says so.
         serving = tuple(name for name in serving if name not in self._far) or serving
         if not serving:
             return None

@@ -1,4 +1,4 @@
-"""The way to one model of one backend: the requests in flight there, and whether it may be asked now."""
+"""The state of one target, a model of a backend: its requests in flight, and whether it may be tried now."""
 
 import time
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from antiphon.backends.routing.settings import BreakerSettings
 from antiphon.wire.circuit_breaker import BreakerState
 
 _MAX_PAUSE_S = 60.0
-"""No backend is left alone longer on its own word: it may have been restarted meanwhile."""
+"""No backend is skipped longer at its own request: it may have been restarted meanwhile."""
 
 
 @runtime_checkable
 class PacedBackend(Protocol):
-    """A backend with limits of its own, known before it refuses."""
+    """A backend whose own limits are known before it refuses."""
 
     def wait_s(self, model: str) -> float:
         """Return the seconds until its limits allow a request; 0 for now."""
@@ -35,7 +35,7 @@ class TargetStatistics(msgspec.Struct, frozen=True):
 
 
 class TargetState:
-    """Shared by every route that leads to this model of this backend. ``now`` is a monotonic clock in seconds."""
+    """Shared by every route with this model of this backend as a target. ``now`` is a monotonic clock in seconds."""
 
     def __init__(
         self, name: str, backend: Backend, breaker: BreakerSettings, now: Callable[[], float] = time.monotonic
@@ -43,7 +43,7 @@ class TargetState:
         self.name = name
         self.backend = backend
         self.outstanding = 0
-        # Asked for once: on a protocol with many members isinstance() costs a tenth of a millisecond.
+        # Checked once: on a protocol with many members isinstance() costs a tenth of a millisecond.
         self.relaying = backend if isinstance(backend, RelayingBackend) else None
         self._paced = backend if isinstance(backend, PacedBackend) else None
         self._breaker = BreakerState(breaker.failures, breaker.cooldown_s, breaker.max_cooldown_s)
@@ -54,7 +54,7 @@ class TargetState:
 
     @property
     def was_used(self) -> bool:
-        """Whether a request ever went this way; those to the only backend of this process go past its state."""
+        """Whether any request used this target. Direct local requests bypass it."""
         return self._num_requests > 0
 
     @property
@@ -63,7 +63,7 @@ class TargetState:
         return self.backend.health().state == "down"
 
     def wait_s(self, model: str) -> float:
-        """Return 0 if a request for ``model`` may go now, else the seconds until it is worth looking again."""
+        """Return 0 if a request for ``model`` may go now, else the seconds until it is worth checking again."""
         now = self._now()
         paced = self._paced.wait_s(model) if self._paced is not None else 0.0
         return max(self._paused_until - now, self._breaker.wait_s(now), paced, 0.0)

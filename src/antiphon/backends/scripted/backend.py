@@ -1,7 +1,7 @@
 """Answers by script: replies, errors and faults, for tests of applications that call the API.
 
-The script says what the model says. What constrains a model (temperature, a schema, ``tool_choice``) does not change a
-script; what limits an answer from outside (``n``, ``stop``, ``max_tokens``, ``logprobs``) holds as always.
+The script determines the text. Parameters that constrain a model (temperature, a schema, ``tool_choice``) do not change it;
+limits from outside (``n``, ``stop``, ``max_tokens``, ``logprobs``) hold as for any model.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _TOKENS_PER_MESSAGE = 4
 
 
 class ScriptedStatistics(msgspec.Struct, frozen=True):
-    """Requests by state. ``abandoned`` were closed before their end, as when a client leaves."""
+    """Requests by state. ``abandoned`` requests were closed before their end, as when a client leaves."""
 
     running: int = 0
     finished: int = 0
@@ -177,7 +177,7 @@ class ScriptedBackend:
                 if num_sent == reply.after:
                     await self._fail(reply)
             yield ChoiceFinished(index, choice.reason)
-        # A reply shorter than ``after`` still has its fault: a script that asks for one shall not seem to pass.
+        # A reply shorter than ``after`` still fails: a test must not seem to pass because the fault never came.
         if reply.after > num_sent:
             await self._fail(reply)
         yield Completed(usage)
@@ -216,7 +216,7 @@ def _text(reply: Reply, last: str) -> str:
 
 
 def _as_text(prompt: str | tuple[int, ...]) -> str:
-    """Token ids have no vocabulary here; they represent themselves."""
+    """Token ids have no vocabulary here; they are written as numbers."""
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
 

@@ -65,7 +65,7 @@ def _until_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
 
 
 def _logprobs(token: str, top: int | None) -> tuple[TokenLogprob, ...]:
-    """A script leaves nothing to chance: its token has probability 1, and there is no other."""
+    """A script is deterministic: its token has probability 1 and no alternatives."""
     if top is None:
         return ()
     raw = tuple(token.encode())

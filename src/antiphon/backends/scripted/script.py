@@ -1,4 +1,4 @@
-"""A script: which request gets which answer, error or fault. Pure values and functions; ``scripted.py`` performs them.
+"""A script: which request gets which answer, error or fault. Pure values and functions; ``backend.py`` plays them.
 
 The same script and the same order of requests give the same answers, so that a test of an application can show it a
 slow model, a full one, one that calls tools or one that breaks off in the middle of a sentence.
@@ -26,11 +26,11 @@ def tokens(text: str) -> list[str]:
 
 
 class Pattern(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which requests a reply is for; a request has to meet all that is given.
+    """Which requests a reply is for; a request has to match all that are given.
 
     ``model`` is a name with ``*`` and ``?``. ``last_message`` is a regular expression searched for in the last
     message, the prompt or the first input. ``calls`` picks the n-th (from 1) of the requests that meet the rest: a
-    reply with ``calls = [1]`` is given once, after it the replies below have their turn. Empty: all.
+    reply with ``calls = [1]`` is used once; later requests go on to the replies below. Empty: all.
     """
 
     model: str = "*"
@@ -90,7 +90,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     ``text`` None repeats the last message. ``usage`` replaces the counted tokens. ``first_token_s`` passes before the
     first token and ``token_s`` before each later one. ``error`` is raised, and ``fault`` happens, once ``after`` tokens
-    were sent: ``cut`` ends the connection without a word, ``hang`` sends nothing more until the client leaves.
+    were sent: ``cut`` closes the connection without an error, ``hang`` sends nothing more until the client leaves.
     """
 
     match: Pattern = Pattern()
@@ -116,7 +116,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The models that are played, and their replies: the first one that matches is given.
+    """The models that are played, and their replies: the first one that matches is used.
 
     A request that no reply matches is echoed. ``context_length`` (tokens) refuses longer prompts; None refuses none.
     ``embedding_size`` is the length of vectors.
@@ -144,7 +144,7 @@ def read_script(path: Path) -> Script:
 
 
 class Prompter:
-    """Picks the reply for each request and counts how often each was asked for."""
+    """Picks the reply for each request and counts how often each matched."""
 
     def __init__(self, script: Script) -> None:
         self._replies = script.replies

@@ -1,4 +1,4 @@
-"""The backend that asks another API."""
+"""The backend that sends requests to another API."""
 
 import asyncio
 import base64
@@ -47,7 +47,7 @@ _ROUNDING = 1e-4
 
 
 class UpstreamStatistics(msgspec.Struct, frozen=True):
-    """Requests to one upstream. ``running`` includes those that wait for a connection."""
+    """Requests to one upstream. ``running`` includes those that are waiting for a connection."""
 
     running: int
     requests_total: int
@@ -66,7 +66,7 @@ class UpstreamBackend:
             for model in settings.models
         )
         self._guessed: frozenset[str] = frozenset()
-        self._health = Health("loading", f"{settings.name}: not asked yet")
+        self._health = Health("loading", f"{settings.name}: not checked yet")
 
     @property
     def models(self) -> Sequence[BackendModel]:
@@ -95,10 +95,10 @@ class UpstreamBackend:
         return self._http.wait_s(model)
 
     async def probe(self) -> Health:
-        """Ask the upstream how it is and, unless the settings name them, for its models."""
+        """Check the upstream's health and, unless the settings name them, list its models."""
         if self._health.detail == _CLOSED:
             return self._health
-        # The time that an answer may take is that of a long prompt, far too long to take a server that hangs for ready.
+        # An answer may take as long as a long prompt, which is far too long for a health check.
         patience_s = max(self.settings.health_interval_s, self.settings.timeouts.connect_s)
         try:
             async with asyncio.timeout(patience_s):
@@ -106,7 +106,7 @@ class UpstreamBackend:
             found = Health("ready")
         except TimeoutError:
             found = Health(
-                "down", f"The upstream {self.settings.name!r} did not say how it is within {patience_s:g} s."
+                "down", f"The upstream {self.settings.name!r} did not answer its health check within {patience_s:g} s."
             )
         except ApiError as error:
             found = Health("down", error.message)
@@ -159,7 +159,7 @@ class UpstreamBackend:
     async def count_tokens(self, request: Countable) -> int:
         path = self.settings.tokenize_path
         if path is None or isinstance(request, EmbeddingRequest):
-            message = f"The tokens of a request to `{request.model}` cannot be counted: its API offers no way to."
+            message = f"The tokens of a request to `{request.model}` cannot be counted: its API has no endpoint for it."
             raise ApiError(400, message, param="model", code="model_not_supported")
         body = msgspec.json.encode(tokenize_body(request, request.model))
         return self._decode(await self._http.post_to_root(path, body), TokenizeBody).count
@@ -183,7 +183,7 @@ class UpstreamBackend:
         yield reader.end()
 
     def _require(self, model: str, kind: str) -> None:
-        """Refuse a model of the other kind where its kind was reported, not where it was read from its name."""
+        """Refuse a model of the other kind where its kind is known, not where it was guessed from the name."""
         known = next((known for known in self._models if known.id == model), None)
         if known is not None and known.kind != kind and model not in self._guessed:
             raise wrong_kind(known)

@@ -1,7 +1,7 @@
-"""Request values as the JSON that an upstream gets.
+"""Request values as the JSON body for an upstream.
 
-What the client sent is sent unchanged (``raw``), with our model name and streaming switched on. A request that was not
-made from JSON of that endpoint (another endpoint of ours made it) is written out from its values.
+The client's own JSON (``raw``) is sent, with our model name and streaming switched on. A request that another endpoint of
+ours made has no such JSON, and is written from its values.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""The shapes in which upstreams answer, as far as they are read; every other field is passed over.
+"""The shapes in which upstreams answer, as far as they are read; every other field is skipped.
 
 They follow OpenAI's document where it speaks, and for ``reasoning_content`` / ``reasoning`` the usage of vLLM, SGLang and
-llama.cpp. Types are wide where servers differ: a field that cannot be read shall not cost the user an answer.
+llama.cpp. Types are wide where servers differ: a field that cannot be read must not cost the user an answer.
 """
 
 from typing import Any, cast
@@ -11,6 +11,8 @@ import msgspec
 from antiphon.backends.upstream.sse import MalformedStream
 from antiphon.protocol.events import Usage
 
+ABSENT = frozenset({b"", b"null"})
+"""The JSON text of a field that was not sent, or says nothing."""
 MAX_TOKENS = 10**9
 """More is not a count of one request's tokens: the longest contexts have some millions."""
 
@@ -41,8 +43,10 @@ def read_usage(text: msgspec.Raw, *, has_output: bool = True) -> Usage | None:
     A count of 0 that was not sent would be a free answer, so None makes the ledger estimate. ``has_output`` is False for
     embeddings, which have no completion tokens.
     """
+    if bytes(text) in ABSENT:
+        return None
     try:
-        body = _usage.decode(text) if bytes(text) not in {b"", b"null"} else UsageBody()
+        body = _usage.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     prompt, completion, total = map(_count, (body.prompt_tokens, body.completion_tokens, body.total_tokens))

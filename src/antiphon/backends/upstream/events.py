@@ -83,7 +83,7 @@ def _read_chunk(payload: bytes, kind: type[Chunk], normaliser: Normaliser, *, is
 class EventReader:
     """Turns the chunks of one answer into events; ``num_choices`` of them have to end, ``n`` for each prompt.
 
-    ``prompt_tokens`` is the estimate that is used where the upstream does not report its usage.
+    ``prompt_tokens`` is the estimate for an upstream that does not report its usage.
     """
 
     def __init__(self, upstream: str, num_choices: int, n: int, prompt_tokens: int = 0) -> None:

@@ -1,7 +1,7 @@
-"""What goes wrong at an upstream, as the error that our client gets.
+"""Failures of an upstream, as the error that our client gets.
 
-An upstream's own error about the request (400, 404, 413, 422, 429, ...) passes with its words. What concerns only us
-(its address, our key there, what it sends) becomes a 502 or 504, so that a client never mistakes it for its own.
+An upstream's own error about the request (400, 404, 413, 422, 429, ...) keeps its words. What concerns only this server
+(the upstream's address, our key, malformed answers) becomes a 502 or 504, so that clients never take it for a fault of their own.
 """
 
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ def protocol_error(upstream: str, what: str) -> UpstreamError:
         upstream,
         "protocol",
         502,
-        f"The upstream {upstream!r} sent what is not an answer of the OpenAI API: {what}.",
+        f"The upstream {upstream!r} sent an invalid answer: {what}.",
         code="upstream_protocol_error",
     )
 
@@ -105,7 +105,7 @@ def error_from_answer(upstream: str, status: int, headers: Mapping[str, str], bo
         )
     if 300 <= status < 400:  # noqa: PLR2004 - redirects
         return protocol_error(upstream, f"a redirect ({status})")
-    if not 400 <= status <= 599:  # noqa: PLR2004 - the statuses of errors; a client would take others for success
+    if not 400 <= status <= 599:  # noqa: PLR2004 - the statuses of errors; clients would take others for success
         return protocol_error(upstream, f"the status {status}")
     fields = _fields(body)
     return UpstreamError(
@@ -121,7 +121,7 @@ def error_from_answer(upstream: str, status: int, headers: Mapping[str, str], bo
 
 
 def error_from_chunk(upstream: str, error: bytes) -> UpstreamError:
-    """Read the ``error`` object of a stream's chunk, or of a whole answer whose status says that it was none."""
+    """Read the ``error`` object of a stream's chunk, or of a whole answer whose status is that of a success."""
     try:
         fields = _as_fields(msgspec.json.decode(error))
     except (msgspec.DecodeError, RecursionError):

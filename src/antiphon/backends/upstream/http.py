@@ -1,4 +1,4 @@
-"""HTTP to one upstream: a connection pool, a timeout for each phase, and failures as ``UpstreamError``."""
+"""HTTP to one upstream: a connection pool, a timeout for each phase, and errors as ``UpstreamError``."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ _ERROR_BODY_S = 10.0
 _MAX_LINE = 64 * 1024
 _OK = 200
 _MAX_REMEMBERED = 10_000
-"""Models whose rate limits are kept in mind; behind a wildcard route clients can name any number."""
+"""Models whose rate limits are remembered; behind a wildcard route clients can name any number."""
 _LAST_BYTES_S = 0.2
 _LARGE = 1 << 20
 
@@ -61,11 +61,11 @@ class UpstreamAnswer:
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def read_some(self) -> bytes:
-        """Return what has come since the last call, waiting for something; empty at the end."""
+        """Return the bytes received since the last call, waiting for some; empty at the end."""
         content = self._response.content
         try:
             self._check_event_time()
-            # The first event commonly comes with the head: what is here already needs no clock.
+            # The first event commonly comes with the head: bytes that are here already need no timeout.
             data = content.read_nowait()
             if not data:
                 async with asyncio.timeout(self._wait_s):
@@ -116,11 +116,11 @@ class UpstreamAnswer:
         return head[:_MAX_ERROR_BYTES]
 
     def masked(self, text: bytes) -> bytes:
-        """Return what the upstream says of an error without our key, which some repeat."""
+        """Return an upstream's error text without our key, which some upstreams repeat."""
         return text if self._key is None else text.replace(self._key.reveal().encode(), b"****")
 
     async def finish(self) -> None:
-        """Wait a moment for the end of an answer whose last event has come, so that its connection can be used again."""
+        """Wait briefly for the end of an answer whose last event has come, so that its connection can be reused."""
         content = self._response.content
         with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
             async with asyncio.timeout(_LAST_BYTES_S):
@@ -159,7 +159,7 @@ class Http:
     async def post(self, path: str, body: bytes, model: str) -> UpstreamAnswer:
         """Send JSON to ``path`` below the base URL; returns with the head of a successful answer.
 
-        What the answer says of the rate limits is kept for ``model``.
+        The rate limits that the answer reports are remembered for ``model``.
         """
         return await self._request("POST", self._settings.base_url.rstrip("/") + path, body, model)
 
@@ -209,10 +209,10 @@ class Http:
 
     async def _send(self, method: str, url: str, body: bytes | None) -> aiohttp.ClientResponse:
         name, timeouts = self._settings.name, self._settings.timeouts
-        # A large body is written in pieces, so that it does not hold up the event loop.
+        # A large body is written in pieces, so that it does not block the event loop.
         data = io.BytesIO(body) if body is not None and len(body) >= _LARGE else body
         try:
-            # aiohttp bounds the phase of connecting by itself; it has none for the head of the answer alone.
+            # aiohttp has a timeout for connecting; it has none for the head of the answer alone.
             async with asyncio.timeout(timeouts.connect_s + timeouts.first_byte_s):
                 return await self._open().request(method, url, data=data, allow_redirects=False)
         except aiohttp.ConnectionTimeoutError:
@@ -250,7 +250,7 @@ class Http:
 
 
 def _reason(error: OSError) -> str:
-    """Say why in the system's words; asyncio's own name the address, which is nobody's business but ours."""
+    """Return the system's reason; asyncio's own message names the address, which clients must not see."""
     if isinstance(error, socket.gaierror):
         return "its name cannot be resolved"
     return os.strerror(error.errno).lower() if error.errno else "no connection"

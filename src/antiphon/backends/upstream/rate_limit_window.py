@@ -1,8 +1,8 @@
-"""What an upstream's rate-limit headers leave us. Pure; the caller brings the time.
+"""The rate-limit window of an upstream model, from its headers. Pure; the caller brings the time.
 
 OpenAI sends ``x-ratelimit-remaining-requests`` and ``-tokens`` with ``x-ratelimit-reset-requests`` and ``-tokens``, the time
-until the limit is whole again, as Go writes durations (``6m0s``, ``120ms``). Once nothing remains, asking again before
-some of it has come back costs a refusal, and on some services counts against the limit.
+until the limit is full again, as Go durations (``6m0s``, ``120ms``). Once nothing remains, a request before
+some of it has come back is refused, and on some services counts against the limit.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _TOKENS_SHARE = 0.1
 """How much of an empty token bucket is worth waiting for; a request that needs more gets a 429."""
 
 _MAX_WAIT_S = 60.0
-"""An upstream is left alone no longer than this on its own word: its limits may have changed."""
+"""An upstream is skipped no longer than this at its own request: its limits may have changed."""
 
 
 class RateLimitWindow:
@@ -24,7 +24,7 @@ class RateLimitWindow:
         self._ready_at = 0.0
 
     def learn(self, headers: Mapping[str, str], now: float) -> None:
-        """Take in the headers of an answer; those that are missing or unreadable teach nothing."""
+        """Read the headers of an answer; those that are missing or unreadable are ignored."""
         waits = [wait for unit in ("requests", "tokens") if (wait := _exhausted_s(headers, unit)) is not None]
         self._ready_at = now + min(max(waits), _MAX_WAIT_S) if waits else 0.0
 

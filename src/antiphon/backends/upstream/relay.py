@@ -1,4 +1,4 @@
-"""Passes one request on and its answer back, as bytes."""
+"""Relays one request and its answer as bytes."""
 
 from collections.abc import AsyncIterator, Mapping
 
@@ -33,7 +33,7 @@ class WholeAnswer:
 
 
 class StreamedAnswer:
-    """A stream on its way through."""
+    """A relayed stream."""
 
     def __init__(self, upstream: str, answer: UpstreamAnswer, inspector: StreamInspector) -> None:
         self.headers = {**_headers_of(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -47,7 +47,7 @@ class StreamedAnswer:
         return self._inspector.outcome
 
     async def receive_first(self) -> None:
-        """Wait for the first event, so that until then another upstream can be asked; comments before it are kept."""
+        """Wait for the first event, so that until then another upstream can be tried; comments before it are kept."""
         self._answer.expect_event()
         pieces: list[bytes] = []
         size = 0
@@ -88,7 +88,7 @@ class StreamedAnswer:
         return b""
 
     def _end(self) -> bytes:
-        """The connection ended without ``[DONE]``: that is an error, unless the answer was complete but for it."""
+        """The connection ended without ``[DONE]``: an error, unless the answer was complete otherwise."""
         if not self._inspector.has_finished:
             raise disconnected(self._upstream)
         self._inspector.is_done = True
@@ -96,7 +96,7 @@ class StreamedAnswer:
 
 
 async def relay(upstream: str, http: Http, request: RelayRequest) -> WholeAnswer | StreamedAnswer:
-    """Ask the upstream with the request's own bytes; see ``RelayingBackend.relay``."""
+    """Send the request's own bytes to the upstream; see ``RelayingBackend.relay``."""
     overrides = {"model": msgspec.Raw(msgspec.json.encode(request.model))}
     asks_usage = request.stream and not request.include_usage
     if asks_usage:

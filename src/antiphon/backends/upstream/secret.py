@@ -1,4 +1,4 @@
-"""A key that shows itself to nobody by accident."""
+"""A key whose representations are masked."""
 
 import os
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Secret:
 
 
 def upstream_key(settings: UpstreamSettings, environ: Mapping[str, str] = os.environ) -> Secret | None:
-    """Read the upstream's key from where the settings say; ``ConfigError`` when it is not there."""
+    """Read the upstream's key from the place that the settings name; ``ConfigError`` when it is not there."""
     if settings.api_key_env is not None:
         value = environ.get(settings.api_key_env, "").strip()
         if not value:

@@ -14,11 +14,11 @@ _OF_THE_TRANSFER = frozenset({"content-length", "transfer-encoding", "connection
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Seconds per phase of a request: a connection (waiting for a free one included), the first bytes, each further ones.
+    """Seconds per phase of a request: connecting (including the wait for a free connection), the first bytes, the pauses after.
 
-    ``first_byte_s`` holds for the head of the answer and again for the first bytes of its body.
+    ``first_byte_s`` holds for the head of the answer, and again for the first bytes of its body or the first event of a stream.
 
-    Generation may take long as long as something comes, so there is no limit on the whole.
+    There is no limit on the whole: a generation may take any time while bytes keep coming.
     """
 
     connect_s: float = 5.0
@@ -43,7 +43,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     ``base_url`` ends where ``/chat/completions`` begins, commonly in ``/v1``. The key that the upstream wants is read from
     the environment variable ``api_key_env`` or the file ``api_key_file``, never from a setting; neither: none is sent.
-    ``headers`` are added to each request. ``models`` empty: those that its ``/models`` lists, an embedding model if its
+    ``headers`` are added to each request. ``models`` empty: those that its ``/models`` lists, embedding models are those whose
     name contains ``embed``. ``max_connections`` bounds the requests at once; more wait, at most ``connect_s``. ``max_answer_bytes`` bounds an answer in one piece, decompressed.
     ``keepalive_s`` closes idle connections before the upstream does (uvicorn: after 5 s). ``health_path`` (below
     ``base_url``) is asked every ``health_interval_s``; no answer in that time (at least ``connect_s``) means down. ``tokenize_path`` (below the server's root, ``/tokenize`` for vLLM)

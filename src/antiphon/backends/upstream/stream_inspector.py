@@ -1,4 +1,4 @@
-"""Reads an answer that is passed on, and changes as little of it as can be. Pure: bytes in, bytes out.
+"""Inspects an answer that is relayed, and changes as little of it as possible. Pure: bytes in, bytes out.
 
 A frame in OpenAI's form leaves with its bytes unchanged, unless the usage that we asked for has to be taken out of it because
 the client had not asked. Line ends become LF. Events that say nothing (``null``, or no data) are left out, and frames in a
@@ -9,6 +9,7 @@ import msgspec
 
 from antiphon.backends.base import RelayOutcome
 from antiphon.backends.upstream.chunks import (
+    ABSENT,
     ErrorChunk,
     PeekedAnswer,
     PeekedChoice,
@@ -32,7 +33,7 @@ from antiphon.protocol.relay import Operation
 _peek = msgspec.json.Decoder(PeekedAnswer)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
-_PARTS = (b'"content":[', b'"content": [')
+_COMPACT_PARTS, _SPACED_PARTS = b'"content":[', b'"content": ['
 
 
 class StreamInspector:
@@ -83,7 +84,7 @@ class StreamInspector:
         """Record what an event says; returns the frame to send in its place, None for none."""
         if payload is None:
             return frame if is_standard(frame) else None
-        if is_empty_event(payload):
+        if not payload.startswith(b"{") and is_empty_event(payload):
             return None
         self.has_begun = True
         if is_error_event(frame):
@@ -98,8 +99,7 @@ class StreamInspector:
     def _record(self, seen: PeekedAnswer) -> None:
         if seen.model is not None:
             self._model = seen.model
-        usage = read_usage(seen.usage)
-        if usage is not None:
+        if (usage := read_usage(seen.usage)) is not None:
             self._usage.add(usage, [choice.index for choice in seen.choices or ()])
         if seen.choices:
             self._num_chunks += 1
@@ -129,11 +129,13 @@ def inspect(text: bytes, normaliser: Normaliser, *, has_choices: bool = True) ->
 
 
 def _may_be_dialect(text: bytes, seen: PeekedAnswer) -> bool:
-    if seen.choices is None or b'"tool_calls"' in text or any(parts in text for parts in _PARTS):
+    # Every chunk of every stream comes by here: plain loops, no generators.
+    if seen.choices is None or b'"tool_calls"' in text or _COMPACT_PARTS in text or _SPACED_PARTS in text:
         return True
-    return any(
-        choice.finish_reason not in STANDARD_REASONS for choice in seen.choices if choice.finish_reason is not None
-    )
+    for choice in seen.choices:
+        if choice.finish_reason is not None and choice.finish_reason not in STANDARD_REASONS:
+            return True
+    return False
 
 
 def _peeked(value: dict[str, object]) -> PeekedAnswer:
@@ -157,7 +159,7 @@ def _peeked(value: dict[str, object]) -> PeekedAnswer:
 
 def _without_usage(payload: bytes, seen: PeekedAnswer) -> bytes | None:
     """Return a chunk without its usage (``"usage": null`` is in every chunk); None for one that is nothing but usage."""
-    if bytes(seen.usage) not in {b"", b"null"} and not seen.choices:
+    if bytes(seen.usage) not in ABSENT and not seen.choices:
         return None
     fields = _fields.decode(payload)
     fields.pop("usage", None)
@@ -165,7 +167,10 @@ def _without_usage(payload: bytes, seen: PeekedAnswer) -> bytes | None:
 
 
 def _last_reason(choices: list[PeekedChoice]) -> str | None:
-    return next((choice.finish_reason for choice in reversed(choices) if choice.finish_reason), None)
+    reason = None
+    for choice in choices:
+        reason = choice.finish_reason or reason
+    return reason
 
 
 def inspect_whole(body: bytes, operation: Operation) -> tuple[bytes, RelayOutcome]:
@@ -174,7 +179,7 @@ def inspect_whole(body: bytes, operation: Operation) -> tuple[bytes, RelayOutcom
         raise MalformedStream("a body that is not a JSON object")
     is_embedding = operation == "embeddings"
     written, seen = inspect(body, Normaliser(is_stream=False), has_choices=not is_embedding)
-    if bytes(seen.data) in {b"", b"null"} if is_embedding else not seen.choices:
+    if bytes(seen.data) in ABSENT if is_embedding else not seen.choices:
         raise MalformedStream("an answer without embeddings" if is_embedding else "an answer without choices")
     outcome = RelayOutcome(
         model=seen.model,
