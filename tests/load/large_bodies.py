@@ -42,7 +42,7 @@ def _hi(model: str) -> str:
 
 def _content(text: str) -> Make:
     def make(model: str, size: int) -> LargeBody:
-        content = text * ((size - 200) // len(text.encode()))
+        content = text * ((size - 200) // len(json.dumps(text, ensure_ascii=False)[1:-1].encode()))
         body = {"model": model, "max_tokens": 2, "messages": [{"role": "user", "content": content}]}
         return LargeBody("/v1/chat/completions", json.dumps(body, ensure_ascii=False).encode(), REFUSED)
 
