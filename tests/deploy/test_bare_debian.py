@@ -22,7 +22,7 @@ USE = """
 set -eu
 cd /var/lib/antiphon
 sh /source/deploy/entrypoint.sh serve > /tmp/out 2> /tmp/err & server=$!
-for attempt in $(seq 1 120); do
+for attempt in $(seq 1 900); do
     if python3 /source/deploy/healthcheck.py 2>/dev/null; then break; fi
     kill -0 $server || { cat /tmp/out /tmp/err; exit 1; }
     sleep 0.5
@@ -48,7 +48,8 @@ wait $server || true
 def mirror() -> str:
     """The Debian mirror that this machine uses."""
     sources = [*Path("/etc/apt").glob("sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
-    found = re.search(r"https?://\S+/debian\b", "\n".join(path.read_text() for path in sources))
+    lines = "\n".join(path.read_text() for path in sources).splitlines()
+    found = re.search(r"https?://\S+/debian\b", "\n".join(line for line in lines if not line.startswith("#")))
     assert found, "no Debian mirror is configured"
     return found[0]
 
