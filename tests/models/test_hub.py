@@ -125,11 +125,11 @@ def test_wrong_bytes_never_reach_the_store(hub: Hub, store: ModelStore) -> None:
 @pytest.mark.parametrize(
     ("refusal", "says", "hint"),
     [
-        ((401, "RepoNotFound"), "not to be had", "HF_TOKEN"),
+        ((401, "RepoNotFound"), "cannot be downloaded", "HF_TOKEN"),
         ((403, "GatedRepo"), "is gated", "Accept its terms"),
         ((404, "EntryNotFound"), "has no file 'm.gguf'", "tree/main"),
         ((404, "RevisionNotFound"), "no revision 'main'", "newest"),
-        ((404, ""), "not to be had", "check the name"),
+        ((404, ""), "cannot be downloaded", "check the name"),
         ((500, ""), "HTTP 500", "later"),
     ],
 )

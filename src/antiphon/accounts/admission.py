@@ -12,7 +12,7 @@ from antiphon.protocol.events import Usage
 
 
 class Recorder(Protocol):
-    """Takes the end of a request; never waits."""
+    """Records the end of a request; never waits."""
 
     def record(self, request: Request, outcome: Outcome, hold: BudgetHold | None = None) -> None: ...
 

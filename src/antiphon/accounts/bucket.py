@@ -5,7 +5,7 @@ This is OpenAI's limiter: from ``limit - remaining`` follows ``reset``, from ``u
 
 Requests are poured in with an estimate and corrected later. A correction may only take out what has not leaked
 away yet: else a late refund would take out what *another* request poured in, and more than the limit would pass.
-So a bucket counts what ever left it (``outflow``) and a reservation remembers the ``mark`` that outflow reaches when
+So a bucket counts all that ever left it (``outflow``) and a reservation remembers the ``mark`` that outflow reaches when
 the last of its own units has leaked (first in, first out).
 """
 

@@ -29,7 +29,7 @@ def missing_key() -> ApiError:
 
 
 def incorrect_key(key: str) -> ApiError:
-    """401: a key that was never given out, or was revoked."""
+    """401: a key that was never issued, or was revoked."""
     return ApiError(
         401,
         f"Incorrect API key provided: {masked(key)}. You can create one with `antiphon keys create --name NAME`.",
@@ -38,7 +38,7 @@ def incorrect_key(key: str) -> ApiError:
 
 
 def expired_key(key: str, expired_on: str) -> ApiError:
-    """401: a key of ours whose time is over; only its holder can see this message."""
+    """401: a key of ours that has expired; only its holder can see this message."""
     return ApiError(401, f"The API key provided, {masked(key)}, expired on {expired_on}.", code="invalid_api_key")
 
 

@@ -24,7 +24,7 @@ def how_it_failed(error: BaseException) -> tuple[int, str]:
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the server knows at the end of a request, whatever the end was.
+    """What the server knows at the end of a request, however it ended.
 
     ``started_at`` is in Unix seconds, ``first_token_s`` and ``duration_s`` count from it. ``status`` is the HTTP status
     that was, or would have been, answered (499: the client left). ``model`` is the one that really answered, None if none

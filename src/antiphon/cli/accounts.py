@@ -1,4 +1,4 @@
-"""What the commands about accounts share: finding the database that a server uses, and amounts for people."""
+"""Shared by the commands about accounts: finding the server's database, and reading times and dates."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -26,13 +26,13 @@ class DatabaseOptions:
 
     config: Annotated[Path | None, Parameter(help="The server's TOML file. [default: ANTIPHON_CONFIG]")] = None
     database_url: Annotated[
-        str | None, Parameter(help="Another database than the configured one: sqlite:///path or postgresql://...")
+        str | None, Parameter(help="Database to use instead of the configured one: sqlite:///path or postgresql://...")
     ] = None
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A database at the newest revision, and what it was opened by."""
+    """A database at the newest revision, with the settings and the home that it was opened with."""
 
     engine: AsyncEngine
     settings: AccountSettings
@@ -59,7 +59,7 @@ def span(text: str) -> timedelta | None:
 
 
 def moment(text: str) -> datetime | None:
-    """Return a date or time in ISO form, UTC unless it says otherwise; None for anything else."""
+    """Return a date or time in ISO form, in UTC unless it has an offset; None for anything else."""
     try:
         parsed = datetime.fromisoformat(text.strip())
     except ValueError:

@@ -19,12 +19,12 @@ def ask(
     model: Annotated[str, Parameter(help="Model to ask.")] = "gpt-4o-mini",
     system: Annotated[str | None, Parameter(help="System message.")] = None,
     temperature: Annotated[float | None, Parameter(help="0 to 2; the API's default if not given.")] = None,
-    max_tokens: Annotated[int | None, Parameter(help="Longest answer, in tokens.")] = None,
+    max_tokens: Annotated[int | None, Parameter(help="Maximum length of the answer, in tokens.")] = None,
     json: Annotated[bool, Parameter(negative="", help="Print text, usage, cost and times as one JSON object.")] = False,
     stats: Annotated[bool, Parameter(negative="", help="Print usage, cost and times to standard error.")] = False,
     server: Server | None = None,
 ) -> int:
-    """Ask one question; the answer streams to standard output. What is piped in is put below the question.
+    """Ask one question; the answer streams to standard output. Piped input is put below the question.
 
     For example ``cat notes.txt | antiphon ask "Summarise this."``
 

@@ -14,20 +14,20 @@ from antiphon.toolkit.bulk.progress import describe
 
 
 def bulk(
-    requests: Annotated[Path, Parameter(help="File of requests, one a line.")],
+    requests: Annotated[Path, Parameter(help="File of requests, one per line.")],
     out: Annotated[Path, Parameter(help="File for the answers, in the order of the requests.")],
     /,
     *,
-    rpm: Annotated[int | None, Parameter(help="Requests per minute; learnt from the server if not given.")] = None,
-    tpm: Annotated[int | None, Parameter(help="Tokens per minute; learnt from the server if not given.")] = None,
-    concurrency: Annotated[int, Parameter(help="Requests under way at the same time.")] = 16,
+    rpm: Annotated[int | None, Parameter(help="Requests per minute. [default: what the server reports]")] = None,
+    tpm: Annotated[int | None, Parameter(help="Tokens per minute. [default: what the server reports]")] = None,
+    concurrency: Annotated[int, Parameter(help="Requests in flight at the same time.")] = 16,
     retry_failed: Annotated[
         bool, Parameter(negative="", help="Repeat the requests that failed in an earlier run.")
     ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the report as one JSON object.")] = False,
     server: Server | None = None,
 ) -> int:
-    """Make every request of a batch file, under limits; given again, it goes on where it stopped.
+    """Send every request of a batch file within the rate limits; run again, it continues where it stopped.
 
     Files are in the format of OpenAI's batch interface. Exit status 3 if requests failed: their lines say why.
     """

@@ -37,7 +37,7 @@ def chat(
 
 
 class Conversation:
-    """The messages so far, and the client that answers them."""
+    """The messages so far, and the client that sends them."""
 
     def __init__(
         self, server: Server, client: openai.OpenAI, model: str, system: str, temperature: float | None

@@ -22,8 +22,8 @@ LOCAL_URL = "http://127.0.0.1:8787/v1"
 class Server:
     """The options of every command that calls an API: the official client's own settings, else the local server."""
 
-    base_url: Annotated[str, Parameter(env_var="OPENAI_BASE_URL", help="Server to talk to.")] = LOCAL_URL
-    api_key: Annotated[str, Parameter(env_var="OPENAI_API_KEY", help="Key to show it.", show_default=False)] = "local"
+    base_url: Annotated[str, Parameter(env_var="OPENAI_BASE_URL", help="Base URL of the API.")] = LOCAL_URL
+    api_key: Annotated[str, Parameter(env_var="OPENAI_API_KEY", help="API key to send.", show_default=False)] = "local"
 
     @contextmanager
     def client(self) -> Generator[openai.OpenAI]:
@@ -48,7 +48,7 @@ class Server:
 
 
 def piped() -> str | None:
-    """Return what was piped into the command; None at a terminal, and when nothing came."""
+    """Return what was piped into the command; None at a terminal, or if it was empty."""
     if sys.stdin.isatty():
         return None
     return sys.stdin.read() or None
@@ -58,7 +58,7 @@ def text_of(words: tuple[str, ...]) -> str:
     """Return the text that a command works on: its arguments, else what was piped. Raises AntiphonError without any."""
     text = " ".join(words) or piped()
     if not text:
-        raise AntiphonError("no text given", hint="write it behind the command, or pipe it: cat FILE | antiphon ...")
+        raise AntiphonError("no text given", hint="write it after the command, or pipe it: cat FILE | antiphon ...")
     return text
 
 

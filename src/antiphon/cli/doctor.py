@@ -24,12 +24,12 @@ def doctor(
     *,
     model: Annotated[str | None, Parameter(help="Also make one short call to this model.")] = None,
     answer: Annotated[
-        Path | None, Parameter(help="Explain why this answer (JSON of a chat completion) ends where it ends.")
+        Path | None, Parameter(help="File with an answer (JSON of a chat completion): explain why it ended.")
     ] = None,
-    max_tokens: Annotated[int | None, Parameter(help="With --answer: what the request asked for.")] = None,
-    base_url: Annotated[str | None, Parameter(help="Instead of OPENAI_BASE_URL.")] = None,
-    api_key: Annotated[str | None, Parameter(help="Instead of OPENAI_API_KEY.")] = None,
-    timeout: Annotated[float, Parameter(help="Seconds to wait for each thing that is tried.")] = 10.0,
+    max_tokens: Annotated[int | None, Parameter(help="With --answer: the max_tokens of the request.")] = None,
+    base_url: Annotated[str | None, Parameter(help="Base URL of the API. [default: OPENAI_BASE_URL]")] = None,
+    api_key: Annotated[str | None, Parameter(help="API key to send. [default: OPENAI_API_KEY]")] = None,
+    timeout: Annotated[float, Parameter(help="Seconds to wait for each check.")] = 10.0,
     json: Annotated[bool, Parameter(negative="", help="Print the findings as one JSON object.")] = False,
 ) -> int:
     """Find what is wrong with key, URL, network, server, model or limits, and the command that fixes it.

@@ -17,9 +17,9 @@ from antiphon.toolkit.embeddings.similarity import cosine_similarity
 def embed(
     *texts: Annotated[str, Parameter(help="Each argument is a text; without any, each line that is piped in.")],
     model: Annotated[str, Parameter(help="Embedding model.")] = DEFAULT_EMBEDDING_MODEL,
-    dimensions: Annotated[int | None, Parameter(help="Length of the vectors; the model's own if not given.")] = None,
+    dimensions: Annotated[int | None, Parameter(help="Length of the vectors. [default: the model's own]")] = None,
     similarity: Annotated[
-        bool, Parameter(negative="", help="Print how close each text is to the first.", group=FORM)
+        bool, Parameter(negative="", help="Print the cosine similarity of each text to the first.", group=FORM)
     ] = False,
     json: Annotated[
         bool, Parameter(negative="", help="Print one JSON object with vectors, usage and cost.", group=FORM)
@@ -30,7 +30,9 @@ def embed(
     """Embed texts: print a line of JSON for each. The vectors are cached on disk."""
     given = list(texts) or [line for line in (piped() or "").splitlines() if line.strip()]
     if not given:
-        raise AntiphonError("no text given", hint="antiphon embed 'first text' 'second text', or pipe one a line")
+        raise AntiphonError(
+            "no text given", hint="antiphon embed 'first text' 'second text', or pipe one text per line"
+        )
     with (server or Server()).client() as client:
         made = embed_texts(given, model=model, dimensions=dimensions, client=client, cache=cache)
     if similarity:

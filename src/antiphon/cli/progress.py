@@ -1,4 +1,4 @@
-"""What fetching a model looks like in a terminal: a bar; elsewhere a line when something begins."""
+"""Progress of a download: a bar in a terminal, elsewhere a line when a file begins."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

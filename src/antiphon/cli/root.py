@@ -1,4 +1,4 @@
-"""The root command: mounts the others, and says every error in one line with its fix."""
+"""The root command: mounts the others, and reports every error in one line with its fix."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from antiphon.cli.failures import explained
 from antiphon.errors import AntiphonError
 from antiphon.extras import missing_extra
 
-# Named as text, so that a command loads only its own module; what each does is said here for the same reason.
+# Named as text, so that a command loads only its own module; its description is here for the same reason.
 COMMANDS = {
     "serve": ("antiphon.cli.serve:serve", "Serve the OpenAI API on this machine."),
     "models": ("antiphon.cli.models:app", "List, fetch, show and remove models."),
@@ -32,7 +32,7 @@ COMMANDS = {
 
 
 def application(chosen: str = "") -> App:
-    """Return the command line. The ``chosen`` command explains itself at length; the others only have their line here."""
+    """Return the command line. The ``chosen`` command shows its full help; the others only their line here."""
     app = App(
         name="antiphon",
         help="The OpenAI API on your own machine, and tools for the applications that call it.",
@@ -51,7 +51,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
         words = [word for word in words if word != "--debug"]
         status = application(next(iter(words), ""))(words)
     except BrokenPipeError:
-        # The reader of our output has left (`antiphon ... | head`): not an error; keep the interpreter from flushing.
+        # The reader of our output has closed it (`antiphon ... | head`): not an error; keep the interpreter from flushing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:

@@ -22,15 +22,15 @@ from antiphon.toolkit.index.index import Mode
 def search(
     folder: Annotated[Path, Parameter(help="Folder of texts.")],
     /,
-    *question: Annotated[str, Parameter(help="What to look for; without it, the index is only brought up to date.")],
+    *question: Annotated[str, Parameter(help="Search query. Without it, only the index is updated.")],
     answer: Annotated[
-        bool, Parameter(negative="", help="Have a model answer from what is found, with citations.")
+        bool, Parameter(negative="", help="Let a model answer from the results, with citations.")
     ] = False,
-    limit: Annotated[int, Parameter(help="How many chunks to find.")] = 5,
+    limit: Annotated[int, Parameter(help="Number of chunks to return.")] = 5,
     mode: Annotated[Mode, Parameter(help="Rank by meaning, by words, or both.")] = "hybrid",
     where: Annotated[str | None, Parameter(help='Filter, as JSON: \'{"folder": "howto"}\'.')] = None,
     model: Annotated[str, Parameter(help="Model that answers.")] = "gpt-4o-mini",
-    max_tokens: Annotated[int, Parameter(help="Longest answer, in tokens.")] = 400,
+    max_tokens: Annotated[int, Parameter(help="Maximum length of the answer, in tokens.")] = 400,
     embedding_model: Annotated[str, Parameter(help="Model that embeds.")] = DEFAULT_EMBEDDING_MODEL,
     index: Annotated[
         Path | None, Parameter(help="File of the index; one per folder and model in ANTIPHON_HOME if not given.")
@@ -43,7 +43,7 @@ def search(
     The folder's index is brought up to date first; only what changed is embedded.
     """
     if answer and not question:
-        raise AntiphonError("--answer without a question", hint="write the question behind the folder")
+        raise AntiphonError("--answer without a question", hint="write the question after the folder")
     path = index or _index_path(folder, embedding_model)
     with (server or Server()).client() as client, Index(path, model=embedding_model, client=client) as opened:
         report = _update(opened, folder)

@@ -1,4 +1,4 @@
-"""Tables for people, none of whose cells is ever cut."""
+"""Tables for people; no cell is ever truncated."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +12,7 @@ _UNBOUNDED = 10_000
 def print_table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows under headings: columns of text, then columns of figures, which end at the right.
 
-    Wider than the terminal, a line goes on in the next one: half a name or a figure would be worth nothing.
+    A row that is wider than the terminal wraps: half a name or half a figure would be useless.
     """
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in names:

@@ -1,4 +1,4 @@
-"""Which models there are, their aliases, and where their weights come from."""
+"""The known models, their aliases, and where their weights come from."""
 
 from antiphon.config import home_directory as default_home
 from antiphon.models.catalogue import Catalogue

@@ -1,4 +1,4 @@
-"""The models there are, and the names under which they are asked for."""
+"""The known models, and the names that requests use for them."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""The models that come with Antiphon: small, so that every path can be proved on any machine, and freely licensed."""
+"""The models that come with Antiphon: small, so that every path can be tested on any machine, and freely licensed."""
 
 from antiphon.models.entry import Kind, ModelEntry
 

@@ -1,4 +1,4 @@
-"""Files that are there wholly or not at all, and disks that fill up."""
+"""Files that appear complete or not at all, and full disks."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""The files on this machine: fetched once, checked, there wholly or not at all.
+"""The model files on this machine: fetched once, checked, and visible only when they are complete.
 
 Below ``home``::
 
@@ -50,7 +50,7 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class StoredModel(msgspec.Struct, frozen=True):
-    """A model on this machine: as it was asked for, and what came of it. ``fetched_at`` is in Unix seconds.
+    """A model on this machine: the entry that was requested, and its files. ``fetched_at`` is in Unix seconds.
 
     The entry's kind is ``embedding`` where the file says so, whatever was asked.
     """

@@ -133,7 +133,7 @@ class RedisLimiter:
         try:
             is_held = await asyncio.shield(asked)
         except asyncio.CancelledError:
-            # Redis may have held it already.
+            # Redis may have stored the hold already.
             asked.add_done_callback(give_back)
             raise
         except _AWAY as error:

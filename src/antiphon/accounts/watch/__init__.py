@@ -1,4 +1,4 @@
-"""How a process notices, at once, that another one created, revoked or rotated a key."""
+"""How a process notices at once that another one created, revoked or rotated a key."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 

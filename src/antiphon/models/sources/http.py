@@ -1,4 +1,4 @@
-"""Downloading one large file over HTTP: resumed, checked, and never half there."""
+"""Download one large file over HTTP: resumed, checked, and visible only when it is complete."""
 
 import hashlib
 import os

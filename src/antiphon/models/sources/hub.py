@@ -1,4 +1,4 @@
-"""A file of a model repository on the Hugging Face hub, or whatever speaks its API at ``HF_ENDPOINT``.
+"""A file of a model repository on the Hugging Face hub, or of any server with its API at ``HF_ENDPOINT``.
 
 ``GET {endpoint}/{repo}/resolve/{revision}/{file}`` redirects to where the bytes are; the answer before the redirect
 names commit, size and hash (``x-repo-commit``, ``x-linked-size``, ``x-linked-etag``; small files have a git blob ``etag``).
@@ -79,9 +79,7 @@ class HubFile(msgspec.Struct, frozen=True):
                 f"{where} has no file {str(file)!r}.", hint=f"Look at {endpoint}/{self.repo}/tree/main"
             )
         if code == "RevisionNotFound":
-            return SourceUnavailable(
-                f"{where} has no revision {self.revision!r}.", hint="Leave it away for the newest."
-            )
+            return SourceUnavailable(f"{where} has no revision {self.revision!r}.", hint="Leave it out for the newest.")
         if code == "GatedRepo":
             return SourceUnavailable(
                 f"{where} is gated.",
@@ -92,7 +90,7 @@ class HubFile(msgspec.Struct, frozen=True):
                 "The token in HF_TOKEN may not read it, or it" if _token() else "It is private (then set HF_TOKEN) or"
             )
             return SourceUnavailable(
-                f"{where} is not to be had (HTTP {response.status_code}).",
+                f"{where} cannot be downloaded (HTTP {response.status_code}).",
                 hint=f"{token} does not exist: check the name.",
             )
         message = response.headers.get("x-error-message", "")
