@@ -45,6 +45,8 @@ _OF_LETTERS = frozenset(
     }
 )
 """Filters that make a list of a string's characters."""
+_OF_TEXT = frozenset({"trim", "upper", "lower", "capitalize"})
+"""Common filters of a text: some letters become three in capitals."""
 _SLOW = frozenset(
     {"urlize", "pprint", "xmlattr", "striptags", "wordwrap", "title", "wordcount", "truncate", "dictsort"}
 )
@@ -56,6 +58,8 @@ def filter_cost(  # noqa: C901 - a table of filters
     budget: Budget, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> int:
     """Return the most characters that a filter makes of its arguments. Raises ``TemplateBrokenError`` for uses that no template needs."""
+    if name in _OF_TEXT and len(args) == 1 and not kwargs and isinstance(args[0], str):
+        return 3 * len(args[0])
     check_numbers(args[1:], kwargs.values())
     size = budget.size(args[0]) if args else 0
     given = sum(map(budget.size, (*args[1:], *kwargs.values())))
