@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 from openai import OpenAI
 
 from antiphon.toolkit._sync import portal
-from antiphon.toolkit.chat.chat_state import CONTINUE, ChatOptions, ChatState, saved_options
+from antiphon.toolkit.chat.chat_state import ChatOptions, ChatState, saved_options
 from antiphon.toolkit.chat.history import Content
 from antiphon.toolkit.chat.partial import read_partials
 from antiphon.toolkit.chat.reply import Event, Reply, warned
@@ -36,8 +36,7 @@ class _ChatCalls(ChatState):
         return self._commit(turn, pin=pin)
 
     async def _continue(self, request: dict[str, Any]) -> Reply[None]:
-        self._require_truncated()
-        turn: TurnLoop[None] = self._turn_loop(CONTINUE, request, None)
+        turn = self._continuation(request)
         await self._run(turn)
         return self._commit_continuation(turn)
 
@@ -105,6 +104,10 @@ class AsyncChat(_ChatCalls):
 
     async def continue_(self, **request: Any) -> Reply[None]:
         return warned(await self._continue(request))
+
+    def events(self, content: Content, schema: OutputSchema[T], **request: Any) -> AsyncGenerator[Event | Reply[T]]:
+        """Send a message and yield what happens until its answer, of the type that ``schema`` describes, is complete."""
+        return self._events(content, request, schema, pin=False)
 
     async def count_tokens(self) -> TokenCount:
         return await self._count()

@@ -128,16 +128,32 @@ class ChatState:
         self._history = History.from_json(saved)
 
     def _turn_loop(self, content: Content, request: Mapping[str, Any], output: OutputSchema[T] | None) -> TurnLoop[T]:
+        message: Message = {"role": "user", "content": content if isinstance(content, str) else list(content)}
+        return self._begin(self._history, [message], request, output)
+
+    def _continuation(self, request: Mapping[str, Any]) -> TurnLoop[None]:
+        """Return the loop that continues an answer; one that was cut before its first word is asked for again."""
+        if self._last is None or not self._last.is_truncated:
+            raise HistoryError("The last answer was not cut; there is nothing to continue")
+        if self._last.text:
+            return self._turn_loop(CONTINUE, request, None)
+        cut = self._history.turns[-1]
+        return self._begin(self._history.undo(), list(cut.messages[:-1]), request, None)
+
+    def _begin(
+        self,
+        history: History,
+        pending: list[Message],
+        request: Mapping[str, Any],
+        output: OutputSchema[T] | None,
+    ) -> TurnLoop[T]:
         if self._is_busy:
             raise HistoryError(
-                "This chat is still answering; a conversation is one thing at a time",
+                "This chat is still answering, and a conversation has one answer at a time",
                 hint="await the first answer, or take a fork() for each branch",
             )
-        message: Message = {"role": "user", "content": content if isinstance(content, str) else list(content)}
         options = replace(self._options, request={**self._options.request, **request})
-        return TurnLoop(
-            self._connection, self._caller, options, history=self._history, pending=[message], output=output
-        )
+        return TurnLoop(self._connection, self._caller, options, history=history, pending=pending, output=output)
 
     def _commit(self, turn: TurnLoop[T], *, pin: bool) -> Reply[T]:
         assert turn.reply is not None
@@ -149,17 +165,16 @@ class ChatState:
     def _commit_continuation(self, turn: TurnLoop[T]) -> Reply[T]:
         reply = turn.reply
         assert reply is not None
-        cut = turn.history.turns[-1]
-        whole = f"{cut.messages[-1]['content']}{reply.text}"
+        cut = self._history.turns[-1]
+        begun = cut.messages[-1]["content"] or ""
+        if not begun:
+            return self._commit(turn, pin=cut.is_pinned)
+        whole = f"{begun}{reply.text}"
         messages = (*cut.messages[:-1], {**cut.messages[-1], "content": whole})
         self._history = turn.history.replace_last(Turn(messages, cut.is_pinned))
         self._records += reply.records
         self._last = joined = replace(reply, text=whole)
         return joined
-
-    def _require_truncated(self) -> None:
-        if self._last is None or not self._last.is_truncated:
-            raise HistoryError("The last answer was not cut; there is nothing to continue")
 
 
 def saved_options(path: str | Path, options: ChatOptions) -> tuple[dict[str, Any], ChatOptions]:

@@ -19,6 +19,8 @@ from antiphon.toolkit.tokens.text_estimate import is_image, message_parts
 Message = dict[str, Any]
 Content = str | Sequence[Mapping[str, Any]]
 FORMAT = "antiphon-chat/1"
+# What is sent for an answer without a word: several APIs refuse an empty message, and some refuse null.
+EMPTY_ANSWER = "(empty answer)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ class History:
         return None if self.summary is None else f"Summary of the earlier conversation:\n{self.summary}"
 
     def _as_sent(self, message: Message) -> Message:
+        if message.get("role") == "assistant" and not message.get("content") and not message.get("tool_calls"):
+            return {**message, "content": message.get("refusal") or EMPTY_ANSWER}
         if self.reminder is None or message.get("role") != "user":
             return message
         content = message["content"]

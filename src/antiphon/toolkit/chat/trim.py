@@ -78,14 +78,16 @@ class TrimReport:
 
 
 async def trim(
-    history: History, pending: Sequence[Message], *, budget: int, keep: float, count: Count
+    history: History, pending: Sequence[Message], *, budget: int, keep: float, count: Count, most_beside: int = 0
 ) -> tuple[History, TrimReport | None]:
     """Return ``history`` such that it fits ``budget`` together with ``pending``, and a report if that took leaving out.
+
+    ``count`` counts whole prompts; ``most_beside`` is a bound on the tokens that it counts for tools and schema.
 
     Raises HistoryError if the system prompt, the pinned turns and ``pending`` alone do not fit.
     """
     messages = history.messages(pending)
-    if _most_tokens(messages) <= budget:
+    if _most_tokens(messages) + most_beside <= budget:
         return history, None
     before = await count(messages)
     if before.tokens <= budget:
@@ -94,7 +96,7 @@ async def trim(
     if least.tokens > budget:
         raise HistoryError(
             f"The prompt does not fit: {least.tokens} tokens remain when all that may be left out is, {budget} are allowed",
-            hint="send a shorter message, unpin turns, shorten the system prompt, or use a model with a longer context",
+            hint="send a shorter message or fewer tools, unpin turns, shorten the system prompt, or use a longer context",
         )
     target = least.tokens + int((budget - least.tokens) * keep)
     start, after = await _first_fitting_start(history, pending, target, least, count)

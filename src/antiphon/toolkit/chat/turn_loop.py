@@ -5,6 +5,7 @@ The one place where a chat talks to a model. Streamed or not, with tools or a ty
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from antiphon.toolkit.record import Attempt, CallRecord, total_usage
 from antiphon.toolkit.schemas.output_schema import OutputSchema
 from antiphon.toolkit.tokens.context import context_tokens
 from antiphon.toolkit.tokens.count import TokenCount, count_through
+from antiphon.toolkit.tokens.text_estimate import estimate_text
 from antiphon.toolkit.tools.tool import Toolbox
 from antiphon.toolkit.tools.tool_loop import Approve, ToolCall, ToolLimits, ToolResult, explain_invalid, run_tools
 
@@ -137,16 +139,25 @@ class TurnLoop(Generic[T]):
         context = self._options.context
         if context is None and policy.max_tokens is None:
             context = await context_tokens(self._connection, model)
-        budget = policy.budget(context, request.get("max_completion_tokens"))
+        budget = policy.budget(context, request.get("max_completion_tokens") or request.get("max_tokens"))
         if budget is None:
             return
+        tools = request.get("tools") or ()
+        output = TokenCount(0, "exact", "")
+        if "response_format" in request:
+            # Nobody counts a schema, yet models read it: OpenAI's in a form of their own, others in the prompt.
+            output = TokenCount(estimate_text(json.dumps(request["response_format"])), "estimate", "characters")
 
         async def count(messages: Sequence[Message]) -> TokenCount:
-            return await count_through(self._connection, messages, model, request.get("tools") or ())
+            counted = await count_through(self._connection, messages, model, tools)
+            return counted + output if output.tokens else counted
 
         room = budget - policy.summary_tokens if policy.summarise else budget
         before = self.history
-        self.history, report = await trim(before, pending, budget=room, keep=policy.keep, count=count)
+        most_beside = len(json.dumps(list(tools)).encode()) + output.tokens if tools else output.tokens
+        self.history, report = await trim(
+            before, pending, budget=room, keep=policy.keep, count=count, most_beside=most_beside
+        )
         if report is not None:
             if policy.summarise:
                 report = replace(report, summary=await self._summarise(before, report))
@@ -195,7 +206,8 @@ class TurnLoop(Generic[T]):
                     usage=total_usage(tuple(self._records)),
                 ) from error
             self._attempts.append(Attempt(text, record.usage, None))
-        answer: Message = {"role": "assistant", "content": message.content}
+        # Null is for messages with calls of tools alone; most APIs refuse it elsewhere.
+        answer: Message = {"role": "assistant", "content": text if not message.refusal else message.content}
         if message.refusal:
             answer["refusal"] = message.refusal
         self.messages.append(answer)

@@ -1,7 +1,7 @@
 """A persistent, incremental index of documents: search by meaning and by words, answers with citations."""
 
 from antiphon.toolkit.index.answers import Citation, CitedAnswer, Saving, answer
-from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, read_folder
+from antiphon.toolkit.index.documents import Document, FolderDocuments, Hit, SkippedFile, UpdateReport, read_folder
 from antiphon.toolkit.index.index import AsyncIndex
 from antiphon.toolkit.index.store import IndexStatistics
 from antiphon.toolkit.index.sync_index import Index
@@ -11,10 +11,12 @@ __all__ = [
     "Citation",
     "CitedAnswer",
     "Document",
+    "FolderDocuments",
     "Hit",
     "Index",
     "IndexStatistics",
     "Saving",
+    "SkippedFile",
     "UpdateReport",
     "answer",
     "read_folder",

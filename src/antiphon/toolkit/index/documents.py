@@ -72,38 +72,83 @@ class UpdateReport:
     seconds: float = 0.0
 
 
-def read_folder(folder: str | Path, suffixes: Sequence[str] = TEXT_SUFFIXES) -> Iterator[Document]:
-    """Yield the text files under ``folder`` as documents, by path; hidden files and folders are left out.
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file that was left out, by its path below the folder, and why."""
 
-    The id is the path below ``folder``; metadata: ``folder`` (first part of the path, "" at the top) and ``suffix``.
-    Raises IndexingError for a folder that is none and for a file that is not UTF-8.
+    path: str
+    reason: str
+
+
+class FolderDocuments:
+    """The text files of a folder as documents; iterate it. ``skipped`` then lists the other files."""
+
+    def __init__(self, root: Path, suffixes: Sequence[str]) -> None:
+        self.skipped: tuple[SkippedFile, ...] = ()
+        self._root = root
+        self._suffixes = {suffix.lower() for suffix in suffixes}
+
+    def __iter__(self) -> Iterator[Document]:
+        skipped: list[SkippedFile] = []
+        for path in sorted(self._root.rglob("*")):
+            relative = path.relative_to(self._root)
+            if any(part.startswith(".") for part in relative.parts) or not path.is_file():
+                continue
+            if path.suffix.lower() in self._suffixes:
+                yield _read(path, relative)
+            else:
+                shown = relative.as_posix().encode("utf-8", "backslashreplace").decode()
+                skipped.append(SkippedFile(shown, f"{path.suffix or 'no suffix'} is not among the suffixes"))
+        self.skipped = tuple(skipped)
+
+
+def read_folder(folder: str | Path, suffixes: Sequence[str] = TEXT_SUFFIXES) -> FolderDocuments:
+    """Return the text files under ``folder`` as documents, in the order of their paths, read while they are iterated.
+
+    The id is the path below ``folder``; metadata: ``folder`` (first part of the path, "" at the top) and ``suffix`` (in lower
+    case). Suffixes match in any case. Hidden files and folders are left out; other files are in ``skipped`` of the result.
+    Raises IndexingError for a path that is not a folder, and, naming it, for a file that cannot be read or whose name or
+    text is not UTF-8.
     """
     root = Path(folder)
     if not root.is_dir():
         raise IndexingError(f"{str(folder)!r} is not a folder")
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if path.suffix in suffixes and path.is_file() and not any(part.startswith(".") for part in relative.parts):
-            yield _read(path, relative)
+    return FolderDocuments(root, suffixes)
 
 
 def _read(path: Path, relative: Path) -> Document:
+    require_utf8(relative.as_posix(), f"The name of the file {str(path)!r}")
     try:
-        text = path.read_text(encoding="utf-8")
+        # A byte order mark is no part of the text.
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise IndexingError(
             f"{str(path)!r} is not UTF-8: {error.reason} at byte {error.start}",
             hint=f"convert it, or leave out this kind with other suffixes: iconv -f latin1 -t utf-8 {path}",
         ) from error
+    except OSError as error:
+        raise IndexingError(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
     where = relative.parts[0] if len(relative.parts) > 1 else ""
-    syntax: Syntax = "markdown" if path.suffix in _MARKDOWN else "text"
+    suffix = path.suffix.lower()
+    syntax: Syntax = "markdown" if suffix in _MARKDOWN else "text"
     return Document(
         id=relative.as_posix(),
         text=text,
         title=_title(text) or relative.stem,
-        metadata={"folder": where, "suffix": path.suffix},
+        metadata={"folder": where, "suffix": suffix},
         syntax=syntax,
     )
+
+
+def require_utf8(text: str, what: str) -> None:
+    """Raise IndexingError, which names ``what``, for a text with lone surrogates: no file can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise IndexingError(
+            f"{what} is not UTF-8: {text[error.start : error.start + 20]!a} at character {error.start}",
+            hint="rename or convert it; text.encode('utf-8', 'replace') takes out what cannot be written",
+        ) from error
 
 
 def _title(text: str) -> str:

@@ -18,7 +18,7 @@ from antiphon.toolkit.embeddings.chunking import Chunk, Chunking
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Embedder, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.errors import EmbeddingError, IndexingError
-from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
+from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, require_utf8
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.fusion import fuse
 from antiphon.toolkit.index.store import EmbeddedDocument, IndexStatistics, IndexStore, Vector, metadata_json
@@ -233,6 +233,10 @@ def _by_id(documents: Iterable[Document]) -> dict[str, Document]:
     for document in documents:
         if document.id in found:
             raise IndexingError(f"Two documents have the id {document.id!r}", hint="ids must be unique in an index")
+        for part, text in (("id", document.id), ("title", document.title), ("text", document.text)):
+            require_utf8(text, f"The {part} of the document {document.id!r}")
+        # Refused here, before anything is embedded.
+        metadata_json(document)
         found[document.id] = document
     return found
 

@@ -161,7 +161,7 @@ class IndexStore:
         with self._lock:
             self._refresh()
             ids, matrix = self._ids, self._matrix
-            if where:
+            if where is not None:
                 rows = np.searchsorted(ids, np.array(self._allowed(where), dtype=np.int64))
                 ids, matrix = ids[rows], matrix[rows]
         if not len(ids):
@@ -179,11 +179,11 @@ class IndexStore:
         Where the words occur in more than ``MAX_SCORED`` chunks together, the commonest of them, which carry the least information, are
         passed over.
         """
+        condition, values = compile_filter({} if where is None else where, "metadata")
         words = self._rarest(query_words(question))
         if not words:
             return []
         expression = match_expression(words)
-        condition, values = compile_filter(where or {}, "metadata")
         sql = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT ?"
         if where:
             # Only the fixed column name and question marks come into the statement.
@@ -303,6 +303,8 @@ def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
 def metadata_json(document: Document) -> str:
     """Return the metadata as stored. Raises IndexingError for what is not JSON."""
     try:
-        return json.dumps(dict(document.metadata), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(dict(document.metadata), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text.encode()
     except (TypeError, ValueError) as error:
-        raise IndexingError(f"The metadata of {document.id!r} is not a JSON object: {error}") from error
+        raise IndexingError(f"The metadata of {document.id!r} is not a JSON object in UTF-8: {error}") from error
+    return text

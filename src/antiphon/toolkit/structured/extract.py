@@ -20,6 +20,7 @@ from antiphon.toolkit.chat.partial import read_items
 from antiphon.toolkit.chat.reply import Reply
 from antiphon.toolkit.chat.result_stream import AsyncResultStream, ResultStream
 from antiphon.toolkit.clients import Client, portal_client
+from antiphon.toolkit.schemas.output_schema import describe_output
 
 T = TypeVar("T")
 INSTRUCTIONS = (
@@ -116,8 +117,8 @@ async def _items(
     once = _defaults(options)
     once["attempts"] = 1
     async with AsyncChat(instructions, client=client, **once) as chat:
-        partials = chat.stream_parse(_list_of(output), text)
-        async with aclosing(read_items(partials.parts, TypeAdapter(output))) as items:
+        schema = describe_output(_list_of(output))
+        async with aclosing(read_items(chat.events(text, schema), schema, TypeAdapter(output))) as items:
             async for item in items:
                 yield item
 
