@@ -182,7 +182,7 @@ class Connection:
         try:
             value = raw.parse()
         except (ValueError, AttributeError, TypeError):
-            # The client cannot read the body; whoever asked for the value shows its beginning.
+            # The client cannot read the body; the caller shows its beginning in an error.
             value = raw.text
         return ApiResponse(value, headers, raw.retries_taken, seconds)
 
