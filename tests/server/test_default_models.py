@@ -39,7 +39,7 @@ def endless_story(
         model="smollm2-135m-instruct",  # under its own name a bias is on its own ids
         messages=[{"role": "user", "content": "Count upwards from one, without end."}],
         max_tokens=max_tokens,
-        logit_bias={"2": -100, "0": -100},
+        logit_bias={"0": -100, "2": -100, "4": -100},  # every token that ends a text of this model
         stream=True,
     )
 
@@ -232,7 +232,7 @@ def test_an_answer_without_a_limit_ends_as_too_long(client: openai.OpenAI) -> No
     answer = client.chat.completions.create(
         model="smollm2-135m-instruct",
         messages=[{"role": "user", "content": "Count upwards from one, without end."}],
-        logit_bias={"2": -100, "0": -100},
+        logit_bias={"0": -100, "2": -100, "4": -100},  # every token that ends a text of this model
     )
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 512
