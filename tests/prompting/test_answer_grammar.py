@@ -142,7 +142,7 @@ def test_a_call_cut_off_before_its_name_is_no_text(cut: int) -> None:
 @pytest.mark.parametrize("stop", ["\n", '"', "name", "<tool_call>", "add", 'dd", "'])
 @pytest.mark.parametrize("template", [HERMES, CHATML])
 def test_a_stop_string_that_every_call_would_run_into_is_refused(template: str, stop: str) -> None:
-    """It would end calls within their markup; beside text alone it is what it is."""
+    """It would end calls within their markup; with text alone it is an ordinary stop string."""
     with pytest.raises(ApiError, match="at the beginning of a call") as caught:
         plan(template, tools=(ADD, SUB), tool_choice=ToolChoice("auto"), stop=("END", stop))
     assert (caught.value.param, caught.value.code) == ("stop", "unsupported_value")
@@ -157,8 +157,8 @@ def test_marks_that_are_no_call() -> None:
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "a <tool_call>nothing"
 
 
-def test_schema_is_told_and_held() -> None:
-    """The model is told the schema, and cannot leave it."""
+def test_the_schema_is_described_and_enforced() -> None:
+    """The prompt describes the schema, and the grammar enforces it."""
     schema = {
         "type": "object",
         "properties": {"a": {"type": "integer"}},
@@ -166,15 +166,15 @@ def test_schema_is_told_and_held() -> None:
         "additionalProperties": False,
     }
     made = plan(CHATML, response_format=JsonSchemaFormat("sum", schema, "A sum."))
-    told = made.prompt[0].text
-    assert "sum" in told
-    assert "A sum." in told
+    shown_text = made.prompt[0].text
+    assert "sum" in shown_text
+    assert "A sum." in shown_text
     assert accepts(made, '{"a": 5}')
     assert not accepts(made, '{"a": "5"}')
     assert accepts(plan(CHATML, response_format=JsonObjectFormat()), json.dumps({"x": [1, None]}))
 
 
-def test_schema_beside_tools() -> None:
+def test_schema_with_tools() -> None:
     """With tools and a schema, the answer is a call or JSON."""
     form = JsonSchemaFormat("x", {"type": "object", "properties": {}, "additionalProperties": False})
     made = plan(tools=(SUB,), tool_choice=ToolChoice("auto"), response_format=form)
@@ -239,8 +239,8 @@ def test_after_a_result_comes_text() -> None:
     assert "<tool_response>\n6\n</tool_response>" in made.prompt[0].text
 
 
-def test_ways_out_of_what_repeats_itself() -> None:
-    """JSON of a model without tool training has ways out; trained models and inputs in plain text go on as they like."""
+def test_closing_texts_of_repeating_answers() -> None:
+    """JSON of a model without tool training has closing texts; trained models and inputs in plain text have none."""
     form = JsonSchemaFormat("x", {"type": "object", "properties": {"a": {"type": "string"}}})
     assert plan(CHATML, response_format=form).closing_texts
     assert plan(CHATML, response_format=form).max_word

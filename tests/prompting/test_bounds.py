@@ -21,7 +21,7 @@ TEXT = {"type": "string"}
 
 
 def test_open_ends_are_bounded() -> None:
-    """Strings and lists without a bound get one, wherever they stand."""
+    """Strings and lists without a bound get one, wherever they are."""
     schema = {"type": "object", "properties": {"a": TEXT, "b": {"type": "array", "items": {"anyOf": [TEXT]}}}}
     within = bounded(schema)["properties"]
     assert within["a"]["maxLength"] == MAX_STRING
@@ -30,7 +30,7 @@ def test_open_ends_are_bounded() -> None:
 
 
 def test_a_value_of_any_type() -> None:
-    """Where anything may stand, a bounded value does."""
+    """Where any value is allowed, a bounded value is generated."""
     kinds = [kind["type"] for kind in bounded({"properties": {"a": {"description": "A"}}})["properties"]["a"]["anyOf"]]
     assert kinds == ["string", "number", ["boolean", "null"], "array", "object"]
 
@@ -176,7 +176,7 @@ def test_stated_rules_stay() -> None:
 
 
 def test_contradiction() -> None:
-    """Where nothing would satisfy the bounds as well, the schema stands as it is."""
+    """Where nothing would satisfy the bounds as well, the schema is left unchanged."""
     note = {"allOf": [{"minLength": 2000}], "anyOf": [TEXT]}
     schema = {"type": "object", "properties": {"note": note}, "required": ["note"]}
     assert within_bounds(schema) == schema

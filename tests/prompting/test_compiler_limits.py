@@ -32,7 +32,7 @@ def test_ranges_below_64_bits(schema: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("value", [-(2**63), 2**64, -1e300, {"a": [1, 1e30]}, 0.1 + 0.2, 1e-30])
 def test_constants_of_many_digits(value: Any) -> None:
-    """A constant that the compiler might take for another number is refused, wherever in the data it stands."""
+    """A constant that the compiler might take for another number is refused, wherever in the data it is."""
     assert "'const' holds a number of too many digits" in refusal({"const": value})
     assert "'enum' holds a number of too many digits" in refusal({"enum": [None, value]})
 
@@ -138,5 +138,5 @@ def test_endless_values(schema: dict[str, Any]) -> None:
     ],
 )
 def test_recursion_with_an_end(schema: dict[str, Any]) -> None:
-    """Recursion that can end is no obstacle."""
+    """Recursion that can end is accepted."""
     check_schema(schema, what="x", param="x")

@@ -135,7 +135,7 @@ CLOSED = (
 @pytest.mark.parametrize("family", ["hermes", "qwen3"])
 @pytest.mark.parametrize(("syntax", "definition", "text"), CLOSED)
 def test_closed_by_a_control_token(family: str, syntax: Any, definition: str, text: str) -> None:
-    """Where a control token closes the call, the letters before it may stand in the input as well."""
+    """Where a control token closes the call, the letters before it may occur in the input as well."""
     tool = Tool("f", kind="custom", grammar=(syntax, definition) if syntax else None)
     prompter = ChatPrompter(
         template=(TEMPLATES / f"{family}.jinja").read_text(), control_tokens=tuple(MARKS), token_ids=MARKS
@@ -170,7 +170,7 @@ def test_closed_by_a_bracket(family: str, syntax: Any, definition: str, text: st
     tool = Tool("f", kind="custom", grammar=(syntax, definition) if syntax else None)
     made = plan(family, tool)
     assert made.layout.syntax is not None
-    # As text it stands where key_values would stand.
+    # As text it is where key-value arguments would be.
     plain = msgspec.structs.replace(made.layout.syntax, key_values=None)
     whole = plain.write([("f", text)])
     assert follows(made, whole)
@@ -181,7 +181,7 @@ def test_closed_by_a_bracket(family: str, syntax: Any, definition: str, text: st
 
 
 def test_an_input_before_its_tool() -> None:
-    """Where a model writes arguments before names, text could not be told from them: custom tools are refused."""
+    """Where a model writes arguments before names, text could not be distinguished from them, so custom tools are refused."""
     with pytest.raises(ApiError, match="cannot call custom tools") as caught:
         plan("granite3", Tool("f", kind="custom"))
     assert caught.value.param == "tools"

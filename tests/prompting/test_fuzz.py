@@ -101,7 +101,7 @@ lark = st.lists(st.sampled_from(LARK), max_size=14).map(lambda parts: f"start: {
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(lark, st.randoms(use_true_random=False))
 def test_any_grammar_of_a_custom_tool(definition: str, chance: random.Random) -> None:
-    """A grammar is refused in words, or whoever follows it never comes to where nothing may follow."""
+    """A grammar is refused with a message, or every text that follows it can be continued to its end."""
     if problem_of_grammar("lark", definition) is not None:
         return
     matcher = LLMatcher(TOKENIZER, of_user(definition), log_level=0)

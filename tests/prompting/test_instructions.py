@@ -1,4 +1,4 @@
-"""What a model is told in words."""
+"""Tools and formats described in words."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from antiphon.prompting.instructions import form_in_words
 from antiphon.protocol.chat import JsonSchemaFormat
 
 
-def told(properties: dict[str, Any], required: list[str]) -> list[str]:
+def described(properties: dict[str, Any], required: list[str]) -> list[str]:
     schema = {"type": "object", "properties": properties, "required": required}
     return form_in_words(JsonSchemaFormat("it", schema), as_list=True).splitlines()[1:]
 
@@ -30,12 +30,12 @@ def told(properties: dict[str, Any], required: list[str]) -> list[str]:
     ],
 )  # fmt: skip
 def test_types_in_words(schema: dict[str, Any], words: str) -> None:
-    """A type is told in a word or two where that says it all but its bounds, and as its schema otherwise."""
-    assert told({"key": schema}, ["key"]) == [f"- key ({words})"]
+    """A type is described in a word or two where that says all but its bounds, and by its schema otherwise."""
+    assert described({"key": schema}, ["key"]) == [f"- key ({words})"]
 
 
-def test_what_is_required_is_told_where_some_is_not() -> None:
+def test_required_keys_are_marked_where_some_are_optional() -> None:
     """Each line has few words; descriptions follow."""
     properties = {"a": {"type": "string", "description": "An a"}, "b": {"type": "integer"}}
-    assert told(properties, ["a"]) == ["- a (string, required): An a", "- b (integer)"]
-    assert told(properties, ["a", "b"]) == ["- a (string): An a", "- b (integer)"]
+    assert described(properties, ["a"]) == ["- a (string, required): An a", "- b (integer)"]
+    assert described(properties, ["a", "b"]) == ["- a (string): An a", "- b (integer)"]

@@ -40,7 +40,7 @@ def rendered(template: str | None, *messages: tuple[str, str], **kwargs: object)
 
 
 def test_plain_conversation() -> None:
-    """Roles the template knows stand as the template writes them."""
+    """Roles that the template knows are written as the template writes them."""
     assert rendered(CHATML, ("system", "Be kind."), ("user", "Hello")) == (
         "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -89,13 +89,13 @@ def test_refusal_of_the_template() -> None:
 
 
 def test_name_is_shown() -> None:
-    """A participant's name stands before what they say, since templates know no names."""
+    """A participant's name precedes their text, since templates know no names."""
     request = ChatRequest(model="m", messages=(Message("user", "Hello", name="ann"),))
     assert "ann: Hello" in prompter(CHATML).plan(request).prompt[0].text
 
 
-def test_a_refusal_is_shown_beside_what_was_said() -> None:
-    """A message that says something and refuses the rest stands in the prompt with both."""
+def test_a_refusal_is_shown_with_the_text() -> None:
+    """A message with text and a refusal is in the prompt with both."""
     request = ChatRequest(
         model="m", messages=(Message("assistant", "Well. ", refusal="I cannot."), Message("user", "?"))
     )

@@ -107,7 +107,7 @@ def test_harmless_schema(schema: dict[str, Any]) -> None:
 
 
 def test_a_declared_name_cannot_be_written_another_way() -> None:
-    """What follows the declared keys is no declared key in escapes; control characters have them where a schema names one."""
+    """A key after the declared ones is not a declared key written with escapes; control characters have them where a schema names one."""
     declared = {"type": "object", "properties": {"é": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
     assert accepts(JsonSchemaFormat("x", declared), '{"b\\n\\"": "x"}')
     assert not accepts(JsonSchemaFormat("x", declared), '{"\\u00e9": "x"}')

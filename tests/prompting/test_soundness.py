@@ -55,5 +55,5 @@ def test_whatever_is_written_validates(schema: Any, is_bounded: bool, chance: ra
     assert grammar is not None
     text = walk(grammar, chance)
     if text is not None:
-        with suppress(re.error):  # a pattern that is none, beside an alternative that takes anything
+        with suppress(re.error):  # an invalid pattern next to an alternative that takes anything
             Draft202012Validator(schema).validate(json.loads(text))

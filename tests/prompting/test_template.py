@@ -54,7 +54,7 @@ def test_refusal_keeps_the_templates_words() -> None:
 
 
 def test_broken_source() -> None:
-    """A template that is no Jinja is refused when it is loaded."""
+    """A template that is not Jinja is refused when it is loaded."""
     with pytest.raises(TemplateBrokenError, match="not valid Jinja"):
         ChatTemplate("{% if %}")
 

@@ -1,8 +1,8 @@
 # ruff: noqa: RUF001 - tokens of DeepSeek hold wide bars
 """The tool syntax of each model family is read off its template, and calls survive the way there and back.
 
-The templates beside this file are reduced ones, written for these tests with the families' own syntax.
-``ANTIPHON_TEMPLATES`` may name a folder of originals (``*.jinja``); each must be derived or refused cleanly.
+The templates in this folder are reduced ones, written for these tests with the families' own syntax.
+``ANTIPHON_TEMPLATES`` may name a folder of originals (``*.jinja``); each must be detected or refused cleanly.
 """
 
 import json
@@ -152,7 +152,7 @@ def test_round_trip(name: str) -> None:
 
 @pytest.mark.parametrize("name", NATIVE)
 def test_written_as_the_template_writes(name: str) -> None:
-    """The derived syntax writes a history's calls exactly as the template does, ids and running numbers aside."""
+    """The detected syntax writes a history's calls exactly as the template does, ids and running numbers aside."""
     profile = family(name)
     calls = CALLS[: NATIVE[name]]
     plan = profile.plan(request(*history(calls)))
@@ -193,7 +193,7 @@ TOKENIZER = LLTokenizer("byte")
 
 @pytest.mark.parametrize("name", [*NATIVE, *GENERIC])
 def test_several_turns(name: str) -> None:
-    """A history of calls, results and text is shown whole, and text beside calls is not lost."""
+    """A history of calls, results and text is shown whole, and text that accompanies calls is not lost."""
     calls = CALLS[: NATIVE.get(name, 2)]
     asked, called, *results = history(calls)
     spoken = Message("assistant", "Let me see.", tool_calls=called.tool_calls)
@@ -205,7 +205,7 @@ def test_several_turns(name: str) -> None:
 
 @pytest.mark.parametrize("name", GENERIC)
 def test_templates_without_tools(name: str) -> None:
-    """A template that knows no tools gets the generic syntax, and the model is told in words."""
+    """A template that knows no tools gets the generic syntax, and tools are described in words."""
     plan = planned(family(name), request(mode="required"))
     assert "Tool get_weather: Get the weather in a city.\n- city (string, required)\n- days (integer)" in text_of(plan)
     text = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
@@ -239,7 +239,7 @@ def test_refused(name: str) -> None:
     ],
 )
 def test_thinking(name: str, text: str, thought: str, said: str) -> None:
-    """What a model thinks is told from what it says, letter by letter too."""
+    """Thinking is separated from the answer, also when it arrives letter by letter."""
     plan = family(name).plan(ChatRequest(model="m", messages=(Message("user", "Hi"),)))
     for chunks in ([text], list(text)):
         assert read(plan, chunks) == ([], said, thought, "stop")
@@ -260,10 +260,10 @@ def test_grammar_after_a_thought(name: str, thought: str) -> None:
     assert not accepts(called.grammar, thought + "Hello")
     form = JsonSchemaFormat("x", {"type": "object", "properties": {}, "additionalProperties": False})
     messages = (Message("user", "Hi"),)
-    told = family(name).plan(ChatRequest(model="m", messages=messages, response_format=form))
-    assert told.grammar is not None
-    assert accepts(told.grammar, thought + "{}")
-    assert read(told, list(thought + "{}")) == ([], "{}", "Hm.", "stop")
+    shown_text = family(name).plan(ChatRequest(model="m", messages=messages, response_format=form))
+    assert shown_text.grammar is not None
+    assert accepts(shown_text.grammar, thought + "{}")
+    assert read(shown_text, list(thought + "{}")) == ([], "{}", "Hm.", "stop")
 
 
 def test_reasoning_effort() -> None:
@@ -295,7 +295,7 @@ def test_control_tokens_stand_by_id_in_a_grammar() -> None:
 
 @pytest.mark.skipif("ANTIPHON_TEMPLATES" not in os.environ, reason="ANTIPHON_TEMPLATES names no folder of originals")
 def test_originals() -> None:
-    """Each original template is derived, or refused in our own terms; calls survive where it is derived."""
+    """Each original template is detected, or refused in our own terms; calls survive where it is detected."""
     for path in sorted(Path(os.environ["ANTIPHON_TEMPLATES"]).glob("**/*.jinja")):
         made = prompter(path.read_text())
         try:

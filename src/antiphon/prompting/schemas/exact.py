@@ -79,6 +79,8 @@ class _Writer:
             self._only(keys, "anyOf")
             return f"({' | '.join(map(self._expression, schema['anyOf']))})"
         match schema.get("type"):
+            case [*kinds]:
+                return f"({' | '.join(self._expression(_of_type(schema, kind)) for kind in kinds)})"
             case "integer":
                 self._only(keys, "type", *_RANGE)
                 return f"/{_integers(*_ends(schema))}/"
@@ -107,11 +109,9 @@ class _Writer:
 
     def _values(self, schema: Schema) -> str:
         values = cast("list[Any]", schema["enum"]) if "enum" in schema else [schema["const"]]
-        values = [value for value in values if schema.get("const", value) == value]
-        if not values or ("type" in schema and any(type(value) is not int for value in values)):
-            raise InexactError("an integer of more than 53 bits is among values of other types.")
-        if "type" in schema and schema["type"] not in {"integer", "number"}:
-            raise InexactError("an integer of more than 53 bits cannot be enforced together with this 'type'.")
+        values = [value for value in values if schema.get("const", value) == value and _is_of_type(value, schema)]
+        if not values:
+            raise InexactError("an integer of more than 53 bits is not of its 'type', and no other value is left.")
         return (
             f"({' | '.join(json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False) for value in values)})"
         )
@@ -173,6 +173,26 @@ def _parts(schema: Any) -> list[Schema]:
         return []
     known = cast("Schema", schema)
     return schemas_in({key: value for key, value in known.items() if key not in {"$defs", "definitions"}})
+
+
+def _of_type(schema: Schema, kind: Any) -> Schema:
+    """Return what a schema says of values of one of its types."""
+    is_numeric = kind in {"integer", "number"}
+    return {key: value for key, value in schema.items() if is_numeric or key not in _RANGE} | {"type": kind}
+
+
+def _is_of_type(value: Any, schema: Schema) -> bool:
+    given = schema.get("type")
+    kinds: list[Any] = [given] if isinstance(given, str) else cast("list[Any]", given or [])
+    of_python: dict[type[object], tuple[str, ...]] = {
+        bool: ("boolean",),
+        int: ("integer", "number"),
+        float: ("number",),
+        str: ("string",),
+        list: ("array",),
+        dict: ("object",),
+    }
+    return not kinds or bool(set(of_python.get(cast("type[object]", type(value)), ("null",))) & set(kinds))
 
 
 def _literal(text: str) -> str:
