@@ -39,10 +39,10 @@ def _http_date(text: str) -> float | None:
         parsed = email.utils.parsedate_tz(text)
         if parsed is None:
             return None
-        *day_and_time, second = parsed[:6]
+        year, month, day, hour, minute, second = parsed[:6]
         # A leap second is the 60th.
         zone = timezone(timedelta(seconds=parsed[9] or 0))
-        return datetime(*day_and_time, min(second, 59), tzinfo=zone).timestamp()
+        return datetime(year, month, day, hour, minute, min(second, 59), tzinfo=zone).timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):
         # The parser of the standard library accepts fields that no calendar has, such as the year 9999999.
         return None
