@@ -327,3 +327,25 @@ async def test_a_stream_none_of_whose_choices_ended_is_not_kept() -> None:
                 pass
             await answer.aclose()
         await backend.aclose()
+
+
+class DamagedStore(MemoryStore):
+    """Returns other bytes than were put."""
+
+    def __init__(self, damaged: bytes) -> None:
+        super().__init__(1_000_000, 60)
+        self._damaged = damaged
+
+    async def get(self, key: bytes) -> bytes | None:
+        return self._damaged
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"\xc1", b"\x91", b"\x80", b"\x91\x92\x63\x80", b"\x91\x92\x00\x81\xa5model\xa2\xff\xff", b"\x91" * 100_000],
+)
+async def test_stored_bytes_that_cannot_be_read_are_computed_anew(damaged: bytes) -> None:
+    """Whatever a store returns, the request is answered: bad text, an unknown event, nesting without end."""
+    backend = CachingBackend(Router({"a": plays(Reply(text="fine"))}), DamagedStore(damaged))
+    assert text_of(await collect(backend.chat(ask()))) == "fine"
+    await backend.aclose()

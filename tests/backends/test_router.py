@@ -361,10 +361,11 @@ async def test_a_relayed_stream_that_breaks_ends_with_an_error() -> None:
         assert len(bad.requests) + len(worse.requests) == 1
 
 
-async def test_rate_limit_headers_of_an_upstream_are_respected() -> None:
-    """An upstream that said it has nothing left is not asked while another one has."""
+@pytest.mark.parametrize("unit", ["requests", "tokens"])
+async def test_rate_limit_headers_of_an_upstream_are_respected(unit: str) -> None:
+    """An upstream that said it has nothing left is not tried while another one has."""
     spent = answers_with(
-        "x-ratelimit-limit-requests: 1", "x-ratelimit-remaining-requests: 0", "x-ratelimit-reset-requests: 60s"
+        f"x-ratelimit-limit-{unit}: 1", f"x-ratelimit-remaining-{unit}: 0", f"x-ratelimit-reset-{unit}: 60s"
     )
     async with faulty_api(spent) as a, faulty_api(answers()) as b, before(a, b) as router:
         for _ in range(6):

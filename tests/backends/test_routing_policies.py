@@ -155,4 +155,17 @@ def test_relayed_requests_have_keys_too() -> None:
     assert key(first) == key(first, {"role": "assistant", "content": "b"})
     assert key(first) != key({"role": "user", "content": "b"})
     assert prefix_key(parse_relay("chat/completions", b'{"model":"m","messages":7}')) == b""
+    assert prefix_key(parse_relay("chat/completions", b'{"model":"m","messages":[{"role":"\xff"}]}')) == b""
     assert prefix_key(CompletionRequest(model="m", prompts=("abc",))) == b"abc"
+
+
+def test_the_key_of_a_long_prompt_of_token_ids_is_cut_first() -> None:
+    """Millions of token ids are not written out as text for a key of 512 characters."""
+
+    class Ids(tuple[int, ...]):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            raise AssertionError("the whole prompt was written out")
+
+    assert prefix_key(CompletionRequest(model="m", prompts=(Ids(range(10_000)),))).startswith(b"(0, 1, 2")

@@ -61,9 +61,9 @@ def watched(server: Running) -> list[Outcome]:
     outcomes: list[Outcome] = []
     record = server.service.accounts.record
 
-    def note(request: Any, outcome: Outcome) -> None:
+    def note(request: Any, outcome: Outcome, *more: Any) -> None:
         outcomes.append(outcome)
-        record(request, outcome)
+        record(request, outcome, *more)
 
     server.service.accounts.record = note  # type: ignore[method-assign]
     return outcomes
@@ -188,7 +188,7 @@ async def test_a_client_that_leaves_frees_the_upstream(tmp_path: Path) -> None:
         await until(lambda: [outcome.status for outcome in outcomes] == [499])
 
 
-async def test_leaving_before_the_usage_is_told_is_not_free(tmp_path: Path) -> None:
+async def test_leaving_before_the_usage_is_reported_is_not_free(tmp_path: Path) -> None:
     """What had come of the answer is booked by estimate, costs what that costs, and stays charged to the limit."""
     script = sends_then_is_silent(head(), chunk("a") + chunk("b") + chunk(None, "stop"))
     accounts = AccountSettings(tpm=1000, prices={"m": ModelPrice(input=0, output=1_000_000)})
@@ -211,15 +211,33 @@ async def test_leaving_before_the_usage_is_told_is_not_free(tmp_path: Path) -> N
             assert int(response.headers["x-ratelimit-remaining-tokens"]) < 1000 - 103 - 100 + 10
 
 
-async def test_an_api_that_never_tells_its_usage_is_booked_by_estimate(tmp_path: Path) -> None:
+async def test_an_answer_read_as_events_without_usage_is_booked_by_estimate(tmp_path: Path) -> None:
+    """A route with a local backend reads the upstream's stream; the answer is complete, and its row is an estimate."""
+    script = sends(head(), chunk("a"), chunk("b", "stop"), b"data: [DONE]\n\n")
+    async with faulty_api(script) as api:
+        settings = UpstreamSettings(name="far", base_url=api.url, models=(UpstreamModel(id="m"),))
+        targets = (TargetSettings(backend="far"), TargetSettings(backend="near", model="scripted", weight=1e-9))
+        backends = {"far": UpstreamBackend(settings), "near": ScriptedBackend()}
+        router = CachingBackend(Router(backends, [RouteSettings(model="m", targets=targets)]), MemoryStore(1, 60))
+        async with gateway(router, tmp_path) as (_, client, outcomes):
+            answer = (await client.post("/chat/completions", json=CHAT)).json()
+            await until(lambda: len(outcomes) == 1)
+    assert answer["choices"][0]["message"]["content"] == "ab"
+    assert answer["usage"]["completion_tokens"] == 2
+    assert outcomes[0].is_estimate
+    assert outcomes[0].usage.completion_tokens == 2
+    assert outcomes[0].usage.prompt_tokens > 0
+
+
+async def test_an_api_that_never_reports_its_usage_is_booked_by_estimate(tmp_path: Path) -> None:
     """So is its whole answer: its tokens are not 0."""
-    untold = {name: value for name, value in ANSWER.items() if name != "usage"}
-    async with faulty_api(answers(untold)) as api, gateway(before(api.url), tmp_path) as (_, client, outcomes):
+    unreported = {name: value for name, value in ANSWER.items() if name != "usage"}
+    async with faulty_api(answers(unreported)) as api, gateway(before(api.url), tmp_path) as (_, client, outcomes):
         await client.post("/chat/completions", json=CHAT)
         await until(lambda: len(outcomes) == 1)
         assert outcomes[0].is_estimate
         assert outcomes[0].usage.prompt_tokens > 0
-        assert outcomes[0].usage.completion_tokens == len(json.dumps(untold)) // 4
+        assert outcomes[0].usage.completion_tokens == len(json.dumps(unreported)) // 4
 
 
 async def test_who_began_an_answer_that_others_read_along_with_pays_for_all_of_it(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ class CachingBackend:
         stored = await self._store.get(key)
         try:
             return None if stored is None else decode(stored)
-        except (msgspec.DecodeError, IndexError):
+        except (msgspec.DecodeError, UnicodeDecodeError, IndexError, RecursionError):
             return None
 
     def _start_flight(

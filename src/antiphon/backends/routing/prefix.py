@@ -30,7 +30,8 @@ def prefix_key(request: ChatRequest | CompletionRequest | RelayRequest) -> bytes
     if isinstance(request, RelayRequest):
         return _relayed_key(request)
     if isinstance(request, CompletionRequest):
-        return str(request.prompts[0])[:_PROMPT_CHARACTERS].encode()
+        # Cut before it becomes text: a prompt may have millions of token ids.
+        return str(request.prompts[0][:_PROMPT_CHARACTERS])[:_PROMPT_CHARACTERS].encode()
     return _digest(_until_user((message.role, msgspec.json.encode(message)) for message in request.messages))
 
 
@@ -42,7 +43,7 @@ def _relayed_key(request: RelayRequest) -> bytes:
     try:
         messages = [bytes(message) for message in _messages.decode(request.fields["messages"])]
         return _digest(_until_user((_role.decode(message).role, message) for message in messages))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # The upstream will refuse it; any backend may report that.
         return b""
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics, StreamCut, wrong_kind
 from antiphon.backends.scripted.playback import PlayedChoice, ReplyLimits, play_reply
-from antiphon.backends.scripted.script import Prompter, Reply, Script, tokens
+from antiphon.backends.scripted.script import Reply, ReplySelector, Script, tokens
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
@@ -38,7 +38,7 @@ class ScriptedBackend:
 
     def __init__(self, script: Script | None = None, *, sleep: Sleep = asyncio.sleep) -> None:
         self._script = script or Script()
-        self._prompter = Prompter(self._script)
+        self._selector = ReplySelector(self._script)
         self._sleep = sleep
         self._closed = asyncio.Event()
         self._statistics = ScriptedStatistics()
@@ -84,7 +84,7 @@ class ScriptedBackend:
         prompt_tokens = _prompt_tokens(request)
         self._fits(prompt_tokens)
         limits = ReplyLimits(request.max_tokens, request.stop, request.top_logprobs if request.logprobs else None)
-        reply = self._prompter.reply(request.model, last)
+        reply = self._selector.reply(request.model, last)
         text = _text(reply, last)
         choices = [play_reply(reply, text, index, limits) for index in range(request.n)]
         async with aclosing(self._perform(request.model, reply, choices, prompt_tokens)) as events:
@@ -97,7 +97,7 @@ class ScriptedBackend:
         counts = [_count(prompt) for prompt in request.prompts]
         self._fits(max(counts))
         limits = ReplyLimits(request.max_tokens, request.stop, request.logprobs)
-        reply = self._prompter.reply(request.model, prompts[-1])
+        reply = self._selector.reply(request.model, prompts[-1])
         choices = [
             play_reply(reply, _text(reply, prompts[index // request.n]), index, limits)
             for index in range(len(prompts) * request.n)
@@ -120,7 +120,7 @@ class ScriptedBackend:
         limit = self._script.context_length
         if limit is not None and max(counts) > limit:
             raise prompt_too_long(limit, max(counts), 0)
-        reply = self._prompter.reply(request.model, _as_text(request.inputs[0]))
+        reply = self._selector.reply(request.model, _as_text(request.inputs[0]))
         async for _ in self._perform(request.model, reply, (), 0):
             pass
         return EmbeddingResult(

@@ -143,7 +143,7 @@ def read_script(path: Path) -> Script:
         raise ConfigError(f"the script {str(path)!r} is not valid: {error}") from error
 
 
-class Prompter:
+class ReplySelector:
     """Picks the reply for each request and counts how often each matched."""
 
     def __init__(self, script: Script) -> None:

@@ -20,7 +20,7 @@ from antiphon.backends.upstream.failures import (
     timed_out,
     unreachable,
 )
-from antiphon.backends.upstream.rate_limit_window import RateLimitWindow
+from antiphon.backends.upstream.rate_limit_window import LIMIT_HEADERS, RateLimitWindow
 from antiphon.backends.upstream.secret import Secret
 from antiphon.backends.upstream.settings import UpstreamSettings
 from antiphon.protocol.errors import overloaded
@@ -194,7 +194,7 @@ class Http:
             self._closed_one()
             self.num_failed += 1
             raise
-        if model is not None and "x-ratelimit-remaining-requests" in response.headers:
+        if model is not None and any(name in response.headers for name in LIMIT_HEADERS):
             if len(self._windows) >= _MAX_REMEMBERED:
                 self._windows.clear()
             self._windows.setdefault(model, RateLimitWindow()).learn(response.headers, time.monotonic())

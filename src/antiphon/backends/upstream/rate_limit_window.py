@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from antiphon.wire.durations import parse_duration
 from antiphon.wire.numbers import parse_integer
 
+LIMIT_HEADERS = ("x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens")
 _TOKENS_SHARE = 0.1
 """How much of an empty token bucket is worth waiting for; a request that needs more gets a 429."""
 
