@@ -76,7 +76,10 @@ def _from_file(path: Path | None, sections: Mapping[str, type[msgspec.Struct]]) 
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration file {str(path)!r}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot read the configuration file {str(path)!r}: {error.strerror}",
+            hint="check the path in --config or ANTIPHON_CONFIG",
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     for section, table in tables.items():

@@ -33,7 +33,7 @@ def open_sqlite(
         if is_private:
             keep_private(path)
     except OSError as error:
-        raise sqlite3.OperationalError(f"unable to make the file or its folder: {error}") from error
+        raise sqlite3.OperationalError(f"unable to make {error.filename}: {error.strerror}") from error
     connection = sqlite3.connect(path, timeout=busy_timeout_s, check_same_thread=False, isolation_level=None)
     try:
         _write_ahead(connection, time.monotonic() + busy_timeout_s)

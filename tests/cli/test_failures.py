@@ -126,6 +126,32 @@ def test_a_database_that_is_not_a_file_is_named(run: Run, tmp_path: Path, path: 
     assert path in run(tmp_path, "keys", "list", "--database-url", f"sqlite:///{path}")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("bulk", "/dev", "out.jsonl"),
+        ("bulk", "requests.jsonl", "/dev/null/out.jsonl"),
+        ("search", "/dev/null", "question"),
+        ("search", ".", "question", "--index", "/dev/full"),
+        ("search", ".", "question", "--index", "/dev"),
+        ("doctor", "--answer", "/dev"),
+        ("serve", "--config", "/dev"),
+        ("serve", "--config", "/dev/null/x.toml"),
+    ],
+    ids=" ".join,
+)
+def test_a_device_where_a_file_is_wanted_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Commands of the toolkit and configuration files: the line names the path, without the number of the error."""
+    monkeypatch.chdir(tmp_path)
+    Path("requests.jsonl").write_text(
+        '{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": "x"}}\n'
+    )
+    Path("text.md").write_text("# Text")
+    assert "/dev" in run(tmp_path / "home", *command)
+
+
 def test_a_secret_that_cannot_be_read_is_named(run: Run, home: Path) -> None:
     """The key secret is a file; a folder in its place is said."""
     (home / "key-secret").unlink()

@@ -63,7 +63,8 @@ def _show(diagnosis: Diagnosis) -> None:
 def _read(path: Path) -> dict[str, object]:
     try:
         return dict(jsonlib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise AntiphonError(
-            f"cannot read the answer {str(path)!r}: {error}", hint="save the completion with .to_json()"
-        ) from error
+    except OSError as error:
+        raise AntiphonError(f"cannot read the answer {str(path)!r}: {error.strerror}", hint="check the path") from error
+    except (ValueError, TypeError) as error:
+        hint = "save the completion with .to_json()"
+        raise AntiphonError(f"cannot read the answer {str(path)!r}: {error}", hint=hint) from error

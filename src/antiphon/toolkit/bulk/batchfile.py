@@ -188,7 +188,9 @@ class RequestFile:
                     if line.strip():
                         yield _read_request(line, f"{self.path}:{number}")
         except OSError as error:
-            raise BatchFileError(f"Cannot read {str(self.path)!r}: {error.strerror}") from error
+            raise BatchFileError(
+                f"Cannot read {str(self.path)!r}: {error.strerror}", hint="name a file of requests"
+            ) from error
 
 
 def write_requests(path: str | Path, requests: Iterable[Request]) -> int:

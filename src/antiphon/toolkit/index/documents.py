@@ -112,7 +112,7 @@ def read_folder(folder: str | Path, suffixes: Sequence[str] = TEXT_SUFFIXES) -> 
     """
     root = Path(folder)
     if not root.is_dir():
-        raise IndexingError(f"{str(folder)!r} is not a folder")
+        raise IndexingError(f"{str(folder)!r} is not a folder", hint="name a folder of texts")
     return FolderDocuments(root, suffixes)
 
 
