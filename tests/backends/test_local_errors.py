@@ -1,5 +1,7 @@
 """What the engine's errors say on the wire."""
 
+import pytest
+
 from antiphon.backends.local.errors import as_api_error
 from antiphon.engine import GrammarRejected
 
@@ -8,3 +10,10 @@ def test_a_grammar_that_cannot_be_followed() -> None:
     """The compiler's words are passed on in one line, and nothing of its state."""
     error = as_api_error(GrammarRejected('lexer error: too many\nexpressions\n<state>\nTokens: {"'))
     assert (error.status, error.message) == (400, "lexer error: too many expressions")
+
+
+@pytest.mark.parametrize("inner", ["NoExtension", "NoExtensionBias", "parser: NoExtension(3)\n<state>"])
+def test_no_name_of_the_compilers_own_types(inner: str) -> None:
+    """A grammar under which nothing can follow is explained in words."""
+    error = as_api_error(GrammarRejected(f"step failed: {inner}"))
+    assert error.message == "no text can follow here under the grammar or schema."
