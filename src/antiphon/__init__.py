@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from antiphon.toolkit.errors import BatchFileError as BatchFileError
     from antiphon.toolkit.errors import BudgetExceededError as BudgetExceededError
     from antiphon.toolkit.errors import BulkError as BulkError
+    from antiphon.toolkit.errors import CacheError as CacheError
     from antiphon.toolkit.errors import CircuitOpenError as CircuitOpenError
     from antiphon.toolkit.errors import ClientError as ClientError
     from antiphon.toolkit.errors import EmbeddingError as EmbeddingError
@@ -123,6 +124,7 @@ _PUBLIC = {
         "BatchFileError",
         "BudgetExceededError",
         "BulkError",
+        "CacheError",
         "CircuitOpenError",
         "ClientError",
         "EmbeddingError",

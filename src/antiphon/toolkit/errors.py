@@ -16,6 +16,7 @@ ToolkitError                 hint = the next step; text, usage = what was alread
 ├── NoModelError             no model satisfies what the task needs
 ├── RetryExhaustedError      a retry policy gave up; the client's own error is its cause
 ├── CircuitOpenError         not sent: the endpoint failed repeatedly and is left alone for a while
+├── CacheError               a cache file that cannot be opened or read
 ├── EmbeddingError           a text that cannot be embedded, or vectors that cannot be used together
 ├── IndexingError            an index file or a document that cannot be used
 │   └── FilterError          a metadata filter that is not understood
@@ -116,6 +117,10 @@ class CircuitOpenError(ToolkitError):
     def __init__(self, message: str, *, retry_in_s: float, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_in_s = retry_in_s
+
+
+class CacheError(ToolkitError):
+    """A cache file cannot be opened or read; the hint is the step to take."""
 
 
 class EmbeddingError(ToolkitError):

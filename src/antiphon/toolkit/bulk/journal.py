@@ -8,9 +8,11 @@ request twice, nor half of one. The journal stays next to it and makes the same 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,16 +50,22 @@ class Journal:
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
+        self._refuse_special_file()
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise JournalError(
                 f"Another run is writing {str(self.out)!r}", hint="wait for it, or name another file"
             ) from error
+        except OSError as error:
+            raise self._unwritable(error) from error
         try:
             self._refuse_foreign_output()
             self._file = self.path.open("a+b")
             self._load(self._file)
+        except OSError as error:
+            self.__exit__(None, None, None)
+            raise self._unwritable(error) from error
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -67,7 +75,9 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                # What a full disk did not take was reported when it was written.
+                self._file.close()
             self._file = None
         self._lock.release()
 
@@ -92,10 +102,19 @@ class Journal:
             batch, self._waiting = self._waiting, []
             if batch:
                 # A cancelled run still records what it has begun to write.
-                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._write, batch))
+                try:
+                    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._write, batch))
+                except OSError as error:
+                    raise self._unwritable(error) from error
 
     def write_out(self, custom_ids: Iterable[str]) -> None:
         """Make the output file: one line for each id that has a row, in this order; replaced in one step."""
+        try:
+            self._replace_output(custom_ids)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _replace_output(self, custom_ids: Iterable[str]) -> None:
         partial = self.out.with_name(self.out.name + ".part")
         file = self._opened()
         with partial.open("wb") as out:
@@ -107,6 +126,19 @@ class Journal:
             out.flush()
             os.fsync(out.fileno())
         partial.replace(self.out)
+
+    def _refuse_special_file(self) -> None:
+        # A device or a pipe can hold no journal beside it, and the finished output would take its place.
+        if self.out.exists() and not self.out.is_file():
+            raise JournalError(f"{str(self.out)!r} is not a regular file", hint="name a file, then copy it there")
+
+    def _unwritable(self, error: OSError) -> JournalError:
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        step = "free some space on its disk" if is_full else "check that its folder is there and can be written"
+        return JournalError(
+            f"{str(self.path)!r} cannot be written: {error.strerror or error}",
+            hint=f"{step}, then give the same command again: it goes on where it stopped",
+        )
 
     def _refuse_foreign_output(self) -> None:
         if self.out.exists() and not self.path.exists():

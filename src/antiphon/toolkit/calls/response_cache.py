@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from openai.types.chat import ChatCompletion
 
-from antiphon.sqlite_file import open_sqlite
+from antiphon.toolkit.cache_file import open_cache, reading, writing
 from antiphon.toolkit.clients import Endpoint
 
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, completion TEXT NOT NULL, kept_at REAL NOT NULL)"
@@ -40,21 +40,20 @@ class ResponseCache:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._num_hits = self._num_misses = self._num_passed_over = 0
-        self._database = open_sqlite(self.path, _TABLE)
+        self._database = open_cache(self.path, _TABLE)
 
     def get(self, endpoint: Endpoint, request: Mapping[str, Any]) -> ChatCompletion | None:
-        """Return the kept answer, or None."""
-        with self._lock:
+        """Return the kept answer, or None. Raises CacheError for a file that cannot be read."""
+        with self._lock, reading(self.path):
             if not is_deterministic(request):
                 self._num_passed_over += 1
                 return None
             query = "SELECT completion FROM answers WHERE key = ?"
             row = self._database.execute(query, (_key(endpoint, request),)).fetchone()
-            if row is None:
-                self._num_misses += 1
-                return None
-            self._num_hits += 1
-        return ChatCompletion.model_validate_json(row[0])
+            kept = None if row is None else _completion(row[0])
+            self._num_misses += kept is None
+            self._num_hits += kept is not None
+            return kept
 
     def put(self, endpoint: Endpoint, request: Mapping[str, Any], completion: ChatCompletion) -> None:
         """Keep ``completion`` if the call is deterministic and the answer complete (not cut at the token limit)."""
@@ -62,15 +61,15 @@ class ResponseCache:
         if not is_deterministic(request) or not is_complete:
             return
         row = (_key(endpoint, request), completion.model_dump_json(), time.time())
-        with self._lock:
+        with self._lock, writing(self.path):
             self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
 
     def clear(self) -> None:
-        with self._lock:
+        with self._lock, reading(self.path):
             self._database.execute("DELETE FROM answers")
 
     def statistics(self) -> ResponseCacheStatistics:
-        with self._lock:
+        with self._lock, reading(self.path):
             (num_entries,) = self._database.execute("SELECT count(*) FROM answers").fetchone()
             return ResponseCacheStatistics(num_entries, self._num_hits, self._num_misses, self._num_passed_over)
 
@@ -88,6 +87,14 @@ class ResponseCache:
 def is_deterministic(request: Mapping[str, Any]) -> bool:
     """Tell whether ``request`` asks for one answer that sampling does not change."""
     return (request.get("temperature") == 0 or request.get("seed") is not None) and request.get("n") in {None, 1}
+
+
+def _completion(text: str) -> ChatCompletion | None:
+    """Read a stored answer; a damaged one counts as absent, and the next answer replaces it."""
+    try:
+        return ChatCompletion.model_validate_json(text)
+    except ValueError:
+        return None
 
 
 def _key(endpoint: Endpoint, request: Mapping[str, Any]) -> str:

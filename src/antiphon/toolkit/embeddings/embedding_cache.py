@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.config import home_directory
-from antiphon.sqlite_file import open_sqlite
+from antiphon.toolkit.cache_file import open_cache, reading, writing
 
 Vector = NDArray[np.float32]
 _KEYS_PER_QUERY = 500
@@ -61,12 +61,12 @@ class EmbeddingCache:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_cache_path()
         self._lock = threading.Lock()
-        self._db = open_sqlite(self.path, _SCRIPT)
+        self._db = open_cache(self.path, _SCRIPT)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, CachedVector]:
         """Return the vectors that are there."""
         found: dict[bytes, CachedVector] = {}
-        with self._lock:
+        with self._lock, reading(self.path):
             for start in range(0, len(keys), _KEYS_PER_QUERY):
                 some = keys[start : start + _KEYS_PER_QUERY]
                 marks = ",".join("?" * len(some))
@@ -81,17 +81,18 @@ class EmbeddingCache:
         rows: Iterable[tuple[bytes, str, bytes]] = (
             (key, cached.answered_by, cached.vector.astype("<f4").tobytes()) for key, cached in vectors.items()
         )
-        with self._lock:
+        with self._lock, writing(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
 
     def __len__(self) -> int:
-        with self._lock:
+        with self._lock, reading(self.path):
             return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def close(self) -> None:

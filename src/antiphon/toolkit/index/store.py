@@ -7,18 +7,19 @@ which is read anew when the file has changed. Why this and no vector database: d
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.sqlite_file import open_sqlite
+from antiphon.sqlite_file import open_sqlite, sqlite_hint
 from antiphon.toolkit.embeddings.chunking import Chunk
 from antiphon.toolkit.errors import IndexingError
 from antiphon.toolkit.index.documents import Document
@@ -52,6 +53,21 @@ END;
 """
 
 Vector = NDArray[np.float32]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _explained(method: Callable[Concatenate[IndexStore, P], R]) -> Callable[Concatenate[IndexStore, P], R]:
+    """Raise IndexingError, with the step to take, where the file is damaged, full or locked."""
+
+    @functools.wraps(method)
+    def run(store: IndexStore, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(store, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise IndexingError(f"{str(store.path)!r} cannot be used: {error}", hint=sqlite_hint(error)) from error
+
+    return run
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +116,7 @@ class IndexStore:
             self._db = open_sqlite(path, _SCRIPT)
         except sqlite3.OperationalError as error:
             raise IndexingError(
-                f"{str(path)!r} cannot be opened: {error}", hint="wait, or name another file"
+                f"{str(path)!r} cannot be opened: {error}", hint=f"{sqlite_hint(error)} Or name another file."
             ) from error
         except sqlite3.DatabaseError as error:
             raise IndexingError(f"{str(path)!r} is not an index: {error}", hint="name another file") from error
@@ -114,23 +130,27 @@ class IndexStore:
                 f"{str(path)!r} has the format {self.setting('format')!r}, not {FORMAT}", hint="index anew"
             )
 
+    @_explained
     def setting(self, name: str) -> Any:
         """Return a stored setting, or None."""
         row = self._one("SELECT value FROM settings WHERE name = ?", name)
         return None if row is None else json.loads(row[0])
 
+    @_explained
     def set_settings(self, values: Mapping[str, Any]) -> None:
         """Store settings, in one transaction."""
         rows = [(name, json.dumps(value)) for name, value in values.items()]
         with self._lock, self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
 
+    @_explained
     def fingerprints(self) -> dict[str, tuple[str, str]]:
         """Return ``{document: (fingerprint, metadata as JSON)}``."""
         with self._lock:
             rows = self._db.execute("SELECT name, fingerprint, metadata FROM documents")
             return {name: (fingerprint, metadata) for name, fingerprint, metadata in rows}
 
+    @_explained
     def vectors_of(self, document: str) -> dict[tuple[str, str], Vector]:
         """Return the vectors of a document's chunks, by title and text."""
         sql = "SELECT c.title, c.text, vector FROM chunks c JOIN documents d ON d.id = document WHERE name = ?"
@@ -138,6 +158,7 @@ class IndexStore:
             rows = self._db.execute(sql, (document,))
             return {(title, text): np.frombuffer(blob, dtype="<f4") for title, text, blob in rows}
 
+    @_explained
     def write(self, items: Iterable[EmbeddedDocument]) -> None:
         """Put documents in place of those with the same id, in one transaction."""
         with self._lock, self._transaction():
@@ -145,17 +166,20 @@ class IndexStore:
                 self._db.execute("DELETE FROM documents WHERE name = ?", (item.document.id,))
                 self._insert(item)
 
+    @_explained
     def set_metadata(self, documents: Iterable[Document]) -> None:
         """Replace the metadata alone."""
         rows = [(metadata_json(document), document.id) for document in documents]
         with self._lock, self._transaction():
             self._db.executemany("UPDATE documents SET metadata = ? WHERE name = ?", rows)
 
+    @_explained
     def delete(self, names: Iterable[str]) -> int:
         """Remove documents with their chunks; return how many there were."""
         with self._lock, self._transaction():
             return sum(self._db.execute("DELETE FROM documents WHERE name = ?", (name,)).rowcount for name in names)
 
+    @_explained
     def by_vector(self, query: Vector, limit: int, where: Where | None = None) -> list[tuple[int, float]]:
         """Return ``(chunk id, cosine)`` of the nearest chunks, best first; exact."""
         with self._lock:
@@ -173,6 +197,7 @@ class IndexStore:
         best = best[np.argsort(-scores[best], kind="stable")]
         return [(int(ids[i]), float(scores[i])) for i in best]
 
+    @_explained
     def by_words(self, question: str, limit: int, where: Where | None = None) -> list[tuple[int, float]]:
         """Return ``(chunk id, BM25 score)``, best first; higher is better.
 
@@ -191,17 +216,20 @@ class IndexStore:
         with self._lock:
             return [(int(i), float(score)) for i, score in self._db.execute(sql, (expression, *values, limit))]
 
+    @_explained
     def chunks(self, ids: Iterable[int]) -> dict[int, StoredChunk]:
         """Return chunks by id; one that was removed meanwhile is not among them."""
         sql = "SELECT name, c.title, text, first, last, metadata FROM chunks c JOIN documents d ON d.id = document WHERE c.id = ?"
         found = {chunk: self._one(sql, chunk) for chunk in ids}
         return {chunk: _stored_chunk(row) for chunk, row in found.items() if row is not None}
 
+    @_explained
     def num_characters(self, names: Iterable[str]) -> int:
         """Return the length of documents together."""
         rows = [self._one("SELECT num_characters FROM documents WHERE name = ?", name) for name in names]
         return sum(int(row[0]) for row in rows if row is not None)
 
+    @_explained
     def statistics(self) -> IndexStatistics:
         """Return an immutable picture of the index."""
         documents = cast(
@@ -247,9 +275,14 @@ class IndexStore:
             ids.append(chunk)
             blobs.append(blob)
         self._ids = np.array(ids, dtype=np.int64)
-        self._matrix = (
-            np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(ids), -1) if ids else np.empty((0, 0), np.float32)
-        )
+        try:
+            rows = np.frombuffer(b"".join(blobs), dtype="<f4")
+            self._matrix = rows.reshape(len(ids), -1) if ids else np.empty((0, 0), np.float32)
+        except ValueError as error:
+            raise IndexingError(
+                f"{str(self.path)!r} cannot be used: a stored vector is not whole ({error})",
+                hint="The file is damaged: remove it and index anew.",
+            ) from error
         self._read_at = (version, self._db.total_changes)
 
     def _rarest(self, words: Sequence[str]) -> list[str]:
@@ -292,7 +325,11 @@ class _Transaction:
         self._db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        if kind is None:
+            self._db.execute("COMMIT")
+        elif self._db.in_transaction:
+            # A full disk has rolled back by itself.
+            self._db.execute("ROLLBACK")
 
 
 def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:

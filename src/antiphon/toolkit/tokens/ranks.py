@@ -112,10 +112,16 @@ def _folder_with(file: RankFile) -> Path:
             return folder
     content = _fetch(file)
     folder = rank_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as partial:
-        partial.write(content)
-    Path(partial.name).replace(folder / file.name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as partial:
+            partial.write(content)
+        Path(partial.name).replace(folder / file.name)
+    except OSError as error:
+        raise TokenizerError(
+            f"OpenAI's tokenizer cannot be kept in {str(folder)!r}: {error.strerror}",
+            hint="set ANTIPHON_HOME, or TIKTOKEN_CACHE_DIR, to a folder that can be written",
+        ) from error
     return folder
 
 
