@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.waiting import until
 
-from antiphon.engine import Engine, EngineOverloaded, EngineSettings, EngineStopped
+from antiphon.engine import Engine, EngineFault, EngineOverloaded, EngineSettings, EngineStopped, InvalidPrompt
+from antiphon.engine.errors import error_of
 from antiphon.engine.host.attached import EngineStatus, write_status
 from antiphon.engine.host.client import EngineClient
 from antiphon.engine.ipc.messages import (
@@ -19,6 +20,7 @@ from antiphon.engine.ipc.messages import (
     ModelInfo,
     Ready,
     Request,
+    Text,
     Tokenize,
     Tokenized,
 )
@@ -143,3 +145,26 @@ async def test_a_client_reconnects_to_a_healthy_engine(tmp_path: Path, monkeypat
     async with await asyncio.start_unix_server(stub.answer, path):
         await asyncio.wait_for(again, 20)
         await engine.aclose()
+
+
+async def test_a_request_that_is_too_large_fails_alone(
+    stub: _Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request above the limit of a frame is refused before it is sent; the others on the connection go on."""
+    monkeypatch.setattr("antiphon.engine.host.client.MAX_FRAME_BYTES", 1000)
+    client = await EngineClient.connect(tmp_path / "engine.sock")
+    waiting = asyncio.create_task(anext(client.generate(Generate(id=0, prompt=(), max_tokens=3))))
+    await until(lambda: len(stub.heard) == 1)
+    with pytest.raises(InvalidPrompt, match="more than the 1000"):
+        await client.tokenize(((Text("x" * 1000),),))
+    await client.tokenize(())
+    assert not waiting.done()
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    await client.aclose()
+
+
+def test_a_request_that_fails_in_a_healthy_engine_is_not_a_crash() -> None:
+    """The error of one request does not announce a restart."""
+    assert type(error_of(Failed(1, "internal", "the model's output is not a number"))) is EngineFault

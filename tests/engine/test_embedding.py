@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from antiphon.engine.ipc.messages import Answer, Embed, Embedded
+from antiphon.engine.ipc.messages import Answer, Embed, Embedded, Failed
 from antiphon.engine.model.llama import Batch
 from antiphon.engine.steps.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.steps.loop import CancelTask
@@ -132,3 +132,25 @@ def test_a_long_request_goes_on_beside_short_ones_without_end() -> None:
 
     _run(more, answers)
     assert any(answer.id == 0 for _, answer in answers)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_an_output_without_a_direction_fails_its_request_alone(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vector that is zero or not a number is not sent; other requests of the same batch have theirs."""
+    monkeypatch.setitem(globals(), "_direction", lambda text: [value if 13 in text else text[0], 0.0, 0.0])
+    answers: list[tuple[int, Answer]] = []
+    commands: list[list[Command]] = [[_task(0, [[5], [13], [6]]), _task(1, [[7]]), _task(2, [[8]] * 300)]]
+
+    def more() -> list[Command] | None:
+        if commands:
+            return commands.pop()
+        return [] if len(answers) < 3 else None
+
+    _run(more, answers)
+    by_id = {answer.id: answer for _, answer in answers}
+    failed = by_id[0]
+    assert isinstance(failed, Failed)
+    assert failed.kind == "internal"
+    assert isinstance(by_id[1], Embedded)
+    assert isinstance(by_id[2], Embedded)
+    assert len(answers) == 3

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,17 @@ from tests.engine.plain_engine import (
     vocabulary,
 )
 
-from antiphon.engine.ipc.messages import Answer, Delta, Finished, Generate, Prefilled, SamplingParams, Score, Scored
+from antiphon.engine.ipc.messages import (
+    Answer,
+    Delta,
+    Failed,
+    Finished,
+    Generate,
+    Prefilled,
+    SamplingParams,
+    Score,
+    Scored,
+)
 from antiphon.engine.sampling.repetition import MIN_REPEATED
 from antiphon.engine.sampling.speculation import NgramPool
 from antiphon.engine.scheduling.batch_shapes import free, plain, tiled
@@ -360,3 +371,35 @@ def test_a_loop_ends_as_if_it_were_too_long(ends_repetition: bool, drafts: bool)
     assert (finished.num_tokens < 120) is ends_repetition
     assert (text == whole) is not ends_repetition
     assert finished.num_tokens >= MIN_REPEATED
+
+
+def test_logits_that_are_not_numbers_fail_every_kind_of_request() -> None:
+    """Texts, scores and echoed prompts fail with an internal error; requests after them are answered."""
+    world = _World()
+    row = world.context.logits
+
+    def broken() -> Any:
+        rows = row()
+        rows[:, 3] = np.nan
+        return rows
+
+    request = Generate(id=0, prompt=TEXT, max_tokens=9, sampling=GREEDY)
+    asked = [
+        msgspec.structs.replace(request, id=1),
+        msgspec.structs.replace(request, id=2, sampling=SamplingParams(seed=1)),
+        msgspec.structs.replace(request, id=3, n=2, logprobs=1),
+        msgspec.structs.replace(request, id=4, max_tokens=1, echo_logprobs=True),
+    ]
+    tasks: list[Command] = [world.ask((0, job.id), job, [9, 8, 7]) for job in asked]
+    tasks.append(world.ask((0, 5), Score(5, TEXT, ()), [9, 8, 7], [[3, 4], [5]]))
+    world.context.logits = broken
+    world.script = world.loop.inbox = _Script(iter([tasks]))
+    world.run()
+    for number in range(1, 6):
+        last = world.answers[0, number][-1]
+        assert isinstance(last, Failed)
+        assert last.kind == "internal"
+        del world.asked[0, number]
+    assert world.scheduler.num_running == world.scheduler.num_waiting == 0
+    world.context.logits = row
+    world.follow([world.ask((0, 6), msgspec.structs.replace(request, id=6), [9, 8, 7])])

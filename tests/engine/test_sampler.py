@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from antiphon.engine.ipc.messages import SamplingParams
-from antiphon.engine.model.logits import log_probabilities
-from antiphon.engine.sampling.sampler import BrokenLogits, Sampler
+from antiphon.engine.model.logits import BrokenLogits, log_probabilities
+from antiphon.engine.sampling.sampler import Sampler
 
 LOGITS = np.array([2.0, 1.0, 0.0, -1.0, 3.0], np.float32)
 NUM_DRAWS = 4000
@@ -97,9 +97,20 @@ def test_a_grammar_prevails_over_bias() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_broken_logits_are_an_error(value: float) -> None:
     """Logits that are not numbers fail the request; nothing is drawn from them."""
-    broken = np.full(5, value, np.float32)
-    with pytest.raises(BrokenLogits):
-        Sampler(SamplingParams(temperature=1), 0).draw(broken)
+    for broken in (np.full(5, value, np.float32), np.array([1, 2, value], np.float32)):
+        for temperature in (0.0, 1.0):
+            for mask in (None, np.ones(len(broken), np.bool_)):
+                with pytest.raises(BrokenLogits):
+                    Sampler(SamplingParams(temperature=temperature), 0).draw(broken, mask)
+        with pytest.raises(BrokenLogits):
+            log_probabilities(broken)
+
+
+def test_a_mask_without_tokens_is_an_error() -> None:
+    """Where a grammar allows nothing, nothing is drawn, greedily or not."""
+    for temperature in (0.0, 1.0):
+        with pytest.raises(BrokenLogits):
+            Sampler(SamplingParams(temperature=temperature), 0).draw(LOGITS, np.zeros(len(LOGITS), np.bool_))
 
 
 def test_log_probabilities_are_exact() -> None:

@@ -5,6 +5,7 @@ EngineError
 ├── EngineStopped       the engine was closed
 ├── EngineCrashed       the process died or hung during the request, or is not back yet
 ├── EngineOverloaded    the queue is full
+├── EngineFault         this request failed inside a healthy engine
 ├── ContextOverflow     prompt (and completion) do not fit the context
 ├── DeadlineExceeded    the request's own deadline passed
 ├── InvalidPrompt       token ids out of range, an empty prompt, a model of the wrong kind
@@ -41,6 +42,10 @@ class EngineOverloaded(EngineError):  # noqa: N818 - named after what happened
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message, hint="Send the request again later, or raise `max_queue`.")
         self.retry_after_s = retry_after_s
+
+
+class EngineFault(EngineError):  # noqa: N818 - named after what happened
+    """The request failed inside the engine, which goes on serving others."""
 
 
 class ContextOverflow(EngineError):  # noqa: N818 - named after what happened
@@ -87,4 +92,4 @@ def error_of(failed: Failed) -> EngineError:
         case "grammar":
             return GrammarRejected(failed.message)
         case "internal":
-            return EngineCrashed(failed.message, retry_after_s=failed.retry_after_s or 1.0)
+            return EngineFault(failed.message)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from antiphon.engine.errors import EngineCrashed, EngineError, EngineStopped, error_of
+from antiphon.engine.errors import EngineCrashed, EngineError, EngineStopped, InvalidPrompt, error_of
 from antiphon.engine.ipc.messages import (
     Answer,
     Cancel,
@@ -29,7 +29,7 @@ from antiphon.engine.ipc.messages import (
     Tokenize,
     Tokenized,
 )
-from antiphon.engine.ipc.wire import FrameError, decode_answers, frame, read_frame
+from antiphon.engine.ipc.wire import MAX_FRAME_BYTES, FrameError, decode_answers, frame, read_frame
 
 T = TypeVar("T", bound=Answer)
 GenerationAnswer = Prefilled | Delta | Finished
@@ -127,9 +127,14 @@ class EngineClient:
     async def _opened(self, request: Request) -> AsyncGenerator[asyncio.Queue[Answer | EngineError]]:
         if self._end is not None:
             raise self._end()
+        data = frame(request)
+        if len(data) > MAX_FRAME_BYTES:  # the engine would end the connection, and every request on it
+            raise InvalidPrompt(
+                f"the request has {len(data)} bytes, more than the {MAX_FRAME_BYTES} that an engine takes"
+            )
         answers: asyncio.Queue[Answer | EngineError] = asyncio.Queue()
         self._open[request.id] = answers
-        self._writer.write(frame(request))
+        self._writer.write(data)
         is_answered = False
         try:
             await self._writer.drain()

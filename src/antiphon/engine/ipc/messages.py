@@ -257,7 +257,7 @@ class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
-    """Sent several times a second. ``step_s`` is how long the current step has been running, 0 between steps."""
+    """Sent several times a second. ``step_s`` is how long the current step or compilation has been running, 0 if none is."""
 
     step_s: float
     statistics: EngineStatistics

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.engine.ipc.messages import SamplingParams, Token, TopToken
-from antiphon.engine.model.logits import Logits, log_probabilities
+from antiphon.engine.model.logits import BrokenLogits, Logits, check_finite, log_probabilities
 from antiphon.engine.model.vocabulary import Vocabulary
 
 _FORCED = 100.0
@@ -21,10 +21,6 @@ _LEAST_TEMPERATURE = np.finfo(np.float32).tiny
 """At this temperature only the likeliest token has any weight; smaller values may be 0 in single precision."""
 _CHUNK = 256
 _BOUNDS = (1e-2, 1e-4, 0.0)
-
-
-class BrokenLogits(ArithmeticError):  # noqa: N818 - named after what happened
-    """The model's output is not a distribution."""
 
 
 class Sampler:
@@ -71,8 +67,7 @@ class Sampler:
         if mask is not None and adjusted[top] == -np.inf:
             adjusted = np.where(mask, logits, np.float32(-np.inf))
             top = int(adjusted.argmax())
-        if not np.isfinite(adjusted[top]):
-            raise BrokenLogits(f"the most likely of {len(logits)} tokens has the logit {adjusted[top]!r}")
+        check_finite(adjusted[top], len(logits))
         return top if self._sampling.temperature == 0 else self._draw(adjusted, top)
 
     def _adjust(self, logits: Logits) -> Logits:
@@ -100,13 +95,14 @@ class Sampler:
 def _most_likely(logits: Logits, mask: NDArray[np.bool_] | None) -> int:
     """Return the likeliest token that ``mask`` allows; checks the likeliest of all first, as it is mostly allowed."""
     top = int(logits.argmax())
-    if mask is None:
+    check_finite(logits[top], len(logits))
+    if mask is None or mask[top]:
         return top
-    if not mask[top]:
-        allowed = np.flatnonzero(mask)
-        top = int(allowed[logits[allowed].argmax()]) if len(allowed) else top
-    if not (mask[top] and np.isfinite(logits[top])):
-        raise BrokenLogits(f"the most likely of {len(logits)} tokens has the logit {logits[top]!r}")
+    allowed = np.flatnonzero(mask)
+    if not len(allowed):
+        raise BrokenLogits(f"none of {len(logits)} tokens is allowed")
+    top = int(allowed[logits[allowed].argmax()])
+    check_finite(logits[top], len(logits))
     return top
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from antiphon.engine.ipc.messages import Embed, Embedded
+from antiphon.engine.ipc.messages import Embed, Embedded, Failed
 from antiphon.engine.model.llama import Context
 from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
@@ -161,11 +161,16 @@ class EmbeddingLoop:
 
     def _deliver(self, packed: list[_Input]) -> None:
         done: list[EmbeddingTask] = []
+        broken: dict[RequestKey, EmbeddingTask] = {}
         vectors = self._context.embeddings(len(packed))
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-        units = (vectors / np.maximum(lengths, 1e-12)[:, None]).astype("<f4")
-        for unit, waiting in zip(units, packed, strict=True):
+        with np.errstate(invalid="ignore"):  # broken outputs are sorted out below
+            units = (vectors / np.maximum(lengths, 1e-12)[:, None]).astype("<f4")
+        for unit, length, waiting in zip(units, lengths, packed, strict=True):
             task = waiting.task
+            if not 0 < length < np.inf:
+                broken[task.key] = task
+                continue
             task.vectors[waiting.index] = unit.tobytes()
             task.num_missing -= 1
             if not task.num_missing:
@@ -173,3 +178,7 @@ class EmbeddingLoop:
         self._emit([(task.key[0], task.answer()) for task in done])
         for task in done:
             del self._tasks[task.key]
+        if broken:
+            message = "the model's output for an input has no direction: its length is zero or not a number"
+            self._emit([(key[0], Failed(key[1], "internal", message)) for key in broken])
+            self._cancel(lambda key: key in broken)

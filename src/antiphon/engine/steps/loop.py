@@ -9,10 +9,9 @@ import msgspec
 
 from antiphon.engine.ipc.messages import Answer, Failed
 from antiphon.engine.model.llama import Aborted, Context
-from antiphon.engine.model.logits import Logits
+from antiphon.engine.model.logits import BrokenLogits, Logits
 from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.sampling.constraint import GrammarError
-from antiphon.engine.sampling.sampler import BrokenLogits
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.scheduling.sequence import Copy, Sequence, Slice, Step
 from antiphon.engine.statistics import HistogramCollector

@@ -79,6 +79,11 @@ class EngineCore(ABC):
         self._tokeniser = Tokeniser(loaded.model.vocabulary)
 
     @property
+    def native_started(self) -> float | None:
+        """When the native call began that runs for the longest time, on the monotonic clock; None if there is none."""
+        return self.loop.step_started
+
+    @property
     def statistics(self) -> EngineStatistics:
         """The loop's counts, and the memory of the KV cache."""
         return msgspec.structs.replace(self.loop.statistics, kv_bytes=self._loaded.context.memory_bytes)

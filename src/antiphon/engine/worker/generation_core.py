@@ -1,6 +1,7 @@
 """The core of a model that generates text: continuous batching over a shared prefix cache."""
 
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from antiphon.engine.ipc.messages import Answer, Generate, Request, SamplingParams, Score, Scored
@@ -48,6 +49,7 @@ class GenerationCore(EngineCore):
         compute_first_batch(context, model, min(_FIRST_BATCH_TOKENS, sizes.batch_size))
         loaded = LoadedModel(settings, native, served, model, sizes, context, num_slots)
         self._grammars = GrammarCompiler(model.vocabulary)
+        self._compile_started: float | None = None
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="grammars")
         self._loop = _step_loop(loaded, emit, self._grammars)
         self._ngram_pool = None
@@ -105,11 +107,21 @@ class GenerationCore(EngineCore):
 
         return await self._tokeniser.run(build)  # it indexes the prompt's n-grams, which takes a while
 
+    @property
+    def native_started(self) -> float | None:
+        """As for every core; compiling a grammar counts, since other grammars wait for it."""
+        return min(
+            (began for began in (self.loop.step_started, self._compile_started) if began is not None), default=None
+        )
+
     def _compile(self, grammar: str) -> Constraint:
+        self._compile_started = time.monotonic()
         try:
             return self._grammars.compile(grammar)
         except GrammarError as error:
             raise RequestRefused("grammar", str(error)) from error
+        finally:
+            self._compile_started = None
 
 
 def _step_loop(loaded: LoadedModel, emit: Emit, grammars: GrammarCompiler) -> StepLoop:

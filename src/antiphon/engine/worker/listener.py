@@ -97,7 +97,11 @@ class Listener:
             return
         self._open[key] = _num_choices(request)
         task = self._preparing[key] = asyncio.create_task(self._prepare(key, request, time.monotonic()))
-        task.add_done_callback(lambda _: self._preparing.pop(key, None))
+        task.add_done_callback(lambda done: self._prepared(key, done))
+
+    def _prepared(self, key: _Key, done: "asyncio.Task[None]") -> None:
+        if self._preparing.get(key) is done:  # a cancelled request's id may be in use again
+            del self._preparing[key]
 
     def _refusal(self, request: Request) -> Failed | None:
         """Return the answer to a request that there is no room for."""

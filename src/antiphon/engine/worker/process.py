@@ -67,7 +67,7 @@ class _Process:
         async with server:
             while True:
                 await asyncio.sleep(HEARTBEAT_S)
-                started = self._core.loop.step_started
+                started = self._core.native_started
                 step_s = 0.0 if started is None else time.monotonic() - started
                 if _has_room(self._reports):
                     _report(self._reports, Heartbeat(step_s, self._statistics()))
