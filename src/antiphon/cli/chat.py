@@ -5,11 +5,14 @@ from typing import Annotated
 
 import openai
 from cyclopts import Parameter
-from openai.types.chat import ChatCompletionMessageParam
 from rich.console import Console
 from rich.markup import escape
 
 from antiphon.cli.connection import Server
+from antiphon.errors import AntiphonError
+from antiphon.toolkit.chat.chat import Chat
+from antiphon.toolkit.chat.chat_state import ChatOptions
+from antiphon.toolkit.chat.reply import TextDelta
 
 HELP = "Commands: /reset forgets the conversation, /system TEXT sets the system message, /quit ends."
 
@@ -37,54 +40,49 @@ def chat(
 
 
 class Conversation:
-    """The messages so far, and the client that sends them."""
+    """A chat of the toolkit, which keeps within the model's context, printed while its answers stream."""
 
     def __init__(
         self, server: Server, client: openai.OpenAI, model: str, system: str, temperature: float | None
     ) -> None:
         self._server = server
         self._client = client
-        self._model = model
-        self._temperature = temperature
-        self.messages: list[ChatCompletionMessageParam] = []
+        self._options: ChatOptions = {"model": model}
+        if temperature is not None:
+            self._options["temperature"] = temperature
         self.reset(system)
 
     def reset(self, system: str) -> None:
         """Forget everything but the system message."""
         self.system = system
-        self.messages = [{"role": "system", "content": system}] if system else []
+        self.chat = Chat(system or None, client=self._client, **self._options)
 
     def ask(self, text: str) -> None:
-        """Send one message and print the answer as it comes; Ctrl-C keeps what was said so far.
+        """Send one message and print the answer while it streams; Ctrl-C keeps the part that was printed.
 
         An error is printed and the message taken back. Raises openai.APIConnectionError when there is no server.
         """
-        self.messages.append({"role": "user", "content": text})
         said: list[str] = []
         try:
-            self._stream(said)
+            self._stream(text, said)
         except KeyboardInterrupt:
             print(" [stopped]")
-        except openai.APIError as error:
-            self.messages.pop()
-            if isinstance(error, openai.APIConnectionError):
-                raise
-            explained = self._server.explained(error, self._client)
+            self.chat.remember(text, "".join(said), pin=False)
+        except openai.APIConnectionError:
+            raise
+        except (openai.APIError, AntiphonError) as error:
+            explained = self._server.explained(error, self._client) if isinstance(error, openai.APIError) else error
             print(f"antiphon: {explained.message} - {explained.hint}", file=sys.stderr)
-            return
-        self.messages.append({"role": "assistant", "content": "".join(said)})
 
-    def _stream(self, said: list[str]) -> None:
-        temperature = openai.omit if self._temperature is None else self._temperature
-        with self._client.chat.completions.create(
-            model=self._model, messages=self.messages, temperature=temperature, stream=True
-        ) as stream:
-            for chunk in stream:
-                delta = chunk.choices[0].delta.content if chunk.choices else None
-                if delta:
-                    said.append(delta)
-                    print(delta, end="", flush=True)
+    def _stream(self, text: str, said: list[str]) -> None:
+        with self.chat.stream(text) as stream:
+            for event in stream.events():
+                if isinstance(event, TextDelta):
+                    said.append(event.text)
+                    print(event.text, end="", flush=True)
         print()
+        if stream.reply.is_truncated:
+            print("antiphon: the answer was cut at the token limit", file=sys.stderr)
 
 
 def _read_line(console: Console) -> str | None:

@@ -109,3 +109,18 @@ def test_max_tokens_is_room_for_the_answer(endpoint: Endpoint) -> None:
         with pytest.raises(HistoryError):
             chat.send("some words " * 100)
     assert endpoint.requests == []
+
+
+def test_a_stopped_answer_can_be_remembered_without_being_pinned(endpoint: Endpoint) -> None:
+    """So that it is left out like any other turn when the conversation gets long."""
+    chat = Chat(client=endpoint.client())
+    chat.remember("x", "", pin=False)
+    chat.send("y")
+    assert not chat.turns[0].is_pinned
+    require_valid(endpoint.requests[0]["messages"])
+
+
+def test_stream_options_of_the_caller_are_kept(endpoint: Endpoint) -> None:
+    """The usage is asked for beside them."""
+    list(Chat(client=endpoint.client(), request={"stream_options": {"include_obfuscation": False}}).stream("x"))
+    assert endpoint.requests[0]["stream_options"] == {"include_obfuscation": False, "include_usage": True}

@@ -105,10 +105,10 @@ class ChatState:
         """Always send the turn at ``index`` (as in a list), however long the conversation gets."""
         self._history = self._history.pin(index)
 
-    def remember(self, user: str, assistant: str) -> None:
-        """Add a pinned turn that was not asked of a model: an example, or facts."""
+    def remember(self, user: str, assistant: str, *, pin: bool = True) -> None:
+        """Add a turn that was not asked of a model: an example, facts, or an answer that was stopped."""
         messages = ({"role": "user", "content": user}, {"role": "assistant", "content": assistant})
-        self._history = self._history.append(Turn(messages, is_pinned=True))
+        self._history = self._history.append(Turn(messages, is_pinned=pin))
 
     def fork(self) -> Self:
         """Return a chat that shares the conversation so far and goes its own way from here."""

@@ -46,7 +46,7 @@ def _cut(prompt: int | None, completion: int | None, max_tokens: int | None, con
     if max_tokens is not None and completion is not None and completion >= max_tokens:
         message = f"The answer is cut {size}, since the request allows max_tokens={max_tokens}"
         return Finding(
-            CHECK, "problem", message, f"max_completion_tokens={2 * max_tokens}   # or continue it: reply.continue_()"
+            CHECK, "problem", message, f"max_completion_tokens={2 * max_tokens}   # or continue it: chat.continue_()"
         )
     message = f"The answer is cut {size}: at max_tokens of the request, or at the model's context length"
     return Finding(CHECK, "problem", message, "raise max_completion_tokens, or shorten the prompt")
