@@ -353,13 +353,8 @@ def test_a_step_is_aborted_once_all_of_its_requests_are_cancelled(leaving: list[
 def test_a_loop_ends_as_if_it_were_too_long(ends_repetition: bool, drafts: bool) -> None:
     """A text that repeats itself ends early with reason length, if the request says so, and is otherwise the same."""
     world = _World(cells=2048, ngram_pool=drafts)
-    request = Generate(
-        id=0,
-        prompt=TEXT,
-        max_tokens=300,
-        sampling=SamplingParams(temperature=0, logit_bias={0: -100}),
-        ends_repetition=ends_repetition,
-    )
+    sampling = SamplingParams(temperature=0, logit_bias={0: -100})
+    request = Generate(id=0, prompt=TEXT, max_tokens=300, sampling=sampling, ends_repetition=ends_repetition)
     world.script = world.loop.inbox = _Script(iter([[world.ask((0, 0), request, [9, 8])]]))
     world.run()
     finished = world.answers[0, 0][-1]
