@@ -119,7 +119,7 @@ def read_folder(folder: str | Path, suffixes: Sequence[str] = TEXT_SUFFIXES) -> 
 def _read(path: Path, relative: Path) -> Document:
     require_utf8(relative.as_posix(), f"The name of the file {str(path)!r}")
     try:
-        # A byte order mark is no part of the text.
+        # A byte order mark is not part of the text.
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise IndexingError(
