@@ -26,7 +26,7 @@ from antiphon.toolkit.errors import JournalError
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """What the journal says of a request: whether it succeeded, of what content, and where its row stands."""
+    """The journal's record of a request: whether it succeeded, the fingerprint of its content, and the offset of its row."""
 
     is_ok: bool
     fingerprint: str
@@ -128,7 +128,7 @@ class Journal:
         partial.replace(self.out)
 
     def _refuse_special_file(self) -> None:
-        # A device or a pipe can hold no journal beside it, and the finished output would take its place.
+        # A device or a pipe has no folder for a journal, and the finished output would take its place.
         if self.out.exists() and not self.out.is_file():
             raise JournalError(f"{str(self.out)!r} is not a regular file", hint="name a file, then copy it there")
 
