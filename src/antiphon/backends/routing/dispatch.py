@@ -67,7 +67,10 @@ class Attempts:
         self.error = error
         if decision.again == "elsewhere":
             self._out.add(id(target))
-        elif decision.pause_s is None:
+        elif decision.pause_s is not None:
+            # The whole pause that was announced: a request without the time for it gives up now.
+            self._not_before[id(target)] = self._clock.now() + decision.pause_s
+        else:
             backoff = min(self._settings.backoff_s * 2 ** (self._num_made - 1), self._settings.max_backoff_s)
             self._not_before[id(target)] = self._clock.now() + backoff * (1 - self._clock.chance() / 2)
 

@@ -113,7 +113,8 @@ class TurnLoop(Generic[T]):
             yield kept.completion.choices[0].message.content or ""
             yield kept
             return
-        asked = {**request, "stream_options": {**(request.get("stream_options") or {}), "include_usage": True}}
+        options: dict[str, Any] = request.get("stream_options") or {}
+        asked = {**request, "stream_options": {**options, "include_usage": True}}
         async with self._caller.stream(asked) as (chunks, call):
             async for part in read_stream(chunks, call):
                 if isinstance(part, str):
