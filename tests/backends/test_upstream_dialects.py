@@ -176,6 +176,10 @@ CALLS: dict[str, list[Json]] = {
         called({"index": 1, "id": "b", "type": "function"}),
         called(call("g", ROME, index=1)),
     ],
+    "a call in place of a list": [
+        said({"tool_calls": call("f", OSLO, index=0, id="a")}),
+        said({"tool_calls": call("g", ROME, index=1, id="b")}),
+    ],
     "a message in place of a delta": [
         {"choices": [{"index": 0, "message": {"tool_calls": [call("f", OSLO, id="a"), call("g", ROME, id="b")]}}]},
     ],
@@ -233,6 +237,10 @@ async def test_a_call_that_never_gets_a_name_is_an_error() -> None:
         ("tool_call", "tool_calls"),
         ("tool_use", "tool_calls"),
         ("SAFETY", "content_filter"),
+        ("content-filter", "content_filter"),
+        ("tool-calls", "tool_calls"),
+        ("FINISH_REASON_STOP", "stop"),
+        ("<|endoftext|>", "stop"),
     ],
 )
 async def test_finish_reasons_are_brought_into_the_apis_words(reason: str, expected: str) -> None:
@@ -280,9 +288,11 @@ async def test_a_finish_reason_of_tomorrow_is_relayed() -> None:
         ),
         ([{"type": "reasoning", "text": "hm"}], "", "hm"),
         ([], "", ""),
+        ([{"type": "text", "text": None}, {"type": "text", "text": "a"}], "a", ""),
+        ({"type": "text", "text": "a"}, "a", ""),
     ],
 )
-async def test_content_as_parts_becomes_text(content: list[Any], text: str, reasoning: str) -> None:
+async def test_content_as_parts_becomes_text(content: object, text: str, reasoning: str) -> None:
     """Text parts are joined, and what the model thought is kept apart."""
     chunks = [said({"content": content}), said({}, "stop"), LAST]
     delta = (await relayed(chunks))[0]["choices"][0]["delta"]
@@ -309,6 +319,60 @@ async def test_usage_that_is_not_reported_is_an_estimate(last: Json) -> None:
     assert completed.is_estimate
     assert completed.usage.prompt_tokens > 0
     assert completed.usage.completion_tokens == 3
+
+
+SAYS_HI: dict[str, list[Json]] = {
+    "no index": [{"choices": [{"delta": {"content": "hi"}}]}, {"choices": [{"delta": {}, "finish_reason": "stop"}]}],
+    "index null": [{"choices": [{"index": None, "delta": {"content": "hi"}, "finish_reason": "stop"}]}],
+    "a message": [{"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]}],
+    "delta null": [{"choices": [{"index": 0, "delta": None}]}, said({"content": "hi"}), said({}, "stop")],
+    "no delta": [said({"content": "hi"}), {"choices": [{"index": 0, "finish_reason": "stop"}]}],
+    "choice null": [{"choices": [None]}, said({"content": "hi"}), said({}, "stop")],
+    "a reason that is none": [said({"content": "hi"}, "null"), said({}, "stop")],
+}
+
+
+@pytest.mark.parametrize("chunks", SAYS_HI.values(), ids=SAYS_HI)
+async def test_every_choice_has_an_index_and_a_delta(chunks: list[Json]) -> None:
+    """Clients read both of each choice, whatever else is in it."""
+    choices = [choice for each in await relayed(chunks) for choice in each["choices"]]
+    assert {choice["index"] for choice in choices} == {0}
+    assert "".join(choice["delta"].get("content") or "" for choice in choices) == "hi"
+    assert [choice["finish_reason"] for choice in choices if choice.get("finish_reason")] == ["stop"]
+    events = await as_events(chunks)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "hi"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"event: error\ndata: boom\n\n",
+        b'event: error\ndata: "boom"\n\n',
+        b'event: error\ndata: {"message": "boom"}\n\n',
+        b'data: {"detail": "boom"}\n\n',
+        b'data: {"message": "boom", "code": 500}\n\n',
+        b'data: {"error": "boom"}\n\n',
+        b'event: ping\ndata: ping\n\nretry: 3\n\ndata: {"error": "boom"}\n\n',
+    ],
+)
+async def test_an_error_keeps_its_words_in_any_form(body: bytes) -> None:
+    """Before the first chunk it is the answer, so that another upstream can be tried."""
+    async with faulty_api(sends(head(), body)) as api:
+        backend = UpstreamBackend(UpstreamSettings(name="far", base_url=api.url))
+        try:
+            with pytest.raises(ApiError, match="boom"):
+                await backend.relay(parse_relay("chat/completions", b'{"model":"m","messages":[],"stream":true}'))
+            with pytest.raises(ApiError, match="boom"):
+                await collect(backend.chat(ChatRequest(model="m", messages=(Message("user", "hi"),))))
+        finally:
+            await backend.aclose()
+
+
+@pytest.mark.parametrize("choice", [None, {"finish_reason": "stop"}, {"index": 0, "message": None}])
+async def test_a_whole_answer_without_a_message_is_an_error(choice: object) -> None:
+    """Clients read ``choices[0].message.content``."""
+    with pytest.raises(ApiError, match="without"):
+        await answered({"choices": [choice]})
 
 
 async def answered(body: object) -> Json:

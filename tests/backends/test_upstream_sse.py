@@ -3,9 +3,11 @@
 import json
 from itertools import pairwise
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai import OpenAI
 
 from antiphon.backends.upstream.sse import FrameSplitter, MalformedStream, payloads
 from antiphon.backends.upstream.stream_inspector import StreamInspector
@@ -110,7 +112,7 @@ def test_an_event_that_says_nothing_is_left_out(said: bytes) -> None:
 
 @given(st.lists(st.integers(0, 600), max_size=12), st.sampled_from(["\n", "\r", "\r\n"]))
 def test_a_well_formed_stream_is_passed_on_unchanged(cuts: list[int], end: str) -> None:
-    """Whatever the pieces and line ends, the frames leave with their bytes, and comments and ids among them."""
+    """Whatever the pieces and line ends, the frames leave with their bytes, comments among them; only ids stay here."""
     call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
     more = {"index": 0, "function": {"arguments": '{"a": 1.50}'}}
     frames = [
@@ -128,9 +130,38 @@ def test_a_well_formed_stream_is_passed_on_unchanged(cuts: list[int], end: str) 
     places = sorted({0, len(sent), *(cut for cut in cuts if cut < len(sent))})
     inspector = StreamInspector(hide_usage=False)
     passed = b"".join(inspector.feed(sent[a:b]) for a, b in pairwise(places))
-    assert passed == stream.encode()
+    assert passed == stream.replace("id: 3\n", "").encode()
     assert inspector.is_done
     assert inspector.outcome.usage is not None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "id: 4\n\n",
+        "id: 4\ndata: " + CHUNK + "\n\n: ping\n\n",
+        "id: 4\n: ping\n\n: ping\n\n",
+        "retry: 10\n\n",
+        ": ping\nretry: 10\n\n",
+        "event: message\n\n",
+        "event: ping\ndata: ping\n\n",
+        "event: ping\ndata: {}\n\n",
+        "x: y\n\n",
+        "id: 1\nretry: 2\nx: y\ndata: " + CHUNK + "\n\n: ping\n\n",
+    ],
+)
+def test_the_official_client_reads_what_is_passed_on(more: str) -> None:
+    """It takes a frame without data, or a comment after an id, for an event of no data, and fails to read that as JSON."""
+    inspector = StreamInspector(hide_usage=False)
+    sent = f"{more}data: {CHUNK}\n\n{more}data:  [DONE]\n\n".encode()
+    http = httpx2.Client(
+        transport=httpx2.MockTransport(
+            lambda _: httpx2.Response(200, content=inspector.feed(sent), headers={"content-type": "text/event-stream"})
+        )
+    )
+    client = OpenAI(api_key="k", base_url="http://far.test/v1", http_client=http)
+    chunks = list(client.chat.completions.create(model="m", messages=[], stream=True))
+    assert [chunk.choices[0].delta.content for chunk in chunks] == ["a"] * (1 + 2 * more.count(CHUNK))
 
 
 def test_an_event_without_end_is_refused_in_time() -> None:

@@ -75,9 +75,28 @@ def _detail(details: Any, name: str, most: int) -> int:
 _NO_ERROR = frozenset({b"", b"null", b"false", b"{}", b'""'})
 
 
+_ANSWER_FIELDS = frozenset({"choices", "data", "usage"})
+
+
+class PeekedFunctionCall(msgspec.Struct):
+    arguments: str | None = None
+
+
+class PeekedMessage(msgspec.Struct):
+    """Types are OpenAI's, so that another one is found when the JSON is read."""
+
+    content: str | None = None
+    function_call: PeekedFunctionCall | None = None
+
+
 class PeekedChoice(msgspec.Struct):
-    index: int = 0
+    """``text`` is what completions have in place of a ``message`` or ``delta``."""
+
+    index: int
     finish_reason: str | None = None
+    delta: PeekedMessage | None = None
+    message: PeekedMessage | None = None
+    text: msgspec.Raw = msgspec.Raw()
 
 
 def read_object(text: bytes) -> dict[str, Any]:
@@ -97,7 +116,20 @@ def error_of(value: dict[str, Any], *, is_error: bool = False) -> bytes | None:
         return msgspec.json.encode(error)
     if is_error or value.get("object") == "error" or value.get("type") == "error":
         return msgspec.json.encode(value)
+    if not value.keys() & _ANSWER_FIELDS:
+        for field in ("detail", "message"):
+            if isinstance(value.get(field), str | list) and value[field]:
+                return msgspec.json.encode({**value, "message": value[field]})
     return None
+
+
+def error_of_event(payload: bytes) -> bytes:
+    """Return the JSON text of the error that an event named ``error`` carries, which may be plain text."""
+    try:
+        value = read_object(payload)
+    except MalformedStream:
+        return msgspec.json.encode(payload.decode("utf-8", "replace"))
+    return error_of(value, is_error=True) or payload
 
 
 class PeekedAnswer(msgspec.Struct):

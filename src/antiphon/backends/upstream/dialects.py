@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from antiphon.backends.upstream.chunks import ErrorChunk
+from antiphon.backends.upstream.sse import MalformedStream
 from antiphon.backends.upstream.tool_calls import ToolCallNumbers, arguments_text, whole_call
 
 Json = dict[str, Any]
@@ -16,7 +17,7 @@ Json = dict[str, Any]
 STANDARD_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _SYNONYMS = {
     "stop": (
-        "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end_of_text", "endoftext",
+        "eos", "eos_token", "eot", "end_turn", "stop_sequence", "stop_token", "end_of_text", "endoftext",
         "end", "complete", "completed", "finish", "finished", "done",
     ),
     "length": ("max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "model_length", "token_limit"),
@@ -29,6 +30,7 @@ _REASONS = {word: reason for reason, words in _SYNONYMS.items() for word in (rea
 _FAILURES = frozenset(
     {"error", "abort", "aborted", "cancelled", "canceled", "failed", "network_error", "insufficient_system_resource"}
 )
+_NO_REASONS = frozenset({"", "null", "none", "unspecified"})
 _TEXT_PARTS = frozenset({"text", "output_text"})
 _REASONING_PARTS = frozenset({"thinking", "reasoning"})
 
@@ -37,22 +39,21 @@ class Normaliser:
     """The chunks of one stream, or one whole answer."""
 
     def __init__(self, *, is_stream: bool) -> None:
-        self._is_stream = is_stream
+        self.is_stream = is_stream
         self._calls: dict[int, ToolCallNumbers] = {}
 
     def apply(self, answer: Json) -> bool:
         """Bring a chunk or a whole answer into OpenAI's form, in place; returns whether that changed it.
 
-        Raises ``ErrorChunk`` for a choice that ended in an error, ``MalformedStream`` for a tool call without a name.
+        Raises ``ErrorChunk`` for a choice that ended in an error, ``MalformedStream`` for a tool call without a name and
+        a choice of a whole answer without a message.
         """
-        choices = answer.get("choices")
-        if not isinstance(choices, list):
-            answer["choices"] = []
-            return True
-        is_changed = False
-        for place, choice in enumerate(cast("list[Any]", choices)):
-            if isinstance(choice, dict):
-                is_changed |= self._choice(cast("Json", choice), place)
+        found = answer.get("choices")
+        choices = cast("list[Any]", found) if isinstance(found, list) else []
+        answer["choices"] = kept = [cast("Json", choice) for choice in choices if isinstance(choice, dict)]
+        is_changed = kept != found
+        for place, choice in enumerate(kept):
+            is_changed |= self._choice(choice, place)
         return is_changed
 
     def _choice(self, choice: Json, place: int) -> bool:
@@ -60,12 +61,15 @@ class Normaliser:
         if not isinstance(choice.get("index"), int):
             choice["index"] = place
         _set_reason(choice)
-        if self._is_stream and "delta" not in choice and "message" in choice:
-            choice["delta"] = choice.pop("message")
-        said = choice.get("delta" if self._is_stream else "message")
+        if "text" in choice:
+            return choice != before
+        if self.is_stream and not isinstance(choice.get("delta"), dict):
+            message = choice.pop("message", None)
+            choice["delta"] = cast("Json", message) if isinstance(message, dict) else {}
+        said = choice.get("delta" if self.is_stream else "message")
         is_changed = choice != before
         if not isinstance(said, dict):
-            return is_changed
+            raise MalformedStream("a choice without a message")
         said = cast("Json", said)
         is_changed |= _join_parts(said)
         is_changed |= self._rewrite_calls(said, choice["index"])
@@ -80,10 +84,12 @@ class Normaliser:
             said["function_call"] = {**function, "arguments": arguments_text(cast("Json", function)["arguments"])}
             is_changed = True
         calls = said.get("tool_calls")
+        if isinstance(calls, dict):
+            calls, is_changed = [cast("Json", calls)], True
         if not isinstance(calls, list) or not calls:
             return is_changed
         calls = cast("list[Any]", calls)
-        if self._is_stream:
+        if self.is_stream:
             said["tool_calls"] = self._calls.setdefault(index, ToolCallNumbers()).rewrite(calls)
         else:
             said["tool_calls"] = [whole_call(cast("Json", call)) for call in calls if isinstance(call, dict)]
@@ -92,16 +98,20 @@ class Normaliser:
 
 def finish_reason(reason: str) -> str | None:
     """Return a finish reason in OpenAI's words; None if it is unknown, or says that the answer failed."""
-    return _REASONS.get(reason.strip().lower())
+    return _REASONS.get(_word(reason))
+
+
+def _word(reason: str) -> str:
+    return reason.strip().lower().replace("-", "_").strip("<|>").removeprefix("finish_reason_")
 
 
 def _set_reason(choice: Json) -> None:
     reason = choice.get("finish_reason")
     if not isinstance(reason, str) or reason in STANDARD_REASONS:
         return
-    if not reason:
+    if _word(reason) in _NO_REASONS:
         choice["finish_reason"] = None
-    elif reason.strip().lower() in _FAILURES:
+    elif _word(reason) in _FAILURES:
         error = choice.get("error") or {"message": f"The answer ended with the finish_reason {reason!r}."}
         raise ErrorChunk(msgspec.json.encode(error))
     else:
@@ -112,6 +122,8 @@ def _set_reason(choice: Json) -> None:
 def _join_parts(said: Json) -> bool:
     """Replace a list of text and reasoning parts by their texts; a list with any other part stays."""
     parts = said.get("content")
+    if isinstance(parts, dict):
+        parts = [cast("Json", parts)]
     if not isinstance(parts, list):
         return False
     text: list[str] = []
@@ -134,8 +146,8 @@ def _part(part: Any) -> tuple[str | None, str]:
         return None, ""
     fields = cast("Json", part)
     kind = fields.get("type", "text")
-    if kind in _TEXT_PARTS and isinstance(fields.get("text"), str):
-        return "text", fields["text"]
+    if kind in _TEXT_PARTS and isinstance(fields.get("text"), str | None):
+        return "text", fields.get("text") or ""
     if kind in _REASONING_PARTS:
         value = fields.get(kind, fields.get("text"))
         pieces = [_part(each) for each in cast("list[Any]", value)] if isinstance(value, list) else [_part(value)]

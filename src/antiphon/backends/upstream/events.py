@@ -16,6 +16,7 @@ from antiphon.backends.upstream.chunks import (
     TextLogprobs,
     ToolCallBody,
     error_of,
+    error_of_event,
     read_object,
     read_usage,
 )
@@ -28,6 +29,7 @@ from antiphon.backends.upstream.sse import (
     MalformedStream,
     is_empty_event,
     is_error_event,
+    is_other_event,
     payloads,
 )
 from antiphon.backends.upstream.usage_accumulator import UsageAccumulator
@@ -59,10 +61,10 @@ async def read_chunks(upstream: str, answer: UpstreamAnswer, kind: type[Chunk]) 
     while data := await answer.read_some():
         try:
             for frame, payload in payloads(splitter.feed(data)):
-                if payload is None or is_empty_event(payload):
+                if payload is None or is_empty_event(payload) or is_other_event(frame, payload):
                     continue
                 answer.event_came()
-                if payload.startswith(DONE):
+                if payload.lstrip().startswith(DONE):
                     return
                 yield _read_chunk(payload, kind, normaliser, is_error=is_error_event(frame))
         except (MalformedStream, msgspec.ValidationError) as error:
@@ -72,8 +74,10 @@ async def read_chunks(upstream: str, answer: UpstreamAnswer, kind: type[Chunk]) 
 
 
 def _read_chunk(payload: bytes, kind: type[Chunk], normaliser: Normaliser, *, is_error: bool) -> Chunk:
+    if is_error:
+        raise ErrorChunk(error_of_event(payload))
     value = read_object(payload)
-    if (error := error_of(value, is_error=is_error)) is not None:
+    if (error := error_of(value)) is not None:
         raise ErrorChunk(error)
     normaliser.apply(value)
     value["usage"] = msgspec.Raw(msgspec.json.encode(value.get("usage")))

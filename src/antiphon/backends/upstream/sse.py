@@ -10,7 +10,8 @@ from collections.abc import Iterator
 DONE = b"[DONE]"
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_STANDARD_FIELDS = frozenset({b"", b"event", b"data", b"id", b"retry"})
+_RELAYED_FIELDS = frozenset({b"", b"event", b"data"})
+_ANSWER_EVENTS = frozenset({b"", b"message", b"error"})
 _EMPTY_EVENTS = frozenset({b"", b"null"})
 
 
@@ -76,9 +77,27 @@ def is_empty_event(payload: bytes) -> bool:
     return payload.strip() in _EMPTY_EVENTS
 
 
-def is_standard(frame: bytes) -> bool:
-    """Whether a frame has only comments and fields of the standard."""
-    return all(name in _STANDARD_FIELDS for name, _ in _fields(frame))
+def relayed_frame(frame: bytes, *, has_data: bool = True) -> bytes | None:
+    """Return a frame with its comments, its event and its data alone, the same object if nothing else is in it.
+
+    ``id`` and ``retry`` are for a client that connects again, which no answer here can be continued for; the official
+    client takes a comment after an ``id``, and a frame without data, for an event with empty data. None for nothing.
+    """
+    if frame.startswith(b"data: ") and b"\n" not in frame:
+        return frame
+    lines = frame.split(b"\n")
+    relayed = _RELAYED_FIELDS if has_data else {b""}
+    kept = [line for line in lines if line.partition(b":")[0] in relayed]
+    if len(kept) == len(lines):
+        return frame
+    return b"\n".join(kept) if any(kept) else None
+
+
+def is_other_event(frame: bytes, payload: bytes) -> bool:
+    """Whether the frame's ``event`` field gives it another purpose than to carry the answer, such as ``ping``."""
+    if b"event" not in frame or b"\n" not in frame or b'"choices"' in payload or payload.lstrip().startswith(DONE):
+        return False
+    return next((value for name, value in _fields(frame) if name == b"event"), b"") not in _ANSWER_EVENTS
 
 
 def is_error_event(frame: bytes) -> bool:

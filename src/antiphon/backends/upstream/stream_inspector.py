@@ -14,6 +14,7 @@ from antiphon.backends.upstream.chunks import (
     PeekedAnswer,
     PeekedChoice,
     error_of,
+    error_of_event,
     read_object,
     read_usage,
 )
@@ -24,8 +25,9 @@ from antiphon.backends.upstream.sse import (
     MalformedStream,
     is_empty_event,
     is_error_event,
-    is_standard,
+    is_other_event,
     payloads,
+    relayed_frame,
 )
 from antiphon.backends.upstream.usage_accumulator import UsageAccumulator
 from antiphon.protocol.relay import Operation
@@ -33,7 +35,6 @@ from antiphon.protocol.relay import Operation
 _peek = msgspec.json.Decoder(PeekedAnswer)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
-_COMPACT_PARTS, _SPACED_PARTS = b'"content":[', b'"content": ['
 
 
 class StreamInspector:
@@ -68,8 +69,9 @@ class StreamInspector:
         kept: list[bytes] = []
         is_changed = False
         for frame, payload in payloads(frames):
-            if payload is not None and payload.startswith(DONE):
-                kept.append(frame)
+            if payload is not None and payload.lstrip().startswith(DONE):
+                is_changed = True
+                kept.append(b"data: " + DONE)
                 self.is_done = self.has_begun = True
                 break
             shown = self._inspect(frame, payload)
@@ -82,19 +84,19 @@ class StreamInspector:
 
     def _inspect(self, frame: bytes, payload: bytes | None) -> bytes | None:
         """Record what an event says; returns the frame to send in its place, None for none."""
-        if payload is None:
-            return frame if is_standard(frame) else None
+        if payload is None or is_other_event(frame, payload):
+            return relayed_frame(frame, has_data=False)
         if not payload.startswith(b"{") and is_empty_event(payload):
             return None
         self.has_begun = True
         if is_error_event(frame):
-            raise ErrorChunk(error_of(read_object(payload), is_error=True) or payload)
+            raise ErrorChunk(error_of_event(payload))
         written, seen = inspect(payload, self._normaliser)
         self._record(seen)
         if self._hide_usage and b'"usage"' in written:
             without = _without_usage(written, seen)
             return None if without is None else b"data: " + without
-        return frame if written is payload else b"data: " + written
+        return relayed_frame(frame) if written is payload else b"data: " + written
 
     def _record(self, seen: PeekedAnswer) -> None:
         if seen.model is not None:
@@ -119,7 +121,7 @@ def inspect(text: bytes, normaliser: Normaliser, *, has_choices: bool = True) ->
         raise MalformedStream(f"data that is not JSON ({error})") from None
     if seen is not None and seen.is_error:
         raise ErrorChunk(bytes(seen.error))
-    if seen is not None and not (has_choices and _may_be_dialect(text, seen)):
+    if seen is not None and not (has_choices and _may_be_dialect(text, seen, normaliser)):
         return text, seen
     value = read_object(text)
     if (error := error_of(value)) is not None:
@@ -128,11 +130,14 @@ def inspect(text: bytes, normaliser: Normaliser, *, has_choices: bool = True) ->
     return (_encoder.encode(value) if is_changed else text), _peeked(value)
 
 
-def _may_be_dialect(text: bytes, seen: PeekedAnswer) -> bool:
+def _may_be_dialect(text: bytes, seen: PeekedAnswer, normaliser: Normaliser) -> bool:
     # Every chunk of every stream comes by here: plain loops, no generators.
-    if seen.choices is None or b'"tool_calls"' in text or _COMPACT_PARTS in text or _SPACED_PARTS in text:
+    if seen.choices is None or b'"tool_calls"' in text:
         return True
     for choice in seen.choices:
+        said = choice.delta if normaliser.is_stream else choice.message
+        if said is None and not bytes(choice.text):
+            return True
         if choice.finish_reason is not None and choice.finish_reason not in STANDARD_REASONS:
             return True
     return False
@@ -148,7 +153,7 @@ def _peeked(value: dict[str, object]) -> PeekedAnswer:
             try:
                 read.append(msgspec.convert(choice, PeekedChoice))
             except msgspec.ValidationError:
-                read.append(PeekedChoice())
+                read.append(PeekedChoice(index=0))
     return PeekedAnswer(
         model=model if isinstance(model, str) else None,
         choices=read,
