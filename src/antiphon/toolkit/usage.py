@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openai.types import CompletionUsage
@@ -39,17 +39,24 @@ class Usage:
 
     @classmethod
     def of(cls, usage: CompletionUsage | EmbeddingUsage | None) -> Usage | None:
-        """Read the client's value; None stays None, since not told is not zero."""
+        """Read the client's value; None, or a count that is no number, gives None, since not reported is not zero."""
         if usage is None:
+            return None
+        counts: list[Any] = [usage.prompt_tokens, getattr(usage, "completion_tokens", 0)]
+        if not all(isinstance(count, int) for count in counts):
             return None
         prompt = getattr(usage, "prompt_tokens_details", None)
         completion = getattr(usage, "completion_tokens_details", None)
         return cls(
             prompt_tokens=usage.prompt_tokens,
-            completion_tokens=getattr(usage, "completion_tokens", 0),
-            cached_tokens=getattr(prompt, "cached_tokens", None),
-            reasoning_tokens=getattr(completion, "reasoning_tokens", None),
+            completion_tokens=counts[1],
+            cached_tokens=_whole(getattr(prompt, "cached_tokens", None)),
+            reasoning_tokens=_whole(getattr(completion, "reasoning_tokens", None)),
         )
+
+
+def _whole(count: Any) -> int | None:
+    return count if isinstance(count, int) else None
 
 
 NO_USAGE = Usage(num_calls=0)

@@ -227,6 +227,10 @@ async def test_a_200_without_vectors_is_an_embedding_error(given: Any) -> None:
         ("length", "length"),
         ("tool_call", "tool_calls"),
         ("SAFETY", "content_filter"),
+        ("content-filter", "content_filter"),
+        ("FINISH_REASON_STOP", "stop"),
+        ("<|endoftext|>", "stop"),
+        ("done", "stop"),
         ("something_new", "something_new"),
     ],
 )
@@ -246,7 +250,14 @@ def test_finish_reasons_are_those_of_the_api(endpoint: Endpoint, reason: str, me
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [("ab", "ab"), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"), ([], ""), (None, "")],
+    [
+        ("ab", "ab"),
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
+        ([{"type": "text", "text": None}, "a"], "a"),
+        ({"type": "text", "text": "a"}, "a"),
+        ([], ""),
+        (None, ""),
+    ],
 )
 def test_content_may_be_parts(endpoint: Endpoint, content: Any, text: str) -> None:
     """Their texts are the answer."""
@@ -276,6 +287,55 @@ def test_a_stream_that_ends_in_an_error_keeps_its_text(endpoint: Endpoint, tail:
     endpoint.replies = [stream_of({"content": "Hel"}, reason="error")]
     with pytest.raises(StreamError, match="ended the answer with an error"):
         list(Chat(client=endpoint.client()).stream("x"))
+
+
+@pytest.mark.parametrize("reason", ["error", "ERROR", "abort", "cancelled", "network_error"])
+def test_an_answer_that_failed_says_why(endpoint: Endpoint, reason: str) -> None:
+    """In the server's words, streamed or not, whatever it calls the failure."""
+    failed = {"index": 0, "finish_reason": reason, "error": {"message": "The GPU fell off the bus."}}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "choices": [{**failed, "delta": {}}]}
+    answer = {"id": "c", "choices": [{**failed, "message": {"role": "assistant", "content": "Hel"}}]}
+    endpoint.replies = [stream_of({"content": "Hel"}, reason=None, extra=[chunk]), body(answer)]
+    with pytest.raises(StreamError, match="fell off the bus") as caught:
+        list(Chat(client=endpoint.client()).stream("x"))
+    assert caught.value.text == "Hel"
+    with pytest.raises(OutputError, match="fell off the bus"):
+        Chat(client=endpoint.client()).send("x")
+
+
+def test_a_stream_may_send_a_message_in_place_of_a_delta(endpoint: Endpoint) -> None:
+    """And one call in place of a list of calls."""
+    cities: list[str] = []
+
+    @tool
+    def get(city: str) -> str:
+        cities.append(city)
+        return city
+
+    def message(**fields: Any) -> Any:
+        choice = {"index": 0, "message": fields, "finish_reason": None}
+        return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+    made = call(0, "a", "get", OSLO)
+    endpoint.replies = [
+        stream_of(reason="tool_calls", extra=[message(tool_calls=made)]),
+        stream_of(extra=[message(content="done")]),
+        body(whole({"role": "assistant", "content": None, "tool_calls": made}, "tool_call")),
+        body(whole({"role": "assistant", "content": "done"})),
+    ]
+    chat = Chat(client=endpoint.client(), tools=[get])
+    assert "".join(chat.stream("x")) == "done"
+    assert chat.send("y").text == "done"
+    assert cities == ["Oslo", "Oslo"]
+
+
+@pytest.mark.parametrize("reported", [{"prompt_tokens": 1}, {}, "many", {"prompt_tokens": "1", "completion_tokens": 2}])
+def test_usage_that_cannot_be_read_is_not_reported(endpoint: Endpoint, reported: Any) -> None:
+    """It is None, and the answer is there."""
+    answer = whole({"role": "assistant", "content": "a"})
+    endpoint.replies = [body({**answer, "usage": reported})]
+    chat = Chat(client=endpoint.client())
+    assert (chat.send("x").usage, chat.send("y").text, chat.usage) == (None, "a", None)
 
 
 def test_a_whole_answer_may_have_calls_without_ids_and_with_objects(endpoint: Endpoint) -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from openai.types.chat import ChatCompletion
 
-from antiphon.toolkit.calls.dialects import finish_reason, plain_text
+from antiphon.toolkit.calls.dialects import failure, finish_reason, plain_text
 
 Json = dict[str, Any]
 
@@ -115,6 +115,8 @@ class ChunkAccumulator:
         self._logprobs: dict[str, list[Any]] = {}
         self._calls = ToolCallAccumulator()
         self._finish_reason: str | None = None
+        self.failure: str | None = None
+        """Why the server gave up on the answer, None if it did not."""
         self.has_choice = False
 
     @property
@@ -152,11 +154,13 @@ class ChunkAccumulator:
     def _add_choice(self, choice: Json) -> tuple[str, bool]:
         self.has_choice = True
         self._finish_reason = finish_reason(choice.get("finish_reason")) or self._finish_reason
-        delta = choice.get("delta")
+        self.failure = failure(choice) or self.failure
+        delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
             return "", False
         fields = cast("Json", delta)
         calls = fields.get("tool_calls")
+        calls = [cast("Json", calls)] if isinstance(calls, dict) else calls
         self._calls.add(cast("list[Any]", calls) if isinstance(calls, list) else [])
         text = plain_text(fields.get("content"))
         for key, value in {**fields, "content": text}.items():

@@ -16,24 +16,44 @@ from antiphon.toolkit.errors import OutputError
 
 _SHOWN = 300
 _REASONS = {
-    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), "stop"),
-    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length"), "length"),
-    **dict.fromkeys(("tool_calls", "tool_call", "tool_use"), "tool_calls"),
-    **dict.fromkeys(("content_filter", "content-filter", "safety"), "content_filter"),
+    **dict.fromkeys(("stop", "eos", "eos_token", "eot", "end_turn", "end_of_text", "endoftext"), "stop"),
+    **dict.fromkeys(
+        ("stop_sequence", "stop_token", "end", "done", "finish", "finished", "complete", "completed"), "stop"
+    ),
+    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length"), "length"),
+    **dict.fromkeys(("model_length", "token_limit"), "length"),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_calls"), "tool_calls"),
+    **dict.fromkeys(("content_filter", "content_filtered", "safety", "blocked", "recitation"), "content_filter"),
+    **dict.fromkeys(("", "null", "none", "unspecified")),
 }
+_FAILURES = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "failed", "network_error"})
 
 
 def finish_reason(value: Any) -> str | None:
     """Return the API's word for a finish reason; one that has none there stays as it is. None for no reason."""
-    if not isinstance(value, str) or not value:
+    return _REASONS.get(_word(value), value) if isinstance(value, str) else None
+
+
+def failure(choice: Any) -> str | None:
+    """Return why the server gave up on a choice, in its own words if it has any; None if it did not."""
+    reason = _field(choice, "finish_reason")
+    if not isinstance(reason, str) or _word(reason) not in _FAILURES:
         return None
-    return _REASONS.get(value.lower(), value)
+    error = _field(choice, "error")
+    said = _field(error, "message") or error
+    return said if isinstance(said, str) else f"finish_reason {reason!r}"
+
+
+def _word(reason: str) -> str:
+    return reason.strip().lower().replace("-", "_").strip("<|>").removeprefix("finish_reason_")
 
 
 def plain_text(content: Any) -> str | None:
-    """Return the text of an answer's content, which may be a list of parts; None for no text."""
+    """Return the text of an answer's content, which may be a part or a list of parts; None for no text."""
+    if isinstance(content, Mapping):
+        content = [content]
     if isinstance(content, Sequence) and not isinstance(content, str):
-        parts = [_field(part, "text") for part in cast("Sequence[Any]", content)]
+        parts = [part if isinstance(part, str) else _field(part, "text") for part in cast("Sequence[Any]", content)]
         return "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else None
 
@@ -48,10 +68,9 @@ def require_completion(value: Any) -> ChatCompletion:
     message = getattr(first, "message", None)
     if not isinstance(value, ChatCompletion) or not isinstance(message, ChatCompletionMessage) or first is None:
         raise no_answer("a completion", value)
-    reason: Any = first.finish_reason
-    if isinstance(reason, str) and reason.lower() == "error":
-        raise no_answer("a finished completion", value, text=plain_text(message.content) or "")
-    first.finish_reason = finish_reason(reason)
+    if (why := failure(first)) is not None:
+        raise no_answer("a finished completion", why, text=plain_text(message.content) or "")
+    first.finish_reason = finish_reason(first.finish_reason)
     message.content = plain_text(message.content)
     return value
 
@@ -59,7 +78,8 @@ def require_completion(value: Any) -> ChatCompletion:
 def function_calls(message: ChatCompletionMessage) -> list[tuple[str, str, str]]:
     """Return the calls of functions as (id, name, arguments): each id is there and differs from the others."""
     calls: list[tuple[str, str, str]] = []
-    for number, call in enumerate(cast("Sequence[Any]", message.tool_calls or ())):
+    made: Any = message.tool_calls or ()
+    for number, call in enumerate(cast("Sequence[Any]", [made] if isinstance(made, Mapping) else made)):
         function = _field(call, "function")
         if function is None:
             continue

@@ -20,8 +20,8 @@ _HINT = "send it again; chat.send() and retries cover a call that fails before i
 async def read_stream(stream: ChunkStream, call: ModelCall) -> AsyncGenerator[str | ChatCompletion]:
     """Yield pieces of text as they arrive, then the whole completion.
 
-    Raises StreamError, with the text so far, if the stream breaks off, ends without a finish reason, or ends with the
-    reason "error".
+    Raises StreamError, with the text so far, if the stream breaks off, ends without a finish reason, or ends with a
+    reason that says that it failed.
     """
     whole = ChunkAccumulator()
     text = ""
@@ -39,8 +39,8 @@ async def read_stream(stream: ChunkStream, call: ModelCall) -> AsyncGenerator[st
     except (APIError, httpx2.HTTPError, ValueError) as error:
         reason = error.message if isinstance(error, APIError) else str(error) or type(error).__name__
         raise StreamError(f"The answer broke off: {reason}", hint=_HINT, text=text) from error
+    if whole.failure is not None:
+        raise StreamError(f"The server ended the answer with an error: {whole.failure}", hint=_HINT, text=text)
     if not whole.has_choice or not whole.finish_reason:
         raise StreamError("The stream ended before the answer did", hint=_HINT, text=text)
-    if whole.finish_reason.lower() == "error":
-        raise StreamError("The server ended the answer with an error", hint=_HINT, text=text)
     yield whole.completion()
