@@ -136,7 +136,7 @@ BASES = {
 }
 
 # What this server takes in a history beyond OpenAI's document.
-OURS = {"messages[].annotations", "messages[].reasoning_content", *CLIENT_FIELDS}
+OURS = {"messages[].annotations", "messages[].reasoning_content", "messages[].reasoning", *CLIENT_FIELDS}
 # What clients send beyond the document to /v1/responses, and fields of the newer client.
 OURS_IN_RESPONSES = {
     "client_metadata", "access_programs", "multi_agent", "image", "image.context_compression", "background_options",

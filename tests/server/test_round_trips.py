@@ -149,7 +149,15 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "
     [
         ({"role": "assistant", "content": "x"}, {"parsed": {"a": [1, {"b": None}]}}),
         ({"role": "assistant", "content": "x"}, {"parsed": None, "annotations": None, "tool_calls": None}),
+        ({"role": "assistant", "content": "x"}, {"provider_specific_fields": None, "reasoning_details": [{"a": 1}]}),
+        ({"role": "assistant", "content": "x", "reasoning_content": "hm"}, {"reasoning": "hm"}),
+        ({"role": "assistant", "content": "x", "reasoning_content": None}, {"reasoning": None}),
         ({"role": "assistant", "tool_calls": [CALL]}, {"tool_calls": [CALL | {"index": 0}]}),
+        ({"role": "assistant", "tool_calls": [CALL]}, {"tool_calls": [CALL | {"provider_specific_fields": {"a": 1}}]}),
+        (
+            {"role": "assistant", "tool_calls": [CALL]},
+            {"tool_calls": [CALL | {"function": {**CALL["function"], "provider_specific_fields": {"a": 1}}}]},  # type: ignore[dict-item]
+        ),
         (
             {"role": "assistant", "tool_calls": [CALL]},
             {"tool_calls": [CALL | {"function": {**CALL["function"], "parsed_arguments": {"x": 1}}}]},  # type: ignore[dict-item]

@@ -158,7 +158,7 @@ def _message(message: Json) -> Message:
         refusal=_refusal(message),
         tool_calls=_calls(message),
         tool_call_id=_result_of(message),
-        reasoning_content=message.get("reasoning_content"),
+        reasoning_content=message.get("reasoning_content") or message.get("reasoning"),
     )
 
 

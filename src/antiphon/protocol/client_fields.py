@@ -14,6 +14,10 @@ CLIENT_FIELDS = {
     "messages[].parsed": "openai-python and openai-node: a message that parse() or stream() returned",
     "messages[].tool_calls[].index": "openai-python and openai-node: a message that stream() put together",
     "messages[].tool_calls[].function.parsed_arguments": "openai-python and openai-node: a message of parse() or stream()",
+    "messages[].provider_specific_fields": "LiteLLM: a message that completion() returned",
+    "messages[].tool_calls[].provider_specific_fields": "LiteLLM: a message that completion() returned",
+    "messages[].tool_calls[].function.provider_specific_fields": "LiteLLM: a message that completion() returned",
+    "messages[].reasoning_details": "clients of OpenRouter: a message of an earlier answer",
     "tools[].function.required": "guardrails: the schema's own list, repeated next to it",
 }
 """The path of each field, and who sends it."""

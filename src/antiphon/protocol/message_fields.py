@@ -48,15 +48,21 @@ def _content(*, nullable: bool = True, **parts: Object) -> Either:
 _function_call = Object({"name": name, "arguments": String()}, required=("name", "arguments"))
 _called_function = Object(
     _function_call.fields
-    | {"parsed_arguments": ClientField("messages[].tool_calls[].function.parsed_arguments", nullable=True)},
+    | {
+        name: ClientField(f"messages[].tool_calls[].function.{name}", nullable=True)
+        for name in ("parsed_arguments", "provider_specific_fields")
+    },
     required=_function_call.required,
 )
-_index = ClientField("messages[].tool_calls[].index", nullable=True)
+_kept_with_call = {
+    name: ClientField(f"messages[].tool_calls[].{name}", nullable=True)
+    for name in ("index", "provider_specific_fields")
+}
 _tool_call = Tagged(
     "type",
     {
         "function": Object(
-            {"id": String(), "type": String(), "function": _called_function, "index": _index},
+            {"id": String(), "type": String(), "function": _called_function, **_kept_with_call},
             required=("id", "type", "function"),
         ),
         "custom": Object(
@@ -64,7 +70,7 @@ _tool_call = Tagged(
                 "id": String(),
                 "type": String(),
                 "custom": Object({"name": name, "input": String()}, required=("name", "input")),
-                "index": _index,
+                **_kept_with_call,
             },
             required=("id", "type", "custom"),
         ),
@@ -90,6 +96,9 @@ _assistant = _role(
         JsonObject(), "objects", nullable=True, note="Accepted as part of an earlier answer; says nothing to the model."
     ),
     parsed=ClientField("messages[].parsed", nullable=True),
+    provider_specific_fields=ClientField("messages[].provider_specific_fields", nullable=True),
+    reasoning_details=ClientField("messages[].reasoning_details", nullable=True),
+    reasoning=String(nullable=True, note="Read as `reasoning_content`, if that is absent."),
     reasoning_content=String(
         nullable=True, note="The thinking part of an earlier answer, for templates that replay it."
     ),

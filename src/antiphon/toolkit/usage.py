@@ -39,7 +39,7 @@ class Usage:
 
     @classmethod
     def of(cls, usage: CompletionUsage | EmbeddingUsage | None) -> Usage | None:
-        """Read the client's value; None, or a count that is no number, gives None, since not reported is not zero."""
+        """Read the client's value; None, or a count that is not a number, gives None, since not reported is not zero."""
         if usage is None:
             return None
         counts: list[Any] = [usage.prompt_tokens, getattr(usage, "completion_tokens", 0)]

@@ -331,7 +331,7 @@ def test_a_stream_may_send_a_message_in_place_of_a_delta(endpoint: Endpoint) -> 
 
 @pytest.mark.parametrize("reported", [{"prompt_tokens": 1}, {}, "many", {"prompt_tokens": "1", "completion_tokens": 2}])
 def test_usage_that_cannot_be_read_is_not_reported(endpoint: Endpoint, reported: Any) -> None:
-    """It is None, and the answer is there."""
+    """It is None; the answer is complete."""
     answer = whole({"role": "assistant", "content": "a"})
     endpoint.replies = [body({**answer, "usage": reported})]
     chat = Chat(client=endpoint.client())
