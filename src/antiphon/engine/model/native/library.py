@@ -8,6 +8,7 @@ binding's is refused by name.
 
 import ctypes
 import re
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Literal
@@ -90,9 +91,8 @@ def _generated_api(path: Path) -> Any:
 
 
 def _packaged_api() -> Any:
-    from llama_cpp import llama_cpp  # noqa: PLC0415 - importing it loads its library
-
-    module: Any = llama_cpp
+    # Importing it loads its library. It is optional, so type checkers may not find it.
+    module: Any = import_module("llama_cpp.llama_cpp")
     api = SimpleNamespace(**generated.CONSTANTS, library=module._lib)  # noqa: SLF001 - llguidance needs an address of a function in it
     api.ggml_abort_callback, api.ggml_log_callback = module.ggml_abort_callback, module.llama_log_callback
     for name in (*(struct.__name__ for struct in generated.STRUCTS), *generated.FUNCTIONS):
