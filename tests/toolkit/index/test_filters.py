@@ -80,6 +80,7 @@ def test_a_missing_key_is_none_and_does_not_exist(where: Any) -> None:
         ({"k": -(2**63) - 1}, "where['k']"),
         ({"k": float("nan")}, "where['k']"),
         ({"k": "\ud800"}, "where['k']"),
+        ({"\ud800": 1}, "where['\\ud800']"),
         ({"k": b"a"}, "where['k']"),
         ({"k": {"$gt": None}}, "where['k']['$gt']"),
         ({"k": {"$gt": 2**64}}, "where['k']['$gt']"),

@@ -40,6 +40,20 @@ def test_other_files_are_listed_as_skipped(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes and links")
+def test_what_cannot_be_read_as_a_file_is_listed_as_skipped(tmp_path: Path) -> None:
+    """A pipe would wait for ever, and a broken link leads nowhere."""
+    os.mkfifo(tmp_path / "pipe.md")
+    (tmp_path / "link.md").symlink_to(tmp_path / "nothing.md")
+    (tmp_path / "folder.md").mkdir()
+    folder = read_folder(tmp_path)
+    assert list(folder) == []
+    assert [(skipped.path, skipped.reason.split(" is ")[0]) for skipped in folder.skipped] == [
+        ("link.md", "a link"),
+        ("pipe.md", "a pipe, a socket or a device"),
+    ]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_a_file_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     """In escapes; among skipped files as well."""

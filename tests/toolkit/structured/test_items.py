@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
-from tests.toolkit.scripted_endpoint import Endpoint
+from tests.toolkit.scripted_endpoint import Endpoint, answer
 
 from antiphon.toolkit.chat.partial import ItemScanner
+from antiphon.toolkit.errors import ExtractionError, OutputError
 from antiphon.toolkit.structured.extract import astream_items
 
 pytestmark = pytest.mark.anyio
@@ -93,3 +94,20 @@ def test_the_scanner_counts_what_is_complete(items: list[Any], data: st.DataObje
     # A number is complete when the character behind it is there.
     assert complete >= sum(end < cut for end in ends)
     assert scanner.feed(text[cut:]) == len(items)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"items": [{"name": "A"}, {"name": "B"}]}',
+        "Here they are: [{1}, {2}]",
+        '{"value": {"a": {"b": {}}}}',
+        "[[[1]]]",
+    ],
+)
+async def test_an_answer_in_another_form_is_the_toolkits_own_error(endpoint: Endpoint, text: str) -> None:
+    """A server that does not keep to the schema is named; nothing else is raised on the way."""
+    endpoint.replies = [answer(text)]
+    with pytest.raises((OutputError, ExtractionError)):
+        async for _ in astream_items(list[Strict], "x", client=endpoint.async_client(), model="m"):
+            pass

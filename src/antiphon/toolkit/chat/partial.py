@@ -107,7 +107,7 @@ async def read_items(
                 num_complete = scanner.feed(part.text)
                 if num_complete == num_given:
                     continue
-                for value in cast("list[Any]", schema.partial(text))[num_given:num_complete]:
+                for value in _items_of(schema, text)[num_given:num_complete]:
                     try:
                         # As JSON: a strict model takes a date from JSON text, and not from a Python one.
                         complete = item.validate_json(json.dumps(value))
@@ -116,3 +116,12 @@ async def read_items(
                         break
                     yield complete
                     num_given += 1
+
+
+def _items_of(schema: OutputSchema[list[T]], text: str) -> list[Any]:
+    """Return the items so far; none of an answer that is not a list, which the reply's own validation refuses."""
+    try:
+        value = schema.partial(text)
+    except ValueError:
+        return []
+    return cast("list[Any]", value) if isinstance(value, list) else []

@@ -92,13 +92,20 @@ class FolderDocuments:
         skipped: list[SkippedFile] = []
         for path in sorted(self._root.rglob("*")):
             relative = path.relative_to(self._root)
-            if any(part.startswith(".") for part in relative.parts) or not path.is_file():
+            if any(part.startswith(".") for part in relative.parts) or path.is_dir():
                 continue
-            if path.suffix.lower() in self._suffixes:
+            reason = None
+            if path.suffix.lower() not in self._suffixes:
+                reason = f"{path.suffix or 'no suffix'} is not among the suffixes"
+            elif not path.exists():
+                reason = "a link is broken"
+            elif not path.is_file():
+                reason = "a pipe, a socket or a device is not a text"
+            if reason is None:
                 yield _read(path, relative)
             else:
                 shown = relative.as_posix().encode("utf-8", "backslashreplace").decode()
-                skipped.append(SkippedFile(shown, f"{path.suffix or 'no suffix'} is not among the suffixes"))
+                skipped.append(SkippedFile(shown, reason))
         self.skipped = tuple(skipped)
 
 

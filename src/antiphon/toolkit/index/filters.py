@@ -75,6 +75,8 @@ class _Compiler:
         # The path is a parameter too: a key may hold any character but this one.
         if '"' in key:
             raise _error(place, "a key to filter by cannot hold a quotation mark")
+        if not _is_encodable(key):
+            raise _error(place, "the key holds lone surrogates, which no stored key can")
         tests = cast("Mapping[Any, Any]", wanted) if isinstance(wanted, Mapping) else {"$eq": wanted}
         if not tests:
             raise _error(place, f"no test is given; one of {', '.join(_OPERATORS)}")
