@@ -14,6 +14,7 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
 from tests.toolkit.scripted_endpoint import Endpoint, answer
 
+from antiphon.toolkit.chat.chat import AsyncChat
 from antiphon.toolkit.chat.partial import ItemScanner
 from antiphon.toolkit.errors import ExtractionError, OutputError
 from antiphon.toolkit.structured.extract import astream_items
@@ -103,6 +104,7 @@ def test_the_scanner_counts_what_is_complete(items: list[Any], data: st.DataObje
         "Here they are: [{1}, {2}]",
         '{"value": {"a": {"b": {}}}}',
         "[[[1]]]",
+        "[" * 3000,
     ],
 )
 async def test_an_answer_in_another_form_is_the_toolkits_own_error(endpoint: Endpoint, text: str) -> None:
@@ -110,4 +112,8 @@ async def test_an_answer_in_another_form_is_the_toolkits_own_error(endpoint: End
     endpoint.replies = [answer(text)]
     with pytest.raises((OutputError, ExtractionError)):
         async for _ in astream_items(list[Strict], "x", client=endpoint.async_client(), model="m"):
+            pass
+    chat = AsyncChat(client=endpoint.async_client(), model="m", attempts=1)
+    with pytest.raises((OutputError, ExtractionError)):
+        async for _ in chat.stream_parse(Strict, "x"):
             pass

@@ -120,8 +120,5 @@ async def read_items(
 
 def _items_of(schema: OutputSchema[list[T]], text: str) -> list[Any]:
     """Return the items so far; none of an answer that is not a list, which the reply's own validation refuses."""
-    try:
-        value = schema.partial(text)
-    except ValueError:
-        return []
+    value = schema.partial(text)
     return cast("list[Any]", value) if isinstance(value, list) else []

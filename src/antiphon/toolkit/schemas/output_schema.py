@@ -39,10 +39,14 @@ class OutputSchema(Generic[T]):
         return self.adapter.validate_json(json.dumps(self._unwrap(from_json(text))))
 
     def partial(self, text: str) -> Any:
-        """Return what the beginning of an answer says so far, not validated; None while that is nothing."""
+        """Return what the beginning of an answer says so far, not validated; None while that is nothing, or not JSON."""
         if not text.strip():
             return None
-        return self._unwrap(from_json(text, allow_partial="trailing-strings"))
+        try:
+            return self._unwrap(from_json(text, allow_partial="trailing-strings"))
+        except ValueError:
+            # Whether the whole answer is JSON is for its own validation to say.
+            return None
 
     def _unwrap(self, value: Any) -> Any:
         return cast("dict[str, Any]", value).get("value") if self.is_wrapped and isinstance(value, dict) else value
