@@ -23,7 +23,7 @@ from antiphon.protocol.events import (
     TopLogprob,
     Usage,
 )
-from antiphon.protocol.rendering import ChatBody, ChatStream, new_id
+from antiphon.protocol.rendering import ChatBody, ChatStream, error_frame, new_id
 
 USAGE = Usage(7, 5, cached_tokens=4, reasoning_tokens=2)
 START = Started("smol", 7, system_fingerprint="fp_1")
@@ -254,7 +254,7 @@ def test_obfuscation_hides_the_length(text: str) -> None:
 def test_failure_and_end_of_a_stream() -> None:
     """A failure is a chunk with a top-level error, on which the official client raises."""
     renderer = ChatStream("chatcmpl-1", 123, request(stream=True))
-    frame = renderer.error(ApiError(503, "gone", type="server_error"))
+    frame = error_frame(ApiError(503, "gone", type="server_error"))
     assert json.loads(frame[6:])["error"] == {"message": "gone", "type": "server_error", "param": None, "code": None}
     assert renderer.done() == b"data: [DONE]\n\n"
 

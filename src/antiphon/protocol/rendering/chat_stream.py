@@ -7,7 +7,6 @@ encoded once, and a frame is put together from bytes.
 from typing import Any
 
 from antiphon.protocol.chat import ChatRequest
-from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import (
     ChoiceFinished,
     Completed,
@@ -21,7 +20,7 @@ from antiphon.protocol.events import (
     Usage,
 )
 from antiphon.protocol.rendering.chat_body import call_value, finish_reason
-from antiphon.protocol.rendering.frames import DONE, SERVICE_TIER, encode, error_frame, fingerprint, obfuscate
+from antiphon.protocol.rendering.frames import DONE, SERVICE_TIER, encode, fingerprint, obfuscate
 from antiphon.protocol.rendering.logprobs import token_values
 from antiphon.protocol.rendering.usage import usage_value
 
@@ -72,10 +71,6 @@ class ChatStream:
                 frames = self._open(event)
                 frames.append(self._continue(event))
                 return frames
-
-    def error(self, error: ApiError) -> bytes:
-        """Return the frame for a failure in the middle of the stream; nothing follows it but ``done``."""
-        return error_frame(error)
 
     def done(self) -> bytes:
         """Return the last frame."""

@@ -3,10 +3,9 @@
 from typing import Any
 
 from antiphon.protocol.completions import CompletionRequest
-from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Completed, Event, Started, TextDelta, Usage
 from antiphon.protocol.rendering.completion_body import text_offset
-from antiphon.protocol.rendering.frames import DONE, encode, error_frame, fingerprint, obfuscate
+from antiphon.protocol.rendering.frames import DONE, encode, fingerprint, obfuscate
 from antiphon.protocol.rendering.logprobs import LegacyLogprobs
 from antiphon.protocol.rendering.usage import usage_value
 
@@ -49,10 +48,6 @@ class CompletionStream:
                 return [self._usage(event.usage)] if self._request.include_usage else []
             case _:
                 raise TypeError(f"{type(event).__name__} has no place in a text completion")
-
-    def error(self, error: ApiError) -> bytes:
-        """Return the frame for a failure in the middle of the stream; nothing follows it but ``done``."""
-        return error_frame(error)
 
     def done(self) -> bytes:
         """Return the last frame."""
