@@ -29,6 +29,7 @@ from antiphon.protocol.events import (
 from antiphon.protocol.rendering import (
     CompletionBody,
     CompletionStream,
+    error_frame,
     model_value,
     render_embeddings,
 )
@@ -186,7 +187,7 @@ def test_events_of_chat_do_not_belong() -> None:
 def test_failure_of_a_completion_stream() -> None:
     """It ends with an error chunk and the end mark."""
     renderer = CompletionStream("i", 1, request())
-    assert b'"message":"gone"' in renderer.error(ApiError(503, "gone"))
+    assert b'"message":"gone"' in error_frame(ApiError(503, "gone"))
     assert renderer.done() == b"data: [DONE]\n\n"
 
 
