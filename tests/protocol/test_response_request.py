@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.protocol.chat import JsonSchemaFormat, Message, ToolChoice
-from antiphon.protocol.errors import ApiError
+from antiphon.protocol.errors import ApiError, completion_too_long
 from antiphon.protocol.responses import messages_of, parse_response, with_ids
+from antiphon.protocol.responses.errors import own_words
 from antiphon.protocol.responses.fields import HOSTED_TOOLS
 from antiphon.protocol.responses.item_fields import FOREIGN_CALLS, FOREIGN_OUTPUTS
 
@@ -98,7 +99,7 @@ def test_every_form_of_tool_choice_is_read(choice: Any, expected: ToolChoice) ->
         ({"input": [{"type": "compaction_trigger"}, {"role": "user", "content": "x"}]}, "input[0].type"),
         ({"input": [{"type": "configuration_update"}]}, "input[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0].type"),
-        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": LOOSE, "strict": True}}}, "response_format"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": LOOSE, "strict": True}}}, "text.format"),
         ({"safety_identifier": "x" * 129}, "safety_identifier"),
         ({"include": ["nothing"]}, "include[0]"),
     ],
@@ -223,3 +224,20 @@ def test_a_reference_names_a_kept_item() -> None:
     assert messages_of([{"id": "msg_1"}], unseal, kept)[0].content == "earlier"
     with pytest.raises(ApiError, match="msg_2"):
         messages_of([{"type": "item_reference", "id": "msg_2"}], unseal, kept)
+
+
+@pytest.mark.parametrize(
+    ("error", "param", "message"),
+    [
+        (completion_too_long(8192, 100, 9000), "input", "in the input, 9000"),
+        (ApiError(400, "max_tokens is too large: 9", param="max_tokens"), "max_output_tokens", "max_output_tokens is"),
+        (ApiError(400, "Invalid schema", param="tools[0].function.parameters"), "tools[0].parameters", "Invalid"),
+        (ApiError(400, "x", param="messages[2].content"), "input[2].content", "x"),
+        (ApiError(404, "messages", param="messages"), "messages", "messages"),
+    ],
+)
+def test_errors_name_the_parameters_of_this_endpoint(error: ApiError, param: str, message: str) -> None:
+    """What prompting, engine and schemas refuse is said of the fields that the client sent."""
+    said = own_words(error)
+    assert (said.param, said.code, said.status) == (param, error.code, error.status)
+    assert message in said.message

@@ -8,7 +8,9 @@ import msgspec
 from antiphon.protocol import problems
 from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message
 from antiphon.protocol.chat_request import check_body, read_sampling
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.responses.compaction import without_trigger
+from antiphon.protocol.responses.errors import own_words
 from antiphon.protocol.responses.fields import responses
 from antiphon.protocol.responses.tools import HostedTools, ToolNames, read_tool_choice, read_tools
 from antiphon.protocol.strict_schema import check_response_schema
@@ -172,7 +174,10 @@ def _format(spec: Json | None) -> JsonSchemaFormat | JsonObjectFormat | None:
         return JsonObjectFormat()
     strict = bool(spec.get("strict"))
     if strict:
-        check_response_schema(spec["name"], spec["schema"])
+        try:
+            check_response_schema(spec["name"], spec["schema"])
+        except ApiError as error:
+            raise own_words(error) from None
     return JsonSchemaFormat(spec["name"], spec["schema"], spec.get("description"), strict)
 
 

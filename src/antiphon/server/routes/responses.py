@@ -17,6 +17,7 @@ from antiphon.protocol.events import Completed
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.rendering import ResponseState, ResponseStream, encode
 from antiphon.protocol.responses import ResponseRequest, parse_compaction, parse_response
+from antiphon.protocol.responses.errors import own_words
 from antiphon.server.logs import log
 from antiphon.server.request.access import Access
 from antiphon.server.request.account import RequestAccount
@@ -91,7 +92,7 @@ class ResponseRoutes:
                         await until_gone(call, self._answer(call, principal, turn))
         except ApiError as error:
             self._admissions.record_refusal(call, principal, "chat", model, error)
-            raise
+            raise own_words(error) from error
 
     async def upgrade(self, call: Call) -> None:
         """Refuse the WebSocket transport, which clients then leave for HTTP."""
@@ -109,8 +110,11 @@ class ResponseRoutes:
         async with self._bodies.read(call) as body:
             request = await self._parsed(call, principal, body)
             turn = await self._turns.make(request, principal.account)
-            with self._in_flight.one():
-                count = await self._backend.count_tokens(turn.chat)
+            try:
+                with self._in_flight.one():
+                    count = await self._backend.count_tokens(turn.chat)
+            except ApiError as error:
+                raise own_words(error) from error
         await call.respond_json({"object": "response.input_tokens", "input_tokens": count})
 
     async def compact(self, call: Call) -> None:
@@ -129,7 +133,7 @@ class ResponseRoutes:
                     await until_gone(call, self._compact(call, principal, turn))
         except ApiError as error:
             self._admissions.record_refusal(call, principal, "chat", model, error)
-            raise
+            raise own_words(error) from error
 
     async def _compact(self, call: Call, principal: Principal, turn: Turn) -> None:
         state = self._state(call, turn)
