@@ -7,6 +7,7 @@ import msgspec
 import openai
 import pytest
 from pydantic import BaseModel
+from structlog.testing import CapturingLogger
 from tests.serving import running
 from tests.waiting import wait_until
 
@@ -192,13 +193,8 @@ def test_hints_that_a_model_cannot_follow_are_recorded(
 ) -> None:
     """Verbosity and effort do not change what an answer promises: it comes, and the request's log line has them."""
     hints: dict[str, Any] = {"verbosity": "low", "reasoning_effort": "minimal", "user": "u-1", "metadata": {"a": "b"}}
-    lines: list[dict[str, Any]] = []
-
-    def log(event: str, **fields: Any) -> None:
-        assert event == "request"
-        lines.append(fields)
-
-    monkeypatch.setattr("antiphon.server.service.log.info", log, raising=False)
+    logged = CapturingLogger()
+    monkeypatch.setattr("antiphon.server.service.log", logged)
     with (
         running(ScriptedBackend(SCRIPT), tmp_path_factory.mktemp("hints")) as up,
         openai.OpenAI(base_url=up.url, api_key="any", max_retries=0) as made,
@@ -206,5 +202,5 @@ def test_hints_that_a_model_cannot_follow_are_recorded(
         client: Any = made
         plain = client.chat.completions.create(**asked("plain")).choices[0].message.content
         assert client.chat.completions.create(**asked("plain"), **hints).choices[0].message.content == plain
-        wait_until(lambda: len(lines) == 2)
-    assert [line.get("recorded") for line in lines] == [None, hints]
+        wait_until(lambda: len(logged.calls) == 2)
+    assert [call.kwargs.get("recorded") for call in logged.calls] == [None, hints]
