@@ -108,6 +108,11 @@ CALLS: dict[str, list[Json]] = {
         called(call("g", "", index=1, id="b", type="function")),
         called(call(None, ROME, index=1)),
     ],
+    "flat": [
+        called({"index": 0, "id": "a", "type": "function", "name": "f", "arguments": ""}),
+        called({"index": 0, "arguments": OSLO}),
+        called({"index": 1, "id": "b", "name": "g", "arguments": {"city": "Rome"}}),
+    ],
     "no index": [
         called(call("f", "", id="a")),
         called(call(None, OSLO)),
@@ -391,7 +396,7 @@ async def test_a_whole_answer_has_its_calls_in_the_apis_form() -> None:
     """Arguments are text, each call has an id and a type, and content is text."""
     message = {
         "content": [{"type": "text", "text": "hi"}],
-        "tool_calls": [call("f", {"city": "Oslo"}), call("g", ROME, id=7)],
+        "tool_calls": [call("f", {"city": "Oslo"}), {"id": 7, "name": "g", "arguments": ROME}],
     }
     answer = await answered({"choices": [{"message": message, "finish_reason": "tool_call"}], "x": 1.50})
     choice = answer["choices"][0]

@@ -1,7 +1,8 @@
 """Tool calls in the deltas of a stream, read by id, name and position.
 
 OpenAI numbers the calls of a choice from 0 by ``index`` and sends ``id`` and ``name`` once. Other servers leave ``index``
-out, count from 1, number every call 0, repeat the name in each delta, or send arguments as an object.
+out, count from 1, number every call 0, repeat the name in each delta, send arguments as an object, or send name and
+arguments without ``function`` around them.
 """
 
 import uuid
@@ -46,7 +47,7 @@ class ToolCallNumbers:
         Numbers count from 0. ``id``, ``type`` and the name are in a call's first delta alone, arguments are text. Deltas
         that come before the name of their call are held back until it is known.
         """
-        entries = [cast("Json", delta) for delta in deltas if isinstance(delta, dict)]
+        entries = [_nested(cast("Json", delta)) for delta in deltas if isinstance(delta, dict)]
         touched: set[int] = set()
         written: list[Json] = []
         for place, entry in enumerate(entries):
@@ -100,6 +101,7 @@ class ToolCallNumbers:
 
 def whole_call(entry: Json) -> Json:
     """Return an entry of a whole message's ``tool_calls`` in OpenAI's form."""
+    entry = _nested(entry)
     kind, name, text = _read(entry)
     if name is None:
         raise MalformedStream("a tool call without a name")
@@ -127,6 +129,16 @@ def _next(entry: Json, call: _Call, kind: str) -> Json:
         body[_argument_name(kind)] = arguments_text(value)
     kept = {field: value for field, value in entry.items() if field != "id" or not value}
     return {**kept, "index": call.number, **({kind: body} if kind in entry else {})}
+
+
+def _nested(entry: Json) -> Json:
+    """Return an entry with its name and arguments under ``function``; some servers send them flat."""
+    if any(isinstance(entry.get(kind), dict) for kind in ("function", "custom")):
+        return entry
+    flat = {field: entry[field] for field in ("name", "arguments") if field in entry}
+    if not flat:
+        return entry
+    return {field: value for field, value in entry.items() if field not in flat} | {"function": flat}
 
 
 def _read(entry: Json) -> tuple[str, str | None, str]:
