@@ -74,6 +74,11 @@ DIALECTS: dict[str, list[list[dict[str, Any]]]] = {
         [call(0, ..., "get", OSLO[6:])],
         [call(1, "b", "get", ROME)],
     ],
+    "flat": [
+        [{"index": 0, "id": "a", "name": "get", "arguments": OSLO[:3]}],
+        [{"index": 0, "arguments": OSLO[3:]}],
+        [{"index": 1, "id": "b", "name": "get", "arguments": ROME}],
+    ],
     "arguments as an object": [[call(0, "a", "get", {"city": "Oslo"})], [call(1, "b", "get", {"city": "Rome"})]],
     "another id in each delta": [
         [call(0, "a", "get", OSLO[:6])],

@@ -175,7 +175,10 @@ class ChunkAccumulator:
 
 def _function(delta: Mapping[str, Any]) -> Mapping[str, Any]:
     function = delta.get("function")
-    return cast("Mapping[str, Any]", function) if isinstance(function, Mapping) else {}
+    if isinstance(function, Mapping):
+        return cast("Mapping[str, Any]", function)
+    # Some servers send name and arguments without "function" around them.
+    return {} if isinstance(delta.get("custom"), Mapping) else delta
 
 
 def _text(value: Any) -> str:

@@ -81,6 +81,8 @@ def function_calls(message: ChatCompletionMessage) -> list[tuple[str, str, str]]
     made: Any = message.tool_calls or ()
     for number, call in enumerate(cast("Sequence[Any]", [made] if isinstance(made, Mapping) else made)):
         function = _field(call, "function")
+        if function is None and _field(call, "custom") is None and _field(call, "name"):
+            function = call  # some servers send name and arguments without "function" around them
         if function is None:
             continue
         arguments: Any = _field(function, "arguments")
