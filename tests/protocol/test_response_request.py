@@ -96,6 +96,7 @@ def test_every_form_of_tool_choice_is_read(choice: Any, expected: ToolChoice) ->
         ({"tool_choice": "required"}, "tool_choice"),
         ({"max_output_tokens": 15}, "max_output_tokens"),
         ({"input": [{"type": "no_such_item"}]}, "input[0].type"),
+        ({"input": [{"role": "user", "content": "x"}] * 2049}, "input"),
         ({"input": [{"type": "compaction_trigger"}, {"role": "user", "content": "x"}]}, "input[0].type"),
         ({"input": [{"type": "configuration_update"}]}, "input[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0].type"),

@@ -8,6 +8,7 @@ A response in the background has a lease that its process renews. A row whose le
 reported, and stored, as failed.
 """
 
+import asyncio
 import time
 import zlib
 from collections.abc import Sequence
@@ -80,7 +81,8 @@ class ResponseStore:
 
     async def save(self, kept: KeptResponse) -> None:
         """Write a response, replacing what was stored under its id. Raises ``ApiError`` 503 if the database refuses."""
-        row = self._row(kept)
+        # Off the event loop: a long history takes a while to encode and compress.
+        row = await asyncio.to_thread(self._row, kept)
         try:
             async with self._engine.begin() as connection:
                 await _remove(connection, [kept.id])

@@ -8,6 +8,7 @@ from typing import Any
 
 from antiphon.protocol import problems
 from antiphon.protocol.fields import Enumeration, Spec, String
+from antiphon.protocol.message_fields import MAX_MESSAGES
 from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Tagged, Unsupported
 
 STATUSES = ("in_progress", "completed", "incomplete")
@@ -182,4 +183,4 @@ def kind_of(item: dict[str, Any]) -> Any:
     return "item_reference" if set(item) <= {"id", "type"} and "id" in item else "message"
 
 
-input_ = Either((String(), Array(ItemSpec(), "objects")), nullable=True)
+input_ = Either((String(), Array(ItemSpec(), "objects", max_length=MAX_MESSAGES)), nullable=True)
