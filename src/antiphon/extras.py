@@ -13,12 +13,15 @@ EXTRA_OF = {
     "starlette": "server",
     "structlog": "server",
     "uvicorn": "server",
+    "websockets": "server",
     "gguf": "local",
     "llguidance": "local",
     "xllamacpp": "local",
     "redis": "redis",
     "asyncpg": "postgres",
     "ray": "ray",
+    "mcp": "mcp",
+    "mcp_types": "mcp",
 }
 """Top-level module: the extra of this package that depends on it."""
 
@@ -28,6 +31,7 @@ _PURPOSE = {
     "redis": "Redis",
     "postgres": "PostgreSQL",
     "ray": "Ray Serve",
+    "mcp": "Calling the tools of MCP servers",
 }
 
 
