@@ -99,7 +99,11 @@ if TYPE_CHECKING:
     from antiphon.toolkit.tokens.count import TokenCount as TokenCount
     from antiphon.toolkit.tokens.count import acount_tokens as acount_tokens
     from antiphon.toolkit.tokens.count import count_tokens as count_tokens
+    from antiphon.toolkit.tools.tool import FunctionTool as FunctionTool
+    from antiphon.toolkit.tools.tool import SchemaTool as SchemaTool
+    from antiphon.toolkit.tools.tool import TextTool as TextTool
     from antiphon.toolkit.tools.tool import Tool as Tool
+    from antiphon.toolkit.tools.tool import ToolOptions as ToolOptions
     from antiphon.toolkit.tools.tool import tool as tool
     from antiphon.toolkit.tools.tool_loop import ToolCall as ToolCall
     from antiphon.toolkit.tools.tool_loop import ToolLimits as ToolLimits
@@ -174,7 +178,7 @@ _PUBLIC = {
     ),
     "antiphon.toolkit.tokens.count": ("TokenCount", "acount_tokens", "count_tokens"),
     "antiphon.toolkit.tools.tool_loop": ("ToolCall", "ToolLimits", "ToolResult"),
-    "antiphon.toolkit.tools.tool": ("Tool", "tool"),
+    "antiphon.toolkit.tools.tool": ("FunctionTool", "SchemaTool", "TextTool", "Tool", "ToolOptions", "tool"),
     "antiphon.toolkit.chat.trim": ("HistoryPolicy", "TrimReport"),
     "antiphon.toolkit.usage": ("Usage",),
 }

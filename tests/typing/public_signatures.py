@@ -31,7 +31,9 @@ from antiphon import (
     ResponseCache,
     ResultStream,
     RetryPolicy,
+    SchemaTool,
     TextDelta,
+    TextTool,
     TokenCount,
     Tool,
     ToolCall,
@@ -149,5 +151,9 @@ async def documents_from_a_loop() -> None:
         assert_type(await index.search("question"), list[Hit])
 
 
-def made(given: Tool[..., Any]) -> str:
+def made(given: Tool) -> str:
+    schema = Tool.of_schema("weather", "Weather", {"type": "object"}, call=plain, strict=True, timeout_s=1.0)
+    assert_type(schema, SchemaTool)
+    assert_type(Tool.of_text("sql", "Query", call=len, regex=".*", needs_approval=True), TextTool)
+    Chat(tools=[schema, given, plain, len])
     return given.name

@@ -27,9 +27,11 @@ class _Call:
     index: int | None = None
     name: str = ""
     arguments: str = ""
+    is_custom: bool = False
 
     @property
     def is_complete(self) -> bool:
+        """Whether the arguments are a whole object; of a custom tool's text nobody can tell."""
         try:
             return isinstance(json.loads(self.arguments), dict)
         except ValueError:
@@ -54,14 +56,7 @@ class ToolCallAccumulator:
 
     def values(self) -> list[Json]:
         """Return the calls in the API's form, in the order in which they began."""
-        return [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in self.calls
-        ]
+        return [_as_api(call) for call in self.calls]
 
     def _call_of(self, delta: Mapping[str, Any], position: int, *, alone: bool) -> _Call:
         id_, name = _text(delta.get("id")), _text(_function(delta).get("name"))
@@ -91,13 +86,20 @@ class ToolCallAccumulator:
         return bool(name and call.name and call.is_complete)
 
 
+def _as_api(call: _Call) -> Json:
+    if call.is_custom:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
 def _merge(call: _Call, delta: Mapping[str, Any]) -> None:
     function = _function(delta)
+    call.is_custom = call.is_custom or isinstance(delta.get("custom"), Mapping)
     call.id = call.id or _text(delta.get("id"))
     name = _text(function.get("name"))
     if name and name != call.name:
         call.name += name
-    arguments = function.get("arguments")
+    arguments = function.get("input") if call.is_custom else function.get("arguments")
     if isinstance(arguments, str):
         call.arguments += arguments
     elif isinstance(arguments, Mapping):
@@ -174,11 +176,12 @@ class ChunkAccumulator:
 
 
 def _function(delta: Mapping[str, Any]) -> Mapping[str, Any]:
-    function = delta.get("function")
-    if isinstance(function, Mapping):
-        return cast("Mapping[str, Any]", function)
+    for kind in ("function", "custom"):
+        named = delta.get(kind)
+        if isinstance(named, Mapping):
+            return cast("Mapping[str, Any]", named)
     # Some servers send name and arguments without "function" around them.
-    return {} if isinstance(delta.get("custom"), Mapping) else delta
+    return delta
 
 
 def _text(value: Any) -> str:

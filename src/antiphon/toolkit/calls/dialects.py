@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from openai import BaseModel
@@ -75,23 +76,34 @@ def require_completion(value: Any) -> ChatCompletion:
     return value
 
 
-def function_calls(message: ChatCompletionMessage) -> list[tuple[str, str, str]]:
-    """Return the calls of functions as (id, name, arguments): each id is there and differs from the others."""
-    calls: list[tuple[str, str, str]] = []
+@dataclass(frozen=True, slots=True)
+class WrittenCall:
+    """A call of a tool as the model wrote it: ``text`` is the arguments' JSON, or the text for a custom tool."""
+
+    id: str
+    name: str
+    text: str
+    is_custom: bool
+
+
+def written_calls(message: ChatCompletionMessage) -> list[WrittenCall]:
+    """Return the calls of tools in a message: each id is there and differs from the others."""
+    calls: list[WrittenCall] = []
     made: Any = message.tool_calls or ()
     for number, call in enumerate(cast("Sequence[Any]", [made] if isinstance(made, Mapping) else made)):
-        function = _field(call, "function")
-        if function is None and _field(call, "custom") is None and _field(call, "name"):
+        custom, function = _field(call, "custom"), _field(call, "function")
+        if custom is None and function is None and _field(call, "name"):
             function = call  # some servers send name and arguments without "function" around them
-        if function is None:
+        named = function if custom is None else custom
+        if named is None:
             continue
-        arguments: Any = _field(function, "arguments")
-        if not isinstance(arguments, str):
-            arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
+        text: Any = _field(named, "arguments" if custom is None else "input")
+        if not isinstance(text, str):
+            text = "" if text is None else json.dumps(text, ensure_ascii=False)
         id_ = str(_field(call, "id") or f"call_{number}")
-        if any(id_ == earlier for earlier, _, _ in calls):
+        if any(id_ == earlier.id for earlier in calls):
             id_ = f"{id_}_{number}"
-        calls.append((id_, str(_field(function, "name") or ""), arguments))
+        calls.append(WrittenCall(id_, str(_field(named, "name") or ""), text, custom is not None))
     return calls
 
 

@@ -37,7 +37,7 @@ class ChatOptions(CallOptions, total=False):
     """
 
     model: str
-    tools: Sequence[Tool[..., Any] | Callable[..., Any]]
+    tools: Sequence[Tool | Callable[..., Any]]
     temperature: float
     seed: int
     max_completion_tokens: int

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from antiphon.toolkit.errors import HistoryError
-from antiphon.toolkit.tokens.text_estimate import is_image, message_parts
+from antiphon.toolkit.tokens.text_estimate import call_texts, is_image, message_parts
 
 Message = dict[str, Any]
 Content = str | Sequence[Mapping[str, Any]]
@@ -144,8 +144,8 @@ def _section(message: Message) -> tuple[str, str]:
     title = str(message["role"]).capitalize()
     parts = ["*(image)*" if is_image(part) else str(part.get("text") or "") for part in message_parts(message)]
     for call in message.get("tool_calls") or ():
-        function: Mapping[str, Any] = call["function"]
-        parts.append(f"`{function['name']}({function['arguments']})`")
+        name, text = call_texts(call)
+        parts.append(f"`{name}({text})`")
     if message.get("refusal"):
         parts.append(f"*(refusal)* {message['refusal']}")
     return title, "\n\n".join(part for part in parts if part)

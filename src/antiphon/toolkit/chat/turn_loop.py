@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessage
 from pydantic import ValidationError
 
 from antiphon.toolkit.calls.caller import CompletedCall, ModelCaller
-from antiphon.toolkit.calls.dialects import function_calls
+from antiphon.toolkit.calls.dialects import written_calls
 from antiphon.toolkit.calls.streaming import read_stream
 from antiphon.toolkit.chat.history import History, Message
 from antiphon.toolkit.chat.reply import AnswerRejected, Event, Reply, TextDelta, ToolFinished, ToolStarted
@@ -178,7 +178,7 @@ class TurnLoop(Generic[T]):
         return _first_message(answer.completion).content or ""
 
     async def _run_tools(self, message: ChatCompletionMessage) -> AsyncGenerator[Event]:
-        calls = [ToolCall(id_, name, arguments) for id_, name, arguments in function_calls(message)]
+        calls = [ToolCall(call.id, call.name, call.text, call.is_custom) for call in written_calls(message)]
         for call in calls:
             yield ToolStarted(call)
         results = await run_tools(

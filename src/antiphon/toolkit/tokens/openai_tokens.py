@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from antiphon.toolkit.tokens.text_estimate import PER_IMAGE, is_image, message_parts
+from antiphon.toolkit.tokens.text_estimate import PER_IMAGE, call_texts, is_image, message_parts
 
 if TYPE_CHECKING:
     import tiktoken
@@ -64,15 +64,20 @@ class OpenAICounter:
         if message.get("name"):
             tokens += PER_NAME + self.text(str(message["name"]))
         for call in message.get("tool_calls") or ():
-            function: Mapping[str, Any] = call.get("function") or {}
-            tokens += PER_MESSAGE + self.text(str(function.get("name", ""))) + self.text(str(function.get("arguments")))
+            tokens += PER_MESSAGE + sum(map(self.text, call_texts(call)))
         return tokens
 
     def _tools(self, tools: Sequence[Mapping[str, Any]]) -> int:
         if not tools:
             return 0
         overhead = _GPT_4_TOOLS if self.encoding.name == "cl100k_base" else _GPT_4O_TOOLS
-        return overhead.end + sum(self._function(tool["function"], overhead) for tool in tools)
+        return overhead.end + sum(self._tool(tool, overhead) for tool in tools)
+
+    def _tool(self, tool: Mapping[str, Any], overhead: ToolOverhead) -> int:
+        if "function" in tool:
+            return self._function(tool["function"], overhead)
+        # A custom tool, or one that the server runs itself.
+        return overhead.function + self.text(json.dumps(tool))
 
     def _function(self, function: Mapping[str, Any], overhead: ToolOverhead) -> int:
         tokens = overhead.function + self.text(f"{function['name']}:{_sentence(function)}")
@@ -104,6 +109,8 @@ def _is_plain(message: Mapping[str, Any]) -> bool:
 
 
 def _is_flat(tool: Mapping[str, Any]) -> bool:
+    if "function" not in tool:
+        return False
     return not any(_NESTED & schema.keys() for schema in _properties(tool["function"]).values())
 
 

@@ -44,9 +44,14 @@ def message_texts(message: Mapping[str, Any]) -> list[str]:
     texts: list[str] = [str(part.get("text") or part.get("refusal") or "") for part in message_parts(message)]
     texts.extend(str(message[key]) for key in ("name", "refusal") if message.get(key))
     for call in message.get("tool_calls") or ():
-        function: Mapping[str, Any] = call.get("function") or {}
-        texts.extend((str(function.get("name", "")), str(function.get("arguments", ""))))
+        texts.extend(call_texts(call))
     return texts
+
+
+def call_texts(call: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the name, and the arguments or the text, of a call of a tool in the API's form."""
+    named: Mapping[str, Any] = call.get("function") or call.get("custom") or {}
+    return str(named.get("name", "")), str(named.get("arguments") or named.get("input") or "")
 
 
 def is_image(part: Mapping[str, Any]) -> bool:

@@ -12,27 +12,31 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
-from antiphon.toolkit.tools.tool import Tool, Toolbox
+from antiphon.toolkit.tools.invoke import StopIterationInToolError
+from antiphon.toolkit.tools.tool import Toolbox
 
 Outcome = Literal["ok", "failed", "timed out", "refused", "unknown tool", "invalid arguments"]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for; ``arguments`` is its JSON, not validated."""
+    """A call that the model asks for; ``arguments`` is its JSON, not validated, or the text for a custom tool."""
 
     id: str
     name: str
     arguments: str
+    is_custom: bool = False
 
     def as_message(self) -> dict[str, Any]:
+        if self.is_custom:
+            return {"id": self.id, "type": "custom", "custom": {"name": self.name, "input": self.arguments}}
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
@@ -110,44 +114,21 @@ async def _run_one(
         return "unknown tool", f"Error: there is no tool {call.name!r}. There are: {known}.", None
     try:
         arguments = tool.arguments(call.arguments)
-    except ValidationError as error:
-        return "invalid arguments", f"Error: {call.name!r} was not called: {explain_invalid(error)}", None
+    except ValueError as error:
+        why = explain_invalid(error) if isinstance(error, ValidationError) else str(error)
+        return "invalid arguments", f"Error: {call.name!r} was not called: {why}", None
     if approve is not None and (refusal := await _ask(approve, call)) is not None:
         return "refused", refusal, None
     timeout_s = tool.options.timeout_s or limits.timeout_s
     with anyio.move_on_after(timeout_s):
         try:
-            value = await _invoke(tool, arguments)
+            value = await tool.call(arguments)
             return "ok", _as_text(value), value
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             return "failed", _failure(call.name, error), None
     return "timed out", f"Error: {call.name!r} did not finish within {timeout_s:g} s.", None
-
-
-async def _invoke(tool: Tool[..., Any], arguments: dict[str, Any]) -> Any:
-    if tool.is_async:
-        return await cast("Awaitable[Any]", tool.function(**arguments))
-    raised: list[BaseException] = []
-
-    def call() -> Any:
-        # Caught in the thread: a future cannot carry every exception, StopIteration for one.
-        try:
-            return tool.function(**arguments)
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            raised.append(error)
-
-    result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-    if raised:
-        raise (
-            raised[0] if not isinstance(raised[0], StopIteration) else _StopIterationError(*raised[0].args)
-        ) from raised[0]
-    return await result if inspect.isawaitable(result) else result
-
-
-class _StopIterationError(Exception):
-    """A StopIteration, which no coroutine can raise."""
 
 
 def _is_cancelled() -> bool:
@@ -157,7 +138,7 @@ def _is_cancelled() -> bool:
 
 
 def _failure(name: str, error: BaseException) -> str:
-    kind = "StopIteration" if isinstance(error, _StopIterationError) else type(error).__name__
+    kind = "StopIteration" if isinstance(error, StopIterationInToolError) else type(error).__name__
     try:
         why = str(error)
     except Exception:  # noqa: BLE001 - an exception's own text may fail
