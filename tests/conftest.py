@@ -9,6 +9,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tests.processes import ServerProcess, home_with_models, serving
 
+# The plugin that the package gives to applications, and pytest's own for tests of a plugin.
+pytest_plugins = ["antiphon.testing.plugin", "pytester"]
+
 # The same examples in every run, and no failure because the machine was busy.
 settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")

@@ -1,4 +1,7 @@
-"""An OpenAI-compatible endpoint by script, behind the real official client: no sockets, every request kept."""
+"""The endpoint of ``antiphon.testing``, which plays the last answer for ever, and answers in the manner of one API.
+
+Each answer names a dated model, as OpenAI's do, and reports the same usage, so that a test can count on both.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from openai import AsyncOpenAI, OpenAI
+
+from antiphon.testing import Answer, ScriptedEndpoint
 
 Reply = Callable[[dict[str, Any]], httpx2.Response]
-BASE_URL = "http://scripted.test/v1"
 
 
 def usage(prompt: int = 10, completion: int = 5, cached: int = 0) -> dict[str, Any]:
@@ -69,36 +72,11 @@ _HEADERS = {"x-request-id": "req_1"}
 
 
 @dataclass
-class Endpoint:
+class Endpoint(ScriptedEndpoint):
     """Plays ``replies`` in order, the last one for ever; ``routes`` answer other paths (404 without one)."""
 
-    replies: list[Reply] = field(default_factory=lambda: [answer()])
-    routes: dict[str, Reply] = field(default_factory=dict)
-    base_url: str = BASE_URL
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-    def handle(self, request: httpx2.Request) -> httpx2.Response:
-        body = json.loads(request.content) if request.content else {}
-        if request.url.path == "/v1/chat/completions":
-            self.requests.append(body)
-            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-            return reply(body)
-        self.asked.append(request.url.path)
-        route = self.routes.get(request.url.path)
-        return route(body) if route else error(404)(body)
-
-    def client(self, **options: Any) -> OpenAI:
-        transport = httpx2.MockTransport(self.handle)
-        return OpenAI(api_key="k", base_url=self.base_url, http_client=httpx2.Client(transport=transport), **options)
-
-    def async_client(self, **options: Any) -> AsyncOpenAI:
-        http_client = httpx2.AsyncClient(transport=httpx2.MockTransport(self.handle))
-        return AsyncOpenAI(api_key="k", base_url=self.base_url, http_client=http_client, **options)
-
-    def sent(self, index: int = -1) -> list[tuple[str, Any]]:
-        """The messages of a request as (role, content)."""
-        return [(message["role"], message.get("content")) for message in self.requests[index]["messages"]]
+    replies: list[Answer] = field(default_factory=lambda: [answer()])
+    repeats: bool = True
 
 
 def json_route(value: object) -> Reply:

@@ -5,23 +5,34 @@ limits from outside (``n``, ``stop``, ``max_tokens``, ``logprobs``) hold as for 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
+from typing import NoReturn
 
 import msgspec
-import numpy as np
 
 from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics, StreamCut, wrong_kind
-from antiphon.backends.scripted.playback import PlayedChoice, ReplyLimits, play_reply
-from antiphon.backends.scripted.script import Reply, ReplySelector, Script, tokens
+from antiphon.backends.scripted.performance import (
+    Failure,
+    Pause,
+    Step,
+    as_text,
+    chat_steps,
+    chat_tokens,
+    completion_steps,
+    count,
+    embedding_result,
+    embedding_steps,
+    last_message,
+)
+from antiphon.backends.scripted.script import ReplySelector, Script
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError, context_length_exceeded, model_not_found, overloaded, prompt_too_long
-from antiphon.protocol.events import ChoiceFinished, Completed, Event, Started, TextDelta, Usage
+from antiphon.protocol.events import Event
 
 Sleep = Callable[[float], Awaitable[None]]
-_TOKENS_PER_MESSAGE = 4
 
 
 class ScriptedStatistics(msgspec.Struct, frozen=True):
@@ -72,40 +83,25 @@ class ScriptedBackend:
         self._check(request.model, "embedding" if isinstance(request, EmbeddingRequest) else "chat")
         match request:
             case ChatRequest():
-                return _prompt_tokens(request)
+                return chat_tokens(request)
             case CompletionRequest():
-                return sum(map(_count, request.prompts))
+                return sum(map(count, request.prompts))
             case EmbeddingRequest():
-                return sum(map(_count, request.inputs))
+                return sum(map(count, request.inputs))
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         self._check(request.model, "chat")
-        last = request.messages[-1].content or ""
-        prompt_tokens = _prompt_tokens(request)
-        self._fits(prompt_tokens)
-        limits = ReplyLimits(request.max_tokens, request.stop, request.top_logprobs if request.logprobs else None)
-        reply = self._selector.reply(request.model, last)
-        text = _text(reply, last)
-        choices = [play_reply(reply, text, index, limits) for index in range(request.n)]
-        async with aclosing(self._perform(request.model, reply, choices, prompt_tokens)) as events:
+        self._fits(chat_tokens(request))
+        reply = self._selector.reply(request.model, last_message(request))
+        async with aclosing(self._perform(chat_steps(request, reply))) as events:
             async for event in events:
                 yield event
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Event]:
         self._check(request.model, "chat")
-        prompts = [_as_text(prompt) for prompt in request.prompts]
-        counts = [_count(prompt) for prompt in request.prompts]
-        self._fits(max(counts))
-        limits = ReplyLimits(request.max_tokens, request.stop, request.logprobs)
-        reply = self._selector.reply(request.model, prompts[-1])
-        choices = [
-            play_reply(reply, _text(reply, prompts[index // request.n]), index, limits)
-            for index in range(len(prompts) * request.n)
-        ]
-        if request.echo:
-            choices = [_with_prompt(choice, prompts[i // request.n], i) for i, choice in enumerate(choices)]
-        num_echoed = len(choices) if request.echo else 0
-        async with aclosing(self._perform(request.model, reply, choices, sum(counts), num_echoed)) as events:
+        self._fits(max(map(count, request.prompts)))
+        reply = self._selector.reply(request.model, as_text(request.prompts[-1]))
+        async with aclosing(self._perform(completion_steps(request, reply))) as events:
             async for event in events:
                 yield event
 
@@ -116,19 +112,14 @@ class ScriptedBackend:
             raise ApiError(
                 400, f"Invalid value for 'dimensions': this model has vectors of {size} numbers.", param="dimensions"
             )
-        counts = tuple(map(_count, request.inputs))
         limit = self._script.context_length
-        if limit is not None and max(counts) > limit:
-            raise prompt_too_long(limit, max(counts), 0)
-        reply = self._selector.reply(request.model, _as_text(request.inputs[0]))
-        async for _ in self._perform(request.model, reply, (), 0):
+        longest = max(map(count, request.inputs))
+        if limit is not None and longest > limit:
+            raise prompt_too_long(limit, longest, 0)
+        reply = self._selector.reply(request.model, as_text(request.inputs[0]))
+        async for _ in self._perform(embedding_steps(reply)):
             pass
-        return EmbeddingResult(
-            model=request.model,
-            vectors=tuple(_vector(_as_text(text), size, request.dimensions or size) for text in request.inputs),
-            prompt_tokens=reply.usage.prompt_tokens if reply.usage else sum(counts),
-            input_tokens=None if reply.usage else counts,
-        )
+        return embedding_result(request, reply, size)
 
     def _check(self, model: str, kind: str) -> None:
         found = next((known for known in self._models if known.id == model), None)
@@ -142,16 +133,20 @@ class ScriptedBackend:
         if limit is not None and prompt_tokens > limit:
             raise context_length_exceeded(limit, prompt_tokens)
 
-    async def _perform(
-        self, model: str, reply: Reply, choices: Sequence[PlayedChoice], prompt_tokens: int, num_echoed: int = 0
-    ) -> AsyncGenerator[Event]:
-        """Yield the choices one after another, with the reply's pauses and its fault, and keep count."""
+    async def _perform(self, steps: Iterator[Step]) -> AsyncGenerator[Event]:
+        """Yield the events, with the reply's pauses and its error or fault, and keep count."""
         self._count(running=1)
         outcome = "abandoned"
         try:
-            async with aclosing(self._events(model, reply, choices, prompt_tokens, num_echoed)) as events:
-                async for event in events:
-                    yield event
+            for step in steps:
+                self._require_open()
+                match step:
+                    case Pause(seconds):
+                        await self._pause(seconds)
+                    case Failure():
+                        await self._fail(step)
+                    case _:
+                        yield step
             outcome = "finished"
         except ApiError:
             outcome = "failed"
@@ -159,97 +154,29 @@ class ScriptedBackend:
         finally:
             self._count(running=-1, **{outcome: 1})
 
-    async def _events(
-        self, model: str, reply: Reply, choices: Sequence[PlayedChoice], prompt_tokens: int, num_echoed: int
-    ) -> AsyncGenerator[Event]:
-        await self._pause(reply.first_token_s)
-        if reply.after == 0:
-            await self._fail(reply)
-        usage = reply.usage or _usage(choices, prompt_tokens, num_echoed)
-        yield Started(model, usage.prompt_tokens, usage.cached_tokens)
-        num_sent = 0
-        for index, choice in enumerate(choices):
-            for event in choice.events:
-                if num_sent:
-                    await self._pause(reply.token_s)
-                yield event
-                num_sent += 1
-                if num_sent == reply.after:
-                    await self._fail(reply)
-            yield ChoiceFinished(index, choice.reason)
-        # A reply shorter than ``after`` still fails: a test must not seem to pass because the fault never came.
-        if reply.after > num_sent:
-            await self._fail(reply)
-        yield Completed(usage)
-
     async def _pause(self, seconds: float) -> None:
         """Wait on the script's clock; closing the backend ends the pause with a 503."""
-        if seconds > 0 and not self._closed.is_set():
-            waiters = {asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._closed.wait())}
-            try:
-                await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for waiter in waiters:
-                    waiter.cancel()
+        waiters = {asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._closed.wait())}
+        try:
+            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in waiters:
+                waiter.cancel()
+        self._require_open()
+
+    def _require_open(self) -> None:
         if self._closed.is_set():
             raise overloaded(1)
 
-    async def _fail(self, reply: Reply) -> None:
-        if reply.error is not None:
-            raise reply.error.exception()
-        if reply.fault == "cut":
+    async def _fail(self, failure: Failure) -> NoReturn:
+        if failure.error is not None:
+            raise failure.error
+        if failure.fault == "cut":
             raise StreamCut
-        if reply.fault == "hang":
-            await self._closed.wait()
-            raise overloaded(1)
+        await self._closed.wait()
+        raise overloaded(1)
 
     def _count(self, **changes: int) -> None:
         now = self._statistics
         changed = {name: getattr(now, name) + change for name, change in changes.items()}
         self._statistics = msgspec.structs.replace(now, **changed)
-
-
-def _text(reply: Reply, last: str) -> str:
-    if reply.text is not None:
-        return reply.text
-    return "" if reply.tool_calls or reply.refusal else last
-
-
-def _as_text(prompt: str | tuple[int, ...]) -> str:
-    """Token ids have no vocabulary here; they are written as numbers."""
-    return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
-
-
-def _count(prompt: str | tuple[int, ...]) -> int:
-    return len(tokens(prompt)) if isinstance(prompt, str) else len(prompt)
-
-
-def _prompt_tokens(request: ChatRequest) -> int:
-    texts: Iterable[str] = (
-        *(message.content or "" for message in request.messages),
-        *(call.function.arguments for message in request.messages for call in message.tool_calls),
-        *(msgspec.json.encode(tool).decode() for tool in request.tools),
-    )
-    return sum(len(tokens(text)) for text in texts) + _TOKENS_PER_MESSAGE * len(request.messages)
-
-
-def _usage(choices: Sequence[PlayedChoice], prompt_tokens: int, num_echoed: int) -> Usage:
-    return Usage(
-        prompt_tokens=prompt_tokens,
-        completion_tokens=sum(len(choice.events) for choice in choices) - num_echoed,
-        reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
-    )
-
-
-def _with_prompt(choice: PlayedChoice, prompt: str, index: int) -> PlayedChoice:
-    return msgspec.structs.replace(choice, events=(TextDelta(index, prompt), *choice.events))
-
-
-def _vector(text: str, size: int, dimensions: int) -> bytes:
-    """Return a unit vector that is the same for the same text and near for texts that share words."""
-    total = np.zeros(size)
-    for word in tokens(text.lower()) or [""]:
-        seed = int.from_bytes(word.strip().encode()[:16].ljust(16, b"\0"), "little")
-        total += np.random.default_rng(seed).standard_normal(size)
-    kept = total[:dimensions]
-    return (kept / np.linalg.norm(kept)).astype("<f4").tobytes()

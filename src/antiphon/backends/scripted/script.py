@@ -85,6 +85,9 @@ class ScriptedError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+Fault = Literal["cut", "hang"]
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One answer and the requests that it is for.
 
@@ -103,7 +106,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     first_token_s: float = 0.0
     token_s: float = 0.0
     error: ScriptedError | None = None
-    fault: Literal["cut", "hang"] | None = None
+    fault: Fault | None = None
     after: int = 0
 
     def __post_init__(self) -> None:
@@ -113,6 +116,11 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("after says when an error or a fault comes; the reply has neither")
         if min(self.first_token_s, self.token_s, self.after) < 0:
             raise ValueError("first_token_s, token_s and after may not be negative")
+
+    @property
+    def fails(self) -> bool:
+        """Whether it ends with an error or a fault."""
+        return self.error is not None or self.fault is not None
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

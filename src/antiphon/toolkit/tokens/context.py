@@ -32,6 +32,11 @@ async def context_tokens(connection: Connection, model: str) -> int | None:
     return _contexts[key]
 
 
+def forget_endpoints() -> None:
+    """Ask every server again."""
+    _contexts.clear()
+
+
 # The server has a word for it, but no value before the model is loaded.
 NOT_LOADED_YET = -1
 

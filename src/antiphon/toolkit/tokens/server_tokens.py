@@ -76,3 +76,8 @@ async def _dialect(connection: Connection, model: str) -> Dialect | None:
         keys = cast("dict[str, Any]", told).keys() if isinstance(told, dict) else set[str]()
         _dialects[known] = "vllm" if "count" in keys else "llama.cpp" if "tokens" in keys else None
     return _dialects[known]
+
+
+def forget_endpoints() -> None:
+    """Ask every server again."""
+    _dialects.clear()
