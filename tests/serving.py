@@ -13,6 +13,7 @@ from tests.waiting import PATIENCE_S
 from antiphon.accounts import Accounts, AccountSettings
 from antiphon.backends.base import Backend
 from antiphon.backends.caching import CacheSettings
+from antiphon.backends.settings import GatewaySettings
 from antiphon.server.logs import configure_logs
 from antiphon.server.process.http_server import address_of, bind, serve
 from antiphon.server.request.faults import FaultSettings
@@ -43,6 +44,7 @@ def running(
     cache: CacheSettings | None = None,
     faults: FaultSettings | None = None,
     responses: ResponseSettings | None = None,
+    gateway: GatewaySettings | None = None,
     **settings: Any,
 ) -> Generator[Running]:
     """Serve ``backend`` on a free port until the block ends, then shut down as Ctrl-C does."""
@@ -65,6 +67,7 @@ def running(
                 cache=cache,
                 faults=faults,
                 responses=responses,
+                gateway=gateway,
             )
             box["running"] = Running(address_of(listener), service, asyncio.get_running_loop(), stop)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,6 +86,24 @@ async def test_only_large_bodies_leave_the_event_loop() -> None:
     names = await asyncio.gather(*(bodies.work(b"x" * (LARGE_BYTES + 1), note) for _ in range(20)))
     assert set(names) != {here}
     assert len(set(names)) == most == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_announced", [True, False])
+async def test_a_client_that_is_still_sending_sees_that_its_body_is_too_large(
+    server: Running, is_announced: bool
+) -> None:
+    """The rest of the body is read and dropped: a connection that closes on it would be reset, and the answer lost."""
+    body = b" " * (8 * SIZE)
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        for at in range(0, len(body), SIZE):
+            yield body[at : at + SIZE]
+
+    async with httpx.AsyncClient(timeout=120) as client:
+        content = body if is_announced else pieces()
+        response = await client.post(f"{server.url}/chat/completions", content=content, headers=JSON_HEADERS)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 
 def test_bodies_in_memory_have_a_limit_together(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import msgspec
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import CacheStatus, Spared, Usage
 
-Kind = Literal["chat", "completion", "embedding", "tokenize"]
+Kind = Literal["chat", "completion", "embedding", "tokenize", "other"]
+"""``other``: a request for a path that this server sent on to an upstream."""
 
 CLIENT_CLOSED_REQUEST = 499
 """The status in the ledger of a request whose client left before the end."""

@@ -144,3 +144,14 @@ stored_completions = Table(
     Column("num_bytes", BigInteger, nullable=False),
     Index("stored_completions_by_account", "account", "created_at"),
 )
+
+# Objects that an upstream made for a request that was sent on to it (antiphon.state.upstream_objects).
+upstream_objects = Table(
+    "upstream_objects",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("upstream", String(200), nullable=False),  # its name in the settings
+    Column("account", String(64), nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Index("upstream_objects_by_expiry", "expires_at_ms"),
+)

@@ -14,6 +14,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import CacheStatus, Event, Usage
+from antiphon.protocol.forward import ForwardOutcome, ForwardRequest
 from antiphon.protocol.relay import RelayRequest
 
 
@@ -184,4 +185,57 @@ class RelayingBackend(Backend, Protocol):
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         """Send the request on; returns with the first piece of a successful answer, else raises ``ApiError``."""
+        ...
+
+
+class ForwardedAnswer(Protocol):
+    """The answer of an upstream to a request for any path, an error of the request included.
+
+    Iterate it once; close it in every case. A failure within it is an ``ApiError`` out of the iterator.
+    """
+
+    @property
+    def status(self) -> int:
+        """The HTTP status, from 200 to 299 or from 400 to 599."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers to send on, in lower case."""
+        ...
+
+    @property
+    def outcome(self) -> ForwardOutcome:
+        """What is known so far."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None:
+        """Stop the upstream's work if it is not finished. Idempotent."""
+        ...
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """Where a request for any path goes: the upstream's name in the settings, and the model's name there, if it names one."""
+
+    upstream: str
+    model: str | None = None
+
+
+@runtime_checkable
+class ForwardingBackend(Protocol):
+    """A backend that can send a request for any path to one of its upstreams."""
+
+    @property
+    def upstreams(self) -> Sequence[str]:
+        """The names of the upstreams."""
+        ...
+
+    def destination(self, model: str) -> Destination | None:
+        """Return the upstream that serves a model; None for a model of this machine, or one that nobody serves."""
+        ...
+
+    async def forward(self, upstream: str, request: ForwardRequest) -> ForwardedAnswer:
+        """Send the request to the upstream of that name; returns with the head of the answer, else raises ``ApiError``."""
         ...

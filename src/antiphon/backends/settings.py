@@ -13,6 +13,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """``[[gateway.upstreams]]`` and ``[[gateway.routes]]``, with ``[gateway.retry]`` and ``[gateway.breaker]`` for all of them.
 
     ``script`` is the path of a script (TOML) whose models are served as the backend ``scripted``; None: no script.
+    ``default_upstream`` is the upstream for paths that this server does not answer, where a request names neither a model nor an
+    object of another upstream; None: such requests get a 404. ``max_forward_bytes`` bounds a body that is sent on as it comes.
     """
 
     upstreams: tuple[UpstreamSettings, ...] = ()
@@ -20,12 +22,18 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     retry: RetrySettings = RetrySettings()
     breaker: BreakerSettings = BreakerSettings()
     script: str | None = None
+    default_upstream: str | None = None
+    max_forward_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
         names = [upstream.name for upstream in self.upstreams]
         for name in names:
             if names.count(name) > 1 or name in {"local", "scripted"}:
                 raise ValueError(f"the name {name!r} of an upstream is taken")
+        if self.default_upstream is not None and self.default_upstream not in names:
+            raise ValueError(f"default_upstream names {self.default_upstream!r}, which is not an upstream")
+        if self.max_forward_bytes < 1:
+            raise ValueError("max_forward_bytes must be positive")
 
 
 def upstream_backends(settings: GatewaySettings, environ: Mapping[str, str] = os.environ) -> dict[str, UpstreamBackend]:

@@ -134,9 +134,10 @@ class _AnyMethod(dict[str, Handler]):
 def create_app(service: Service) -> Router:
     """Return the application that answers for ``service``; it owns nothing and has no lifespan of its own."""
     handlers = Handlers(service)
+    before = service.forwarder.before
     table = [
-        Route(path, Endpoint(service.shell, path, {method: pick(handlers) for method, pick in methods.items()}))
+        Route(path, Endpoint(service.shell, path, {method: before(pick(handlers)) for method, pick in methods.items()}))
         for path, methods in ROUTES.items()
     ]
-    missing = Endpoint(service.shell, "unknown", _AnyMethod(handlers.unknown))
+    missing = Endpoint(service.shell, "unknown", _AnyMethod(service.forwarder.otherwise(handlers.unknown)))
     return Router(table, default=missing, redirect_slashes=False)

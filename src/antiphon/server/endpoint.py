@@ -11,6 +11,7 @@ from antiphon.server.request.headers import Scope, StandardHeaders
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.request.query import note_client_id
 
+_TOO_LARGE = 413
 Observe = Callable[[Call, str], None]
 """Counts and logs a request that is over; the text is the path that the metrics show."""
 
@@ -48,6 +49,8 @@ class Endpoint:
             await handler(call)
         except ApiError as error:
             call.note_error(error)
+            if error.status == _TOO_LARGE:
+                await call.discard_body()
             await call.fail(error)
         except ClientGone:
             call.status = call.status or CLIENT_CLOSED_REQUEST

@@ -3,9 +3,11 @@
 from typing import Any
 
 from antiphon.accounts import Accounts
-from antiphon.backends.base import AliasingBackend, Backend
+from antiphon.backends.base import AliasingBackend, Backend, ForwardingBackend
 from antiphon.backends.caching import CacheSettings
+from antiphon.backends.settings import GatewaySettings
 from antiphon.server.endpoint import Shell
+from antiphon.server.forwarding import Forwarder
 from antiphon.server.logs import log
 from antiphon.server.metrics import Metrics
 from antiphon.server.request.access import Access
@@ -19,11 +21,14 @@ from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.responses.jobs import Jobs
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.settings import ServerSettings
-from antiphon.state import CompletionStore, ConversationStore, ResponseSettings, ResponseStore
+from antiphon.state import CompletionStore, ConversationStore, ResponseSettings, ResponseStore, UpstreamObjects
 
 
 class Service:
-    """Puts the parts together. The caller owns ``accounts`` and ``backend`` and closes them."""
+    """Puts the parts together. The caller owns ``accounts``, ``backend`` and ``upstreams`` and closes them.
+
+    ``upstreams`` sends requests of any path on; None: ``backend`` does, if it can.
+    """
 
     def __init__(
         self,
@@ -35,6 +40,8 @@ class Service:
         cache: CacheSettings | None = None,
         faults: FaultSettings | None = None,
         responses: ResponseSettings | None = None,
+        gateway: GatewaySettings | None = None,
+        upstreams: ForwardingBackend | None = None,
     ) -> None:
         self.settings = settings
         self.accounts = accounts
@@ -53,6 +60,17 @@ class Service:
         self.responses = ResponseStore(accounts.engine, self.response_settings)
         self.completions = CompletionStore(accounts.engine, self.response_settings)
         self.conversations = ConversationStore(accounts.engine)
+        gateway = gateway or GatewaySettings()
+        self.forwarder = Forwarder(
+            upstreams or (backend if isinstance(backend, ForwardingBackend) else None),
+            access=self.access,
+            admissions=self.admissions,
+            in_flight=self.in_flight,
+            bodies=self.bodies,
+            objects=UpstreamObjects(accounts.engine),
+            default=gateway.default_upstream,
+            max_bytes=gateway.max_forward_bytes,
+        )
         self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
         self.jobs = Jobs(self.responses)
         origin_check = OriginCheck(

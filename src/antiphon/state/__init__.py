@@ -4,6 +4,7 @@ from antiphon.state.completions import CompletionStore, StoredCompletion
 from antiphon.state.conversations import Conversation, ConversationStore
 from antiphon.state.responses import KeptResponse, ResponseStore, StoreStatistics
 from antiphon.state.settings import ResponseSettings
+from antiphon.state.upstream_objects import UpstreamObject, UpstreamObjects
 
 __all__ = [
     "CompletionStore",
@@ -14,4 +15,6 @@ __all__ = [
     "ResponseStore",
     "StoreStatistics",
     "StoredCompletion",
+    "UpstreamObject",
+    "UpstreamObjects",
 ]

@@ -11,6 +11,8 @@ from antiphon.backends.base import (
     Backend,
     BackendModel,
     Countable,
+    Destination,
+    ForwardedAnswer,
     Health,
     PartStatistics,
     RelayedAnswer,
@@ -28,11 +30,19 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError, model_not_found
 from antiphon.protocol.events import Event
+from antiphon.protocol.forward import ForwardRequest
 from antiphon.protocol.relay import RelayRequest
 
 Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest, RelayRequest)
 AnyRequest = ChatRequest | CompletionRequest | EmbeddingRequest | RelayRequest
 T = TypeVar("T")
+
+
+@runtime_checkable
+class UpstreamOfAnyPath(Protocol):
+    """A backend that is another API, to which a request for any path can be sent."""
+
+    async def forward(self, request: ForwardRequest) -> ForwardedAnswer: ...
 
 
 @runtime_checkable
@@ -71,6 +81,7 @@ class Router:
         )
         self._dispatcher = Dispatcher(retry or RetrySettings(), clock)
         self._probes: set[asyncio.Task[None]] = set()
+        self._apis = {name: each for name, each in backends.items() if isinstance(each, UpstreamOfAnyPath)}
         self._can_relay = any(isinstance(backend, RelayingBackend) for backend in backends.values())
 
     async def start(self) -> None:
@@ -164,6 +175,22 @@ class Router:
             lambda target, model: _relaying(target).relay(_renamed(request, model)),
         )
         return _TrackedAnswer(answer, target.state)
+
+    @property
+    def upstreams(self) -> Sequence[str]:
+        return tuple(self._apis)
+
+    def destination(self, model: str) -> Destination | None:
+        route = self._table.find(model)
+        targets = () if route is None else [each for each in route.targets if each.state.name in self._apis]
+        if not targets:
+            return None
+        # Nothing is retried elsewhere, so the first that is up is taken.
+        target = next((each for each in targets if not each.state.is_down), targets[0])
+        return Destination(target.state.name, target.model or model)
+
+    async def forward(self, upstream: str, request: ForwardRequest) -> ForwardedAnswer:
+        return await self._apis[upstream].forward(request)
 
     async def aclose(self) -> None:
         for probe in self._probes:

@@ -25,6 +25,7 @@ from antiphon.backends.upstream.chunks import (
 )
 from antiphon.backends.upstream.events import EventReader, read_chunks
 from antiphon.backends.upstream.failures import protocol_error
+from antiphon.backends.upstream.forward import RawAnswer, forward
 from antiphon.backends.upstream.http import Http
 from antiphon.backends.upstream.relay import StreamedAnswer, WholeAnswer, expect, expect_stream, relay
 from antiphon.backends.upstream.secret import upstream_key
@@ -34,6 +35,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Event
+from antiphon.protocol.forward import ForwardRequest
 from antiphon.protocol.relay import RelayRequest
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
@@ -163,6 +165,10 @@ class UpstreamBackend:
             raise ApiError(400, message, param="model", code="model_not_supported")
         body = msgspec.json.encode(tokenize_body(request, request.model))
         return self._decode(await self._http.post_to_root(path, body), TokenizeBody).count
+
+    async def forward(self, request: ForwardRequest) -> RawAnswer:
+        """Send a request for any path; see ``ForwardingBackend.forward``."""
+        return await forward(self._http, request)
 
     async def aclose(self) -> None:
         self._health = Health("down", _CLOSED)

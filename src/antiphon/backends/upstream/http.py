@@ -6,11 +6,12 @@ import io
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 import aiohttp
+from yarl import URL
 
 from antiphon.backends.upstream.failures import (
     UpstreamError,
@@ -24,12 +25,15 @@ from antiphon.backends.upstream.rate_limit_window import LIMIT_HEADERS, RateLimi
 from antiphon.backends.upstream.secret import Secret
 from antiphon.backends.upstream.settings import UpstreamSettings
 from antiphon.protocol.errors import overloaded
+from antiphon.protocol.forward import ForwardRequest
 
 _MAX_ERROR_BYTES = 64 * 1024
 _ERROR_BODY_S = 10.0
 """An error is reported with what has come of its text by then."""
 _MAX_LINE = 64 * 1024
 _OK = 200
+_LAST_ERROR = 600
+_OUR_FAULTS = (401, 403, 407)
 _MAX_REMEMBERED = 10_000
 """Models whose rate limits are remembered; behind a wildcard route clients can name any number."""
 _LAST_BYTES_S = 0.2
@@ -57,6 +61,7 @@ class UpstreamAnswer:
         self._first_byte_s, self._between_bytes_s = timeouts.first_byte_s, timeouts.between_bytes_s
         self._event_before: float | None = None
         self._max_bytes = settings.max_answer_bytes
+        self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -179,6 +184,26 @@ class Http:
         async with await self._request("POST", root + path, body) as answer:
             return await answer.read_all()
 
+    async def forward(self, request: ForwardRequest) -> UpstreamAnswer:
+        """Send a request for any path; returns with the head of the answer, be it an error, its body as it is encoded.
+
+        Refused credentials and redirects raise ``UpstreamError`` 502, as everywhere.
+        """
+        self.num_running += 1
+        self.num_requests += 1
+        try:
+            response = await self._send_on(request)
+            answer = UpstreamAnswer(response, self._settings, self._closed_one, self._key)
+        except BaseException:
+            self._closed_one()
+            self.num_failed += 1
+            raise
+        if response.status in _OUR_FAULTS or not _OK <= response.status < _LAST_ERROR or 300 <= response.status < 400:  # noqa: PLR2004 - redirects
+            self.num_failed += 1
+            async with answer:
+                raise await self._refusal(response, answer)
+        return answer
+
     async def aclose(self) -> None:
         self._is_closed = True
         if self._session is not None:
@@ -208,13 +233,47 @@ class Http:
         self.num_running -= 1
 
     async def _send(self, method: str, url: str, body: bytes | None) -> aiohttp.ClientResponse:
-        name, timeouts = self._settings.name, self._settings.timeouts
+        timeouts = self._settings.timeouts
         # A large body is written in pieces, so that it does not block the event loop.
         data = io.BytesIO(body) if body is not None and len(body) >= _LARGE else body
-        try:
+        async with self._as_failures():
             # aiohttp has a timeout for connecting; it has none for the head of the answer alone.
             async with asyncio.timeout(timeouts.connect_s + timeouts.first_byte_s):
                 return await self._open().request(method, url, data=data, allow_redirects=False)
+
+    async def _send_on(self, request: ForwardRequest) -> aiohttp.ClientResponse:
+        first_byte_s = self._settings.timeouts.first_byte_s
+        loop = asyncio.get_running_loop()
+        body = request.body
+
+        async def pieces(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            async for piece in body:
+                # A large body takes its time; what is bounded is the time without a byte.
+                deadline.reschedule(loop.time() + first_byte_s)
+                yield piece
+
+        headers = dict(request.headers)
+        if request.num_bytes is not None:
+            headers["content-length"] = str(request.num_bytes)
+        data = body if body is None or isinstance(body, bytes) else pieces(body)
+        url = URL(self._settings.base_url.rstrip("/") + request.path, encoded=True)
+        async with self._as_failures():
+            async with asyncio.timeout(self._settings.timeouts.connect_s + first_byte_s) as deadline:
+                return await self._open().request(
+                    request.method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    auto_decompress=False,
+                )
+
+    @contextlib.asynccontextmanager
+    async def _as_failures(self) -> AsyncGenerator[None]:
+        """Turn what aiohttp raises before the head of an answer into ``UpstreamError``."""
+        name, timeouts = self._settings.name, self._settings.timeouts
+        try:
+            yield
         except aiohttp.ConnectionTimeoutError:
             raise unreachable(name, f"no connection within {timeouts.connect_s:g} s") from None
         except TimeoutError:

@@ -91,6 +91,8 @@ class ServerParts:
             cache=configuration.cache,
             faults=configuration.faults,
             responses=configuration.responses,
+            gateway=configuration.gateway,
+            upstreams=router,
         )
 
     @classmethod

@@ -24,6 +24,7 @@ from antiphon.server.request.reservation import TokenReservation
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 EventT = TypeVar("EventT")
+_ERROR = 400
 
 
 class RequestAccount:
@@ -111,6 +112,13 @@ class RequestAccount:
             self._estimated_output_tokens = 0
         else:
             self._estimated_output_tokens = outcome.num_chunks + outcome.num_bytes // CHARACTERS_PER_TOKEN
+
+    def record_forwarded(self, status: int, model: str | None, usage: Usage | None) -> None:
+        """Record the answer of a request for any path. Without reported usage its cost is unknown, which is not 0."""
+        if status >= _ERROR:
+            self.status, self.error_code = status, "upstream_error"
+        elif usage is not None:
+            self.model, self.meter.usage = model, usage
 
     async def guarded(
         self, frames: AsyncIterable[bytes], render_error: Callable[[ApiError], bytes] = error_frame

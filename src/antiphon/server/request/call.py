@@ -1,8 +1,10 @@
 """One HTTP request: what handlers read from it and how they answer it."""
 
+import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -20,6 +22,8 @@ STREAM_HEADERS: Headers = [
 CUT_CONNECTION = "antiphon.cut_connection"
 """The scope's key for a function that closes the connection at once; absent under other servers (``ray_serve.py``)."""
 
+_MAX_DISCARDED = 64 * 1024 * 1024
+_DISCARD_S = 3.0
 _MAX_NAME = 200
 _MAX_MESSAGE = 500
 """Characters of a model's name and of an error's message in the log line."""
@@ -33,12 +37,13 @@ class Call:
     """
 
     __slots__ = (
+        "_has_body_ended",
+        "_receive",
         "_send",
         "_standard_headers",
         "extra",
         "is_recorded",
         "note",
-        "receive",
         "request_id",
         "scope",
         "started",
@@ -49,7 +54,8 @@ class Call:
     def __init__(self, standard_headers: StandardHeaders, scope: Scope, receive: Receive, send: Send) -> None:
         self._standard_headers = standard_headers
         self.scope = scope
-        self.receive = receive
+        self._receive = receive
+        self._has_body_ended = False
         self._send = send
         # A proxy in front of this server may have chosen the id already (``server/ray_serve.py``).
         self.request_id: str = scope.get("antiphon.request_id") or "req_" + secrets.token_hex(16)
@@ -72,6 +78,24 @@ class Call:
         """Return the seconds since the request arrived."""
         return time.perf_counter() - self.started
 
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Return the next ASGI message: a piece of the body, or that the client has disconnected."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._has_body_ended = True
+        return message
+
+    async def discard_body(self) -> None:
+        """Read what is left of the body, within bounds, and drop it.
+
+        A client that is still sending when the connection closes is reset by the system and never sees the answer.
+        """
+        num_bytes = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_S):
+                while not self._has_body_ended and num_bytes < _MAX_DISCARDED:
+                    num_bytes += len((await self.receive()).get("body", b""))
+
     async def wait_disconnect(self) -> None:
         """Return when the client has disconnected. Call only after the body has been read."""
         while (await self.receive())["type"] != "http.disconnect":
@@ -91,6 +115,18 @@ class Call:
     async def fail(self, error: ApiError) -> None:
         """Send an error in OpenAI's envelope."""
         await self.respond(_encode(error.body()), status=error.status, headers=[JSON_HEADER, *encoded(error.headers)])
+
+    async def pass_on(self, status: int, headers: Headers, pieces: AsyncIterator[bytes]) -> None:
+        """Send an answer of another server as it comes. A failure within it closes the connection: no byte is added."""
+        await self._start(status, headers)
+        try:
+            async for piece in pieces:
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        except ApiError as error:
+            self.note_error(error)
+            self.cut()
+            raise ClientGone from error
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def stream(self, frames: AsyncIterator[bytes], headers: Headers = STREAM_HEADERS) -> None:
         """Send server-sent events as they arrive; the caller handles errors inside ``frames``."""

@@ -8,9 +8,12 @@ from antiphon.server.request.asgi import ClientGone
 from antiphon.server.request.call import Call
 
 
-async def until_gone(call: Call, work: Coroutine[Any, Any, None]) -> None:
-    """Do ``work`` unless the client disconnects first; then cancel it and raise ``ClientGone``."""
-    departure = _Departure(call)
+async def until_gone(call: Call, work: Coroutine[Any, Any, None], after: asyncio.Event | None = None) -> None:
+    """Do ``work`` unless the client disconnects first; then cancel it and raise ``ClientGone``.
+
+    ``after`` is set once the body has been read, where ``work`` reads it; until then ``work`` itself notices the end.
+    """
+    departure = _Departure(call, after)
     try:
         await work
     except asyncio.CancelledError:
@@ -24,12 +27,12 @@ async def until_gone(call: Call, work: Coroutine[Any, Any, None]) -> None:
 class _Departure:
     """Cancels the current task when the client disconnects. A separate task for the work would begin a turn of the loop later."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, after: asyncio.Event | None) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._is_over = self._is_gone = False
-        self._watcher = asyncio.ensure_future(call.wait_disconnect())
+        self._watcher = asyncio.ensure_future(_disconnected(call, after))
         self._watcher.add_done_callback(self._leave)
 
     def was_noticed(self) -> bool:
@@ -48,3 +51,9 @@ class _Departure:
         if not self._is_over and not watcher.cancelled():
             self._is_gone = True
             self._task.cancel()
+
+
+async def _disconnected(call: Call, after: asyncio.Event | None) -> None:
+    if after is not None:
+        await after.wait()
+    await call.wait_disconnect()

@@ -1,0 +1,5 @@
+"""Requests for paths that this server does not answer itself: sent on to the upstream that does."""
+
+from antiphon.server.forwarding.forwarder import Forwarder
+
+__all__ = ["Forwarder"]

@@ -1,0 +1,80 @@
+"""Which upstream has an object, and which account may name it.
+
+An object belongs to the upstream that made it: a later request for a file, a batch or a response has to go there. Its id
+is all that is kept, until the object is deleted, or for as long as OpenAI keeps a response, or a year for anything else.
+"""
+
+import time
+from collections.abc import Collection
+
+import msgspec
+from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.schema import upstream_objects
+
+_DAY_MS = 86_400_000
+_RESPONSE_DAYS = 30
+_OTHER_DAYS = 365
+_SWEEP_EVERY = 100
+
+
+class UpstreamObject(msgspec.Struct, frozen=True):
+    """An object's id, the name of its upstream, and the account that it was made for."""
+
+    id: str
+    upstream: str
+    account: str
+
+
+class UpstreamObjects:
+    """Belongs to one event loop. ``engine`` is owned by its creator."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._num_saved = 0
+
+    async def save(self, made: UpstreamObject) -> None:
+        """Remember an object. One that is known stays as it is: its first owner keeps it."""
+        days = _RESPONSE_DAYS if made.id.startswith("resp_") else _OTHER_DAYS
+        row = msgspec.structs.asdict(made) | {"expires_at_ms": _now_ms() + days * _DAY_MS}
+        try:
+            async with self._engine.begin() as connection:
+                known = select(upstream_objects.c.id).where(upstream_objects.c.id == made.id)
+                if (await connection.execute(known)).first() is None:
+                    await connection.execute(insert(upstream_objects), [row])
+                if self._num_saved % _SWEEP_EVERY == 0:
+                    await connection.execute(
+                        delete(upstream_objects).where(upstream_objects.c.expires_at_ms <= _now_ms())
+                    )
+            self._num_saved += 1
+        except IntegrityError:
+            # Another request saved it at the same moment.
+            return
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of upstream objects") from error
+
+    async def find(self, ids: Collection[str]) -> dict[str, UpstreamObject]:
+        """Return those of the objects that are known, by id, of all accounts."""
+        wanted = upstream_objects.c.id.in_(ids) & (upstream_objects.c.expires_at_ms > _now_ms())
+        columns = (upstream_objects.c.id, upstream_objects.c.upstream, upstream_objects.c.account)
+        try:
+            async with self._engine.connect() as connection:
+                rows = (await connection.execute(select(*columns).where(wanted))).all()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of upstream objects") from error
+        return {row.id: UpstreamObject(row.id, row.upstream, row.account) for row in rows}
+
+    async def forget(self, object_id: str) -> None:
+        """Remove an object that its upstream has deleted."""
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(delete(upstream_objects).where(upstream_objects.c.id == object_id))
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of upstream objects") from error
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)
