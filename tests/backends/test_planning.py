@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from tests.waiting import until
 
 from antiphon.backends.local.chat import LocalChat
 from antiphon.backends.local.planning import MAX_CHARS_ON_LOOP, Planner, check_prompt_fits
-from antiphon.engine import Engine
+from antiphon.engine import Engine, EngineSettings
 from antiphon.engine.ipc.messages import ModelInfo
 from antiphon.prompting import ChatPrompter
 from antiphon.prompting.grammars import trial, trial_pool
@@ -143,6 +144,7 @@ class StartedEngine:
 
     def __init__(self, facts: ModelInfo) -> None:
         self.info = facts
+        self.settings = EngineSettings(model_path=Path("none.gguf"))
 
     async def start(self) -> None:
         pass

@@ -76,6 +76,29 @@ async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_mo
         await alone.aclose()
 
 
+async def test_a_turn_after_a_prefilled_answer_is_as_if_alone(engine: Engine, chat_model: Path) -> None:
+    """An answer that was computed again as a prompt is cached, and the turn after it is that of an empty engine, bit by bit."""
+    sampling = SamplingParams(temperature=0)
+    first = Generate(id=0, prompt=prompt_of(STORY * 5), max_tokens=100, logprobs=0, sampling=sampling)
+    before = await run(engine, first)
+    conversation = (*first.prompt, Text(before[1]), Text("<|im_end|>\n<|im_start|>user\n", special=True))
+    num_tokens = (await engine.count((conversation,)))[0]
+    assert await engine.prefill(conversation) == (num_tokens - 2) // 64 * 64
+    second = Generate(
+        id=0, prompt=(*conversation, Text("And then?")), max_tokens=24, logprobs=0, sampling=SamplingParams(seed=3)
+    )
+    shared = await run(engine, second)
+    assert shared[0] == (num_tokens - 2) // 64 * 64
+    assert (await run(engine, first))[1:] == before[1:], "a repeat of the turn before is not affected"
+    alone = Engine(EngineSettings(model_path=chat_model, context_size=2048, prefix_cache=False))
+    await alone.start()
+    try:
+        assert await alone.prefill(conversation) == 0, "nothing is computed for a cache that is off"
+        assert (await run(alone, second))[1:] == shared[1:]
+    finally:
+        await alone.aclose()
+
+
 async def test_speculation_changes_nothing_but_the_time(engine: Engine, chat_model: Path) -> None:
     """With up to twelve draft tokens a step or with one, tokens and log-probabilities are the same, bit by bit."""
     carefully = Engine(EngineSettings(model_path=chat_model, context_size=2048, draft_tokens=1))

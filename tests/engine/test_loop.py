@@ -26,7 +26,9 @@ from antiphon.engine.ipc.messages import (
     Failed,
     Finished,
     Generate,
+    Prefill,
     Prefilled,
+    PrefillEnded,
     SamplingParams,
     Score,
     Scored,
@@ -34,10 +36,11 @@ from antiphon.engine.ipc.messages import (
 from antiphon.engine.sampling.repetition import MIN_REPEATED
 from antiphon.engine.sampling.speculation import NgramPool
 from antiphon.engine.scheduling.batch_shapes import free, plain, tiled
+from antiphon.engine.scheduling.block import BLOCK
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.statistics import MASK_BOUNDS_S, HistogramCollector
 from antiphon.engine.steps.loop import CancelTask, Command, StepLoop
-from antiphon.engine.steps.tasks import Generation, RequestKey, Scoring
+from antiphon.engine.steps.tasks import Generation, IdlePrefill, RequestKey, Scoring
 
 VOCABULARY = vocabulary()
 GREEDY = SamplingParams(temperature=0)
@@ -118,7 +121,7 @@ class _World:
         self.loop = StepLoop(context, self.scheduler, self._emit, mask_s=HistogramCollector(MASK_BOUNDS_S))
         self.script = _Script(self._history())
         self.loop.inbox = self.script
-        self.asked: dict[RequestKey, tuple[Generate | Score, list[int], Any]] = {}
+        self.asked: dict[RequestKey, tuple[Generate | Score | Prefill, list[int], Any]] = {}
         self.answers: dict[RequestKey, list[Answer]] = {}
 
     def follow(self, *history: list[Command]) -> None:
@@ -140,9 +143,11 @@ class _World:
             for _ in range(self._random.choice([0, 0, 3, 30])):
                 yield []
 
-    def _request(self) -> Generation | Scoring:
+    def _request(self) -> Generation | Scoring | IdlePrefill:
         key = self._random.randrange(2), len(self.asked)
         prompt = self._prompt()
+        if self.scheduler.cache.shares and len(prompt) > BLOCK + 1 and self._random.random() < 0.2:
+            return self.ask(key, Prefill(key[1], TEXT), prompt)
         if self._random.random() < 0.15:
             continuations = [self._tokens(self._random.choice([1, 5, 70])) for _ in range(self._random.randint(1, 3))]
             return self.ask(key, Score(key[1], TEXT, ()), prompt, continuations)
@@ -151,10 +156,12 @@ class _World:
         return self.ask(key, request, prompt, grammar)
 
     def ask(
-        self, key: RequestKey, request: Generate | Score, prompt: list[int], extra: Any = None
-    ) -> Generation | Scoring:
+        self, key: RequestKey, request: Generate | Score | Prefill, prompt: list[int], extra: Any = None
+    ) -> Generation | Scoring | IdlePrefill:
         """Return the task of a request; ``extra`` is the grammar of a text, or the continuations to be scored."""
         self.asked[key] = request, prompt, extra
+        if isinstance(request, Prefill):
+            return IdlePrefill(key, list(prompt), 0.0)
         if isinstance(request, Score):
             return Scoring(key, request, list(prompt), [list(continuation) for continuation in extra], 0.0)
         assert request.max_tokens is not None
@@ -213,6 +220,8 @@ class _World:
     def _during(self) -> None:
         if self._random.random() < self._trouble / 2:
             self.loop.cancel(self._cancel())
+        elif self._random.random() < self._trouble / 4:
+            self.loop.submit(self._request())
         elif self._random.random() < self._trouble / 2:
             self.context.abort(True)  # a cancellation that came late
 
@@ -232,6 +241,10 @@ class _World:
             answers = self.answers[key]
             if isinstance(request, Generate):
                 self._check_texts(request, prompt, extra, answers)
+            elif isinstance(request, Prefill):
+                (ended,) = answers
+                assert isinstance(ended, PrefillEnded)
+                assert ended.num_tokens in range(0, len(prompt) - 1, BLOCK)
             else:
                 (scored,) = answers
                 assert isinstance(scored, Scored)
@@ -366,6 +379,52 @@ def test_a_loop_ends_as_if_it_were_too_long(ends_repetition: bool, drafts: bool)
     assert (finished.num_tokens < 120) is ends_repetition
     assert (text == whole) is not ends_repetition
     assert finished.num_tokens >= MIN_REPEATED
+
+
+def _idle_prefill(world: _World, prompt: list[int]) -> Generation | Scoring | IdlePrefill:
+    return world.ask((1, 0), Prefill(0, TEXT), prompt)
+
+
+def test_a_prefill_fills_the_cache_while_nothing_runs() -> None:
+    """A prompt that was computed in advance is cached in whole blocks; it counts as no request."""
+    world = _World()
+    prompt = [3, 4] * 100
+    request = Generate(id=1, prompt=TEXT, max_tokens=5, sampling=GREEDY)
+    world.follow([_idle_prefill(world, prompt)], [], [], [], [], [], [world.ask((0, 1), request, [*prompt, 5, 6])])
+    assert world.answers[1, 0] == [PrefillEnded(0, 192)]
+    started = world.answers[0, 1][0]
+    assert isinstance(started, Prefilled)
+    assert started.cached_tokens == 192
+    assert world.loop.statistics.requests == 1
+
+
+def test_a_prefill_makes_way_for_a_request() -> None:
+    """A request that arrives during the step of a prefill aborts it, and uses the blocks that are complete."""
+    world = _World(shape="tiled")
+    prompt = [3, 4] * 100
+    request = world.ask((0, 1), Generate(id=1, prompt=TEXT, max_tokens=5, sampling=GREEDY), [*prompt, 5, 6])
+
+    def arrive() -> None:
+        if world.loop.statistics.steps == 1 and (0, 1) not in world.script.known and not world.script.late:
+            world.loop.submit(request)
+
+    world.context.during = arrive
+    idle: list[list[Command]] = [[] for _ in range(9)]
+    world.follow([_idle_prefill(world, prompt)], *idle)
+    assert world.context.num_aborted == 1
+    assert world.answers[1, 0] == [PrefillEnded(0, 128)]
+    started = world.answers[0, 1][0]
+    assert isinstance(started, Prefilled)
+    assert started.cached_tokens == 128
+
+
+def test_a_prefill_is_refused_while_a_request_runs() -> None:
+    """It is answered at once, and nothing is computed for it."""
+    world = _World()
+    request = world.ask((0, 1), Generate(id=1, prompt=TEXT, max_tokens=5, sampling=GREEDY), [9, 8])
+    world.follow([request, _idle_prefill(world, [3, 4] * 100)])
+    assert world.answers[1, 0] == [PrefillEnded(0, 0)]
+    assert world.loop.statistics.prefill_tokens == 2
 
 
 def test_logits_that_are_not_numbers_fail_every_kind_of_request() -> None:

@@ -64,6 +64,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Requests that may wait; the next one is refused at once."""
     prefix_cache: bool = True
     """Share computed prompt prefixes between requests, where the model's memory allows it."""
+    prefill_answers: bool = True
+    """After an answer, compute its tokens as a prompt while nothing else runs, so that the next turn finds them cached."""
     step_timeout_s: float = 120.0
     """A step longer than this means that native code hangs; the process is then replaced."""
     heartbeat_timeout_s: float = 20.0

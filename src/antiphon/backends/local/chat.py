@@ -9,6 +9,7 @@ import structlog
 
 from antiphon.backends.local.completion import complete
 from antiphon.backends.local.errors import engine_errors
+from antiphon.backends.local.next_turn import AnswerText, NextTurns
 from antiphon.backends.local.openai_ids import with_own_ids
 from antiphon.backends.local.planning import Embed, Planner
 from antiphon.backends.local.sampling import engine_sampling
@@ -53,6 +54,7 @@ class LocalChat:
         self._embed = embed
         self._chat_template = chat_template
         self._planner: Planner | None = None
+        self._next_turns: NextTurns | None = None
         self._template_problem = ""
         self.is_started = False
         """Whether the model was loaded once; its engine may be restarting since."""
@@ -88,11 +90,28 @@ class LocalChat:
             log.warning("chat template", model=self.name, problem=error.message, hint=error.hint)
         else:
             self._planner = Planner(prompter, info, self._embed)
+            if self.engine.settings.prefill_answers:
+                self._next_turns = NextTurns(self.engine, self._planner)
             trial_pool.warm_up()
         self.is_started = True
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer; see ``Backend.chat``."""
+        turns = self._next_turns
+        if turns is None or request.n > 1:
+            async with aclosing(self._answer(request)) as answer:
+                async for event in answer:
+                    yield event
+            return
+        said = AnswerText()
+        with turns.held_off():
+            async with aclosing(self._answer(request)) as answer:
+                async for event in answer:
+                    said.feed(event)
+                    yield event
+        turns.prepare(request, said.message())
+
+    async def _answer(self, request: ChatRequest) -> AsyncGenerator[Event]:
         check_max_tokens(request.raw, self.engine.info.context_length)
         with engine_errors():
             request = await with_own_ids(request, self.name, self.engine)

@@ -44,6 +44,13 @@ class Planner:
         tools = await self._select_tools(request)
         return await self._run(request, self._prompter.prompt, request, tools)
 
+    async def prompt_without_selection(self, request: ChatRequest) -> tuple[Piece, ...] | None:
+        """Return the prompt of a request whose last message is not known; None if its tools are selected by that message."""
+        check_prompt_fits(request, self._info)
+        if await self._run(request, self._prompter.question, request) is not None:
+            return None
+        return await self._run(request, self._prompter.prompt, request, offered_tools(request))
+
     async def _select_tools(self, request: ChatRequest) -> tuple[Tool, ...]:
         """Check the request and return the tools that its answer may call."""
         check_prompt_fits(request, self._info)

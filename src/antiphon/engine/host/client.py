@@ -20,7 +20,9 @@ from antiphon.engine.ipc.messages import (
     Finished,
     Generate,
     ModelInfo,
+    Prefill,
     Prefilled,
+    PrefillEnded,
     Prompt,
     Ready,
     Request,
@@ -92,6 +94,10 @@ class EngineClient:
                         yield answer
                     case other:
                         raise TypeError(f"unexpected answer to a generation: {other!r}")
+
+    async def prefill(self, prompt: Prompt) -> int:
+        """Compute the whole blocks of a prompt while nothing else runs; return how many of its tokens are cached then."""
+        return (await self._one(Prefill(next(self._ids), prompt), PrefillEnded)).num_tokens
 
     async def embed(self, prompts: tuple[Prompt, ...]) -> Embedded:
         """Return a unit vector for each prompt."""

@@ -91,6 +91,10 @@ class Engine:
             async for answer in answers:
                 yield answer
 
+    async def prefill(self, prompt: Prompt) -> int:
+        """See ``EngineClient.prefill``."""
+        return await (await self._connected()).prefill(prompt)
+
     async def embed(self, prompts: tuple[Prompt, ...]) -> Embedded:
         """Return a unit vector for each prompt."""
         return await (await self._connected()).embed(prompts)

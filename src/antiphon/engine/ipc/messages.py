@@ -1,6 +1,6 @@
 """The messages between the API process and the engine process: msgpack over a socket.
 
-Client to engine: ``Generate``, ``Embed``, ``Tokenize``, ``Score``, ``Cancel``. Engine to client: ``Ready`` once, then for
+Client to engine: ``Generate``, ``Prefill``, ``Embed``, ``Tokenize``, ``Score``, ``Cancel``. Engine to client: ``Ready`` once, then for
 each request its answers, which carry the request's ``id`` (unique per connection, chosen by the client). Over its
 standard output the engine reports to its supervisor: each ``Phase`` of its start, ``Ready`` or ``LoadFailed`` once, and then ``Heartbeat`` by
 ``Heartbeat``.
@@ -83,6 +83,16 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     deadline_s: float | None = None
 
 
+class Prefill(msgspec.Struct, frozen=True, tag="prefill"):
+    """Compute the whole blocks of ``prompt`` for requests that may begin with it, while nothing else runs.
+
+    ``PrefillEnded`` answers: at once if a request runs, and early if one arrives.
+    """
+
+    id: int
+    prompt: Prompt
+
+
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
     """Embed each prompt into one unit vector. ``Embedded`` answers.
 
@@ -115,7 +125,7 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     id: int
 
 
-Request = Generate | Embed | Tokenize | Score | Cancel
+Request = Generate | Prefill | Embed | Tokenize | Score | Cancel
 
 # ---------------------------------------------------------------- from the engine
 
@@ -244,7 +254,14 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
     num_tokens: tuple[int, ...]
 
 
-Answer = Prefilled | Delta | Finished | Failed | Embedded | Tokenized | Scored
+class PrefillEnded(msgspec.Struct, frozen=True, tag="prefill_ended"):
+    """The first ``num_tokens`` tokens of the prompt are in the prefix cache."""
+
+    id: int
+    num_tokens: int
+
+
+Answer = Prefilled | Delta | Finished | Failed | Embedded | Tokenized | Scored | PrefillEnded
 
 # ---------------------------------------------------------------- from the engine to its supervisor
 

@@ -22,6 +22,11 @@ MIN_TAIL = 2
 _MIN_SHARED_TAIL = 8
 
 
+def num_cacheable(num_prompt: int) -> int:
+    """Return how many first tokens of a prompt of ``num_prompt`` tokens the cache may hold: whole blocks."""
+    return max(0, num_prompt - MIN_TAIL) // BLOCK * BLOCK
+
+
 class PrefixCache:
     """The tree, the free slots, and the changes of the KV cache that follow from both.
 
@@ -182,7 +187,7 @@ class PrefixCache:
 
     def _num_shareable(self, sequence: Sequence) -> int:
         """Return how many whole blocks of a sequence's prompt may be shared."""
-        return max(0, sequence.num_prompt - MIN_TAIL) // BLOCK if self.shares else 0
+        return num_cacheable(sequence.num_prompt) // BLOCK if self.shares else 0
 
     def _num_readable(self, sequence: Sequence) -> int:
         """Return how many blocks may come from the cache: those before the first position whose logits are wanted."""

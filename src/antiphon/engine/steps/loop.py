@@ -16,7 +16,7 @@ from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.scheduling.sequence import Copy, Sequence, Slice, Step
 from antiphon.engine.statistics import HistogramCollector
 from antiphon.engine.steps.meter import StepMeter
-from antiphon.engine.steps.tasks import RequestKey, Task
+from antiphon.engine.steps.tasks import IdlePrefill, RequestKey, Task
 
 Emit = Callable[[list[tuple[int, Answer]]], None]
 """Sends (connection, answer) pairs; called from the loop's thread."""
@@ -63,6 +63,13 @@ class StepLoop:
         self._answers: list[tuple[int, Answer]] = []
         self._in_step: set[RequestKey] = set()
         """The requests that the running step computes for. Each step has a set of its own; only ``cancel`` removes keys."""
+        self._is_idle_step = False
+        """Whether the running step only fills the prefix cache."""
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether requests use the prefixes that others have computed."""
+        return self._scheduler.cache.shares
 
     def run(self) -> None:
         """Work for as long as the process lives."""
@@ -77,6 +84,12 @@ class StepLoop:
                 self._emit(self._answers)
                 self._answers = []
             self.statistics = self._meter.snapshot()
+
+    def submit(self, task: Task) -> None:
+        """Start a task, from one other thread. A step that only fills the prefix cache is aborted for it."""
+        self.inbox.put(task)
+        if self._is_idle_step and self._can_roll_back:
+            self._context.abort(True)
 
     def cancel(self, command: CancelTask) -> None:
         """Cancel, from one other thread. A step whose requests are all cancelled is aborted within milliseconds."""
@@ -105,8 +118,16 @@ class StepLoop:
                     self._begin(command)
 
     def _begin(self, task: Task) -> None:
+        if isinstance(task, IdlePrefill):
+            if self._tasks:
+                self._answers.append((task.key[0], task.interrupted()))
+                return
+        else:
+            self._meter.num_requests += 1
+            for idle in [other for other in self._tasks.values() if isinstance(other, IdlePrefill)]:
+                self._answers.append((idle.key[0], idle.interrupted()))
+                self._drop(idle)
         self._tasks[task.key] = task
-        self._meter.num_requests += 1
         for sequence in task.sequences:
             self._task_of[id(sequence)] = task
             self._scheduler.add(sequence)
@@ -114,8 +135,9 @@ class StepLoop:
     def _cancel(self, connection: int, request: int | None) -> None:
         keys = [key for key in self._tasks if key[0] == connection and request in (None, key[1])]
         for key in keys:
-            self._meter.num_cancelled += 1
+            self._meter.num_cancelled += not isinstance(self._tasks[key], IdlePrefill)
             self._drop(self._tasks[key])
+        self._answers = [(to, it) for to, it in self._answers if to != connection or request not in {None, it.id}]
 
     def _drop(self, task: Task) -> None:
         for sequence in task.sequences:
@@ -154,7 +176,9 @@ class StepLoop:
             batch.add(piece.sequence.held.slot, piece.start, tokens, piece.num_outputs, piece.padding)
         started = self.step_started = time.monotonic()
         started_cpu = time.process_time()
-        self._in_step = {self._task_of[id(piece.sequence)].key for piece in step.slices}
+        tasks = [self._task_of[id(piece.sequence)] for piece in step.slices]
+        self._in_step = {task.key for task in tasks}
+        self._is_idle_step = isinstance(tasks[0], IdlePrefill)
         try:
             self._context.decode()
         except Aborted:
@@ -163,6 +187,7 @@ class StepLoop:
         finally:
             self.step_started = None
             self._in_step = set()
+            self._is_idle_step = False
             self._context.abort(False)
         seconds = time.monotonic() - started
         if self._throttle is not None:

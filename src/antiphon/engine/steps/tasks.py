@@ -4,7 +4,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Literal
 
-from antiphon.engine.ipc.messages import Answer, Delta, Finished, Generate, Prefilled, Score, Scored, Token
+from antiphon.engine.ipc.messages import (
+    Answer,
+    Delta,
+    Finished,
+    Generate,
+    Prefilled,
+    PrefillEnded,
+    Score,
+    Scored,
+    Token,
+)
 from antiphon.engine.model.logits import Logits, log_probabilities
 from antiphon.engine.model.vocabulary import Vocabulary
 from antiphon.engine.sampling.constraint import Constraint
@@ -12,6 +22,8 @@ from antiphon.engine.sampling.detokeniser import Detokeniser
 from antiphon.engine.sampling.repetition import Repetition, RepetitionGuard
 from antiphon.engine.sampling.sampler import Sampler, describe
 from antiphon.engine.sampling.speculation import NgramPool
+from antiphon.engine.scheduling.block import BLOCK
+from antiphon.engine.scheduling.prefix_cache import MIN_TAIL, num_cacheable
 from antiphon.engine.scheduling.sequence import Sequence, Slice
 
 RequestKey = tuple[int, int]
@@ -241,3 +253,23 @@ class Scoring(Task):
             self.sequences.remove(sequence)
         if not self.sequences:
             yield Scored(self._id, tuple(self._sums), self._lengths)
+
+
+class IdlePrefill(Task):
+    """A ``Prefill`` request: a prompt of whole blocks, computed for the prefix cache alone while nothing else runs."""
+
+    def __init__(self, key: RequestKey, prompt: list[int], arrived: float) -> None:
+        super().__init__(key, arrived)
+        self._num_tokens = num_cacheable(len(prompt))
+        tokens = prompt[: self._num_tokens + MIN_TAIL]
+        self.sequences = [Sequence(tokens, len(tokens))]
+
+    def take(self, piece: Slice, rows: Logits) -> Iterator[Answer]:  # noqa: ARG002 - only that they came matters
+        """End: the first logits are those of the last token."""
+        self.sequences.clear()
+        yield PrefillEnded(self.key[1], self._num_tokens)
+
+    def interrupted(self) -> PrefillEnded:
+        """Return the answer to a request that ends early."""
+        num_computed = sum(sequence.num_computed for sequence in self.sequences)
+        return PrefillEnded(self.key[1], num_computed // BLOCK * BLOCK)

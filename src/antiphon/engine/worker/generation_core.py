@@ -4,7 +4,7 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from antiphon.engine.ipc.messages import Answer, Generate, Request, SamplingParams, Score, Scored
+from antiphon.engine.ipc.messages import Answer, Generate, Prefill, PrefillEnded, Request, SamplingParams, Score, Scored
 from antiphon.engine.model.llama import MAX_SEQUENCE_IDS, Model
 from antiphon.engine.model.sizing import choose_for_generation
 from antiphon.engine.model.weight_format import Served
@@ -12,10 +12,11 @@ from antiphon.engine.sampling.constraint import Constraint, GrammarCompiler, Gra
 from antiphon.engine.sampling.speculation import NgramPool
 from antiphon.engine.scheduling import batch_shapes
 from antiphon.engine.scheduling.batch_shapes import BatchShapes
+from antiphon.engine.scheduling.prefix_cache import num_cacheable
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.steps.loop import Emit, StepLoop
-from antiphon.engine.steps.tasks import Generation, Scoring, Task
+from antiphon.engine.steps.tasks import Generation, IdlePrefill, Scoring, Task
 from antiphon.engine.worker.core import EngineCore, RequestRefused, Start
 from antiphon.engine.worker.loading import (
     LoadedModel,
@@ -65,6 +66,8 @@ class GenerationCore(EngineCore):
         match request:
             case Generate():
                 return self._start(await self._generation(key, request, arrived))
+            case Prefill():
+                return await self._prefill(key, request, arrived)
             case Score():
                 if not request.continuations:
                     return Scored(request.id, (), ())
@@ -73,7 +76,14 @@ class GenerationCore(EngineCore):
                 raise self._refuse_kind("is not an embedding model")
 
     def _start(self, task: Task) -> Start:
-        return lambda: self._loop.inbox.put(task)
+        return lambda: self._loop.submit(task)
+
+    async def _prefill(self, key: tuple[int, int], request: Prefill, arrived: float) -> Start | PrefillEnded:
+        (prompt,) = await self._encode(request.prompt)
+        self._check_length(prompt, 0)
+        if not (self._loop.shares_prefixes and num_cacheable(len(prompt))):
+            return PrefillEnded(request.id, 0)
+        return self._start(IdlePrefill(key, prompt, arrived))
 
     async def _scoring(self, key: tuple[int, int], request: Score, arrived: float) -> Scoring:
         prompt, *continuations = await self._encode(request.prompt, *request.continuations)

@@ -7,7 +7,19 @@ from pathlib import Path
 
 import msgspec
 
-from antiphon.engine.ipc.messages import Answer, Cancel, Delta, Failed, Finished, Generate, Prefilled, Ready, Request
+from antiphon.engine.ipc.messages import (
+    Answer,
+    Cancel,
+    Delta,
+    Failed,
+    Finished,
+    Generate,
+    Prefill,
+    Prefilled,
+    PrefillEnded,
+    Ready,
+    Request,
+)
 from antiphon.engine.ipc.wire import FrameError, decode_request, frame, read_frame
 from antiphon.engine.worker.core import EngineCore
 
@@ -58,6 +70,9 @@ class Listener:
                 return
             case Finished() if self._open.get(key, 1) > 1:
                 self._open[key] -= 1
+            case PrefillEnded():
+                self._open.pop(key, None)
+                return
             case _:
                 self._open.pop(key, None)
         now = time.monotonic()
@@ -136,4 +151,6 @@ class Listener:
 
 
 def _num_choices(request: Request) -> int:
+    if isinstance(request, Prefill):
+        return 0  # it makes room for any other request
     return request.n if isinstance(request, Generate) else 1
