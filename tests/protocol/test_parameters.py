@@ -141,6 +141,7 @@ OURS = {"messages[].annotations", "messages[].reasoning_content", "messages[].re
 OURS_IN_RESPONSES = {
     "client_metadata", "access_programs", "multi_agent", "image", "image.context_compression", "background_options",
     "background_options.completion_window", "background_options.continuation_id",
+    "presence_penalty", "frequency_penalty",  # Open Responses
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The table of ``POST /v1/responses``, in the document's order."""
 
-from antiphon.protocol.chat_fields import Retention, temperature, top_p, user
+from antiphon.protocol.chat_fields import Retention, penalty, temperature, top_p, user
 from antiphon.protocol.fields import Enumeration, Flag, Integer, Spec, String
 from antiphon.protocol.message_fields import NAME_PATTERN
 from antiphon.protocol.responses.item_fields import input_
@@ -176,6 +176,8 @@ responses = Object(
         "max_output_tokens": Integer(minimum=16, nullable=True),
         "temperature": temperature,
         "top_p": top_p,
+        "presence_penalty": penalty,
+        "frequency_penalty": penalty,
         "top_logprobs": Integer(minimum=0, maximum=20, nullable=True),
         "text": Object(
             {"format": _format, "verbosity": Enumeration(("low", "medium", "high"), nullable=True)}, nullable=True

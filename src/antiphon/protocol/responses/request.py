@@ -195,10 +195,12 @@ def _echo(request: Json, tools: tuple[Json, ...], *, stored: bool, parallel: boo
     text: Json = request.get("text") or {}
     reasoning: Json = request.get("reasoning") or {}
     return {
+        "frequency_penalty": request.get("frequency_penalty") or 0.0,
         "instructions": request.get("instructions"),
         "max_output_tokens": request.get("max_output_tokens"),
         "max_tool_calls": request.get("max_tool_calls"),
         "parallel_tool_calls": parallel,
+        "presence_penalty": request.get("presence_penalty") or 0.0,
         "previous_response_id": request.get("previous_response_id"),
         "prompt_cache_key": request.get("prompt_cache_key"),
         "prompt_cache_retention": request.get("prompt_cache_retention"),
