@@ -14,6 +14,7 @@ from antiphon.accounts import Accounts, AccountSettings
 from antiphon.backends.base import Backend
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
+from antiphon.files import FileSettings
 from antiphon.server.logs import configure_logs
 from antiphon.server.process.http_server import address_of, bind, serve
 from antiphon.server.request.faults import FaultSettings
@@ -45,6 +46,7 @@ def running(
     faults: FaultSettings | None = None,
     responses: ResponseSettings | None = None,
     gateway: GatewaySettings | None = None,
+    files: FileSettings | None = None,
     **settings: Any,
 ) -> Generator[Running]:
     """Serve ``backend`` on a free port until the block ends, then shut down as Ctrl-C does."""
@@ -64,14 +66,17 @@ def running(
                 account_book,
                 backend,
                 organization="org-test",
+                home=home,
                 cache=cache,
                 faults=faults,
                 responses=responses,
                 gateway=gateway,
+                files=files,
             )
             box["running"] = Running(address_of(listener), service, asyncio.get_running_loop(), stop)
 
             async def start() -> None:
+                service.start()
                 started.set()
 
             await serve(service, listener, start, stop=stop)

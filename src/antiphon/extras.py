@@ -9,6 +9,7 @@ EXTRA_OF = {
     "cryptography": "server",
     "jinja2": "server",
     "prometheus_client": "server",
+    "python_multipart": "server",
     "sqlalchemy": "server",
     "starlette": "server",
     "structlog": "server",
@@ -19,6 +20,7 @@ EXTRA_OF = {
     "xllamacpp": "local",
     "redis": "redis",
     "asyncpg": "postgres",
+    "obstore": "bucket",
     "ray": "ray",
     "mcp": "mcp",
     "mcp_types": "mcp",
@@ -30,6 +32,7 @@ _PURPOSE = {
     "local": "Running a model on this machine",
     "redis": "Redis",
     "postgres": "PostgreSQL",
+    "bucket": "Files in a bucket",
     "ray": "Ray Serve",
     "mcp": "Calling the tools of MCP servers",
 }

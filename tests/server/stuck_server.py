@@ -35,7 +35,7 @@ async def main(what: str, folder: Path) -> None:
     script = Script(models=("m",))
     accounts = await Accounts.open(AccountSettings(), folder)
     backend = HangingBackend(script) if what == "closing" else ScriptedBackend(script)
-    service = Service(settings, accounts, backend, organization="org")
+    service = Service(settings, accounts, backend, organization="org", home=folder)
     listener = bind(settings)
 
     async def start() -> None:

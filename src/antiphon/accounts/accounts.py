@@ -148,10 +148,13 @@ class Accounts:
 
     def _require_allowed(self, request: Request) -> None:
         principal = request.principal
-        if principal.models is not None and not principal.may_use(request.model):
+        # A file is for no model; a key for certain models may keep files.
+        if request.kind != "file" and principal.models is not None and not principal.may_use(request.model):
             raise model_not_found(request.model)
 
     async def _hold(self, request: Request, expected: Usage) -> BudgetHold | None:
+        if request.kind == "file":
+            return None  # it costs nothing
         left_usd = await self._budgets.left_usd(request.principal)
         if left_usd is None:
             return None

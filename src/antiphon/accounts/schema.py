@@ -155,3 +155,67 @@ upstream_objects = Table(
     Column("expires_at_ms", BigInteger, nullable=False),
     Index("upstream_objects_by_expiry", "expires_at_ms"),
 )
+
+# Files (antiphon.files): what clients upload, and what the server makes for them. Files with the same content share a blob.
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the content, hex
+    Column("location", String(64), nullable=False, unique=True),  # where the storage keeps it
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("num_references", BigInteger, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("filename", String(255), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),  # NULL: kept until it is deleted
+    Index("files_by_account", "account", "created_at_ms", "id"),
+    Index("files_by_expiry", "expires_at_ms"),
+)
+
+# What each account keeps; the empty name is all accounts together. Changed in one transaction with `files` and `upload_parts`.
+file_usage = Table(
+    "file_usage",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("num_files", BigInteger, nullable=False),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("filename", String(255), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("mime_type", String(255), nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),  # announced
+    Column("status", String(16), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("num_parts", Integer, nullable=False),
+    Column("num_held_bytes", BigInteger, nullable=False),
+    Column("file_id", String(64)),
+    Column("file_expires_after_s", BigInteger),
+    Index("uploads_by_expiry", "status", "expires_at_ms"),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("upload_id", String(64), nullable=False),
+    Column("location", String(64), nullable=False, unique=True),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Index("upload_parts_by_upload", "upload_id"),
+)

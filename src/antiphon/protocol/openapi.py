@@ -11,6 +11,7 @@ from antiphon.protocol.chat_fields import chat
 from antiphon.protocol.completion_request import completion
 from antiphon.protocol.embedding_request import embedding
 from antiphon.protocol.fields import Spec, schema_of
+from antiphon.protocol.files import PURPOSES, complete_upload_request, upload_request
 from antiphon.protocol.responses.fields import responses
 
 Json = dict[str, Any]
@@ -24,6 +25,8 @@ _SCHEMAS: dict[str, Spec] = {
     "Completion": answer_shapes.text_completion,
     "CompletionChunk": answer_shapes.text_chunk,
     "EmbeddingRequest": embedding,
+    "UploadRequest": upload_request,
+    "UploadCompletion": complete_upload_request,
     "Embeddings": answer_shapes.embeddings,
     "Model": answer_shapes.model,
     "Models": answer_shapes.models,
@@ -46,6 +49,7 @@ _FAILURES = {
     "500": "A fault of the server",
     "503": "Overloaded, or the model is loading; Retry-After says when to come back",
 }
+_DESCRIPTIONS = _FAILURES | {"507": "The server's storage is full"}
 
 
 def _ref(name: str) -> Json:
@@ -57,7 +61,7 @@ def _json(name: str) -> Json:
 
 
 def _failures(*codes: str) -> Json:
-    return {code: {"description": _FAILURES[code], "content": _json("Error")} for code in codes}
+    return {code: {"description": _DESCRIPTIONS[code], "content": _json("Error")} for code in codes}
 
 
 def _operation(summary: str, answers: Json, *failures: str, body: str | None = None, is_open: bool = False) -> Json:
@@ -166,6 +170,68 @@ _RESPONSE_PATHS: Json = {
     },
 }
 
+_LIST_PARAMETERS = [
+    _query("after", {"type": "string"}),
+    _query("order", {"type": "string", "enum": ["asc", "desc"]}),
+]
+
+
+def _form(summary: str, *failures: str, **fields: Json) -> Json:
+    """Describe a request whose body is a form with a file."""
+    schema: Json = {"type": "object", "properties": fields, "required": [name for name in fields if "[" not in name]}
+    operation = _operation(summary, _OBJECT, "400", "401", "413", "415", "429", "500", "503", "507", *failures)
+    operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    return operation
+
+
+_BINARY: Json = {"type": "string", "format": "binary"}
+_FILE_PATHS: Json = {
+    "/v1/files": {
+        "get": _stored("List files")
+        | {
+            "parameters": [
+                *_LIST_PARAMETERS,
+                _query("limit", {"type": "integer", "minimum": 1, "maximum": 10_000}),
+                _query("purpose", {"type": "string"}),
+            ]
+        },
+        "post": _form(
+            "Upload a file",
+            file=_BINARY,
+            purpose={"type": "string", "enum": list(PURPOSES)},
+            **{"expires_after[anchor]": {"type": "string"}, "expires_after[seconds]": {"type": "integer"}},
+        ),
+    },
+    "/v1/files/{file_id}": {
+        "parameters": _path_names("file_id"),
+        "get": _stored("Show a file"),
+        "delete": _stored("Remove a file"),
+    },
+    "/v1/files/{file_id}/content": {
+        "parameters": _path_names("file_id"),
+        "get": _operation(
+            "Download a file", {"application/octet-stream": {"schema": _BINARY}}, "401", "404", "500", "503"
+        ),
+    },
+    "/v1/uploads": {
+        "post": _operation("Begin an upload in parts", _OBJECT, "400", "401", "413", "500", "503", body="UploadRequest")
+    },
+    "/v1/uploads/{upload_id}/parts": {
+        "parameters": _path_names("upload_id"),
+        "post": _form("Add a part to an upload", "404", data=_BINARY),
+    },
+    "/v1/uploads/{upload_id}/complete": {
+        "parameters": _path_names("upload_id"),
+        "post": _operation(
+            "Make a file of the parts", _OBJECT, "400", "401", "404", "500", "503", "507", body="UploadCompletion"
+        ),
+    },
+    "/v1/uploads/{upload_id}/cancel": {
+        "parameters": _path_names("upload_id"),
+        "post": _stored("End an upload and remove its parts"),
+    },
+}
+
 _PATHS: Json = {
     "/v1/chat/completions": _generation(
         "Answer a conversation", "ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk"
@@ -184,6 +250,7 @@ _PATHS: Json = {
     "/v1/completions": _generation("Continue a text", "CompletionRequest", "Completion", "CompletionChunk"),
     "/v1/embeddings": _generation("Turn texts into vectors", "EmbeddingRequest", "Embeddings", None),
     **_RESPONSE_PATHS,
+    **_FILE_PATHS,
     "/v1/models": {"get": _operation("List models and aliases", _json("Models"), "401", "500")},
     "/v1/models/{model}": {
         "parameters": [_MODEL_NAME],

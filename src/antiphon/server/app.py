@@ -7,6 +7,7 @@ from starlette.routing import Route, Router
 from antiphon.server.endpoint import Endpoint
 from antiphon.server.request.call import Handler
 from antiphon.server.routes.conversations import ConversationRoutes
+from antiphon.server.routes.files import FileRoutes
 from antiphon.server.routes.generation import GenerationRoutes
 from antiphon.server.routes.health import health_route
 from antiphon.server.routes.metrics import metrics_route
@@ -18,6 +19,7 @@ from antiphon.server.routes.root import root_route
 from antiphon.server.routes.stored_completions import StoredCompletionRoutes
 from antiphon.server.routes.tokens import TokenRoutes
 from antiphon.server.routes.unknown import unknown_route
+from antiphon.server.routes.uploads import UploadRoutes
 from antiphon.server.service import Service
 
 
@@ -48,6 +50,15 @@ class Handlers:
         )
         self.stored_completions = StoredCompletionRoutes(service.access, service.bodies, service.completions)
         self.conversations = ConversationRoutes(service.access, service.bodies, service.conversations)
+        self.files = FileRoutes(service.access, service.admissions, service.forms, service.files)
+        self.uploads = UploadRoutes(
+            service.access,
+            service.admissions,
+            service.bodies,
+            service.forms,
+            files=service.files,
+            uploads=service.uploads,
+        )
         self.unknown = unknown_route(PATHS)
         self.models = ModelRoutes(service.access, self.unknown)
         self.tokens = TokenRoutes(
@@ -99,6 +110,13 @@ ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
         "DELETE": lambda to: to.conversations.delete_item,
     },
     "/v1/embeddings": {"POST": lambda to: to.generation.embeddings},
+    "/v1/files": {"GET": lambda to: to.files.list_files, "POST": lambda to: to.files.create},
+    "/v1/files/{file_id}": {"GET": lambda to: to.files.retrieve, "DELETE": lambda to: to.files.delete},
+    "/v1/files/{file_id}/content": {"GET": lambda to: to.files.content},
+    "/v1/uploads": {"POST": lambda to: to.uploads.create},
+    "/v1/uploads/{upload_id}/parts": {"POST": lambda to: to.uploads.add_part},
+    "/v1/uploads/{upload_id}/complete": {"POST": lambda to: to.uploads.complete},
+    "/v1/uploads/{upload_id}/cancel": {"POST": lambda to: to.uploads.cancel},
     "/v1/models": {"GET": lambda to: to.models.list_models},
     "/v1/models/{model:path}": {
         "GET": lambda to: to.models.retrieve_model,

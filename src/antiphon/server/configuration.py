@@ -14,6 +14,7 @@ from antiphon.backends.settings import GatewaySettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
 from antiphon.engine.settings import library_directory
+from antiphon.files import FileSettings
 from antiphon.server.request.faults import FaultSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
 from antiphon.state import ResponseSettings
@@ -27,6 +28,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "gateway": GatewaySettings,
     "cache": CacheSettings,
     "responses": ResponseSettings,
+    "files": FileSettings,
     "faults": FaultSettings,
 }
 
@@ -42,6 +44,7 @@ class Configuration:
     gateway: GatewaySettings
     cache: CacheSettings
     responses: ResponseSettings
+    files: FileSettings
     faults: FaultSettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
@@ -73,6 +76,7 @@ def load_configuration(
         gateway=build(GatewaySettings, layers["gateway"], "gateway"),
         cache=build(CacheSettings, layers["cache"], "cache"),
         responses=build(ResponseSettings, layers["responses"], "responses"),
+        files=build(FileSettings, layers["files"], "files"),
         faults=build(FaultSettings, layers["faults"], "faults"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],

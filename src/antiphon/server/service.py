@@ -1,11 +1,13 @@
 """The parts of a running server that its routes are made of; one set per process."""
 
+from pathlib import Path
 from typing import Any
 
 from antiphon.accounts import Accounts
 from antiphon.backends.base import AliasingBackend, Backend, ForwardingBackend
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
+from antiphon.files import FileSettings, FileStore, FileSweeper, UploadStore, make_blob_store
 from antiphon.server.endpoint import Shell
 from antiphon.server.forwarding import Forwarder
 from antiphon.server.logs import log
@@ -17,6 +19,7 @@ from antiphon.server.request.call import Call
 from antiphon.server.request.faults import Faults, FaultSettings
 from antiphon.server.request.headers import StandardHeaders
 from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.multipart import MultipartForms
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.responses.jobs import Jobs
 from antiphon.server.responses.sealing import Sealer
@@ -28,6 +31,7 @@ class Service:
     """Puts the parts together. The caller owns ``accounts``, ``backend`` and ``upstreams`` and closes them.
 
     ``upstreams`` sends requests of any path on; None: ``backend`` does, if it can.
+    ``home`` is the folder for the content of files, unless ``files`` names a bucket.
     """
 
     def __init__(
@@ -37,11 +41,13 @@ class Service:
         backend: Backend,
         *,
         organization: str,
+        home: Path,
         cache: CacheSettings | None = None,
         faults: FaultSettings | None = None,
         responses: ResponseSettings | None = None,
         gateway: GatewaySettings | None = None,
         upstreams: ForwardingBackend | None = None,
+        files: FileSettings | None = None,
     ) -> None:
         self.settings = settings
         self.accounts = accounts
@@ -71,6 +77,11 @@ class Service:
             default=gateway.default_upstream,
             max_bytes=gateway.max_forward_bytes,
         )
+        file_settings = files or FileSettings()
+        self.files = FileStore(accounts.engine, make_blob_store(file_settings, home), file_settings)
+        self.uploads = UploadStore(self.files)
+        self.file_sweeper = FileSweeper(self.files, self.uploads)
+        self.forms = MultipartForms()
         self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
         self.jobs = Jobs(self.responses)
         origin_check = OriginCheck(
@@ -78,9 +89,15 @@ class Service:
         )
         self.shell = Shell(origin_check, StandardHeaders(organization, origin_check), self._observe)
 
+    def start(self) -> None:
+        """Begin what runs without a request. Call it in the event loop, once."""
+        self.file_sweeper.start()
+
     async def aclose(self) -> None:
-        """Stop the responses that run in the background. The caller closes ``backend`` and ``accounts`` after it."""
+        """Stop what runs in the background. The caller closes ``backend`` and ``accounts`` after it."""
         await self.jobs.aclose()
+        await self.file_sweeper.aclose()
+        await self.files.blobs.aclose()
 
     def _observe(self, call: Call, path: str) -> None:
         """Count a request that is over and write its log line."""

@@ -88,11 +88,13 @@ class ServerParts:
             accounts,
             router if store is None else CachingBackend(router, store),
             organization=configuration.accounts.organization,
+            home=configuration.home,
             cache=configuration.cache,
             faults=configuration.faults,
             responses=configuration.responses,
             gateway=configuration.gateway,
             upstreams=router,
+            files=configuration.files,
         )
 
     @classmethod
@@ -129,6 +131,7 @@ class ServerParts:
 
     async def start(self) -> None:
         """Load the models and probe the upstreams; returns when all models are ready."""
+        self.service.start()
         loading = [self._local.start()] if isinstance(self._local, LocalBackend) else []
         await asyncio.gather(*loading, self.router.start())
         for alias, model in self.configuration.models.aliases.items():

@@ -12,6 +12,7 @@ from antiphon.server.request.query import query_parameters
 Json = dict[str, Any]
 _MAX_LIMIT = 100
 _DEFAULT_LIMIT = 20
+_PARAMETERS = ("limit", "order", "after", "before", "include", "include[]")
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -39,16 +40,25 @@ class Page(msgspec.Struct, frozen=True):
         }
 
 
-def read_page(call: Call, *, default_order: str = "desc", also: Sequence[str] = ()) -> Page:
+def read_page(
+    call: Call,
+    *,
+    default_order: str = "desc",
+    parameters: Sequence[str] = _PARAMETERS,
+    also: Sequence[str] = (),
+    default_limit: int = _DEFAULT_LIMIT,
+    max_limit: int = _MAX_LIMIT,
+) -> Page:
     """Return the page that the URL's query names; ``ApiError`` 400 for a value that is not allowed.
 
-    ``also`` are further parameters that the route reads itself. ``include`` is accepted: items are always whole here.
+    ``parameters`` are those of this list, ``also`` further ones that the route reads itself. ``include`` is accepted: items
+    are always whole here.
     """
     given = dict(query_parameters(call))
-    limit = given.get("limit", str(_DEFAULT_LIMIT))
-    if not (limit.isdigit() and limit.isascii() and 1 <= int(limit) <= _MAX_LIMIT):
+    limit = given.get("limit", str(default_limit))
+    if not (limit.isdigit() and limit.isascii() and len(limit) <= len(str(max_limit)) and 1 <= int(limit) <= max_limit):
         raise problems.bad_request(
-            f"Invalid 'limit': expected an integer from 1 to {_MAX_LIMIT}, but got {limit!r} instead.",
+            f"Invalid 'limit': expected an integer from 1 to {max_limit:,}, but got {limit!r} instead.",
             "limit",
             "invalid_value",
         )
@@ -56,7 +66,7 @@ def read_page(call: Call, *, default_order: str = "desc", also: Sequence[str] = 
     if order not in {"asc", "desc"}:
         raise problems.not_in_enum("order", order, ("asc", "desc"))
     for name in given:
-        if name not in {"limit", "order", "after", "before", "include", "include[]", *also}:
+        if name not in {*parameters, *also}:
             raise problems.unknown(name, ())
     return Page(int(limit), order == "desc", given.get("after"), given.get("before"))
 
