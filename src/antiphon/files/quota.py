@@ -37,7 +37,7 @@ async def give_back(connection: AsyncConnection, account: str, *, num_bytes: int
 
 
 async def room(connection: AsyncConnection, account: str, settings: FileSettings) -> int:
-    """Return how many more bytes ``account`` may keep, as of now."""
+    """Return how many more bytes ``account`` may keep at the moment."""
     rows = await connection.execute(
         select(file_usage.c.account, file_usage.c.num_bytes).where(file_usage.c.account.in_((account, EVERYBODY)))
     )

@@ -1,6 +1,6 @@
 """Removes what nobody keeps: files and uploads past their time, and blobs that no row names.
 
-Any number of processes may sweep the same database and storage: whoever removes a row removes what belongs to it.
+Any number of processes may sweep the same database and storage: the one that removes a row removes what belongs to it.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The contract of a blob store: bytes under a location that the store chooses and never uses again.
 
-Locations are random, so nothing a client says becomes a path, and whoever removes a blob cannot meet another that takes
+Locations are random, so nothing a client says becomes a path, and a request that removes a blob cannot meet another that takes
 its place. Which blobs have the same content, and who refers to them, is in the database (``references.py``).
 """
 

@@ -1,4 +1,4 @@
-"""Blobs in a folder: written beside, flushed to the disk, and renamed into place."""
+"""Blobs in a folder: written under ``incoming``, flushed to the disk, and renamed into place."""
 
 import asyncio
 import os
