@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from antiphon.errors import AntiphonError as AntiphonError
     from antiphon.toolkit.calls.breaker import BreakerStatistics as BreakerStatistics
     from antiphon.toolkit.calls.breaker import CircuitBreaker as CircuitBreaker
-    from antiphon.toolkit.calls.caller import CallOptions as CallOptions
-    from antiphon.toolkit.calls.caller import Fallback as Fallback
+    from antiphon.toolkit.calls.options import CallOptions as CallOptions
+    from antiphon.toolkit.calls.options import EmbeddingOptions as EmbeddingOptions
+    from antiphon.toolkit.calls.options import Fallback as Fallback
     from antiphon.toolkit.calls.response_cache import ResponseCache as ResponseCache
     from antiphon.toolkit.calls.response_cache import ResponseCacheStatistics as ResponseCacheStatistics
     from antiphon.toolkit.calls.retry import RetryPolicy as RetryPolicy
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from antiphon.toolkit.chat.chat import AsyncChat as AsyncChat
     from antiphon.toolkit.chat.chat import Chat as Chat
     from antiphon.toolkit.chat.chat_state import ChatOptions as ChatOptions
+    from antiphon.toolkit.chat.chat_state import SamplingWarning as SamplingWarning
     from antiphon.toolkit.chat.history import Turn as Turn
     from antiphon.toolkit.chat.reply import AnswerRejected as AnswerRejected
+    from antiphon.toolkit.chat.reply import ParameterLeftOutWarning as ParameterLeftOutWarning
+    from antiphon.toolkit.chat.reply import ReasoningDelta as ReasoningDelta
     from antiphon.toolkit.chat.reply import Reply as Reply
     from antiphon.toolkit.chat.reply import TextDelta as TextDelta
     from antiphon.toolkit.chat.reply import ToolFinished as ToolFinished
@@ -84,6 +88,7 @@ if TYPE_CHECKING:
     from antiphon.toolkit.index import Index as Index
     from antiphon.toolkit.index import UpdateReport as UpdateReport
     from antiphon.toolkit.index import read_folder as read_folder
+    from antiphon.toolkit.pacing.pace import Pace as Pace
     from antiphon.toolkit.record import Attempt as Attempt
     from antiphon.toolkit.record import CallRecord as CallRecord
     from antiphon.toolkit.record import Timing as Timing
@@ -116,10 +121,11 @@ _PUBLIC = {
     "antiphon.errors": ("AntiphonError",),
     "antiphon.toolkit.calls.breaker": ("BreakerStatistics", "CircuitBreaker"),
     "antiphon.toolkit.costs.budget": ("Budget", "BudgetStatistics"),
-    "antiphon.toolkit.calls.caller": ("CallOptions", "Fallback"),
+    "antiphon.toolkit.calls.options": ("CallOptions", "EmbeddingOptions", "Fallback"),
+    "antiphon.toolkit.pacing.pace": ("Pace",),
     "antiphon.toolkit.structured.cascade": ("Cascade", "acascade", "cascade"),
     "antiphon.toolkit.chat.chat": ("AsyncChat", "Chat"),
-    "antiphon.toolkit.chat.chat_state": ("ChatOptions",),
+    "antiphon.toolkit.chat.chat_state": ("ChatOptions", "SamplingWarning"),
     "antiphon.toolkit.costs.choose": ("ModelChoice", "ModelCard", "Task", "choose_model"),
     "antiphon.toolkit.embeddings.chunking": ("Chunk", "Chunking"),
     "antiphon.toolkit.embeddings.embedding_cache": ("EmbeddingCache",),
@@ -156,6 +162,8 @@ _PUBLIC = {
     "antiphon.toolkit.record": ("Attempt", "CallRecord", "Timing"),
     "antiphon.toolkit.chat.reply": (
         "AnswerRejected",
+        "ParameterLeftOutWarning",
+        "ReasoningDelta",
         "Reply",
         "TextDelta",
         "ToolFinished",

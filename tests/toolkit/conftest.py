@@ -3,6 +3,7 @@
 import pytest
 from tests.toolkit.scripted_endpoint import Endpoint
 
+from antiphon.toolkit.calls import forms
 from antiphon.toolkit.tokens import context, ranks, server_tokens
 
 
@@ -11,6 +12,7 @@ def endpoint() -> Endpoint:
     """An endpoint of its own, about which nothing is remembered yet."""
     context._contexts.clear()
     server_tokens._dialects.clear()
+    forms.FORMS.forget()
     return Endpoint()
 
 

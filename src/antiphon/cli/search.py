@@ -53,7 +53,7 @@ def search(
         asked = " ".join(question)
         if answer:
             made = opened.answer(
-                asked, model=model, num_sources=limit, where=_filter(where), mode=mode, max_tokens=max_tokens
+                asked, model=model, num_sources=limit, where=_filter(where), mode=mode, max_completion_tokens=max_tokens
             )
             _show_answer(made, json)
         else:

@@ -11,7 +11,7 @@ import atexit
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, cast
 from urllib.parse import urlsplit
@@ -51,6 +51,12 @@ class Endpoint:
         return host == "api.openai.com" or host.endswith(".api.openai.com")
 
     @property
+    def is_azure(self) -> bool:
+        """Whether it is OpenAI's models in Microsoft's cloud; a model is then called by the name of its deployment."""
+        host = urlsplit(self.base_url).hostname or ""
+        return host.endswith((".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"))
+
+    @property
     def root(self) -> str:
         """The address without ``/v1``, for a server's own routes."""
         return self.base_url.removesuffix("/v1")
@@ -79,12 +85,15 @@ class ApiResponse(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkStream:
-    """A stream under way: its chunks, and the headers that came before them."""
+class EventStream(Generic[T]):
+    """A stream under way: its events (chunks, of chat completions), and the headers that came before them."""
 
-    chunks: AsyncIterator[ChatCompletionChunk]
+    events: AsyncIterator[T]
     headers: Mapping[str, str]
     num_retries: int
+
+
+ChunkStream = EventStream[ChatCompletionChunk]
 
 
 def is_about_model(error: APIError) -> bool:
@@ -118,18 +127,31 @@ class Connection:
         """POST /embeddings."""
         return await self._call(lambda client: client.embeddings.with_raw_response.create, request, max_retries)
 
-    @asynccontextmanager
-    async def chat_stream(
+    async def respond(self, request: Mapping[str, Any], *, max_retries: int | None = None) -> ApiResponse[Any]:
+        """POST /responses; ``request`` holds the client's own keyword arguments, without ``stream``."""
+        return await self._call(lambda client: client.responses.with_raw_response.create, request, max_retries)
+
+    def chat_stream(
         self, request: Mapping[str, Any], *, max_retries: int | None = None
-    ) -> AsyncGenerator[ChunkStream]:
+    ) -> AbstractAsyncContextManager[ChunkStream]:
         """POST /chat/completions with ``stream``; leaving the context closes the connection."""
-        started: ApiResponse[Any] = await self._call(
-            lambda client: client.chat.completions.with_raw_response.create, {**request, "stream": True}, max_retries
-        )
+        return self._stream(lambda client: client.chat.completions.with_raw_response.create, request, max_retries)
+
+    def response_stream(
+        self, request: Mapping[str, Any], *, max_retries: int | None = None
+    ) -> AbstractAsyncContextManager[EventStream[Any]]:
+        """POST /responses with ``stream``; leaving the context closes the connection."""
+        return self._stream(lambda client: client.responses.with_raw_response.create, request, max_retries)
+
+    @asynccontextmanager
+    async def _stream(
+        self, method: Callable[[Any], Callable[..., Any]], request: Mapping[str, Any], max_retries: int | None
+    ) -> AsyncGenerator[EventStream[Any]]:
+        started: ApiResponse[Any] = await self._call(method, {**request, "stream": True}, max_retries)
         stream = started.value
-        chunks = aiter(stream) if isinstance(self.client, AsyncOpenAI) else _iterate_in_thread(iter(stream))
+        events = aiter(stream) if isinstance(self.client, AsyncOpenAI) else _iterate_in_thread(iter(stream))
         try:
-            yield ChunkStream(chunks, started.headers, started.num_retries)
+            yield EventStream(events, started.headers, started.num_retries)
         finally:
             if isinstance(self.client, AsyncOpenAI):
                 await stream.close()
@@ -230,7 +252,7 @@ def _close_shared_clients() -> None:
             portal.call(client.close())
 
 
-async def _iterate_in_thread(items: Any) -> AsyncIterator[ChatCompletionChunk]:
+async def _iterate_in_thread(items: Any) -> AsyncIterator[Any]:
     end = object()
     while (item := await anyio.to_thread.run_sync(next, items, end, abandon_on_cancel=True)) is not end:
-        yield cast("ChatCompletionChunk", item)
+        yield item

@@ -29,7 +29,8 @@ class CallRecord:
 
     ``model`` was asked for and ``answered_by`` is what the response names. ``usage`` and ``cost`` (dollars) are None
     where they are not known. ``from_cache``: answered from the response cache; ``usage`` is then what it had taken, and
-    ``cost`` 0. ``failed_over`` names the models that failed before this one, with their errors.
+    ``cost`` 0. ``failed_over`` names the models that failed before this one, with their errors. ``left_out`` names the
+    parameters that were asked for and not sent, since the model refuses them.
     """
 
     model: str
@@ -44,6 +45,7 @@ class CallRecord:
     saved_by_cache: Decimal | None = None
     saved_by_prompt_cache: Decimal | None = None
     failed_over: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ from tests.toolkit.moved_clock import MovedClock
 from tests.toolkit.scripted_endpoint import Endpoint, answer, broken_stream, error, json_route, usage
 
 from antiphon.toolkit.calls.breaker import CircuitBreaker
-from antiphon.toolkit.calls.caller import CallOptions, Fallback, ModelCaller
+from antiphon.toolkit.calls.caller import CompletedCall, ModelCaller
+from antiphon.toolkit.calls.options import CallOptions, Fallback
 from antiphon.toolkit.calls.response_cache import ResponseCache
 from antiphon.toolkit.calls.retry import RetryPolicy
+from antiphon.toolkit.calls.streaming import Piece
 from antiphon.toolkit.clients import Connection
 from antiphon.toolkit.costs.budget import Budget
 from antiphon.toolkit.costs.prices import Price, PriceTable
@@ -168,8 +170,9 @@ async def test_a_stream_left_unread_is_charged_as_reserved(endpoint: Endpoint) -
     endpoint.routes = {"/tokenize": json_route({"count": 30})}
     endpoint.replies = [broken_stream("a")]
     budget, report = Budget(tokens=100), Report()
-    async with caller(endpoint, budget=budget, report=report).stream({**REQUEST, "max_completion_tokens": 5}):
-        pass
+    pieces = caller(endpoint, budget=budget, report=report).stream({**REQUEST, "max_completion_tokens": 5})
+    assert await anext(pieces) == Piece("a")
+    await pieces.aclose()
     assert (budget.statistics().spent_tokens, budget.statistics().num_unreported) == (35, 1)
     assert report.statistics().num_unreported == 1
 
@@ -178,9 +181,10 @@ async def test_opening_a_stream_is_retried_and_falls_back(endpoint: Endpoint) ->
     """Up to its first chunk a stream is a call like any other."""
     endpoint.replies = [error(500), error(500), answer("hello")]
     policy = RetryPolicy(attempts=2, initial_s=0.001, longest_s=0.001)
-    async with caller(endpoint, retry=policy, fallbacks=["large"]).stream(REQUEST) as (stream, call):
-        chunks = [chunk async for chunk in stream.chunks]
-    assert (call.model, len(endpoint.requests), len(chunks) > 2) == ("large", 3, True)
+    parts = [part async for part in caller(endpoint, retry=policy, fallbacks=["large"]).stream(REQUEST)]
+    *pieces, whole = parts
+    assert isinstance(whole, CompletedCall)
+    assert (whole.record.model, len(endpoint.requests), len(pieces) > 1) == ("large", 3, True)
 
 
 async def test_the_report_reads_as_a_table(endpoint: Endpoint) -> None:

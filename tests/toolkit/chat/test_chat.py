@@ -10,6 +10,7 @@ from pydantic import BaseModel, field_validator
 from tests.toolkit.scripted_endpoint import Endpoint, answer, error, json_route
 
 from antiphon.toolkit.chat.chat import AsyncChat, Chat
+from antiphon.toolkit.chat.chat_state import SamplingWarning
 from antiphon.toolkit.chat.reply import TruncatedAnswerWarning
 from antiphon.toolkit.chat.trim import HistoryPolicy
 from antiphon.toolkit.costs.budget import Budget
@@ -350,3 +351,54 @@ def test_what_would_be_sent_can_be_counted(endpoint: Endpoint) -> None:
     """Tools included."""
     endpoint.routes = {"/tokenize": json_route({"count": 42})}
     assert Chat("s", client=endpoint.client(), tools=[add]).count_tokens().tokens == 42
+
+
+@pytest.mark.parametrize(
+    ("forced", "then"),
+    [
+        ("required", "auto"),
+        ({"type": "function", "function": {"name": "double"}}, "auto"),
+        ("auto", "auto"),
+        (
+            {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}},
+            {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}},
+        ),
+    ],
+)
+def test_a_call_that_is_forced_is_forced_once(endpoint: Endpoint, forced: Any, then: Any) -> None:
+    """After it the model may answer."""
+
+    def double(number: int) -> int:
+        return 2 * number
+
+    endpoint.replies[:] = [answer(None, calls=[("1", "double", '{"number": 1}')]), answer("two")]
+    chat = Chat(client=endpoint.client(), tools=[double], context_tokens=1000)
+    assert chat.send("double one", tool_choice=forced).text == "two"
+    assert [request["tool_choice"] for request in endpoint.requests] == [forced, then]
+    endpoint.replies[:] = [answer("no need")]
+    chat.send("again", tool_choice=forced)
+    assert endpoint.requests[-1]["tool_choice"] == forced
+
+
+def test_tools_of_a_request_are_sent_beside_those_of_the_chat(endpoint: Endpoint) -> None:
+    """Neither replaces the other."""
+    chat = Chat(client=endpoint.client(), tools=[len_of], context_tokens=1000)
+    chat.send("hi", tools=[{"type": "web_search"}])
+    assert [tool["type"] for tool in endpoint.requests[0]["tools"]] == ["web_search", "function"]
+
+
+def len_of(text: str) -> int:
+    return len(text)
+
+
+@pytest.mark.parametrize("where", ["chat", "call"])
+def test_temperature_beside_top_p_is_warned_of(endpoint: Endpoint, where: str) -> None:
+    """OpenAI advises to change one of the two; a value that changes nothing is none."""
+    chat = Chat(client=endpoint.client(), context_tokens=1000, temperature=0.7)
+    chat.send("hi", top_p=1)
+    both = {
+        "chat": lambda: Chat(client=endpoint.client(), temperature=0.7, top_p=0.5),
+        "call": lambda: chat.send("hi", top_p=0.5),
+    }
+    with pytest.warns(SamplingWarning, match="both set"):
+        both[where]()

@@ -56,3 +56,34 @@ def test_usage_adds_up_and_keeps_what_was_not_told_apart() -> None:
     total = Usage(1, 2, cached_tokens=None) + Usage(3, 4, cached_tokens=5)
     assert total == Usage(4, 6, cached_tokens=5, reasoning_tokens=None, num_calls=2)
     assert total.total_tokens == 10
+
+
+def test_what_is_written_to_the_prompt_cache_has_its_own_price() -> None:
+    """Where a provider charges for it, known prices and one's own do."""
+    usage = Usage(100_000, cache_write_tokens=100_000)
+    plain, written = cost_of(Usage(100_000), "gpt-5.6-luna"), cost_of(usage, "gpt-5.6-luna")
+    assert plain is not None
+    assert written is not None
+    assert written / plain == Decimal("1.25")
+    own = PriceTable({"mine": Price(prompt=2, cache_write=3), "flat": Price(prompt=2)})
+    assert own.cost(Usage(1_000_000, cached_tokens=0, cache_write_tokens=500_000), "mine") == Decimal("2.5")
+    assert own.cost(Usage(1_000_000, cache_write_tokens=500_000), "flat") == Decimal(2)
+
+
+def test_a_batch_at_ones_own_price_costs_half_unless_it_says_otherwise() -> None:
+    """Nothing that is asked for is ignored."""
+    own = PriceTable({"mine": Price(prompt=2), "same": Price(prompt=2, batch=1)})
+    assert own.cost(Usage(1_000_000), "mine", batch=True) == Decimal(1)
+    assert own.cost(Usage(1_000_000), "same", batch=True) == Decimal(2)
+
+
+def test_writes_to_the_prompt_cache_are_read_from_what_the_client_reports() -> None:
+    """By chat completions and by responses."""
+    details = {"cached_tokens": 1, "cache_write_tokens": 2}
+    assert Usage.of_json({"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": details}) == Usage(
+        9, 3, cached_tokens=1, cache_write_tokens=2
+    )
+    told = {"input_tokens": 9, "output_tokens": 3, "input_tokens_details": details}
+    assert Usage.of_json({**told, "output_tokens_details": {"reasoning_tokens": 1}}) == Usage(
+        9, 3, cached_tokens=1, reasoning_tokens=1, cache_write_tokens=2
+    )

@@ -6,6 +6,7 @@ import pytest
 from openai import OpenAI
 from tests.toolkit.scripted_endpoint import Endpoint, error, json_route
 
+from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.errors import TokenizerError
 from antiphon.toolkit.tokens import ranks
 from antiphon.toolkit.tokens.count import TokenCount, count_tokens
@@ -194,3 +195,16 @@ def test_a_damaged_rank_file_is_fetched_again(monkeypatch: pytest.MonkeyPatch, t
     folder = ranks._folder_with(file)
     (folder / file.name).write_bytes(b"damaged")
     assert (ranks._folder_with(file) / file.name).read_bytes() == good
+
+
+@pytest.mark.usefixtures("rank_files")
+def test_azure_counts_as_openai_does(endpoint: Endpoint) -> None:
+    """Nothing is asked of it in vain; the name of a deployment that is no model's gets an estimate."""
+    endpoint.base_url = "https://mine.openai.azure.com/v1"
+    client = endpoint.client()
+    assert count_tokens("tiktoken is great!", model="gpt-4o", client=client) == TokenCount(
+        6, "exact", "tiktoken o200k_base"
+    )
+    assert count_tokens("tiktoken is great!", model="my-deployment", client=client).quality == "estimate"
+    Chat(client=client, model="gpt-4o").send("hi")
+    assert endpoint.asked == []

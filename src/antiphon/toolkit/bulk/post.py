@@ -22,22 +22,16 @@ class Posted:
     body: Any
 
 
-class Poster:
-    """Posts through a connection's client. Raises the client's errors (``openai.APIError`` and below)."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._client = connection.client.with_options(max_retries=0)
-
-    async def post(self, path: str, body: Mapping[str, Any]) -> Posted:
-        """POST ``body`` as JSON to ``path`` below the base URL."""
-        client = self._client
-        if isinstance(client, AsyncOpenAI):
-            response = await client.post(path, cast_to=httpx2.Response, body=dict(body))
-        else:
-            response = await anyio.to_thread.run_sync(
-                lambda: client.post(path, cast_to=httpx2.Response, body=dict(body)), abandon_on_cancel=True
-            )
-        try:
-            return Posted(response.status_code, response.headers, response.json())
-        except ValueError as error:
-            raise APIResponseValidationError(response, response.text, message="The answer is not JSON") from error
+async def post(connection: Connection, path: str, body: Mapping[str, Any]) -> Posted:
+    """POST ``body`` as JSON to ``path`` below the base URL. Raises the client's errors (``openai.APIError`` and below)."""
+    client = connection.client.with_options(max_retries=0)
+    if isinstance(client, AsyncOpenAI):
+        response = await client.post(path, cast_to=httpx2.Response, body=dict(body))
+    else:
+        response = await anyio.to_thread.run_sync(
+            lambda: client.post(path, cast_to=httpx2.Response, body=dict(body)), abandon_on_cancel=True
+        )
+    try:
+        return Posted(response.status_code, response.headers, response.json())
+    except ValueError as error:
+        raise APIResponseValidationError(response, response.text, message="The answer is not JSON") from error

@@ -9,29 +9,37 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import openai
+from openai.types.chat import ChatCompletion
 
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.bulk.batchfile import Request, RequestFile, Result, as_object
 from antiphon.toolkit.bulk.journal import Journal
-from antiphon.toolkit.bulk.post import Poster
+from antiphon.toolkit.bulk.post import Posted, post
 from antiphon.toolkit.bulk.progress import bar
 from antiphon.toolkit.bulk.report import BulkReport, BulkStatistics
-from antiphon.toolkit.bulk.token_estimate import TokenEstimator
-from antiphon.toolkit.calls.retry import RetryPolicy, classify, requested_wait_s
+from antiphon.toolkit.calls.caller import CHAT
+from antiphon.toolkit.calls.guard import AnswerFacts, CallGuard, CallKind, ModelCall
+from antiphon.toolkit.calls.options import CallOptions, require_options
+from antiphon.toolkit.calls.retry import RetryPolicy
 from antiphon.toolkit.clients import Client, Connection, connect, portal_client
 from antiphon.toolkit.costs.prices import PriceTable
-from antiphon.toolkit.errors import BatchFileError, BulkError, RequestTooLargeError
-from antiphon.toolkit.pacing.gate import Gate
-from antiphon.toolkit.pacing.pacer import Pacer
+from antiphon.toolkit.errors import (
+    BatchFileError,
+    BudgetExceededError,
+    BulkError,
+    RequestTooLargeError,
+    RetryExhaustedError,
+)
+from antiphon.toolkit.pacing.pace import Pace
 from antiphon.toolkit.pacing.task_group import all_or_none
+from antiphon.toolkit.pacing.token_estimate import estimate_prompt
 from antiphon.toolkit.usage import NO_USAGE, Usage
 
 # A long run outlives a restart of the server; the client's own retries are off.
 RETRY = RetryPolicy(attempts=8, total_s=900.0, longest_s=60.0)
-_RATE_LIMITED = 429
 # A picture for people: costing tokens at every answer would slow a fast run.
 SHOW_EVERY_S = 0.1
 
@@ -47,27 +55,33 @@ async def arun(
     rpm: int | None = None,
     tpm: int | None = None,
     concurrency: int = 16,
-    retry: RetryPolicy = RETRY,
     retry_failed: bool = False,
-    prices: PriceTable | None = None,
     progress: bool = False,
     on_progress: OnProgress | None = None,
+    **options: Unpack[CallOptions],
 ) -> BulkReport:
     """Make every request once and write ``out``, one line for each, in the order of the requests.
 
     ``requests`` is a batch input file or requests. ``rpm`` and ``tpm`` are limits per minute, at least 1; those not
-    given are learnt from the first answer. The same call again goes on where a killed one stopped; answered requests are not
+    given are learnt from the first answer; ``pace`` is given in their place where others share the limits. ``options`` are
+    those of every call (``CallOptions``); without ``retry`` a run outlives a restart of the server. The same call again goes on where a killed one stopped; answered requests are not
     made again, failed ones only with ``retry_failed``. A failure of one request is its line; what fails them all (no
-    connection, a refused key, an empty quota) raises BulkError. Raises BatchFileError for an unreadable line or a
+    connection, a refused key, an empty quota) raises BulkError. A budget that does not cover the next request raises
+    BudgetExceededError once all that was under way is answered and on disk. Raises BatchFileError for an unreadable line or a
     repeated custom_id, before anything is sent, and JournalError when ``out`` belongs to other requests.
     """
+    require_options(options, CallOptions, "A bulk run")
     _check(rpm=rpm, tpm=tpm, concurrency=concurrency)
+    if "pace" in options and (rpm is not None or tpm is not None):
+        raise BulkError("A run has either pace= or rpm= and tpm=", hint="give the limits to the Pace")
+    pace = options.get("pace") or Pace(rpm, tpm)
+    used: CallOptions = {"retry": RETRY, **options, "pace": pace}
     source = RequestFile(Path(requests)) if isinstance(requests, str | Path) else list(requests)
     custom_ids = _validated(source)
     with Journal(Path(out)) as journal:
         todo = {r.custom_id for r in source if not journal.is_done(r, retry_failed=retry_failed)}
         async with connect(client) as connection:
-            run = _Run(connection, journal, Gate(Pacer(rpm, tpm), concurrency), retry, prices or PriceTable())
+            run = _Run(connection, journal, used, pace)
             run.num_requests, run.num_resumed = len(custom_ids), len(custom_ids) - len(todo)
             run.num_failed_before = sum(not journal.entries[name].is_ok for name in custom_ids if name not in todo)
             with bar(enabled=progress) as shown:
@@ -85,11 +99,10 @@ def run(
     rpm: int | None = None,
     tpm: int | None = None,
     concurrency: int = 16,
-    retry: RetryPolicy = RETRY,
     retry_failed: bool = False,
-    prices: PriceTable | None = None,
     progress: bool = False,
     on_progress: OnProgress | None = None,
+    **options: Unpack[CallOptions],
 ) -> BulkReport:
     """Do what ``arun`` does, and wait for it."""
     return portal.call(
@@ -100,11 +113,10 @@ def run(
             rpm=rpm,
             tpm=tpm,
             concurrency=concurrency,
-            retry=retry,
             retry_failed=retry_failed,
-            prices=prices,
             progress=progress,
             on_progress=on_progress,
+            **options,
         )
     )
 
@@ -123,22 +135,21 @@ class _Spent:
 class _Run:
     """The state of one run while it lasts."""
 
-    def __init__(
-        self, connection: Connection, journal: Journal, gate: Gate, retry: RetryPolicy, prices: PriceTable
-    ) -> None:
+    def __init__(self, connection: Connection, journal: Journal, options: CallOptions, pace: Pace) -> None:
         self.num_requests = self.num_resumed = self.num_failed_before = 0
         self.on_change: list[OnProgress] = []
         self._connection = connection
-        self._poster = Poster(connection)
         self._journal = journal
-        self._gate = gate
-        self._retry = retry
-        self._prices = prices
-        self._estimator = TokenEstimator()
+        self._pace = pace
+        self._guard = CallGuard(connection, options)
+        self._cache = options.get("cache")
+        self._prices = options.get("prices") or PriceTable()
         self._counts: Counter[str] = Counter()
         self._usage: dict[str, Usage] = {}
         self._begun = time.monotonic()
         self._shown_at = 0.0
+        self._num_under_way = 0
+        self._answered = asyncio.Event()
 
     async def work(self, requests: Iterator[Request], concurrency: int) -> None:
         """Let ``concurrency`` workers take requests in turn until none is left; the first error ends all."""
@@ -157,12 +168,12 @@ class _Run:
             usage=sum(self._usage.values(), NO_USAGE),
             cost=_Spent(self._usage).cost(self._prices, self._connection),
             seconds=time.monotonic() - self._begun,
-            pacer=self._gate.statistics(),
+            pacer=self._pace.statistics(),
         )
 
     async def _worker(self, requests: Iterator[Request]) -> None:
         for request in requests:
-            result = await self._result(request)
+            result = await self._affordable(request)
             await self._journal.append(request, result)
             self._counts["succeeded" if result.is_ok else "failed"] += 1
             self._show()
@@ -175,42 +186,92 @@ class _Run:
             for notify in self.on_change:
                 notify(self.statistics())
 
-    async def _result(self, request: Request) -> Result:
-        begun, attempt = self._gate.clock.now(), 1
-        while True:
-            try:
-                return await self._attempt(request)
-            except RequestTooLargeError as error:
-                message = f"{error.message}; {error.hint}"
-                return Result(request.custom_id, None, error={"code": "request_too_large", "message": message})
-            except openai.APIError as error:
-                decision = self._retry.decide(error, attempt=attempt, elapsed_s=self._gate.clock.now() - begun)
-                if decision.wait_s is None:
-                    return _failure(request, error, self._connection.endpoint.base_url)
-                # A 429 holds the whole gate; this request then waits there, in its turn.
-                wait_s = 0.0 if _is_rate_limit(error) else decision.wait_s
-            self._counts["retries"] += 1
-            attempt += 1
-            await self._gate.clock.sleep(wait_s)
+    async def _affordable(self, request: Request) -> Result:
+        """Return the result as soon as the budget covers the request.
 
-    async def _attempt(self, request: Request) -> Result:
-        async with self._gate.passage(self._estimator.tokens(request.body)) as passage:
+        What others under way have reserved is more than they will have spent; raises BudgetExceededError when none is.
+        """
+        while True:
+            self._num_under_way += 1
             try:
-                answer = await self._poster.post(request.path, request.body)
-            except openai.APIStatusError as error:
-                passage.note_headers(error.response.headers)
-                if _is_rate_limit(error):
-                    # Without a time from the server: a second of silence, and the pacer has learnt from the headers.
-                    passage.hold_s = requested_wait_s(error) or 1.0
+                return await self._result(request)
+            except BudgetExceededError:
+                if self._num_under_way == 1:
+                    raise
+            finally:
+                self._num_under_way -= 1
+                self._answered.set()
+            self._answered.clear()
+            await self._answered.wait()
+
+    async def _result(self, request: Request) -> Result:
+        if (kept := self._cached(request)) is not None:
+            return kept
+        try:
+            return await self._answer(request)
+        except RequestTooLargeError as error:
+            message = f"{error.message}; {error.hint}"
+            return Result(request.custom_id, None, error={"code": "request_too_large", "message": message})
+        except RetryExhaustedError as error:
+            if not isinstance(error.__cause__, openai.APIError):
                 raise
-            passage.note_headers(answer.headers)
-            usage = _usage(answer.body)
-            if usage is not None:
-                passage.used_tokens = usage.total_tokens
-                self._estimator.learn(usage)
-                model = str(request.body.get("model"))
-                self._usage[model] = self._usage.get(model, NO_USAGE) + usage
+            return _failure(request, error.__cause__, self._connection.endpoint.base_url)
+        except openai.APIError as error:
+            return _failure(request, error, self._connection.endpoint.base_url)
+
+    async def _answer(self, request: Request) -> Result:
+        num_tries = 0
+
+        async def send(call: ModelCall) -> Posted:
+            nonlocal num_tries
+            num_tries += 1
+            return await post(call.connection, request.path, call.request)
+
+        try:
+            call, answer = await self._guard.answer(_kind(request.path), request.body, send)
+        finally:
+            self._counts["retries"] += max(0, num_tries - 1)
+        async with call.held:
+            call.note(answer.headers, 0)
+            usage, body = _usage(answer.body), as_object(answer.body)
+            call.finish(AnswerFacts(usage, str(body.get("model") or ""), _finish_reason(body)))
+        if usage is not None:
+            self._usage[call.model] = self._usage.get(call.model, NO_USAGE) + usage
+        if self._cache is not None and request.path == _CHAT_PATH and not call.failed_over:
+            self._cache.put(self._connection.endpoint, request.body, ChatCompletion.construct(**body))
         return Result(request.custom_id, answer.status_code, answer.headers.get("x-request-id"), answer.body)
+
+    def _cached(self, request: Request) -> Result | None:
+        if self._cache is None or request.path != _CHAT_PATH:
+            return None
+        kept = self._cache.get(self._connection.endpoint, request.body)
+        return None if kept is None else Result(request.custom_id, _OK, body=kept.to_dict(mode="json", warnings=False))
+
+
+_CHAT_PATH = "/chat/completions"
+_OK = 200
+
+
+async def _prompt_tokens(_: Connection, body: Mapping[str, Any]) -> int:
+    return estimate_prompt(body)
+
+
+_KINDS = {
+    _CHAT_PATH: CHAT,
+    "/completions": CallKind(_prompt_tokens, ("max_tokens",)),
+    "/responses": CallKind(_prompt_tokens, ("max_output_tokens",)),
+}
+
+
+def _kind(path: str) -> CallKind:
+    return _KINDS.get(path, CallKind(_prompt_tokens))
+
+
+def _finish_reason(body: Mapping[str, Any]) -> str | None:
+    choices: Any = body.get("choices")
+    first = as_object(choices[0]) if isinstance(choices, list) and choices else {}
+    reason = first.get("finish_reason")
+    return reason if isinstance(reason, str) else None
 
 
 def _check(**limits: int | None) -> None:
@@ -230,10 +291,6 @@ def _validated(source: Iterable[Request]) -> list[str]:
     return list(seen)
 
 
-def _is_rate_limit(error: openai.APIError) -> bool:
-    return isinstance(error, openai.APIStatusError) and error.status_code == _RATE_LIMITED and classify(error)[0]
-
-
 def _failure(request: Request, error: openai.APIError, base_url: str) -> Result:
     """Return the line of a request that failed permanently. Raises BulkError when every other one would fail too."""
     hint = f"fix that (antiphon doctor --base-url {base_url}), then give the same command again"
@@ -248,12 +305,4 @@ def _failure(request: Request, error: openai.APIError, base_url: str) -> Result:
 
 
 def _usage(body: Any) -> Usage | None:
-    told = as_object(as_object(body).get("usage"))
-    if not told:
-        return None
-    return Usage(
-        prompt_tokens=int(told.get("prompt_tokens") or told.get("input_tokens") or 0),
-        completion_tokens=int(told.get("completion_tokens") or told.get("output_tokens") or 0),
-        cached_tokens=as_object(told.get("prompt_tokens_details")).get("cached_tokens"),
-        reasoning_tokens=as_object(told.get("completion_tokens_details")).get("reasoning_tokens"),
-    )
+    return Usage.of_json(as_object(as_object(body).get("usage")))

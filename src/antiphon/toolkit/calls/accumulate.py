@@ -15,6 +15,7 @@ from typing import Any, cast
 from openai.types.chat import ChatCompletion
 
 from antiphon.toolkit.calls.dialects import failure, finish_reason, plain_text
+from antiphon.toolkit.messages import reasoning_text
 
 Json = dict[str, Any]
 
@@ -107,6 +108,18 @@ def _merge(call: _Call, delta: Mapping[str, Any]) -> None:
         call.arguments = json.dumps(cast("Json", arguments), ensure_ascii=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What a chunk brought: text, reasoning, and whether it has text or a tool call."""
+
+    text: str = ""
+    reasoning: str = ""
+    has_token: bool = False
+
+    def joined(self, other: Added) -> Added:
+        return Added(self.text + other.text, self.reasoning + other.reasoning, self.has_token or other.has_token)
+
+
 class ChunkAccumulator:
     """The completion of a stream's first choice so far."""
 
@@ -114,6 +127,7 @@ class ChunkAccumulator:
         self._head: Json = {}
         self._usage: Any = None
         self._texts: dict[str, str] = {}
+        self._parts: dict[str, list[Any]] = {}
         self._logprobs: dict[str, list[Any]] = {}
         self._calls = ToolCallAccumulator()
         self._finish_reason: str | None = None
@@ -125,22 +139,21 @@ class ChunkAccumulator:
     def finish_reason(self) -> str | None:
         return self._finish_reason
 
-    def add(self, chunk: Json) -> tuple[str, bool]:
-        """Take in a chunk; returns its piece of text, and whether it has text or a tool call."""
+    def add(self, chunk: Json) -> Added:
+        """Take in a chunk; returns what it brought."""
         for key, value in chunk.items():
             if key not in {"choices", "usage", "object"} and value is not None:
                 self._head.setdefault(key, value)
         self._usage = chunk.get("usage") or self._usage
-        piece, has_token = "", False
+        added = Added()
         for choice in cast("list[Any]", chunk.get("choices") or []):
             if isinstance(choice, dict) and not cast("Json", choice).get("index"):
-                text, has_more = self._add_choice(cast("Json", choice))
-                piece, has_token = piece + text, has_token or has_more
-        return piece, has_token
+                added = added.joined(self._add_choice(cast("Json", choice)))
+        return added
 
     def completion(self) -> ChatCompletion:
         """Return the whole in the form of an answer that is not streamed."""
-        message: Json = {"role": "assistant", "content": None, "refusal": None, **self._texts}
+        message: Json = {"role": "assistant", "content": None, "refusal": None, **self._texts, **self._parts}
         if calls := self._calls.values():
             message["tool_calls"] = calls
         choice = {
@@ -153,13 +166,13 @@ class ChunkAccumulator:
         whole.setdefault("model", "")
         return ChatCompletion.construct(**whole)
 
-    def _add_choice(self, choice: Json) -> tuple[str, bool]:
+    def _add_choice(self, choice: Json) -> Added:
         self.has_choice = True
         self._finish_reason = finish_reason(choice.get("finish_reason")) or self._finish_reason
         self.failure = failure(choice) or self.failure
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
-            return "", False
+            return Added()
         fields = cast("Json", delta)
         calls = fields.get("tool_calls")
         calls = [cast("Json", calls)] if isinstance(calls, dict) else calls
@@ -169,10 +182,13 @@ class ChunkAccumulator:
             # Reasoning is a text of its own, under a name that differs from server to server.
             if isinstance(value, str) and key not in {"role", "tool_calls"}:
                 self._texts[key] = self._texts.get(key, "") + value
+            elif isinstance(value, list) and key not in {"content", "tool_calls"}:
+                # Reasoning in parts, annotations: what came, in order.
+                self._parts.setdefault(key, []).extend(cast("list[Any]", value))
         for key, tokens in cast("Json", choice.get("logprobs") or {}).items():
             if isinstance(tokens, list):
                 self._logprobs.setdefault(key, []).extend(cast("list[Any]", tokens))
-        return text or "", text not in {None, ""} or isinstance(calls, list)
+        return Added(text or "", reasoning_text(fields) or "", text not in {None, ""} or isinstance(calls, list))
 
 
 def _function(delta: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -71,8 +71,16 @@ class RetryPolicy:
             return RetryDecision(None, f"{reason}; waiting {wait:.1f} s would pass the total of {self.total_s:g} s")
         return RetryDecision(wait, reason if asked is None else f"{reason}; the server asks for {wait:.1f} s")
 
-    async def acall(self, function: Callable[[], Awaitable[T]], *, clock: Clock | None = None) -> tuple[T, int]:
+    async def acall(
+        self,
+        function: Callable[[], Awaitable[T]],
+        *,
+        clock: Clock | None = None,
+        on_retry: Callable[[], None] | None = None,
+    ) -> tuple[T, int]:
         """Await ``function()`` until it succeeds; return its result and the number of retries.
+
+        ``on_retry`` is called before each of them.
 
         Errors that retrying cannot fix pass through; the last of the others is the cause of RetryExhaustedError.
         The client inside must not retry by itself (``max_retries=0``). Only the waits and the start of tries are
@@ -91,6 +99,8 @@ class RetryPolicy:
                     raise _exhausted(attempt, clock.now() - begun, decision) from error
             await clock.sleep(decision.wait_s)
             attempt += 1
+            if on_retry is not None:
+                on_retry()
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Do what ``acall`` does on the toolkit's own loop and return the result alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -9,13 +10,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
-from antiphon.toolkit.calls.caller import CallOptions, ModelCaller
+from antiphon.toolkit.calls.caller import ModelCaller
+from antiphon.toolkit.calls.forms import Api
+from antiphon.toolkit.calls.options import CallOptions, require_options
 from antiphon.toolkit.chat.history import Content, History, Message, Turn, read_chat, write_chat
 from antiphon.toolkit.chat.reply import Reply
 from antiphon.toolkit.chat.trim import HistoryPolicy
 from antiphon.toolkit.chat.turn_loop import TurnLoop, TurnOptions
 from antiphon.toolkit.clients import DEFAULT_MODEL, Connection
 from antiphon.toolkit.errors import HistoryError, ToolkitError
+from antiphon.toolkit.messages import ITEMS, REASONING, plain_messages
 from antiphon.toolkit.record import CallRecord, total_cost, total_usage
 from antiphon.toolkit.schemas.output_schema import OutputSchema
 from antiphon.toolkit.tools.tool import Tool, Toolbox
@@ -29,7 +33,9 @@ CONTINUE = "Your last answer was cut off. Continue it exactly where it stopped, 
 class ChatOptions(CallOptions, total=False):
     """Options of a chat, all optional, in addition to those of every call (``CallOptions``).
 
-    ``temperature``, ``seed``, ``max_completion_tokens`` and whatever ``request`` holds go to the model as they are.
+    ``temperature`` to ``service_tier`` and whatever ``request`` holds go to the model as they are; what ``prefer`` holds is
+    left out for a model that does not take it. ``reasoning`` is an effort ("low") or the API's object. ``api`` is
+    "chat" or "responses"; "auto" takes responses for models that reason or need it, where the endpoint has it.
     ``history`` says how the conversation is kept within ``context_tokens`` (asked of the server if not given).
     ``limits`` bound the tool loop; ``approve`` is asked before each call of a tool. ``reinforce`` adds the system prompt
     (True), or the given key instructions, to each message of the user, for models that forget them. ``attempts`` is how
@@ -38,10 +44,19 @@ class ChatOptions(CallOptions, total=False):
 
     model: str
     tools: Sequence[Tool | Callable[..., Any]]
+    api: Api
     temperature: float
+    top_p: float
+    presence_penalty: float
+    frequency_penalty: float
     seed: int
+    stop: str | Sequence[str]
+    max_tokens: int
     max_completion_tokens: int
+    reasoning: str | Mapping[str, Any]
+    service_tier: str
     request: Mapping[str, Any]
+    prefer: Mapping[str, Any]
     history: HistoryPolicy
     context_tokens: int
     limits: ToolLimits
@@ -50,19 +65,24 @@ class ChatOptions(CallOptions, total=False):
     attempts: int
 
 
-_KNOWN = ChatOptions.__required_keys__ | ChatOptions.__optional_keys__
-_SENT = ("temperature", "seed", "max_completion_tokens")
+class SamplingWarning(UserWarning):
+    """``temperature`` and ``top_p`` are both set."""
+
+
+_SENT = (
+    *("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop"),
+    *("max_tokens", "max_completion_tokens", "service_tier"),
+)
 
 
 class ChatState:
     """A conversation and how it is held; shared by ``Chat`` and ``AsyncChat``, which add the talking."""
 
     def __init__(self, system: str | None, connection: Connection, options: ChatOptions) -> None:
-        if unknown := options.keys() - _KNOWN:
-            raise TypeError(f"A chat has no options {sorted(unknown)!r}; it has {sorted(_KNOWN)!r}")
+        require_options(options, ChatOptions, "A chat")
         self._connection = connection
         self._options = _turn_options(options)
-        self._caller = ModelCaller(connection, options)
+        self._caller = ModelCaller(connection, options, api=options.get("api", "auto"))
         self._history = History(system=system, reminder=_reminder(system, options.get("reinforce", False)))
         self._records: tuple[CallRecord, ...] = ()
         self._last: Reply[Any] | None = None
@@ -75,7 +95,7 @@ class ChatState:
     @property
     def messages(self) -> list[Message]:
         """What the next request begins with, in the API's form: system prompt, summary, and the turns still sent."""
-        return self._history.messages()
+        return plain_messages(self._history.messages(), with_reasoning=True)
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -152,7 +172,8 @@ class ChatState:
                 "This chat is still answering, and a conversation has one answer at a time",
                 hint="await the first answer, or take a fork() for each branch",
             )
-        options = replace(self._options, request={**self._options.request, **request})
+        optional = self._options.optional - request.keys()
+        options = replace(self._options, request=_checked({**self._options.request, **request}), optional=optional)
         return TurnLoop(self._connection, self._caller, options, history=history, pending=pending, output=output)
 
     def _commit(self, turn: TurnLoop[T], *, pin: bool) -> Reply[T]:
@@ -170,7 +191,8 @@ class ChatState:
         if not begun:
             return self._commit(turn, pin=cut.is_pinned)
         whole = f"{begun}{reply.text}"
-        messages = (*cut.messages[:-1], {**cut.messages[-1], "content": whole})
+        last = {key: value for key, value in cut.messages[-1].items() if key not in {ITEMS, *REASONING}}
+        messages = (*cut.messages[:-1], {**last, "content": whole})
         self._history = turn.history.replace_last(Turn(messages, cut.is_pinned))
         self._records += reply.records
         self._last = joined = replace(reply, text=whole)
@@ -197,9 +219,14 @@ def _turn_options(options: ChatOptions) -> TurnOptions:
         raise ValueError(f"attempts must be >= 1, got {attempts!r}")
     given = cast("Mapping[str, Any]", options)
     sent = {key: given[key] for key in _SENT if key in given}
+    if (reasoning := options.get("reasoning")) is not None:
+        sent["reasoning"] = {"effort": reasoning} if isinstance(reasoning, str) else dict(reasoning)
+    asked = {**sent, **options.get("request", {})}
+    prefer = options.get("prefer", {})
     return TurnOptions(
         model=options.get("model", DEFAULT_MODEL),
-        request={**sent, **options.get("request", {})},
+        request=_checked({**prefer, **asked}),
+        optional=frozenset(prefer.keys() - asked.keys()),
         toolbox=toolbox,
         limits=options.get("limits") or ToolLimits(),
         approve=approve,
@@ -207,6 +234,14 @@ def _turn_options(options: ChatOptions) -> TurnOptions:
         context=options.get("context_tokens"),
         attempts=attempts,
     )
+
+
+def _checked(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return ``request``; warn of a combination that OpenAI advises against."""
+    if (request.get("temperature") or 0) != 0 and request.get("top_p") not in {None, 1}:
+        text = "temperature and top_p are both set; change one of them, since each narrows what the other leaves"
+        warnings.warn(text, SamplingWarning, stacklevel=2)
+    return request
 
 
 def _reminder(system: str | None, reinforce: bool | str) -> str | None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from antiphon.toolkit.chat.trim import TrimReport
+from antiphon.toolkit.messages import reasoning_text
 from antiphon.toolkit.record import Attempt, CallRecord, Timing, total_cost, total_usage
 from antiphon.toolkit.tools.tool_loop import ToolCall, ToolResult
 from antiphon.toolkit.usage import Usage
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion
+    from openai.types.chat.chat_completion import Choice, ChoiceLogprobs
+    from openai.types.responses import Response
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -19,13 +26,18 @@ class TruncatedAnswerWarning(UserWarning):
     """An answer was cut at the token limit (``finish_reason == "length"``)."""
 
 
+class ParameterLeftOutWarning(UserWarning):
+    """The model refuses a parameter of the request, and answered without it; ``reply.left_out`` names it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply(Generic[T_co]):
     """The answer to one message. ``str(reply)`` is its text.
 
     ``parsed`` is the value asked for with ``parse`` or ``extract``, else None. ``records`` has one entry per call to a
     model, in order (several when tools ran or an answer was asked for again); ``usage`` and ``cost`` are their sums,
-    None where a part is not known. ``trim`` says what was left out of the history, None if nothing was.
+    None where a part is not known. ``trim`` says what was left out of the history, None if nothing was. ``completion`` is
+    the last answer as the client gave it, and ``response`` that of the Responses API, None where it was not used.
     """
 
     text: str
@@ -35,6 +47,8 @@ class Reply(Generic[T_co]):
     tool_results: tuple[ToolResult, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     trim: TrimReport | None = None
+    completion: ChatCompletion | None = None
+    response: Response | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -57,6 +71,26 @@ class Reply(Generic[T_co]):
         return self.records[-1].request_id
 
     @property
+    def choices(self) -> Sequence[Choice]:
+        """All choices of the last answer (``n=`` of the request); ``text`` is the first one's."""
+        return () if self.completion is None else self.completion.choices
+
+    @property
+    def logprobs(self) -> ChoiceLogprobs | None:
+        """The log probabilities of the first choice's tokens, where they were asked for."""
+        return self.choices[0].logprobs if self.choices else None
+
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought before it answered, or the summary of it; None where the server does not tell."""
+        return reasoning_text(self.choices[0].message.to_dict(warnings=False)) if self.choices else None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The parameters that were asked for and not sent, since the model refuses them."""
+        return tuple(dict.fromkeys(name for record in self.records for name in record.left_out))
+
+    @property
     def usage(self) -> Usage | None:
         return total_usage(self.records)
 
@@ -77,16 +111,31 @@ class Reply(Generic[T_co]):
 
 
 def warned(reply: Reply[T_co]) -> Reply[T_co]:
-    """Return ``reply``; if it was cut, warn at the line of the caller's caller."""
+    """Return ``reply``; warn, at the line of the caller's caller, if it was cut or parameters were left out."""
     if reply.is_truncated:
         text = "The answer was cut at the token limit: raise max_completion_tokens, or chat.continue_()"
         warnings.warn(text, TruncatedAnswerWarning, stacklevel=3)
+    return told_left_out(reply, stacklevel=4)
+
+
+def told_left_out(reply: Reply[T_co], *, stacklevel: int = 3) -> Reply[T_co]:
+    """Return ``reply``; warn if parameters were left out."""
+    if reply.left_out:
+        text = f"{reply.model!r} takes no {', '.join(reply.left_out)}, and was asked without"
+        warnings.warn(text, ParameterLeftOutWarning, stacklevel=stacklevel)
     return reply
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
     """A piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of what the model thinks before it answers."""
 
     text: str
 
@@ -112,4 +161,4 @@ class AnswerRejected:
     attempt: Attempt
 
 
-Event = TextDelta | ToolStarted | ToolFinished | AnswerRejected
+Event = TextDelta | ReasoningDelta | ToolStarted | ToolFinished | AnswerRejected

@@ -16,12 +16,21 @@ from pydantic import ValidationError
 
 from antiphon.toolkit.calls.caller import CompletedCall, ModelCaller
 from antiphon.toolkit.calls.dialects import written_calls
-from antiphon.toolkit.calls.streaming import read_stream
+from antiphon.toolkit.calls.streaming import Piece
 from antiphon.toolkit.chat.history import History, Message
-from antiphon.toolkit.chat.reply import AnswerRejected, Event, Reply, TextDelta, ToolFinished, ToolStarted
+from antiphon.toolkit.chat.reply import (
+    AnswerRejected,
+    Event,
+    ReasoningDelta,
+    Reply,
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+)
 from antiphon.toolkit.chat.trim import HistoryPolicy, TrimReport, trim
 from antiphon.toolkit.clients import Connection
 from antiphon.toolkit.errors import ExtractionError, OutputError, RefusalError, ToolLoopError, TruncatedError
+from antiphon.toolkit.messages import ITEMS, REASONING, plain_messages
 from antiphon.toolkit.record import Attempt, CallRecord, total_usage
 from antiphon.toolkit.schemas.output_schema import OutputSchema
 from antiphon.toolkit.tokens.context import context_tokens
@@ -35,7 +44,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TurnOptions:
-    """What holds for every turn of a chat; ``request`` goes to the client as it is."""
+    """What holds for every turn of a chat; ``request`` goes to the client as it is.
+
+    ``optional`` names what of it a model may be asked without.
+    """
 
     model: str
     request: Mapping[str, Any]
@@ -45,6 +57,7 @@ class TurnOptions:
     policy: HistoryPolicy
     context: int | None
     attempts: int
+    optional: frozenset[str]
 
 
 class TurnLoop(Generic[T]):
@@ -87,8 +100,11 @@ class TurnLoop(Generic[T]):
                 async for part in parts:
                     if isinstance(part, CompletedCall):
                         answer = part
-                    else:
-                        yield TextDelta(part)
+                        continue
+                    if part.reasoning:
+                        yield ReasoningDelta(part.reasoning)
+                    if part.text:
+                        yield TextDelta(part.text)
             assert answer is not None
             self._records.append(answer.record)
             message = _first_message(answer.completion)
@@ -96,7 +112,7 @@ class TurnLoop(Generic[T]):
                 async for event in self._run_tools(message):
                     yield event
                 continue
-            if (rejected := self._finish(message, answer.record)) is None:
+            if (rejected := self._finish(message, answer)) is None:
                 return
             yield AnswerRejected(rejected)
         raise ToolLoopError(
@@ -105,30 +121,23 @@ class TurnLoop(Generic[T]):
             usage=total_usage(tuple(self._records)),
         )
 
-    async def _ask(self, request: dict[str, Any], *, stream: bool) -> AsyncGenerator[str | CompletedCall]:
+    async def _ask(self, request: dict[str, Any], *, stream: bool) -> AsyncGenerator[Piece | CompletedCall]:
+        optional = self._options.optional
         if not stream:
-            yield await self._caller.complete(request)
+            yield await self._caller.complete(request, optional=optional)
             return
-        if (kept := self._caller.cached(request)) is not None:
-            yield kept.completion.choices[0].message.content or ""
-            yield kept
-            return
-        options: dict[str, Any] = request.get("stream_options") or {}
-        asked = {**request, "stream_options": {**options, "include_usage": True}}
-        async with self._caller.stream(asked) as (chunks, call):
-            async for part in read_stream(chunks, call):
-                if isinstance(part, str):
-                    yield part
-                    continue
-                self._caller.store(request, part)
-                yield CompletedCall(part, call.finish(part))
+        async with aclosing(self._caller.stream(request, optional=optional)) as parts:
+            async for part in parts:
+                yield part
 
     async def _request(self) -> dict[str, Any]:
         options = self._options
         pending = [*self.messages, *self._rejected]
         request: dict[str, Any] = {"model": options.model, **options.request}
         if options.toolbox.tools:
-            request["tools"] = options.toolbox.definitions
+            request["tools"] = [*(request.get("tools") or ()), *options.toolbox.definitions]
+        if self._results and "tool_choice" in request:
+            request["tool_choice"] = _after_a_call(request["tool_choice"])
         if self._output is not None:
             request["response_format"] = self._output.response_format
         await self._fit(pending, request)
@@ -150,7 +159,7 @@ class TurnLoop(Generic[T]):
             output = TokenCount(estimate_text(json.dumps(request["response_format"])), "estimate", "characters")
 
         async def count(messages: Sequence[Message]) -> TokenCount:
-            counted = await count_through(self._connection, messages, model, tools)
+            counted = await count_through(self._connection, plain_messages(messages, with_reasoning=True), model, tools)
             return counted + output if output.tokens else counted
 
         room = budget - policy.summary_tokens if policy.summarise else budget
@@ -185,13 +194,14 @@ class TurnLoop(Generic[T]):
             self._options.toolbox, calls, limits=self._options.limits, approve=self._options.approve
         )
         asked = {"role": "assistant", "content": message.content, "tool_calls": [call.as_message() for call in calls]}
+        asked |= _kept_fields(message)
         self.messages.extend((asked, *(result.as_message() for result in results)))
         self._results.extend(results)
         for result in results:
             yield ToolFinished(result)
 
-    def _finish(self, message: ChatCompletionMessage, record: CallRecord) -> Attempt | None:
-        text = message.content or ""
+    def _finish(self, message: ChatCompletionMessage, answered: CompletedCall) -> Attempt | None:
+        text, record = message.content or "", answered.record
         parsed = cast("T", None)
         if self._output is not None:
             self._require_whole(message, record)
@@ -211,6 +221,7 @@ class TurnLoop(Generic[T]):
         answer: Message = {"role": "assistant", "content": text if not message.refusal else message.content}
         if message.refusal:
             answer["refusal"] = message.refusal
+        answer |= _kept_fields(message)
         self.messages.append(answer)
         self.reply = Reply(
             text=text,
@@ -220,6 +231,8 @@ class TurnLoop(Generic[T]):
             tool_results=tuple(self._results),
             attempts=tuple(self._attempts),
             trim=self._trim,
+            completion=answered.completion,
+            response=answered.response,
         )
         return None
 
@@ -248,3 +261,18 @@ class TurnLoop(Generic[T]):
 
 def _first_message(completion: ChatCompletion) -> ChatCompletionMessage:
     return completion.choices[0].message
+
+
+def _after_a_call(tool_choice: Any) -> Any:
+    """Return the choice once a call was made: one that forces a call would never let the model answer."""
+    if isinstance(tool_choice, Mapping):
+        choice = cast("Mapping[str, Any]", tool_choice)
+        allowed = choice.get("allowed_tools")
+        return {**choice, "allowed_tools": {**allowed, "mode": "auto"}} if allowed else "auto"
+    return "auto" if tool_choice == "required" else tool_choice
+
+
+def _kept_fields(message: ChatCompletionMessage) -> dict[str, Any]:
+    """Return the fields of a message, other than text and calls, that the next requests may need."""
+    fields = message.to_dict(mode="json", warnings=False)
+    return {name: fields[name] for name in (*REASONING, ITEMS) if fields.get(name)}

@@ -23,27 +23,35 @@ OPENAI = Endpoint("https://api.openai.com/v1")
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars per million tokens; ``cached`` None charges cached prompt tokens like the others."""
+    """Dollars per million tokens.
+
+    ``cached`` and ``cache_write`` are for prompt tokens read from and written to the server's prompt cache; None charges
+    them like the others. ``batch`` is the share of all prices that a batch costs.
+    """
 
     prompt: Decimal | float | str
     completion: Decimal | float | str = 0
     cached: Decimal | float | str | None = None
+    cache_write: Decimal | float | str | None = None
+    batch: Decimal | float | str = "0.5"
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "completion", "cached"):
+        for name in ("prompt", "completion", "cached", "cache_write", "batch"):
             value = getattr(self, name)
             if value is not None and not _decimal(value) >= 0:
                 raise ValueError(f"{name} must be a price >= 0 in dollars per million tokens, got {value!r}")
 
-    def cost(self, usage: Usage) -> Decimal:
-        cached = usage.cached_tokens or 0
-        cached_price = self.prompt if self.cached is None else self.cached
+    def cost(self, usage: Usage, *, batch: bool = False) -> Decimal:
+        """Return the dollars for ``usage``, at the price of a batch if asked for."""
+        cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
         parts = (
-            (usage.prompt_tokens - cached, self.prompt),
-            (cached, cached_price),
+            (usage.prompt_tokens - cached - written, self.prompt),
+            (cached, self.prompt if self.cached is None else self.cached),
+            (written, self.prompt if self.cache_write is None else self.cache_write),
             (usage.completion_tokens, self.completion),
         )
-        return sum((_decimal(price) * count for count, price in parts), Decimal(0)) / _MILLION
+        dollars = sum((_decimal(price) * count for count, price in parts), Decimal(0)) / _MILLION
+        return dollars * _decimal(self.batch) if batch else dollars
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +63,10 @@ class PriceTable:
     def cost(self, usage: Usage, model: str, endpoint: Endpoint = OPENAI, *, batch: bool = False) -> Decimal | None:
         """Return dollars for ``usage`` of ``model``, or None if its price there is unknown.
 
-        ``batch`` takes the price of OpenAI's batch interface.
+        ``batch`` takes the price of a batch: OpenAI's, or half of your own unless your price says otherwise.
         """
         if model in self.prices:
-            return self.prices[model].cost(usage)
+            return self.prices[model].cost(usage, batch=batch)
         return _known_cost(usage, model, endpoint, batch)
 
 
@@ -84,6 +92,7 @@ def _known_cost(usage: Usage, model: str, endpoint: Endpoint, batch: bool) -> De
     counted = genai_prices.Usage(
         input_tokens=usage.prompt_tokens,
         cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
         output_tokens=usage.completion_tokens,
     )
     context: PriceContext | None = {"processing": "batch"} if batch else None

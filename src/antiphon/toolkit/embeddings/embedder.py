@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, Self, Unpack, cast
 
 import numpy as np
 import openai
@@ -21,12 +21,12 @@ from openai.types.create_embedding_response import Usage as EmbeddingUsage
 
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.calls.dialects import no_answer
+from antiphon.toolkit.calls.guard import AnswerFacts, CallGuard, CallKind, ModelCall
+from antiphon.toolkit.calls.options import EmbeddingOptions, require_options
 from antiphon.toolkit.clients import ApiResponse, Client, Connection, connect, portal_client
-from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.embeddings.embedding_cache import CachedVector, CacheSpace, EmbeddingCache
 from antiphon.toolkit.errors import EmbeddingError
-from antiphon.toolkit.pacing.gate import Gate
-from antiphon.toolkit.pacing.pacer import Pacer
+from antiphon.toolkit.pacing.pace import Pace
 from antiphon.toolkit.pacing.task_group import all_or_none
 from antiphon.toolkit.usage import NO_USAGE, Usage
 
@@ -102,26 +102,38 @@ class _Made:
 class Embedder:
     """Embeds through one client with one model; safe to share between tasks of one event loop.
 
-    ``cache`` None calls the server for every text. Errors of the client pass through unchanged, but an input that
-    no request can hold raises EmbeddingError with its place in the list.
+    ``client`` None is one from the environment, closed by ``async with`` (or ``aclose``). ``cache`` None calls the server
+    for every text. Errors of the client pass through unchanged, but an input that no request can hold raises
+    EmbeddingError with its place in the list.
     """
 
     def __init__(
         self,
-        connection: Connection,
+        client: Client | Connection | None = None,
         *,
         model: str = DEFAULT_EMBEDDING_MODEL,
         dimensions: int | None = None,
         cache: EmbeddingCache | None = None,
         concurrency: int = 4,
-        prices: PriceTable | None = None,
+        **options: Unpack[EmbeddingOptions],
     ) -> None:
-        self.space = CacheSpace(connection.endpoint.base_url, model, dimensions)
-        self._connection = connection
+        require_options(options, EmbeddingOptions, "An embedder")
+        self._connection = client if isinstance(client, Connection) else connect(client)
+        self.space = CacheSpace(self._connection.endpoint.base_url, model, dimensions)
         self._cache = cache
-        # Limits are learnt from the first answer; the pacer then keeps every later batch within them.
-        self._gate = Gate(Pacer(), concurrency)
-        self._prices = prices or PriceTable()
+        # Limits are learnt from the first answer; the pace then keeps every later batch within them.
+        self._guard = CallGuard(self._connection, {**options}, pace=Pace())
+        self._places = asyncio.Semaphore(concurrency)
+
+    async def aclose(self) -> None:
+        """Close the client if it was made here."""
+        await self._connection.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def embed(self, texts: Sequence[str], *, on_progress: Progress | None = None) -> Embeddings:
         """Return the vectors of ``texts``; ``on_progress`` gets how many of the distinct texts are done."""
@@ -162,7 +174,7 @@ class Embedder:
     def _cost(self, usage: Usage) -> Decimal | None:
         if not usage.num_calls:
             return Decimal(0)
-        return self._prices.cost(usage, self.space.model, self._connection.endpoint)
+        return self._guard.cost(usage, self.space.model, self._connection)
 
     async def _cached(self, texts: Sequence[str]) -> dict[str, CachedVector]:
         if self._cache is None:
@@ -208,13 +220,17 @@ class Embedder:
         request: dict[str, Any] = {"model": self.space.model, "input": list(texts)}
         if self.space.dimensions is not None:
             request["dimensions"] = self.space.dimensions
-        estimate = sum(num_tokens_at_most(text) for text in texts)
-        async with self._gate.passage(min(estimate, self._gate.pacer.tpm or estimate)) as passage:
-            answer = await self._connection.embeddings(request)
-            passage.note_headers(answer.headers)
-            usage = _usage(answer.value)
-            passage.used_tokens = usage.total_tokens if usage else None
-            return answer
+
+        async def send(call: ModelCall) -> ApiResponse[Any]:
+            return await call.connection.embeddings(call.request, max_retries=self._guard.max_retries)
+
+        async with self._places:
+            call, answer = await self._guard.answer(EMBEDDINGS, request, send)
+            async with call.held:
+                call.note(answer.headers, answer.num_retries)
+                answered_by = getattr(answer.value, "model", None)
+                call.finish(AnswerFacts(_usage(answer.value), answered_by if isinstance(answered_by, str) else ""))
+        return answer
 
 
 async def aembed(
@@ -226,6 +242,7 @@ async def aembed(
     cache: EmbeddingCache | bool = True,
     concurrency: int = 4,
     on_progress: Progress | None = None,
+    **options: Unpack[EmbeddingOptions],
 ) -> Embeddings:
     """Embed ``texts``; ``cache`` True is the file of the user, False none.
 
@@ -235,7 +252,9 @@ async def aembed(
     used = own if own is not None else (cache if isinstance(cache, EmbeddingCache) else None)
     try:
         async with connect(client) as connection:
-            embedder = Embedder(connection, model=model, dimensions=dimensions, cache=used, concurrency=concurrency)
+            embedder = Embedder(
+                connection, model=model, dimensions=dimensions, cache=used, concurrency=concurrency, **options
+            )
             return await embedder.embed([texts] if isinstance(texts, str) else texts, on_progress=on_progress)
     finally:
         if own is not None:
@@ -251,6 +270,7 @@ def embed(
     cache: EmbeddingCache | bool = True,
     concurrency: int = 4,
     on_progress: Progress | None = None,
+    **options: Unpack[EmbeddingOptions],
 ) -> Embeddings:
     """Do what ``aembed`` does, and wait for it."""
     return portal.call(
@@ -262,8 +282,16 @@ def embed(
             cache=cache,
             concurrency=concurrency,
             on_progress=on_progress,
+            **options,
         )
     )
+
+
+async def _prompt_tokens(_: Connection, request: Mapping[str, Any]) -> int:
+    return sum(num_tokens_at_most(text) for text in request["input"])
+
+
+EMBEDDINGS = CallKind(_prompt_tokens)
 
 
 def num_tokens_at_most(text: str) -> int:

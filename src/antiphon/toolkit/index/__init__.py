@@ -1,6 +1,6 @@
 """A persistent, incremental index of documents: search by meaning and by words, answers with citations."""
 
-from antiphon.toolkit.index.answers import Citation, CitedAnswer, Saving, answer
+from antiphon.toolkit.index.answers import Citation, CitedAnswer, Saving
 from antiphon.toolkit.index.documents import Document, FolderDocuments, Hit, SkippedFile, UpdateReport, read_folder
 from antiphon.toolkit.index.index import AsyncIndex
 from antiphon.toolkit.index.store import IndexStatistics
@@ -18,6 +18,5 @@ __all__ = [
     "Saving",
     "SkippedFile",
     "UpdateReport",
-    "answer",
     "read_folder",
 ]

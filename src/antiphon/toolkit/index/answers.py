@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
 
-from antiphon.toolkit.calls.dialects import require_completion
-from antiphon.toolkit.clients import DEFAULT_MODEL
-from antiphon.toolkit.costs.prices import PriceTable
+from antiphon.toolkit.chat.chat import AsyncChat
+from antiphon.toolkit.chat.chat_state import ChatOptions
+from antiphon.toolkit.chat.reply import Reply
+from antiphon.toolkit.clients import Connection
 from antiphon.toolkit.errors import OutputError
 from antiphon.toolkit.index.documents import Hit
-from antiphon.toolkit.index.filters import Where
-from antiphon.toolkit.index.index import AsyncIndex, Mode
 from antiphon.toolkit.usage import Usage
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
@@ -52,67 +50,68 @@ class CitedAnswer:
 
     ``sources`` are all chunks the model was given, numbered from 1; ``citations`` those its text names, in order;
     ``unknown_marks`` numbers it made up. A model may cite nothing: then ``citations`` is empty, and the text unproven.
-    ``finish_reason`` "length" means that it was cut.
+    ``reply`` is the chat's: its records, log probabilities, reasoning and completion.
     """
 
     text: str
     sources: tuple[Hit, ...]
     citations: tuple[Citation, ...]
     unknown_marks: tuple[int, ...]
-    finish_reason: str
-    usage: Usage | None
-    cost: Decimal | None
+    reply: Reply[None] = field(repr=False)
     saving: Saving | None
 
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended; "length" means that it was cut."""
+        return self.reply.finish_reason
 
-async def answer(
-    index: AsyncIndex,
+    @property
+    def usage(self) -> Usage | None:
+        return self.reply.usage
+
+    @property
+    def cost(self) -> Decimal | None:
+        """Dollars, or None if the price is unknown."""
+        return self.reply.cost
+
+
+async def answer_from(
+    sources: Sequence[Hit],
     question: str,
     *,
-    model: str = DEFAULT_MODEL,
-    num_sources: int = 5,
-    where: Where | None = None,
-    mode: Mode = "hybrid",
-    max_tokens: int | None = None,
-    prices: PriceTable | None = None,
-    **params: Any,
+    connection: Connection,
+    num_characters: Callable[[Iterable[str]], int],
+    options: ChatOptions,
 ) -> CitedAnswer:
-    """Answer ``question`` from the index. ``params`` go to the chat call as they are; the temperature is 0 unless given.
+    """Answer ``question`` from ``sources``; ``num_characters`` tells the length of whole documents.
 
-    Raises OutputError when nothing in the index can serve as a source.
+    Raises OutputError without any source, and what a chat raises.
     """
-    sources = await index.search(question, limit=num_sources, where=where, mode=mode)
     if not sources:
         raise OutputError(
             "Nothing in the index fits the question", hint="look at index.statistics(), or loosen the filter"
         )
-    request: dict[str, Any] = {"model": model, "messages": _messages(question, sources), "temperature": 0, **params}
-    if max_tokens is not None:
-        request["max_tokens"] = max_tokens
-    reply = await index.connection.chat(request)
-    completion = require_completion(reply.value)
-    choice = completion.choices[0]
-    text = choice.message.content or ""
-    numbers = _numbers(text)
-    usage = Usage.of(completion.usage)
+    asked: ChatOptions = {**options, "prefer": {"temperature": 0.0, **options.get("prefer", {})}}
+    chat = AsyncChat(INSTRUCTIONS, client=connection.client, **asked)
+    return cited(await chat.send(_question(question, sources)), sources, num_characters)
+
+
+def cited(reply: Reply[None], sources: Sequence[Hit], num_characters: Callable[[Iterable[str]], int]) -> CitedAnswer:
+    """Tie the marks in the text of ``reply`` to ``sources``."""
+    numbers = _numbers(reply.text)
     return CitedAnswer(
-        text=text,
+        text=reply.text,
         sources=tuple(sources),
         citations=tuple(Citation(n, sources[n - 1]) for n in numbers if 1 <= n <= len(sources)),
         unknown_marks=tuple(n for n in numbers if not 1 <= n <= len(sources)),
-        finish_reason=choice.finish_reason,
-        usage=usage,
-        cost=None if usage is None else (prices or PriceTable()).cost(usage, model, index.connection.endpoint),
-        saving=None if usage is None else _saving(index, sources, usage),
+        reply=reply,
+        saving=None if reply.usage is None else _saving(num_characters, sources, reply.usage),
     )
 
 
-def _messages(question: str, sources: Sequence[Hit]) -> list[dict[str, str]]:
+def _question(question: str, sources: Sequence[Hit]) -> str:
     listed = "\n\n".join(f"[{n}] {hit.title or hit.document}\n{hit.text}" for n, hit in enumerate(sources, 1))
-    return [
-        {"role": "system", "content": INSTRUCTIONS},
-        {"role": "user", "content": f"Sources:\n\n{listed}\n\nQuestion: {question}"},
-    ]
+    return f"Sources:\n\n{listed}\n\nQuestion: {question}"
 
 
 def _numbers(text: str) -> list[int]:
@@ -121,6 +120,6 @@ def _numbers(text: str) -> list[int]:
     return list(dict.fromkeys(marks))
 
 
-def _saving(index: AsyncIndex, sources: Sequence[Hit], usage: Usage) -> Saving:
-    characters = index.num_characters({hit.document for hit in sources})
+def _saving(num_characters: Callable[[Iterable[str]], int], sources: Sequence[Hit], usage: Usage) -> Saving:
+    characters = num_characters({hit.document for hit in sources})
     return Saving(usage.prompt_tokens, round(characters / CHARACTERS_PER_TOKEN))

@@ -11,13 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
+from antiphon.toolkit.calls.options import EmbeddingOptions, require_options
+from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.clients import Client, Connection, connect
 from antiphon.toolkit.embeddings.chunking import Chunk, Chunking
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Embedder, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.errors import EmbeddingError, IndexingError
+from antiphon.toolkit.index.answers import CitedAnswer, answer_from
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, require_utf8
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.fusion import fuse
@@ -40,7 +43,8 @@ class AsyncIndex:
     """A persistent index in the file ``path``; made on first use. Use it as ``async with``.
 
     An index belongs to one embedding model and one chunking, since vectors of two models cannot be compared; opening
-    it with another raises IndexingError. ``client`` None is one from the environment.
+    it with another raises IndexingError. ``client`` None is one from the environment. ``options`` are those of calls for
+    embeddings (``EmbeddingOptions``), and hold for ``answer`` as well.
     """
 
     def __init__(
@@ -52,11 +56,14 @@ class AsyncIndex:
         chunking: Chunking | None = None,
         client: Client | None = None,
         cache: EmbeddingCache | None = None,
+        **options: Unpack[EmbeddingOptions],
     ) -> None:
+        require_options(options, EmbeddingOptions, "An index")
+        self._options = options
         self.connection: Connection = connect(client)
         self.chunking = chunking or Chunking()
         self._store = IndexStore(Path(path))
-        self._embedder = Embedder(self.connection, model=model, dimensions=dimensions, cache=cache)
+        self._embedder = Embedder(self.connection, model=model, dimensions=dimensions, cache=cache, **options)
         self._adopt(
             {"model": model, "dimensions": dimensions, "chunking": [self.chunking.tokens, self.chunking.overlap]}
         )
@@ -113,6 +120,26 @@ class AsyncIndex:
         else:
             ranked = by_words or by_vector
         return await asyncio.to_thread(self._hits, ranked[:limit], by_vector, by_words)
+
+    async def answer(
+        self,
+        question: str,
+        *,
+        num_sources: int = 5,
+        where: Where | None = None,
+        mode: Mode = "hybrid",
+        **options: Unpack[ChatOptions],
+    ) -> CitedAnswer:
+        """Answer ``question`` from the index, with citations.
+
+        ``options`` are those of a chat, such as ``model`` and ``max_completion_tokens``; the temperature is 0 unless given,
+        where the model takes one. Raises OutputError when nothing in the index can serve as a source.
+        """
+        sources = await self.search(question, limit=num_sources, where=where, mode=mode)
+        asked: ChatOptions = {**self._options, **options}
+        return await answer_from(
+            sources, question, connection=self.connection, num_characters=self.num_characters, options=asked
+        )
 
     def statistics(self) -> IndexStatistics:
         """Return an immutable picture of the index."""

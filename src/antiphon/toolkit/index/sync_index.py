@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, Unpack
 
 from antiphon.toolkit._sync import portal
-from antiphon.toolkit.clients import DEFAULT_MODEL, Client, portal_client
+from antiphon.toolkit.calls.options import EmbeddingOptions
+from antiphon.toolkit.chat.chat_state import ChatOptions
+from antiphon.toolkit.clients import Client, portal_client
 from antiphon.toolkit.embeddings.chunking import Chunking
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
-from antiphon.toolkit.index.answers import CitedAnswer, answer
+from antiphon.toolkit.index.answers import CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.index import AsyncIndex, Mode
@@ -31,9 +33,12 @@ class Index:
         chunking: Chunking | None = None,
         client: Client | None = None,
         cache: EmbeddingCache | None = None,
+        **options: Unpack[EmbeddingOptions],
     ) -> None:
         own = portal_client(client)
-        self._index = AsyncIndex(path, model=model, dimensions=dimensions, chunking=chunking, client=own, cache=cache)
+        self._index = AsyncIndex(
+            path, model=model, dimensions=dimensions, chunking=chunking, client=own, cache=cache, **options
+        )
 
     def update(
         self, documents: Iterable[Document], *, delete_missing: bool = False, on_progress: Progress | None = None
@@ -53,26 +58,13 @@ class Index:
         self,
         question: str,
         *,
-        model: str = DEFAULT_MODEL,
         num_sources: int = 5,
         where: Where | None = None,
         mode: Mode = "hybrid",
-        max_tokens: int | None = None,
-        **params: Any,
+        **options: Unpack[ChatOptions],
     ) -> CitedAnswer:
-        """Answer ``question`` from the index, with citations; see ``answers.answer``."""
-        return portal.call(
-            answer(
-                self._index,
-                question,
-                model=model,
-                num_sources=num_sources,
-                where=where,
-                mode=mode,
-                max_tokens=max_tokens,
-                **params,
-            )
-        )
+        """Answer ``question`` from the index, with citations; see ``AsyncIndex.answer``."""
+        return portal.call(self._index.answer(question, num_sources=num_sources, where=where, mode=mode, **options))
 
     def statistics(self) -> IndexStatistics:
         """Return an immutable picture of the index."""

@@ -17,7 +17,7 @@ from antiphon.toolkit.chat.reply import Reply
 from antiphon.toolkit.clients import Client, Endpoint, connect, portal_client
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import OutputError
-from antiphon.toolkit.structured.extract import INSTRUCTIONS
+from antiphon.toolkit.structured.extract import INSTRUCTIONS, defaults
 from antiphon.toolkit.usage import NO_USAGE, Usage
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ async def _ask(
     client: Client,
     options: ChatOptions,
 ) -> tuple[Reply[T], str | None]:
-    asked: ChatOptions = {"temperature": 0.0, "attempts": 1, **options, "model": model}
+    asked: ChatOptions = {"attempts": 1, **defaults(options), "model": model}
     reply = await AsyncChat(instructions, client=client, **asked).parse(output, text)
     if accept is None:
         return reply, None

@@ -38,7 +38,7 @@ async def aextract(
     **options: Unpack[ChatOptions],
 ) -> Reply[T]:
     """Do what ``extract`` does, from asynchronous code."""
-    async with AsyncChat(instructions, client=client, **_defaults(options)) as chat:
+    async with AsyncChat(instructions, client=client, **defaults(options)) as chat:
         return await chat.parse(output, text)
 
 
@@ -53,7 +53,7 @@ def extract(
     """Return a value of type ``output`` read from ``text``, as ``reply.parsed``.
 
     ``output`` is a pydantic model, a dataclass, a TypedDict, or a list of one (``list[Person]`` finds them all). The
-    temperature is 0 unless given. Raises ExtractionError when the validators fail on all ``attempts`` (3),
+    temperature is 0 unless given, where the model takes one. Raises ExtractionError when the validators fail on all ``attempts`` (3),
     TruncatedError, RefusalError, OutputError for an endpoint that does not keep to the schema.
     """
     return portal.call(aextract(output, text, instructions=instructions, client=portal_client(client), **options))
@@ -114,7 +114,7 @@ def stream_items(
 async def _items(
     output: type[T], text: str, instructions: str, client: Client | None, options: ChatOptions
 ) -> AsyncGenerator[T | Reply[list[T]]]:
-    once = _defaults(options)
+    once = defaults(options)
     once["attempts"] = 1
     async with AsyncChat(instructions, client=client, **once) as chat:
         schema = describe_output(_list_of(output))
@@ -127,5 +127,5 @@ def _list_of(output: type[T]) -> type[list[T]]:
     return cast("type[list[T]]", list.__class_getitem__(output))
 
 
-def _defaults(options: ChatOptions) -> ChatOptions:
-    return {"temperature": 0.0, **options}
+def defaults(options: ChatOptions) -> ChatOptions:
+    return {**options, "prefer": {"temperature": 0.0, **options.get("prefer", {})}}

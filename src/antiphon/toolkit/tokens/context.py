@@ -20,7 +20,7 @@ async def context_tokens(connection: Connection, model: str) -> int | None:
     The server is asked once per process, or until it knows.
     """
     endpoint = connection.endpoint
-    if endpoint.is_openai:
+    if endpoint.is_openai or endpoint.is_azure:
         known = known_model(model, endpoint)
         return None if known is None else known.context_window
     key = (endpoint.base_url, model)

@@ -1,6 +1,6 @@
 """How many tokens a text or a conversation takes, at the endpoint that will read it.
 
-OpenAI's own models are counted here with tiktoken. Any other endpoint is asked (a server's tokenizer route); where it
+OpenAI's own models are counted here with tiktoken, also at Azure. Any other endpoint is asked (a server's tokenizer route); where it
 does not tell, the count is an estimate. Each count says which it is, and how it was made.
 """
 
@@ -88,7 +88,8 @@ async def count_through(
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> TokenCount:
     """Count as the endpoint of ``connection`` does; an endpoint that does not tell gets an estimate."""
-    if connection.endpoint.is_openai:
+    # Azure calls a model by the name of its deployment, which often is the model's; it has no tokenizer to ask.
+    if connection.endpoint.is_openai or connection.endpoint.is_azure:
         return count_offline(content, model, tools)
     try:
         told = await count_at_server(connection, content, model, tools)

@@ -13,7 +13,7 @@ from antiphon.toolkit.usage import Usage
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_GENERATING = ("messages", "prompt")
+_GENERATING = ("messages", "prompt", "instructions")
 
 
 class TokenEstimator:
@@ -25,9 +25,7 @@ class TokenEstimator:
 
     def tokens(self, body: Mapping[str, Any]) -> int:
         """Return the tokens to reserve; at least 1."""
-        read = [body.get(key) for key in ("messages", "input", "prompt", "tools", "response_format", "instructions")]
-        prompt = -(-sum(_characters(part) for part in read) // CHARACTERS_PER_TOKEN)
-        return max(1, prompt + self._completion(body) * int(body.get("n") or 1))
+        return max(1, estimate_prompt(body) + self._completion(body) * int(body.get("n") or 1))
 
     def learn(self, usage: Usage) -> None:
         """Take the length of one more completion into the mean."""
@@ -42,6 +40,14 @@ class TokenEstimator:
         if not any(key in body for key in _GENERATING) or not self._num_completions:
             return 0
         return round(self._completion_tokens / self._num_completions)
+
+
+def estimate_prompt(body: Mapping[str, Any]) -> int:
+    """Return the tokens that a request of any route sends."""
+    read = [
+        body.get(key) for key in ("messages", "input", "prompt", "tools", "response_format", "instructions", "text")
+    ]
+    return -(-sum(_characters(part) for part in read) // CHARACTERS_PER_TOKEN)
 
 
 def _characters(value: Any) -> int:
