@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from antiphon.toolkit.errors import TokenizerError as TokenizerError
     from antiphon.toolkit.errors import ToolkitError as ToolkitError
     from antiphon.toolkit.errors import ToolLoopError as ToolLoopError
+    from antiphon.toolkit.errors import ToolServerError as ToolServerError
     from antiphon.toolkit.errors import TruncatedError as TruncatedError
     from antiphon.toolkit.errors import UnknownPriceError as UnknownPriceError
     from antiphon.toolkit.index import AsyncIndex as AsyncIndex
@@ -113,6 +114,8 @@ if TYPE_CHECKING:
     from antiphon.toolkit.tools.tool_loop import ToolCall as ToolCall
     from antiphon.toolkit.tools.tool_loop import ToolLimits as ToolLimits
     from antiphon.toolkit.tools.tool_loop import ToolResult as ToolResult
+    from antiphon.toolkit.tools.tool_servers import ToolServer as ToolServer
+    from antiphon.toolkit.tools.tool_servers import mcp_tools as mcp_tools
     from antiphon.toolkit.usage import Usage as Usage
 
 __version__ = "0.1.0"
@@ -152,6 +155,7 @@ _PUBLIC = {
         "StreamError",
         "TokenizerError",
         "ToolLoopError",
+        "ToolServerError",
         "ToolkitError",
         "TruncatedError",
         "UnknownPriceError",
@@ -185,6 +189,7 @@ _PUBLIC = {
         "stream_items",
     ),
     "antiphon.toolkit.tokens.count": ("TokenCount", "acount_tokens", "count_tokens"),
+    "antiphon.toolkit.tools.tool_servers": ("ToolServer", "mcp_tools"),
     "antiphon.toolkit.tools.tool_loop": ("ToolCall", "ToolLimits", "ToolResult"),
     "antiphon.toolkit.tools.tool": ("FunctionTool", "SchemaTool", "TextTool", "Tool", "ToolOptions", "tool"),
     "antiphon.toolkit.chat.trim": ("HistoryPolicy", "TrimReport"),

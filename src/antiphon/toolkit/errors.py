@@ -7,6 +7,7 @@ ToolkitError                 hint = the next step; text, usage = what was alread
 ├── BudgetExceededError      stopped before a call that the budget does not cover
 ├── HistoryError             a conversation that cannot be sent: does not fit, or is not well formed
 ├── SchemaError              a function or a type that cannot be described to a model
+├── ToolServerError          an MCP server that cannot be used, or whose tool failed
 ├── ToolLoopError            the model kept calling tools past the bound on turns or time
 ├── OutputError              the model's answer cannot be used
 │   ├── TruncatedError       cut at the token limit before it was complete
@@ -72,6 +73,10 @@ class HistoryError(ToolkitError):
 
 class SchemaError(ToolkitError):
     """A function or a type cannot be described to a model."""
+
+
+class ToolServerError(ToolkitError):
+    """An MCP server cannot be reached or used, or a call of its tool failed."""
 
 
 class ToolLoopError(ToolkitError):

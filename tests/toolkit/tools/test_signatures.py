@@ -9,7 +9,8 @@ import pytest
 from pydantic import Field, ValidationError
 
 from antiphon.toolkit.errors import SchemaError
-from antiphon.toolkit.tools.tool import Tool, Toolbox, tool
+from antiphon.toolkit.tools.tool import Tool, tool
+from antiphon.toolkit.tools.toolbox import Toolbox
 
 
 def field_default(age: int | None = Field(None, gt=0, description="In years.")) -> Any:

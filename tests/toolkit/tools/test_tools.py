@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from antiphon.toolkit.errors import SchemaError
-from antiphon.toolkit.tools.tool import Toolbox, tool
+from antiphon.toolkit.tools.tool import tool
+from antiphon.toolkit.tools.toolbox import Toolbox
 
 
 class Colour(Enum):

@@ -22,8 +22,9 @@ from antiphon.toolkit.errors import HistoryError, ToolkitError
 from antiphon.toolkit.messages import ITEMS, REASONING, plain_messages
 from antiphon.toolkit.record import CallRecord, total_cost, total_usage
 from antiphon.toolkit.schemas.output_schema import OutputSchema
-from antiphon.toolkit.tools.tool import Tool, Toolbox
+from antiphon.toolkit.tools.tool import Tool
 from antiphon.toolkit.tools.tool_loop import Approve, ToolLimits
+from antiphon.toolkit.tools.toolbox import Toolbox
 from antiphon.toolkit.usage import Usage
 
 T = TypeVar("T")

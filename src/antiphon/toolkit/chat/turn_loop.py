@@ -36,8 +36,8 @@ from antiphon.toolkit.schemas.output_schema import OutputSchema
 from antiphon.toolkit.tokens.context import context_tokens
 from antiphon.toolkit.tokens.count import TokenCount, count_through
 from antiphon.toolkit.tokens.text_estimate import estimate_text
-from antiphon.toolkit.tools.tool import Toolbox
 from antiphon.toolkit.tools.tool_loop import Approve, ToolCall, ToolLimits, ToolResult, explain_invalid, run_tools
+from antiphon.toolkit.tools.toolbox import Toolbox
 
 T = TypeVar("T")
 

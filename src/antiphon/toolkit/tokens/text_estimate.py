@@ -20,7 +20,8 @@ PER_IMAGE = 765
 
 def estimate_text(text: str) -> int:
     """Return the estimated number of tokens of ``text``; 0 for the empty string only."""
-    num_ascii = sum(1 for character in text if character.isascii())
+    # Counted by the encoder: a loop over the characters of a long text would hold up the event loop.
+    num_ascii = len(text.encode("ascii", "ignore"))
     return math.ceil(num_ascii / CHARACTERS_PER_TOKEN) + len(text) - num_ascii
 
 

@@ -11,9 +11,9 @@ import functools
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from antiphon.toolkit.errors import SchemaError
 from antiphon.toolkit.tools.arguments_schema import ArgumentsSchema
@@ -22,15 +22,28 @@ from antiphon.toolkit.tools.tool_schema import ToolSignature, definition_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
+OnLarge = Literal["cut", "spill"]
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """How a tool is run: at most ``timeout_s`` seconds (None: the loop's limit), and only if approved."""
+    """How a tool is run: at most ``timeout_s`` seconds (None: the loop's limit), and only if approved.
+
+    ``max_result_tokens`` bounds what the model gets of a result (an estimate; None: what fits its context). Of a larger one
+    it gets beginning and end: "cut" leaves the rest out, "spill" lets the model read it with the tool ``read_result``.
+    """
 
     timeout_s: float | None = None
     needs_approval: bool = False
+    max_result_tokens: int | None = None
+    on_large: OnLarge = "cut"
+
+    def __post_init__(self) -> None:
+        if self.max_result_tokens is not None and self.max_result_tokens < 1:
+            raise ValueError(f"max_result_tokens must be >= 1, got {self.max_result_tokens!r}")
+        if self.on_large == "spill" and self.max_result_tokens is None:
+            raise ValueError("on_large='spill' needs max_result_tokens")
 
 
 class Tool(ABC):
@@ -62,13 +75,15 @@ class Tool(ABC):
         strict: bool = False,
         timeout_s: float | None = None,
         needs_approval: bool = False,
+        max_result_tokens: int | None = None,
+        on_large: OnLarge = "cut",
     ) -> SchemaTool:
         """Make a tool of a JSON Schema and a function, plain or async, that is called with the arguments by name.
 
         The arguments are checked against ``parameters`` before the call. ``strict`` asks the server to keep to the schema,
         which must then be one that strict mode accepts. Raises SchemaError for what is not a JSON Schema of an object.
         """
-        options = ToolOptions(timeout_s, needs_approval)
+        options = ToolOptions(timeout_s, needs_approval, max_result_tokens, on_large)
         return SchemaTool(name, description, parameters, function=call, strict=strict, options=options)
 
     @staticmethod
@@ -81,9 +96,11 @@ class Tool(ABC):
         regex: str | None = None,
         timeout_s: float | None = None,
         needs_approval: bool = False,
+        max_result_tokens: int | None = None,
+        on_large: OnLarge = "cut",
     ) -> TextTool:
         """Make a custom tool: ``call`` gets the model's text, which the server keeps to a Lark ``grammar`` or a ``regex``."""
-        options = ToolOptions(timeout_s, needs_approval)
+        options = ToolOptions(timeout_s, needs_approval, max_result_tokens, on_large)
         return TextTool(name, description, function=call, grammar=grammar, regex=regex, options=options)
 
 
@@ -210,6 +227,8 @@ def tool(
     strict: bool = True,
     timeout_s: float | None = None,
     needs_approval: bool = False,
+    max_result_tokens: int | None = None,
+    on_large: OnLarge = "cut",
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 
 
@@ -221,6 +240,8 @@ def tool(
     strict: bool = True,
     timeout_s: float | None = None,
     needs_approval: bool = False,
+    max_result_tokens: int | None = None,
+    on_large: OnLarge = "cut",
 ) -> FunctionTool[P, R] | Callable[[Callable[P, R]], FunctionTool[P, R]]:
     """Make a tool of a typed function, plain or async.
 
@@ -231,29 +252,7 @@ def tool(
     ``strict=False`` allows what strict schemas cannot express, such as ``dict[str, int]``. Raises SchemaError for what
     cannot be described.
     """
-    options = ToolOptions(timeout_s, needs_approval)
+    options = ToolOptions(timeout_s, needs_approval, max_result_tokens, on_large)
     if function is not None:
         return FunctionTool(function, name=name, strict=strict, options=options)
     return lambda wrapped: FunctionTool(wrapped, name=name, strict=strict, options=options)
-
-
-@dataclass(frozen=True, slots=True)
-class Toolbox:
-    """The tools of a chat by name."""
-
-    tools: Mapping[str, Tool] = field(default_factory=dict[str, Tool])
-
-    @classmethod
-    def of(cls, tools: Sequence[Tool | Callable[..., Any]]) -> Toolbox:
-        """Collect ``tools``; plain functions become tools. Raises SchemaError for two of one name."""
-        named: dict[str, Tool] = {}
-        for given in tools:
-            made = given if isinstance(given, Tool) else tool(given)
-            if made.name in named:
-                raise SchemaError(f"Two tools are called {made.name!r}", hint="rename one: @tool(name=...)")
-            named[made.name] = made
-        return cls(named)
-
-    @property
-    def definitions(self) -> list[dict[str, Any]]:
-        return [dict(made.definition) for made in self.tools.values()]

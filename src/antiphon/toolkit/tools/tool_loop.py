@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from antiphon.toolkit.tools.invoke import StopIterationInToolError
-from antiphon.toolkit.tools.tool import Toolbox
+from antiphon.toolkit.tools.large_results import bounded
+from antiphon.toolkit.tools.toolbox import Toolbox
 
 Outcome = Literal["ok", "failed", "timed out", "refused", "unknown tool", "invalid arguments"]
 
@@ -95,7 +96,8 @@ async def run_tools(
                 ended_by.append(error)
                 group.cancel_scope.cancel()
                 return
-            results[index] = ToolResult(call, outcome, _encodable(content), time.perf_counter() - begun, value)
+            shown = _shown(toolbox, call, _encodable(content))
+            results[index] = ToolResult(call, outcome, shown, time.perf_counter() - begun, value)
 
     async with anyio.create_task_group() as group:
         for index, call in enumerate(calls):
@@ -129,6 +131,12 @@ async def _run_one(
                 raise
             return "failed", _failure(call.name, error), None
     return "timed out", f"Error: {call.name!r} did not finish within {timeout_s:g} s.", None
+
+
+def _shown(toolbox: Toolbox, call: ToolCall, content: str) -> str:
+    """Return what the model gets of a result, within the bound of its tool."""
+    tool = toolbox.tools.get(call.name)
+    return content if tool is None else bounded(content, tool.options, toolbox.kept)
 
 
 def _is_cancelled() -> bool:
