@@ -7,6 +7,7 @@ a client does is decided; one test asks the default model.
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.clients
 HERE = Path(__file__).parent
 INSTALLED = HERE.parents[1] / "build" / "clients"
 HOSTED_TOOLS = {"ANTIPHON_RESPONSES_HOSTED_TOOLS": "leave-out"}
+SCRIPTED = f'[models]\nchat = "none"\nembedding = "none"\n[gateway]\nscript = "{HERE / "script.toml"}"\n'
 WEATHER = "It is 12 degrees in Oslo."
 
 
@@ -52,8 +54,7 @@ def node() -> Path:
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
     home = tmp_path_factory.mktemp("scripted")
     settings = home / "antiphon.toml"
-    script = f'[models]\nchat = "none"\nembedding = "none"\n[gateway]\nscript = "{HERE / "script.toml"}"\n'
-    settings.write_text(script)
+    settings.write_text(SCRIPTED)
     with serving(home, "--config", str(settings), **HOSTED_TOOLS) as server:
         yield server
 
@@ -140,6 +141,31 @@ def test_codex_runs_a_command(scripted: ServerProcess, node: Path, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The file is written." in done.stdout
     assert (tmp_path / "proof.txt").read_text() == "it ran\n"
+
+
+def test_codex_is_launched_with_a_profile_of_its_own(node: Path, tmp_path: Path) -> None:
+    """``antiphon launch codex`` on a server that refuses hosted tools: the profile leaves them out, and --undo removes it."""
+    settings = tmp_path / "antiphon.toml"
+    settings.write_text(SCRIPTED)
+    home = tmp_path / "codex-home"
+    home.mkdir()
+    own = home / "config.toml"
+    own.write_text('model = "the-users-own"\n')
+    environ = {
+        "CODEX_HOME": str(home),
+        "PATH": f"{node / 'node_modules/.bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
+    command = (sys.executable, "-m", "antiphon", "launch", "codex")
+    with serving(tmp_path, "--config", str(settings)) as server:
+        options = ("exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", "write a file")
+        said = run(server, *command, *options, cwd=tmp_path, **environ)
+        assert "The file is written." in said
+        assert (tmp_path / "proof.txt").read_text() == "it ran\n"
+        assert (home / "antiphon.config.toml").exists()
+        assert "removed" in run(server, *command, "--undo", cwd=tmp_path, **environ)
+    assert not (home / "antiphon.config.toml").exists()
+    assert own.read_text() == 'model = "the-users-own"\n'
 
 
 def test_codex_and_the_default_model_agree_on_the_form(node: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

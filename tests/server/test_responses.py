@@ -229,6 +229,19 @@ def test_hosted_tools_are_left_out_audibly(tmp_path: Path) -> None:
     assert answer.json()["tools"] == []
 
 
+def test_a_request_may_say_itself_what_becomes_of_hosted_tools(http: httpx.Client) -> None:
+    """The header goes before the setting, in both directions; another value is refused."""
+    body = {"model": MODEL, "input": "hi", "tools": [{"type": "web_search"}]}
+    header = "x-antiphon-hosted-tools"
+    answer = http.post("/responses", json=body, headers={header: "leave-out"})
+    assert (answer.status_code, answer.headers["x-antiphon-left-out"]) == (200, "web_search")
+    refused = http.post("/responses", json=body).json()["error"]
+    assert header in refused["message"]
+    assert http.post("/responses", json=body, headers={header: "refuse"}).status_code == 400
+    wrong = http.post("/responses", json=body, headers={header: "maybe"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, header)
+
+
 def test_the_websocket_transport_is_refused_so_that_clients_fall_back(http: httpx.Client) -> None:
     """426, not 404: Codex then uses HTTP without a warning at every start."""
     headers = {

@@ -25,6 +25,7 @@ COMMANDS = {
     "embed": ("antiphon.cli.embed:embed", "Embed texts."),
     "search": ("antiphon.cli.search:search", "Index a folder, search it, ask it."),
     "bulk": ("antiphon.cli.bulk:bulk", "Run thousands of requests under limits; resumes."),
+    "launch": ("antiphon.cli.launch:launch", "Start Codex and other tools against this server."),
     "tokens": ("antiphon.cli.tokens:tokens", "Count the tokens of a text or a conversation."),
     "doctor": ("antiphon.cli.doctor:doctor", "Find what is wrong with key, URL, network or server."),
     "tour": ("antiphon.cli.tour:tour", "The whole guide to the API in ten steps."),

@@ -113,7 +113,7 @@ def _is_strict(tool: Tool, path: str) -> bool:
 def _not_run_here(kind: str, path: str) -> ApiError:
     return problems.bad_request(
         f"Hosted tool '{kind}' is not supported with this model: this server does not run it. Set [responses] "
-        'hosted_tools = "leave-out" to answer without such tools.',
+        'hosted_tools = "leave-out", or send the header x-antiphon-hosted-tools: leave-out, to answer without such tools.',
         path,
         "unsupported_value",
     )

@@ -18,6 +18,7 @@ from antiphon.protocol.ids import new_id
 from antiphon.protocol.rendering import ResponseState, ResponseStream, encode
 from antiphon.protocol.responses import ResponseRequest, parse_compaction, parse_response
 from antiphon.protocol.responses.errors import own_words
+from antiphon.protocol.responses.tools import HostedTools
 from antiphon.server.logs import log
 from antiphon.server.request.access import Access
 from antiphon.server.request.account import RequestAccount
@@ -30,6 +31,7 @@ from antiphon.server.request.pages import read_page
 from antiphon.server.request.query import query_parameters, refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
 from antiphon.server.responses.generation import TurnEvent, turn_events
+from antiphon.server.responses.hosted_tools import hosted_tools_of
 from antiphon.server.responses.jobs import Job, Jobs
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.turns import Turn, Turns
@@ -210,10 +212,11 @@ class ResponseRoutes:
     async def _parsed(self, call: Call, principal: Principal, body: bytes) -> ResponseRequest:
         value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
         self._access.require_named_model(principal, value)
-        return await self._bodies.work(body, self._parse, value)
+        hosted_tools = hosted_tools_of(call, self._settings.hosted_tools)
+        return await self._bodies.work(body, self._parse, value, hosted_tools)
 
-    def _parse(self, value: Any) -> ResponseRequest:
-        return parse_response(value, hosted_tools=self._settings.hosted_tools, can_store=self._store.is_on)
+    def _parse(self, value: Any, hosted_tools: HostedTools) -> ResponseRequest:
+        return parse_response(value, hosted_tools=hosted_tools, can_store=self._store.is_on)
 
     def _state(self, call: Call, turn: Turn) -> ResponseState:
         return ResponseState(new_id("resp", "_"), call.started_at, turn.request, self._sealer.seal)
