@@ -46,6 +46,7 @@ class Handlers:
             conversations=service.conversations,
             sealer=service.sealer,
             jobs=service.jobs,
+            tools=service.server_tools,
             settings=service.response_settings,
         )
         self.stored_completions = StoredCompletionRoutes(service.access, service.bodies, service.completions)

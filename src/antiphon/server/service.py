@@ -22,7 +22,9 @@ from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.multipart import MultipartForms
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.responses.jobs import Jobs
+from antiphon.server.responses.mcp.servers import McpServers
 from antiphon.server.responses.sealing import Sealer
+from antiphon.server.responses.server_tool import ServerTools
 from antiphon.server.settings import ServerSettings
 from antiphon.state import CompletionStore, ConversationStore, ResponseSettings, ResponseStore, UpstreamObjects
 
@@ -84,6 +86,8 @@ class Service:
         self.forms = MultipartForms()
         self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
         self.jobs = Jobs(self.responses)
+        mcp = McpServers(self.response_settings)
+        self.server_tools = ServerTools({"mcp": mcp.open} if mcp.is_on else {})
         origin_check = OriginCheck(
             host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
         )

@@ -3,7 +3,7 @@
 from antiphon.state.completions import CompletionStore, StoredCompletion
 from antiphon.state.conversations import Conversation, ConversationStore
 from antiphon.state.responses import KeptResponse, ResponseStore, StoreStatistics
-from antiphon.state.settings import ResponseSettings
+from antiphon.state.settings import McpServer, ResponseSettings
 from antiphon.state.upstream_objects import UpstreamObject, UpstreamObjects
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Conversation",
     "ConversationStore",
     "KeptResponse",
+    "McpServer",
     "ResponseSettings",
     "ResponseStore",
     "StoreStatistics",

@@ -12,7 +12,7 @@ from antiphon.protocol.rendering.completion_stream import CompletionStream
 from antiphon.protocol.rendering.embeddings import render_embeddings
 from antiphon.protocol.rendering.frames import DONE, encode, error_frame, frame
 from antiphon.protocol.rendering.models import model_value
-from antiphon.protocol.rendering.response_state import ResponseState
+from antiphon.protocol.rendering.response_state import ResponseState, TurnEvent
 from antiphon.protocol.rendering.response_stream import ResponseBody, ResponseStream
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "ResponseBody",
     "ResponseState",
     "ResponseStream",
+    "TurnEvent",
     "encode",
     "error_frame",
     "frame",

@@ -26,12 +26,15 @@ from antiphon.protocol.events import (
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.rendering.logprobs import token_values
 from antiphon.protocol.responses.compaction import Compacted, Compacting
+from antiphon.protocol.responses.output_items import ItemAdded, ItemDone, ItemEvent, ItemNews
 from antiphon.protocol.responses.request import ResponseRequest
 
 Json = dict[str, Any]
 Named = tuple[str, Json]
 """An event's type and its fields, without ``type`` and ``sequence_number``."""
 Seal = Callable[[str], str]
+TurnEvent = Event | Compacting | Compacted | ItemEvent
+"""What happens in the course of a response: what a backend says, and what the server adds to it."""
 
 _INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -66,6 +69,7 @@ class ResponseState:
         self._seal = seal
         self._items: list[Item] = []
         self._calls: dict[int, Item] = {}
+        self._served: dict[str, Item] = {}
         self._open: Item | None = None
         self._model = request.chat.model
         self._usage: Usage | None = None
@@ -83,7 +87,7 @@ class ResponseState:
         )
         return item if is_text else None
 
-    def feed(self, event: Event | Compacting | Compacted, now: float) -> list[Named]:
+    def feed(self, event: TurnEvent, now: float) -> list[Named]:
         """Take one event in; return the events of the wire that follow from it. ``now`` is the wall clock in seconds."""
         match event:
             case Started():
@@ -91,15 +95,36 @@ class ResponseState:
                 self.status = "in_progress"
             case ChoiceFinished():
                 self._reason = event.reason
+                return self._end_generation()
             case Completed():
-                return self._complete(event.usage, now)
+                self._usage, self._completed_at = event.usage, now
+                self.status = "incomplete" if self._reason in _INCOMPLETE else "completed"
             case Compacting():
                 return self._begin_compaction()
             case Compacted():
                 return self._end_compaction(event.text)
+            case ItemAdded() | ItemNews() | ItemDone():
+                return self._serve(event)
             case _:
                 return self._grow(event)
         return []
+
+    def _serve(self, event: ItemEvent) -> list[Named]:
+        """Show what happens to an item that the server makes. What the model said before it is over when it begins."""
+        match event:
+            case ItemAdded():
+                events = self._close()
+                item = Item(len(self._items), event.item)
+                self._items.append(item)
+                self._served[item.id] = item
+                added = ("response.output_item.added", {"output_index": item.position, "item": event.item})
+                return [*events, added]
+            case ItemNews():
+                return [(event.kind, self._served[event.item_id].place(**event.fields))]
+            case ItemDone():
+                item = self._served[event.item["id"]]
+                item.value, item.is_done = event.item, True
+                return [("response.output_item.done", {"output_index": item.position, "item": event.item})]
 
     def _grow(self, event: TextDelta | RefusalDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta) -> list[Named]:
         match event:
@@ -231,15 +256,12 @@ class ResponseState:
         kind = "response.custom_tool_call_input.delta" if is_custom else "response.function_call_arguments.delta"
         return [(kind, item.place(delta=event.arguments))]
 
-    def _complete(self, usage: Usage, now: float) -> list[Named]:
-        self._usage = usage
-        self._completed_at = now
+    def _end_generation(self) -> list[Named]:
         is_cut = self._reason in _INCOMPLETE
         events = self._close(is_cut=is_cut and not self._calls)
         calls = list(self._calls.values())
         for item in calls:
             events.extend(self._finish(item, "incomplete" if is_cut and item is calls[-1] else "completed"))
-        self.status = "incomplete" if is_cut else "completed"
         return events
 
     def _close(self, *, is_cut: bool = False) -> list[Named]:
@@ -286,6 +308,8 @@ class ResponseState:
     def _final(self, item: Item) -> Json:
         """Return an item with what it has said; the same object each time once it is done."""
         value, text = item.value, item.text
+        if item.id in self._served:
+            return value
         match value["type"]:
             case "message":
                 part = value["content"][0]

@@ -7,10 +7,9 @@ import secrets
 import time
 
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.events import Event, Started, TextDelta
+from antiphon.protocol.events import Started, TextDelta
 from antiphon.protocol.rendering.frames import encode
-from antiphon.protocol.rendering.response_state import Item, Json, ResponseState
-from antiphon.protocol.responses.compaction import Compacted, Compacting
+from antiphon.protocol.rendering.response_state import Item, Json, ResponseState, TurnEvent
 
 _DELTA = "response.output_text.delta"
 _PAD_TO = 64
@@ -22,7 +21,7 @@ class ResponseBody:
     def __init__(self, state: ResponseState) -> None:
         self.state = state
 
-    def feed(self, event: Event | Compacting | Compacted) -> None:
+    def feed(self, event: TurnEvent) -> None:
         self.state.feed(event, time.time())
 
     def encoded(self) -> bytes:
@@ -43,7 +42,7 @@ class ResponseStream:
         self._growing: Item | None = None
         self._opening = b""
 
-    def feed(self, event: Event | Compacting | Compacted) -> list[bytes]:
+    def feed(self, event: TurnEvent) -> list[bytes]:
         if (
             type(event) is TextDelta
             and self._is_plain

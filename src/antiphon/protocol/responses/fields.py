@@ -4,6 +4,7 @@ from antiphon.protocol.chat_fields import Retention, penalty, temperature, top_p
 from antiphon.protocol.fields import Enumeration, Flag, Integer, Spec, String
 from antiphon.protocol.message_fields import NAME_PATTERN
 from antiphon.protocol.responses.item_fields import input_
+from antiphon.protocol.responses.mcp_fields import mcp_choice, mcp_tool
 from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Tagged, Unsupported
 
 _RECORDED = "Recorded with the response; no effect on the answer."
@@ -64,24 +65,33 @@ HOSTED_TOOLS = (
     "code_interpreter", "image_generation", "computer", "computer_use_preview", "local_shell", "shell", "apply_patch",
     "tool_search", "programmatic_tool_calling",
 )  # fmt: skip
-"""Tools that OpenAI runs on its own servers; ``[responses] hosted_tools`` says what becomes of them here."""
+"""Tools that OpenAI runs on its own servers; ``[responses] hosted_tools`` says what becomes of those that are not run here."""
+SERVED_TOOLS: dict[str, Object] = {"mcp": mcp_tool}
+"""Hosted tools that this server can run, where its settings allow it."""
+SERVED_CHOICES: dict[str, Object] = {"mcp": mcp_choice}
+"""How ``tool_choice`` names one of them."""
 
 
 class _HostedTool(Object):
-    """A hosted tool: its own fields are the other server's business."""
+    """A hosted tool. Where it is not run, its own fields are the other server's business."""
 
     def check(self, value: object, path: str) -> None:
         JsonObject().check(value, path)
 
     def refuse(self, value: object, path: str) -> None:
-        """Refused, or left out, where the tools are read: a setting decides."""
+        """Checked in full and run, refused, or left out, where the tools are read: a setting decides."""
 
 
-_hosted = _HostedTool({"type": String()})
+def _hosted(tables: dict[str, Object]) -> dict[str, Object]:
+    tables = dict.fromkeys(HOSTED_TOOLS, Object({"type": String()})) | tables
+    return {name: _HostedTool(table.fields, table.required) for name, table in tables.items()}
+
+
+_hosted_choices = _hosted(SERVED_CHOICES)
 tools = Array(
     Tagged(
         "type",
-        {"function": _function, "custom": _custom, "namespace": _namespace, **dict.fromkeys(HOSTED_TOOLS, _hosted)},
+        {"function": _function, "custom": _custom, "namespace": _namespace, **_hosted(SERVED_TOOLS)},
     ),
     "objects",
     max_length=MAX_TOOLS,
@@ -89,7 +99,7 @@ tools = Array(
 )
 
 _named = Object({"type": String(), "name": String(), "namespace": String(nullable=True)}, required=("type", "name"))
-_allowed_tool = Tagged("type", {"function": _named, "custom": _named, **dict.fromkeys(HOSTED_TOOLS, _hosted)})
+_allowed_tool = Tagged("type", {"function": _named, "custom": _named, **_hosted_choices})
 tool_choice = Either(
     (
         Enumeration(("none", "auto", "required")),
@@ -106,7 +116,7 @@ tool_choice = Either(
                     },
                     required=("type", "mode", "tools"),
                 ),
-                **dict.fromkeys(HOSTED_TOOLS, _hosted),
+                **_hosted_choices,
             },
         ),
     ),

@@ -1,8 +1,9 @@
 """From input items to the messages of a conversation.
 
 Consecutive items of the model (reasoning, text, calls) become one assistant message; the results of its calls follow it
-directly, in the order of the calls, wherever they lie in the input. What hosted tools did elsewhere is a call and a
-result like any other, so that the model sees it in the syntax that it knows.
+directly, in the order of the calls, wherever they lie in the input. What hosted tools did, here or elsewhere, is a call and
+a result like any other, so that the model sees it in the syntax that it knows. A list of an MCP server's tools is not
+shown: it is what the model is offered as tools, and nothing that was said.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from antiphon.protocol.chat import FunctionCall, Message, ToolCall
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.responses.item_fields import FOREIGN_CALLS, FOREIGN_OUTPUTS, kind_of
+from antiphon.protocol.responses.mcp_history import McpRecord, result_of_call
 from antiphon.protocol.responses.tools import shown_name
 
 Json = dict[str, Any]
@@ -22,10 +24,12 @@ Unseal = Callable[[str], str]
 """Opens ``encrypted_content``; raises ``ApiError`` 400 for what this server did not seal."""
 
 _CALLS = {"function_call", "custom_tool_call", *FOREIGN_CALLS}
+_MCP = {"mcp_list_tools", "mcp_call", "mcp_approval_request", "mcp_approval_response"}
 _OUTPUTS = {"function_call_output", "custom_tool_call_output", *FOREIGN_OUTPUTS}
 _ID_PREFIX = {
     "message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco", "custom_tool_call": "ctc",
-    "custom_tool_call_output": "ctco", "compaction": "cmp",
+    "custom_tool_call_output": "ctco", "compaction": "cmp", "mcp_call": "mcp", "mcp_list_tools": "mcpl",
+    "mcp_approval_request": "mcpr", "mcp_approval_response": "mcpa",
 }  # fmt: skip
 _HIDDEN = {
     "type",
@@ -37,6 +41,8 @@ _HIDDEN = {
     "output",
     "outputs",
 }
+_STEPS = {"mcp_call", "file_search_call"}
+"""Calls that are run as soon as they are written: what the model wrote next, it wrote with their results before it."""
 _RESULTS = ("output", "outputs", "results", "result", "error", "tools")
 
 
@@ -117,6 +123,8 @@ class _Conversation:
     def __init__(self, items: Sequence[Json], unseal: Unseal) -> None:
         self._items = items
         self._unseal = unseal
+        self._mcp = McpRecord(items)
+        self._is_step_over = False
         self._results = self._collect_results()
         self._found: list[Message] = []
         self._assistant = _Assistant()
@@ -156,10 +164,30 @@ class _Conversation:
             self._close()
             self._found.append(Message("user", self._unseal(item["encrypted_content"])))
         elif kind in _CALLS:
-            self._assistant.calls.append(_call(kind, item, position))
+            self._add_call(_call(kind, item, position), ends_step=kind in _STEPS)
             self._note_inner_result(kind, item, position)
+        elif kind in _MCP:
+            self._take_mcp(kind, item)
         else:
             self._close()
+
+    def _add_call(self, call: ToolCall, *, ends_step: bool = False) -> None:
+        self._close_if(self._is_step_over)
+        self._assistant.calls.append(call)
+        self._is_step_over = ends_step
+
+    def _take_mcp(self, kind: str, item: Json) -> None:
+        if kind == "mcp_list_tools":
+            return
+        if kind == "mcp_approval_request":
+            self._add_call(_mcp_call(item))
+            self._results[item["id"]] = {"output": self._mcp.result_of_request(item["id"])}
+        elif kind == "mcp_call" and not self._mcp.is_run_of_request(item):
+            self._add_call(_mcp_call(item), ends_step=True)
+            self._results[item["id"]] = {"output": result_of_call(item)}
+        else:
+            # The answer to a request for approval, or the run that followed it: the request is shown as the call.
+            self._is_step_over = True
 
     def _note_inner_result(self, kind: str, item: Json, position: int) -> None:
         """A hosted tool's call carries its own result, or has none that a model could read."""
@@ -183,6 +211,7 @@ class _Conversation:
 
     def _close(self) -> None:
         if self._assistant.is_empty:
+            self._is_step_over = False
             return
         self._found.append(self._assistant.message())
         for call in self._assistant.calls:
@@ -191,10 +220,15 @@ class _Conversation:
                 raise problems.bad_request(f"No tool output found for function call {call.id}.", "input")
             self._found.append(Message("tool", _output_text(result.get("output", result)), tool_call_id=call.id))
         self._assistant = _Assistant()
+        self._is_step_over = False
 
 
 def _call_id(item: Json, position: int) -> str:
     return str(item.get("call_id") or item.get("approval_request_id") or item.get("id") or f"call_{position}")
+
+
+def _mcp_call(item: Json) -> ToolCall:
+    return ToolCall(item["id"], FunctionCall(shown_name(item["server_label"], item["name"]), item["arguments"]))
 
 
 def _call(kind: str, item: Json, position: int) -> ToolCall:

@@ -1,7 +1,8 @@
 """The table of input items: every kind that the API knows is accepted as history.
 
-Messages, calls and their outputs, and reasoning are checked field by field. What hosted tools did elsewhere is checked
-for its type alone: it is shown to the model as calls and results, whatever its fields are (see ``history.py``).
+Messages, calls and their outputs, reasoning and the items of MCP are checked field by field. What other hosted tools did
+elsewhere is checked for its type alone: it is shown to the model as calls and results, whatever its fields are (see
+``history.py``).
 """
 
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from antiphon.protocol import problems
 from antiphon.protocol.fields import Enumeration, Spec, String
 from antiphon.protocol.message_fields import MAX_MESSAGES
+from antiphon.protocol.responses.mcp_fields import MCP_ITEMS
 from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Tagged, Unsupported
 
 STATUSES = ("in_progress", "completed", "incomplete")
@@ -135,12 +137,12 @@ _CHECKED: dict[str, Object] = {
         required=("encrypted_content",),
     ),
     "compaction_trigger": Object({"type": String()}, required=("type",)),
+    **{kind: Object(table.fields | _recorded, table.required) for kind, table in MCP_ITEMS.items()},
 }
 
 FOREIGN_CALLS = (
     "file_search_call", "web_search_call", "computer_call", "code_interpreter_call", "image_generation_call",
-    "local_shell_call", "shell_call", "apply_patch_call", "mcp_call", "mcp_list_tools", "mcp_approval_request",
-    "mcp_approval_response", "tool_search_call", "program",
+    "local_shell_call", "shell_call", "apply_patch_call", "tool_search_call", "program",
 )  # fmt: skip
 """What tools of another server did: each becomes a call, and a result where the item carries one."""
 FOREIGN_OUTPUTS = (

@@ -1,6 +1,7 @@
 """``POST /v1/responses``: from JSON to a ``ResponseRequest``, or to OpenAI's error."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, cast
 
 import msgspec
@@ -12,7 +13,7 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.responses.compaction import without_trigger
 from antiphon.protocol.responses.errors import own_words
 from antiphon.protocol.responses.fields import responses
-from antiphon.protocol.responses.tools import HostedTools, ToolNames, read_tool_choice, read_tools
+from antiphon.protocol.responses.tools import HostedTools, ServedTool, ToolNames, read_tool_choice, read_tools
 from antiphon.protocol.strict_schema import check_response_schema
 
 Json = dict[str, Any]
@@ -29,8 +30,9 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``chat`` is what a backend answers once ``with_messages`` has given it the conversation; ``input`` are the new items
     as they came, a text as one user message. ``echo`` are the fields of the response that repeat the request. ``names``
-    translate the names that the model uses. ``left_out`` are hosted tools that the model was not offered. ``compacts_now``: the
-    answer is a summary of the conversation, as an item.
+    translate the names that the model uses. ``left_out`` are hosted tools that the model was not offered; ``served`` are those
+    that this server runs, at most ``max_tool_calls`` times. ``compacts_now``: the answer is a summary of the conversation,
+    as an item.
     """
 
     chat: ChatRequest
@@ -39,6 +41,8 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     echo: Mapping[str, Any]
     names: ToolNames
     left_out: tuple[str, ...] = ()
+    served: tuple[ServedTool, ...] = ()
+    max_tool_calls: int | None = None
     previous_response_id: str | None = None
     conversation: str | None = None
     store: bool = True
@@ -50,6 +54,12 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     client_metadata: Mapping[str, Any] | None = None
     compacts_now: bool = False
     context_management: tuple[Json, ...] = ()
+
+    @property
+    def limits_tools(self) -> bool:
+        """Whether ``tool_choice`` narrows the tools for the whole response, and not for its first call alone."""
+        choice: Any = self.echo["tool_choice"]
+        return isinstance(choice, dict) and cast("Json", choice)["type"] == "allowed_tools"
 
     def with_messages(self, history: tuple[Message, ...]) -> ChatRequest:
         """Return the request for a backend. ``history`` are the messages of all items, earlier and new."""
@@ -64,14 +74,17 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self.chat, messages=messages)
 
 
-def parse_response(obj: Any, *, hosted_tools: HostedTools = "refuse", can_store: bool = True) -> ResponseRequest:
+def parse_response(
+    obj: Any, *, hosted_tools: HostedTools = "refuse", served: AbstractSet[str] = frozenset(), can_store: bool = True
+) -> ResponseRequest:
     """Turn a decoded body into a request. Raises ``ApiError`` 400, worded as OpenAI's.
 
-    ``can_store``: whether this server keeps responses; if not, ``store`` is false and what needs it is refused.
+    ``served`` are the hosted tools that this server runs. ``can_store``: whether this server keeps responses; if not,
+    ``store`` is false and what needs it is refused.
     """
     request = check_body(obj, responses)
     _check_together(request, can_store=can_store)
-    toolset = read_tools(request.get("tools") or (), hosted_tools)
+    toolset = read_tools(request.get("tools") or (), hosted_tools, served)
     choice = read_tool_choice(request, toolset)
     responses.refuse(request, "")
     text: Json = request.get("text") or {}
@@ -110,6 +123,8 @@ def parse_response(obj: Any, *, hosted_tools: HostedTools = "refuse", can_store:
         echo=_echo(request, toolset.echoed, stored=stored, parallel=parallel),
         names=toolset.names,
         left_out=toolset.left_out,
+        served=toolset.served,
+        max_tool_calls=request.get("max_tool_calls"),
         previous_response_id=request.get("previous_response_id"),
         conversation=_conversation(request),
         store=stored,

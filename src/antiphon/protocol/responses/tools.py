@@ -1,6 +1,7 @@
-"""Tools of a Responses request: flat functions, custom tools, namespaces, and the hosted ones that are not run here."""
+"""Tools of a Responses request: flat functions, custom tools, namespaces, and hosted ones, which this server runs or not."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import msgspec
@@ -8,12 +9,27 @@ import msgspec
 from antiphon.protocol import problems
 from antiphon.protocol.chat import Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.responses.fields import HOSTED_TOOLS, MAX_TOOLS
+from antiphon.protocol.responses.fields import HOSTED_TOOLS, MAX_TOOLS, SERVED_CHOICES, SERVED_TOOLS
+from antiphon.protocol.responses.mcp_fields import shown_tool
 from antiphon.protocol.strict_schema import check_function_parameters
 
 Json = dict[str, Any]
 HostedTools = Literal["refuse", "leave-out"]
 _SEPARATOR = "__"
+_ANY = _SEPARATOR + "*"
+_SETTING = {"mcp": "To run MCP tools, list the server's host in [responses] mcp_hosts. "}
+"""What has to be set for a hosted tool that this server could run."""
+
+
+class ServedTool(msgspec.Struct, frozen=True):
+    """A hosted tool that this server runs: its definition as it was given, and its place in the request."""
+
+    spec: Json
+    path: str
+
+    @property
+    def kind(self) -> str:
+        return self.spec["type"]
 
 
 class ToolNames(msgspec.Struct, frozen=True):
@@ -32,26 +48,36 @@ def shown_name(namespace: str | None, name: str) -> str:
 
 
 class Toolset(msgspec.Struct, frozen=True):
-    """The tools that may be called, their names, the list as echoed, and the hosted ones that were left out."""
+    """The tools that clients run, their names, the list as echoed, the hosted ones that were left out, those run here."""
 
     tools: tuple[Tool, ...] = ()
     names: ToolNames = ToolNames()
     echoed: tuple[Json, ...] = ()
     left_out: tuple[str, ...] = ()
+    served: tuple[ServedTool, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.tools or self.served)
 
 
-def read_tools(given: Sequence[Json], hosted_tools: HostedTools) -> Toolset:
-    """Return the tools of a checked request.
+def read_tools(given: Sequence[Json], hosted_tools: HostedTools, served: AbstractSet[str] = frozenset()) -> Toolset:
+    """Return the tools of a checked request. ``served`` are the hosted tools that this server runs.
 
     Raises ``ApiError`` 400 for a repeated name, for parameters that are not a schema or (asked to be strict) not of the
-    strict subset, and for a hosted tool where those are refused.
+    strict subset, and for a hosted tool that is not run where those are refused.
     """
     tools: list[Tool] = []
     wire: dict[str, tuple[str | None, str]] = {}
     echoed: list[Json] = []
     left_out: list[str] = []
+    run: list[ServedTool] = []
     for index, tool in enumerate(given):
         path = f"tools[{index}]"
+        if tool["type"] in served:
+            run.append(_served(tool, path, run))
+            echoed.append(shown_tool(tool))
+            continue
         if tool["type"] in HOSTED_TOOLS:
             if hosted_tools == "refuse":
                 raise _not_run_here(tool["type"], path)
@@ -72,7 +98,18 @@ def read_tools(given: Sequence[Json], hosted_tools: HostedTools) -> Toolset:
         echoed.append(found[0][1] if tool["type"] != "namespace" else tool | {"tools": [shown for _, shown in found]})
     if len(tools) > MAX_TOOLS:
         raise problems.wrong_length("tools", "array", MAX_TOOLS, len(tools), above=True)
-    return Toolset(tuple(tools), ToolNames(wire), tuple(echoed), tuple(left_out))
+    return Toolset(tuple(tools), ToolNames(wire), tuple(echoed), tuple(left_out), tuple(run))
+
+
+def _served(tool: Json, path: str, earlier: Sequence[ServedTool]) -> ServedTool:
+    table = SERVED_TOOLS[tool["type"]]
+    table.check(tool, path)
+    table.refuse(tool, path)
+    label = tool.get("server_label")
+    if any(other.kind == tool["type"] and other.spec.get("server_label") == label for other in earlier):
+        what = f"the server label '{label}'" if label is not None else f"the tool '{tool['type']}'"
+        raise problems.bad_request(f"Invalid '{path}': {what} is there twice.", path, "invalid_value")
+    return ServedTool(tool, path)
 
 
 def _members(tool: Json, path: str) -> Iterator[tuple[str | None, Json, str]]:
@@ -112,24 +149,28 @@ def _is_strict(tool: Tool, path: str) -> bool:
 
 def _not_run_here(kind: str, path: str) -> ApiError:
     return problems.bad_request(
-        f"Hosted tool '{kind}' is not supported with this model: this server does not run it. Set [responses] "
-        'hosted_tools = "leave-out", or send the header x-antiphon-hosted-tools: leave-out, to answer without such tools.',
+        f"Hosted tool '{kind}' is not supported with this model: this server does not run it. {_SETTING.get(kind, '')}"
+        'Set [responses] hosted_tools = "leave-out", or send the header x-antiphon-hosted-tools: leave-out, to answer '
+        "without such tools.",
         path,
         "unsupported_value",
     )
 
 
 def read_tool_choice(request: Json, tools: Toolset) -> ToolChoice:
-    """Return what may or must be called. Raises ``ApiError`` 400 for a choice of a tool that was not given."""
+    """Return what may or must be called. Raises ``ApiError`` 400 for a choice of a tool that was not given.
+
+    Of tools that this server runs, the names are not known yet: ``among`` finds the names that a choice means.
+    """
     choice = request.get("tool_choice")
     if choice is None:
         choice = "auto"
     if isinstance(choice, str):
-        if choice == "required" and not tools.tools:
+        if choice == "required" and tools.is_empty:
             raise problems.bad_request(
                 "Tool choice 'required' must be specified with 'tools' parameter.", "tool_choice"
             )
-        return ToolChoice(choice if tools.tools else "none")  # pyright: ignore[reportArgumentType] - the table checked it
+        return ToolChoice("none" if tools.is_empty else choice)  # pyright: ignore[reportArgumentType] - the table checked it
     if choice["type"] != "allowed_tools":
         return ToolChoice("required", (_chosen(choice, tools, "tool_choice"),))
     allowed = [tool for tool in choice["tools"] if tool["type"] not in tools.left_out]
@@ -139,7 +180,37 @@ def read_tool_choice(request: Json, tools: Toolset) -> ToolChoice:
 
 def _chosen(choice: Json, tools: Toolset, path: str) -> str:
     kind: str = choice["type"]
+    if any(tool.kind == kind for tool in tools.served):
+        return _served_choice(choice, tools, path)
     name = shown_name(choice.get("namespace"), choice["name"]) if kind in {"function", "custom"} else kind
     if not any(tool.name == name and tool.kind == kind for tool in tools.tools):
         raise problems.bad_request(f"Tool choice '{name}' not found in 'tools' parameter.", path)
     return name
+
+
+def _served_choice(choice: Json, tools: Toolset, path: str) -> str:
+    table = SERVED_CHOICES[choice["type"]]
+    table.check(choice, path)
+    label = choice.get("server_label")
+    if label is None:
+        return choice["type"]
+    if not any(tool.spec.get("server_label") == label for tool in tools.served):
+        raise problems.bad_request(f"Tool choice '{label}' not found in 'tools' parameter.", path)
+    return label + _ANY if choice.get("name") is None else shown_name(label, choice["name"])
+
+
+def among(choice: ToolChoice, tools: Sequence[Tool]) -> ToolChoice:
+    """Return the choice in names of ``tools``, now that they are all known.
+
+    Mode ``none`` if nothing is left to choose from.
+    """
+    if not tools or choice.mode == "none":
+        return ToolChoice("none")
+    if not choice.names:
+        return choice
+    names = tuple(tool.name for tool in tools if any(_matches(tool.name, wanted) for wanted in choice.names))
+    return msgspec.structs.replace(choice, names=names) if names else ToolChoice("none")
+
+
+def _matches(name: str, wanted: str) -> bool:
+    return name.startswith(wanted[:-1]) if wanted.endswith(_ANY) else name == wanted

@@ -6,7 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
+
 from antiphon.protocol.errors import ApiError, overloaded
+from antiphon.protocol.responses.mcp_fields import without_secrets
 from antiphon.server.logs import log
 from antiphon.server.request.asgi import ClientGone
 from antiphon.server.request.call import Call
@@ -63,7 +66,7 @@ class RequestBodies:
             chunks.clear()
             await self._check_values(body)
             if self._log_bodies:
-                log.debug("body", request_id=call.request_id, body=body.decode(errors="backslashreplace"))
+                log.debug("body", request_id=call.request_id, body=_loggable(body))
             yield body
         finally:
             self.num_bytes_held -= num_bytes
@@ -96,6 +99,16 @@ class RequestBodies:
             code="request_too_large",
             headers={"connection": "close"},
         )
+
+
+def _loggable(body: bytes) -> str:
+    """Return a body for the log: tokens and headers that are meant for an MCP server are not shown."""
+    if b"mcp" not in body:
+        return body.decode(errors="backslashreplace")
+    try:
+        return msgspec.json.encode(without_secrets(msgspec.json.decode(body))).decode()
+    except (msgspec.DecodeError, RecursionError):
+        return "[a body that is not JSON and names MCP is not shown]"
 
 
 def _check_encoding(call: Call) -> None:

@@ -1,18 +1,23 @@
 """A turn: the new items of a request, those before them, and the one request to a backend that they make."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from antiphon.backends.base import Backend
 from antiphon.protocol import problems
-from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.chat import ChatRequest, Message, Tool
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.responses import ResponseRequest, messages_of, with_ids
-from antiphon.protocol.responses.compaction import threshold
+from antiphon.protocol.responses.compaction import after_summary, threshold
 from antiphon.protocol.responses.item_fields import kind_of
+from antiphon.protocol.responses.mcp_history import McpRecord
+from antiphon.protocol.responses.tools import among
 from antiphon.server.responses.sealing import Sealer
+from antiphon.server.responses.server_tool import ServerTool, ServerTools
 from antiphon.state import ConversationStore, ResponseStore
 
 Json = dict[str, Any]
@@ -21,8 +26,9 @@ Json = dict[str, Any]
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """``chat`` is what a backend answers. ``history`` are the items before ``items``, the new ones with their ids.
 
-    ``num_dropped`` items at the beginning were left out of ``chat``, for ``truncation: auto``. ``compacts_first``: a summary
-    takes the conversation's place before it is answered, for ``context_management``.
+    ``shown`` are the items that ``chat`` shows: all but ``num_dropped`` at the beginning, which were left out for
+    ``truncation: auto``. ``compacts_first``: a summary takes the conversation's place before it is answered, for
+    ``context_management``. ``tools`` are run by this server, at most ``max_tool_calls`` times.
     """
 
     request: ResponseRequest
@@ -30,17 +36,40 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     chat: ChatRequest
     history: tuple[Json, ...]
     items: tuple[Json, ...]
+    shown: tuple[Json, ...]
+    render: Callable[[Sequence[Json]], tuple[Message, ...]]
     num_dropped: int = 0
     compacts_first: bool = False
+    tools: tuple[ServerTool, ...] = ()
+    max_tool_calls: int = 0
+
+    def continued(self, said: Sequence[Json], summary: str | None = None) -> ChatRequest:
+        """Return ``chat`` with what was said since. ``summary`` takes the place of the conversation."""
+        chat = self.chat if not said else self.request.with_messages(self.render((*self.shown, *said)))
+        return chat if summary is None else after_summary(chat, summary)
+
+    async def close_tools(self) -> None:
+        """Let go of what the tools hold."""
+        for tool in self.tools:
+            await tool.aclose()
 
 
 class Turns:
     """Puts turns together from what is stored."""
 
     def __init__(
-        self, backend: Backend, responses: ResponseStore, conversations: ConversationStore, sealer: Sealer
+        self,
+        backend: Backend,
+        responses: ResponseStore,
+        conversations: ConversationStore,
+        sealer: Sealer,
+        *,
+        tools: ServerTools,
+        max_tool_calls: int,
     ) -> None:
         self._backend = backend
+        self._tools = tools
+        self._max_tool_calls = max_tool_calls
         self._responses = responses
         self._conversations = conversations
         self._sealer = sealer
@@ -50,21 +79,47 @@ class Turns:
         history = await self._history(request, account)
         items = with_ids(request.input)
         kept = await self._referenced(history, items, account)
+        items = tuple(kept.get(item["id"], item) if kind_of(item) == "item_reference" else item for item in items)
         everything = (*history, *items)
+        _check_approvals(everything, request)
+        render = partial(messages_of, unseal=self._sealer.unseal, kept=kept)
         turn = Turn(
             request=request,
             account=account,
-            chat=request.with_messages(messages_of(everything, self._sealer.unseal, kept)),
+            chat=request.with_messages(render(everything)),
             history=history,
-            items=tuple(kept.get(item["id"], item) if kind_of(item) == "item_reference" else item for item in items),
+            items=items,
+            shown=everything,
+            render=render,
+            tools=tuple(self._tools.open(served, account) for served in request.served),
+            max_tool_calls=min(request.max_tool_calls or self._max_tool_calls, self._max_tool_calls),
         )
         if request.context_management and not request.compacts_now:
             turn = await self._compacted(turn)
-        return await self._truncated(turn, everything, kept) if request.truncates and not turn.compacts_first else turn
+        return await self._truncated(turn) if request.truncates and not turn.compacts_first else turn
+
+    async def count_tokens(self, turn: Turn) -> int:
+        """Return the length of the turn's first prompt in tokens, exactly: with the definitions of the tools run here."""
+        return await self._backend.count_tokens(await self._with_tools(turn))
+
+    async def _with_tools(self, turn: Turn) -> ChatRequest:
+        """Return the chat of the first prompt. Tools that are to be asked what they offer are asked now."""
+        if not turn.tools:
+            return turn.chat
+        definitions: list[Tool] = []
+        for tool in turn.tools:
+            async with aclosing(tool.prepare(turn.shown)) as events:
+                async for _ in events:
+                    pass
+            definitions.extend(tool.definitions)
+        await turn.close_tools()
+        tools = (*turn.chat.tools, *definitions)
+        choice = among(turn.chat.tool_choice, tools)
+        return msgspec.structs.replace(turn.chat, tools=tools, tool_choice=choice)
 
     async def _compacted(self, turn: Turn) -> Turn:
         limit = threshold(list(turn.request.context_management), self._context_length(turn.chat.model))
-        if limit is None or await self._backend.count_tokens(turn.chat) <= limit:
+        if limit is None or await self.count_tokens(turn) <= limit:
             return turn
         return msgspec.structs.replace(turn, compacts_first=True)
 
@@ -100,16 +155,33 @@ class Turns:
             kept |= await self._responses.find_items(missing, account)
         return kept
 
-    async def _truncated(self, turn: Turn, everything: Sequence[Json], kept: Mapping[str, Json]) -> Turn:
+    async def _truncated(self, turn: Turn) -> Turn:
         """Leave out the oldest turns until the prompt fits; the last user message and what follows it always stay."""
         limit = self._context_length(turn.chat.model)
         if limit is None:
             return turn
         room = limit - (turn.chat.max_tokens or 1)
+        everything = turn.shown
+        offered = await self._with_tools(turn)
         starts = [at for at, item in enumerate(everything) if kind_of(item) == "message" and item["role"] == "user"]
         for start in [0, *starts[1:]]:
-            messages = messages_of(everything[start:], self._sealer.unseal, kept)
-            chat = turn.request.with_messages(messages)
-            if await self._backend.count_tokens(chat) <= room:
-                return msgspec.structs.replace(turn, chat=chat, num_dropped=start)
+            shown = everything[start:]
+            chat = turn.request.with_messages(turn.render(shown))
+            counted = msgspec.structs.replace(offered, messages=chat.messages)
+            if await self._backend.count_tokens(counted) <= room:
+                return msgspec.structs.replace(turn, chat=chat, shown=shown, num_dropped=start)
         return turn
+
+
+def _check_approvals(items: Sequence[Json], request: ResponseRequest) -> None:
+    """Refuse answers to requests for approval that are not here, and approvals of calls that nothing here could run."""
+    record = McpRecord(items)
+    record.check_answers()
+    labels = {served.spec.get("server_label") for served in request.served}
+    for approved in record.approved:
+        if approved["server_label"] not in labels:
+            raise problems.bad_request(
+                f"The call of '{approved['name']}' was approved, but 'tools' has no MCP server with the label "
+                f"'{approved['server_label']}' to run it.",
+                "tools",
+            )

@@ -15,7 +15,7 @@ from antiphon.protocol import decode_json, problems
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import Completed
 from antiphon.protocol.ids import new_id
-from antiphon.protocol.rendering import ResponseState, ResponseStream, encode
+from antiphon.protocol.rendering import ResponseState, ResponseStream, TurnEvent, encode
 from antiphon.protocol.responses import ResponseRequest, parse_compaction, parse_response
 from antiphon.protocol.responses.errors import own_words
 from antiphon.protocol.responses.tools import HostedTools
@@ -30,10 +30,11 @@ from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.pages import read_page
 from antiphon.server.request.query import query_parameters, refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
-from antiphon.server.responses.generation import TurnEvent, turn_events
+from antiphon.server.responses.generation import turn_events
 from antiphon.server.responses.hosted_tools import hosted_tools_of
 from antiphon.server.responses.jobs import Job, Jobs
 from antiphon.server.responses.sealing import Sealer
+from antiphon.server.responses.server_tool import ServerTools
 from antiphon.server.responses.turns import Turn, Turns
 from antiphon.state import ConversationStore, KeptResponse, ResponseSettings, ResponseStore
 
@@ -60,6 +61,7 @@ class ResponseRoutes:
         conversations: ConversationStore,
         sealer: Sealer,
         jobs: Jobs,
+        tools: ServerTools,
         settings: ResponseSettings,
     ) -> None:
         self._backend = backend
@@ -72,7 +74,8 @@ class ResponseRoutes:
         self._sealer = sealer
         self._jobs = jobs
         self._settings = settings
-        self._turns = Turns(backend, store, conversations, sealer)
+        self._tools = tools
+        self._turns = Turns(backend, store, conversations, sealer, tools=tools, max_tool_calls=settings.max_tool_calls)
 
     async def create(self, call: Call) -> None:
         """Answer a request for a response."""
@@ -114,7 +117,7 @@ class ResponseRoutes:
             turn = await self._turns.make(request, principal.account)
             try:
                 with self._in_flight.one():
-                    count = await self._backend.count_tokens(turn.chat)
+                    count = await self._turns.count_tokens(turn)
             except ApiError as error:
                 raise own_words(error) from error
         await call.respond_json({"object": "response.input_tokens", "input_tokens": count})
@@ -216,7 +219,7 @@ class ResponseRoutes:
         return await self._bodies.work(body, self._parse, value, hosted_tools)
 
     def _parse(self, value: Any, hosted_tools: HostedTools) -> ResponseRequest:
-        return parse_response(value, hosted_tools=hosted_tools, can_store=self._store.is_on)
+        return parse_response(value, hosted_tools=hosted_tools, served=self._tools.kinds, can_store=self._store.is_on)
 
     def _state(self, call: Call, turn: Turn) -> ResponseState:
         return ResponseState(new_id("resp", "_"), call.started_at, turn.request, self._sealer.seal)
