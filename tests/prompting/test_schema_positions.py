@@ -85,3 +85,25 @@ def test_constants_of_any_text(text: str) -> None:
         f"\\u{ord(char):04x}" if char == "\x7f" else json.dumps(char, ensure_ascii=False)[1:-1] for char in text
     )
     assert accepts(form, f'"{escaped}"')
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("^\x7f$", "\x7f"),
+        (r"^\x7f$", "\x7f"),
+        (r"^\u007f$", "\x7f"),
+        (r"^\x{7F}$", "\x7f"),
+        (r"^\u{7f}$", "\x7f"),
+        (r"^a\x1fa$", "a\x1fa"),
+        (r"^\u0001$", "\x01"),
+        (r"^\v\a$", "\x0b\x07"),
+        (r"^[\x00-\x7f]{3}$", "\x00a\x7f"),
+    ],
+)
+def test_patterns_that_need_a_control_character(pattern: str, text: str) -> None:
+    """A pattern may ask for characters that JSON writes as escapes by number only, in each form of such an escape."""
+    schema = {"type": "string", "pattern": pattern}
+    check(schema)
+    escaped = "".join(f"\\u{ord(char):04x}" if char < " " or char == "\x7f" else char for char in text)
+    assert accepts(JsonSchemaFormat("x", schema), f'"{escaped}"')

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from antiphon import __version__
+from antiphon.allocator import return_large_blocks
 from antiphon.cli.progress import download_progress
 from antiphon.engine import Engine
 from antiphon.server.configuration import Configuration, load_configuration
@@ -38,6 +39,7 @@ def serve(
     config: Annotated[Path | None, Parameter(help="TOML file with all settings; see docs/configuration.md.")] = None,
 ) -> None:
     """Serve the OpenAI API: fetch the models if needed, load them, answer until Ctrl-C."""
+    return_large_blocks()
     options: dict[str, dict[str, Any]] = {
         "server": {"host": host, "port": port},
         "models": {"chat": model, "embedding": embedding_model},

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from antiphon.allocator import return_large_blocks
 from antiphon.engine.settings import from_json
 from antiphon.engine.startup import Way
 
@@ -22,6 +23,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve one model until the supervisor is gone."""
     _die_with_parent()
+    return_large_blocks()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C and systemd reach the whole group; the supervisor decides
     reports = os.fdopen(os.dup(1), "wb", buffering=0)

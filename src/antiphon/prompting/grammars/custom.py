@@ -4,11 +4,10 @@ The compiler takes ``start: start`` and ``start: "a" start``, which no finite te
 terminal like ``/a/ & /b/`` matches nothing. Here both are found before a model begins.
 """
 
-from functools import lru_cache
-
 from antiphon.prompting.grammars.lark import of_user, regex_literal
 from antiphon.prompting.grammars.lark_rules import LarkRules, UncheckedLarkError, lark_tokens, num_definitions
 from antiphon.prompting.grammars.trial import problem_in_trial, problem_of_form
+from antiphon.prompting.remembered import remembered
 
 MAX_CHARS = 50_000
 MAX_RULES = 500
@@ -25,13 +24,13 @@ def problem_of_grammar(syntax: str, definition: str) -> str | None:
     return _problem_of_regex(definition) if syntax == "regex" else _problem_of_lark(definition)
 
 
-@lru_cache(maxsize=64)
+@remembered
 def _problem_of_regex(pattern: str) -> str | None:
     lark = f"start: {regex_literal(pattern)}\n"
     return problem_of_form(lark) or problem_in_trial({"it": lark})
 
 
-@lru_cache(maxsize=64)
+@remembered
 def _problem_of_lark(definition: str) -> str | None:
     tokens = list(lark_tokens(definition))
     num_rules = num_definitions(tokens)

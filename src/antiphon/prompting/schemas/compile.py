@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, cast
 
 from antiphon.prompting.grammars.custom import problem_of_grammar
 from antiphon.prompting.grammars.lark import in_one_line
 from antiphon.prompting.grammars.trial import MAX_SCHEMA_CPU_S, UNSATISFIABLE, schema_error
+from antiphon.prompting.remembered import remembered
 from antiphon.prompting.schemas.bounds import bounded
 from antiphon.prompting.schemas.compiler_limits import MOST_INTEGER, beyond_compiler, is_number
 from antiphon.prompting.schemas.dialects import in_latest_terms
@@ -30,6 +30,10 @@ _ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
 """None by number: with them an additional name could be a declared one, written another way."""
 _BY_NUMBER = ("\\u00", "\x7f")
 """In a schema's text: characters that JSON texts have only as escapes by number. Such a schema allows these escapes."""
+_BY_NUMBER_IN_PATTERN = re.compile(
+    r"\\\\(?:[av]|x(?:[01][0-9a-fA-F]|7[fF])|u00(?:[01][0-9a-fA-F]|7[fF])|[xu]\{0*(?:[01]?[0-9a-fA-F]|7[fF])\})"
+)
+"""The same characters as the escapes of a regular expression, within a schema's text."""
 _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator")
 """Keywords of older drafts and of OpenAPI that would restrict output and that llguidance passes over."""
 
@@ -58,7 +62,7 @@ def schema_rules(name: str, schema: Mapping[str, Any], *, is_bounded: bool = Fal
     return _rules_of(name, (bounded_schema_text if is_bounded else schema_text)(schema))
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _rules_of(name: str, text: str) -> list[str]:
     schema = json.loads(text)
     if not has_inexact(schema):
@@ -71,12 +75,12 @@ def _written(schema: Mapping[str, Any]) -> str:
     return json.dumps(schema, ensure_ascii=False)
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _text_of(written: str) -> str:
     return _with_layout(_plain(json.loads(written)))
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _bounded_text_of(written: str) -> str:
     return _with_layout(within_bounds(json.loads(written)))
 
@@ -85,7 +89,7 @@ def _with_layout(schema: Mapping[str, Any]) -> str:
     text = json.dumps({**schema, "x-guidance": _LAYOUT | _ESCAPES}, ensure_ascii=False)
     return (
         json.dumps({**schema, "x-guidance": _LAYOUT}, ensure_ascii=False)
-        if any(mark in text for mark in _BY_NUMBER)
+        if any(mark in text for mark in _BY_NUMBER) or _BY_NUMBER_IN_PATTERN.search(text)
         else text
     )
 
@@ -155,7 +159,7 @@ def check_schema(
     return cpu_s
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _problem_of(text: str) -> tuple[str | None, float]:
     """Return what is wrong with a schema, None if nothing, and the processor seconds that compiling it takes."""
     schema = json.loads(text)

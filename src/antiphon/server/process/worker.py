@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from antiphon.allocator import return_large_blocks
 from antiphon.errors import AntiphonError
 from antiphon.models.progress import ignore
 from antiphon.server.configuration import load_configuration
@@ -22,6 +23,7 @@ from antiphon.server.process.server_parts import ServerParts, fetch_models
 
 def main() -> int:
     """Serve until a signal or the parent's end; 1 with a line on standard error if that cannot begin."""
+    return_large_blocks()
     order: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
