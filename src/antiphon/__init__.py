@@ -96,6 +96,9 @@ if TYPE_CHECKING:
     from antiphon.toolkit.structured.cascade import Cascade as Cascade
     from antiphon.toolkit.structured.cascade import acascade as acascade
     from antiphon.toolkit.structured.cascade import cascade as cascade
+    from antiphon.toolkit.structured.each import Extracted as Extracted
+    from antiphon.toolkit.structured.each import aextract_each as aextract_each
+    from antiphon.toolkit.structured.each import extract_each as extract_each
     from antiphon.toolkit.structured.extract import aextract as aextract
     from antiphon.toolkit.structured.extract import aextract_many as aextract_many
     from antiphon.toolkit.structured.extract import astream_items as astream_items
@@ -180,6 +183,7 @@ _PUBLIC = {
     "antiphon.toolkit.calls.retry": ("RetryPolicy",),
     "antiphon.toolkit.calls.retry_table": ("RetryTable", "explain_client_retries"),
     "antiphon.toolkit.embeddings.similarity": ("cosine_similarity",),
+    "antiphon.toolkit.structured.each": ("Extracted", "aextract_each", "extract_each"),
     "antiphon.toolkit.structured.extract": (
         "aextract",
         "aextract_many",

@@ -1,9 +1,10 @@
 """What users write, with the types that they should see; read by type checkers, never run."""
 
 from decimal import Decimal
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
 from antiphon import (
@@ -19,10 +20,12 @@ from antiphon import (
     CitedAnswer,
     Document,
     Embeddings,
+    Extracted,
     Fallback,
     HistoryPolicy,
     Hit,
     Index,
+    Pace,
     Price,
     PriceTable,
     Reply,
@@ -47,6 +50,7 @@ from antiphon import (
     count_tokens,
     embed,
     extract,
+    extract_each,
     extract_many,
     stream_items,
     tool,
@@ -110,6 +114,16 @@ def synchronous() -> None:
     assert_type(Chat.load("chat.json"), Chat)
     assert_type(chat.count_tokens(), TokenCount)
     assert_type(extract(Person, "x").parsed, Person)
+    assert_type(extract(Literal["a", "b"], "x").parsed, Literal["a", "b"])
+    assert_type(extract(Person | None, "x").parsed, Person | None)
+    assert_type(extract(tuple[int, str], "x").parsed, tuple[int, str])
+    assert_type(chat.parse(int | str, "x").parsed, int | str)
+    for item in extract_each(Person, ["x"], pace=Pace(rpm=1, tpm=2), concurrency=3):
+        assert_type(item, Extracted[Person])
+        assert_type(item.parsed, Person)
+    assert_type(chat.send("hi").completion, ChatCompletion | None)
+    assert_type(chat.send("hi").reasoning, str | None)
+    Chat(api="responses", reasoning="low", prefer={"temperature": 0}, top_p=0.5, stop=["a"], service_tier="flex")
     assert_type(extract_many(Person, "x").parsed, list[Person])
     assert_type(stream_items(Person, "x"), ResultStream[Person, list[Person]])
     for person in stream_items(Person, "x"):
@@ -134,11 +148,11 @@ async def from_a_loop() -> None:
 
 
 def documents() -> None:
-    assert_type(embed(["a"], model="m", dimensions=8, client=OpenAI(), cache=False), Embeddings)
-    with Index("i.sqlite", client=OpenAI(), chunking=Chunking(tokens=100, overlap=10)) as index:
+    assert_type(embed(["a"], model="m", dimensions=8, client=OpenAI(), cache=False, budget=Budget()), Embeddings)
+    with Index("i.sqlite", client=OpenAI(), chunking=Chunking(tokens=100, overlap=10), report=Report()) as index:
         assert_type(index.update([Document("id", "text", metadata={"year": 2026})]), UpdateReport)
         assert_type(index.search("question", limit=3, where={"year": {"$gte": 2020}}, mode="hybrid"), list[Hit])
-        assert_type(index.answer("question", num_sources=2, temperature=0), CitedAnswer)
+        assert_type(index.answer("question", num_sources=2, temperature=0, model="m"), CitedAnswer)
     requests = [Request.chat("a", "hi", model="m", max_tokens=5), Request.parse("b", Person, "who?", model="m")]
     assert_type(run(requests, "out.jsonl", client=OpenAI(), rpm=1, tpm=1, concurrency=1), BulkReport)
     for result in read_results("out.jsonl"):

@@ -13,10 +13,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from antiphon.toolkit.errors import BatchFileError, OutputError
 from antiphon.toolkit.schemas.output_schema import describe_output
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -56,7 +59,7 @@ class Request:
     def parse(
         cls,
         custom_id: str,
-        output: type[Any],
+        output: TypeForm[Any],
         messages: str | Sequence[Mapping[str, Any]],
         *,
         model: str,
@@ -119,7 +122,7 @@ class Result:
         except (KeyError, TypeError) as error:
             raise OutputError(f"The answer to {self.custom_id!r} has no vectors", hint="look at result.body") from error
 
-    def parsed(self, output: type[T]) -> T:
+    def parsed(self, output: TypeForm[T]) -> T:
         """Return the answer as a value of ``output``. Raises OutputError, with the text, when it does not validate."""
         text, schema = self.text, describe_output(output)
         try:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -24,11 +25,11 @@ from antiphon.toolkit.calls.caller import CHAT
 from antiphon.toolkit.calls.guard import AnswerFacts, CallGuard, CallKind, ModelCall
 from antiphon.toolkit.calls.options import CallOptions, require_options
 from antiphon.toolkit.calls.retry import RetryPolicy
+from antiphon.toolkit.calls.under_way import UnderWay
 from antiphon.toolkit.clients import Client, Connection, connect, portal_client
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import (
     BatchFileError,
-    BudgetExceededError,
     BulkError,
     RequestTooLargeError,
     RetryExhaustedError,
@@ -148,8 +149,7 @@ class _Run:
         self._usage: dict[str, Usage] = {}
         self._begun = time.monotonic()
         self._shown_at = 0.0
-        self._num_under_way = 0
-        self._answered = asyncio.Event()
+        self._under_way = UnderWay()
 
     async def work(self, requests: Iterator[Request], concurrency: int) -> None:
         """Let ``concurrency`` workers take requests in turn until none is left; the first error ends all."""
@@ -173,7 +173,7 @@ class _Run:
 
     async def _worker(self, requests: Iterator[Request]) -> None:
         for request in requests:
-            result = await self._affordable(request)
+            result = await self._under_way.run(partial(self._result, request))
             await self._journal.append(request, result)
             self._counts["succeeded" if result.is_ok else "failed"] += 1
             self._show()
@@ -185,24 +185,6 @@ class _Run:
             self._shown_at = now
             for notify in self.on_change:
                 notify(self.statistics())
-
-    async def _affordable(self, request: Request) -> Result:
-        """Return the result as soon as the budget covers the request.
-
-        What others under way have reserved is more than they will have spent; raises BudgetExceededError when none is.
-        """
-        while True:
-            self._num_under_way += 1
-            try:
-                return await self._result(request)
-            except BudgetExceededError:
-                if self._num_under_way == 1:
-                    raise
-            finally:
-                self._num_under_way -= 1
-                self._answered.set()
-            self._answered.clear()
-            await self._answered.wait()
 
     async def _result(self, request: Request) -> Result:
         if (kept := self._cached(request)) is not None:

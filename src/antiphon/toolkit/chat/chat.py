@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from openai import OpenAI
 
@@ -19,6 +19,9 @@ from antiphon.toolkit.clients import Client, Connection, connect, portal_client
 from antiphon.toolkit.schemas.output_schema import OutputSchema, describe_output
 from antiphon.toolkit.tokens.count import TokenCount, count_through
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
 T = TypeVar("T")
 
 
@@ -30,7 +33,7 @@ class _ChatCalls(ChatState):
         await self._run(turn)
         return self._commit(turn, pin=pin)
 
-    async def _parse(self, output: type[T], content: Content, request: dict[str, Any], *, pin: bool) -> Reply[T]:
+    async def _parse(self, output: TypeForm[T], content: Content, request: dict[str, Any], *, pin: bool) -> Reply[T]:
         turn = self._turn_loop(content, request, describe_output(output))
         await self._run(turn)
         return self._commit(turn, pin=pin)
@@ -92,14 +95,14 @@ class AsyncChat(_ChatCalls):
     async def send(self, content: Content, *, pin: bool = False, **request: Any) -> Reply[None]:
         return warned(await self._send(content, request, pin=pin))
 
-    async def parse(self, output: type[T], content: Content, *, pin: bool = False, **request: Any) -> Reply[T]:
+    async def parse(self, output: TypeForm[T], content: Content, *, pin: bool = False, **request: Any) -> Reply[T]:
         return await self._parse(output, content, request, pin=pin)
 
     def stream(self, content: Content, *, pin: bool = False, **request: Any) -> AsyncReplyStream[None]:
         parts: AsyncGenerator[Event | Reply[None]] = self._events(content, request, None, pin=pin)
         return AsyncReplyStream(parts)
 
-    def stream_parse(self, output: type[T], content: Content, **request: Any) -> AsyncResultStream[Any, T]:
+    def stream_parse(self, output: TypeForm[T], content: Content, **request: Any) -> AsyncResultStream[Any, T]:
         return AsyncResultStream(self._partials(describe_output(output), content, request))
 
     async def continue_(self, **request: Any) -> Reply[None]:
@@ -152,7 +155,7 @@ class Chat(_ChatCalls):
         """
         return warned(portal.call(self._send(content, request, pin=pin)))
 
-    def parse(self, output: type[T], content: Content, *, pin: bool = False, **request: Any) -> Reply[T]:
+    def parse(self, output: TypeForm[T], content: Content, *, pin: bool = False, **request: Any) -> Reply[T]:
         """Send a message and return an answer of type ``output`` in ``reply.parsed``.
 
         An answer that fails the type's own validators is asked for again, with what was wrong, up to ``attempts`` times;
@@ -165,7 +168,7 @@ class Chat(_ChatCalls):
         parts: AsyncGenerator[Event | Reply[None]] = self._events(content, request, None, pin=pin)
         return ReplyStream(parts)
 
-    def stream_parse(self, output: type[T], content: Content, **request: Any) -> ResultStream[Any, T]:
+    def stream_parse(self, output: TypeForm[T], content: Content, **request: Any) -> ResultStream[Any, T]:
         """Send a message and iterate what its answer says so far, as plain data; ``reply.parsed`` is the valid whole.
 
         Raises what ``parse`` raises. After an answer that was not valid the data begins anew.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, RootModel, TypeAdapter, create_model
 from pydantic_core import from_json
 
 from antiphon.toolkit.errors import SchemaError
 from antiphon.toolkit.schemas.json_schema import strict_schema
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
@@ -52,11 +56,20 @@ class OutputSchema(Generic[T]):
         return cast("dict[str, Any]", value).get("value") if self.is_wrapped and isinstance(value, dict) else value
 
 
-def describe_output(output: type[T]) -> OutputSchema[T]:
+def describe_output(output: TypeForm[T]) -> OutputSchema[T]:
     """Describe ``output``: a pydantic model, a dataclass, a TypedDict, ``list[...]``, a Literal, ``int``, ...
 
     Raises SchemaError for what a strict schema cannot express.
     """
+    try:
+        return cast("OutputSchema[T]", _described(output))
+    except TypeError:
+        # A type whose annotations cannot be hashed; it is described anew each time.
+        return cast("OutputSchema[T]", _described.__wrapped__(output))
+
+
+@functools.lru_cache(maxsize=256)
+def _described(output: Any) -> OutputSchema[Any]:
     name = _NOT_IN_NAMES.sub("_", getattr(output, "__name__", "Answer"))[:64]
     model_class = _fields_model(output)
     try:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 
 from openai import OpenAI
 
@@ -19,6 +19,9 @@ from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import OutputError
 from antiphon.toolkit.structured.extract import INSTRUCTIONS, defaults
 from antiphon.toolkit.usage import NO_USAGE, Usage
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 Acceptance = bool | str
@@ -52,7 +55,7 @@ class Cascade(Generic[T]):
 
 
 async def acascade(
-    output: type[T],
+    output: TypeForm[T],
     text: str,
     *,
     models: Sequence[str],
@@ -95,7 +98,7 @@ async def acascade(
 
 
 def cascade(
-    output: type[T],
+    output: TypeForm[T],
     text: str,
     *,
     models: Sequence[str],
@@ -116,7 +119,7 @@ def cascade(
 
 
 async def _ask(
-    output: type[T],
+    output: TypeForm[T],
     text: str,
     *,
     model: str,

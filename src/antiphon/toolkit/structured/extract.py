@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
 from openai import OpenAI
 from pydantic import TypeAdapter
@@ -22,6 +22,9 @@ from antiphon.toolkit.chat.result_stream import AsyncResultStream, ResultStream
 from antiphon.toolkit.clients import Client, portal_client
 from antiphon.toolkit.schemas.output_schema import describe_output
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
 T = TypeVar("T")
 INSTRUCTIONS = (
     "Extract what is asked for from the text that the user sends. Use only what the text says; "
@@ -30,7 +33,7 @@ INSTRUCTIONS = (
 
 
 async def aextract(
-    output: type[T],
+    output: TypeForm[T],
     text: str,
     *,
     instructions: str = INSTRUCTIONS,
@@ -43,7 +46,7 @@ async def aextract(
 
 
 def extract(
-    output: type[T],
+    output: TypeForm[T],
     text: str,
     *,
     instructions: str = INSTRUCTIONS,
@@ -60,7 +63,7 @@ def extract(
 
 
 async def aextract_many(
-    output: type[T],
+    output: TypeForm[T],
     text: str,
     *,
     instructions: str = INSTRUCTIONS,
@@ -72,7 +75,7 @@ async def aextract_many(
 
 
 def extract_many(
-    output: type[T],
+    output: TypeForm[T],
     text: str,
     *,
     instructions: str = INSTRUCTIONS,
@@ -84,7 +87,7 @@ def extract_many(
 
 
 def astream_items(
-    output: type[T],
+    output: TypeForm[T],
     text: str,
     *,
     instructions: str = INSTRUCTIONS,
@@ -96,7 +99,7 @@ def astream_items(
 
 
 def stream_items(
-    output: type[T],
+    output: TypeForm[T],
     text: str,
     *,
     instructions: str = INSTRUCTIONS,
@@ -112,7 +115,7 @@ def stream_items(
 
 
 async def _items(
-    output: type[T], text: str, instructions: str, client: Client | None, options: ChatOptions
+    output: TypeForm[T], text: str, instructions: str, client: Client | None, options: ChatOptions
 ) -> AsyncGenerator[T | Reply[list[T]]]:
     once = defaults(options)
     once["attempts"] = 1
@@ -123,8 +126,8 @@ async def _items(
                 yield item
 
 
-def _list_of(output: type[T]) -> type[list[T]]:
-    return cast("type[list[T]]", list.__class_getitem__(output))
+def _list_of(output: TypeForm[T]) -> TypeForm[list[T]]:
+    return cast("TypeForm[list[T]]", list.__class_getitem__(output))
 
 
 def defaults(options: ChatOptions) -> ChatOptions:
