@@ -139,7 +139,8 @@ class RelayOutcome(msgspec.Struct, frozen=True):
 
     ``usage`` is None where the answer did not report it (a stream that was cut, or that the client left early), which is not zero.
     ``num_chunks`` counts the chunks of a stream that carried choices: about one per token, an estimate.
-    ``num_bytes`` is the size of an answer in one piece.
+    ``num_bytes`` is the size of an answer in one piece. Of a response, ``object_id`` is its id, ``next_sequence_number`` that of
+    the event which would come next, and ``upstream`` the name of the upstream that has it.
     """
 
     model: str | None = None
@@ -148,6 +149,9 @@ class RelayOutcome(msgspec.Struct, frozen=True):
     num_chunks: int = 0
     num_bytes: int = 0
     cache: CacheStatus | None = None
+    object_id: str | None = None
+    next_sequence_number: int = 0
+    upstream: str | None = None
 
 
 class RelayedAnswer(Protocol):
@@ -185,6 +189,18 @@ class RelayingBackend(Backend, Protocol):
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         """Send the request on; returns with the first piece of a successful answer, else raises ``ApiError``."""
+        ...
+
+
+@runtime_checkable
+class ResponseRelayingBackend(RelayingBackend, Protocol):
+    """A relaying backend in front of upstreams, of which some have ``/v1/responses``."""
+
+    async def relays_responses(self, model: str) -> bool:
+        """Whether this holds for ``/v1/responses`` too: every upstream that may answer has the endpoint.
+
+        An upstream is asked once. One that cannot be reached does not have it for now.
+        """
         ...
 
 

@@ -16,7 +16,7 @@ from antiphon.protocol.decoding import unparsable
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.fields import Flag, Integer, Spec, String, check
 
-Operation = Literal["chat/completions", "completions", "embeddings"]
+Operation = Literal["chat/completions", "completions", "embeddings", "responses"]
 """The path of an endpoint below ``/v1/``."""
 
 
@@ -33,6 +33,7 @@ class _Read(msgspec.Struct, frozen=True):
     n: int | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
     user: str | None = None
     prompt_cache_key: str | None = None
 
@@ -41,7 +42,8 @@ class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to pass on.
 
     ``fields`` maps each top-level key to its value's JSON text. ``max_tokens`` is what the client asked for, whichever
-    name it used. ``include_usage`` says whether the client wants the usage chunk of a stream.
+    name it used. ``include_usage`` says whether the client wants the usage chunk of a stream. ``upstream`` is the only upstream that
+    may answer, because it has what the request continues; None: any of the model's.
     """
 
     operation: Operation
@@ -54,6 +56,7 @@ class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     prompt_cache_key: str | None = None
     cache: CacheUse | None = None
+    upstream: str | None = None
 
     def body(self, **overrides: msgspec.Raw) -> bytes:
         """Return the JSON text with some top-level values replaced or added."""
@@ -62,7 +65,7 @@ class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def input_bytes(self) -> int:
         """The size in bytes of what the model has to read, as JSON text: the ground for an estimate of its tokens."""
-        keys = ("messages", "prompt", "input", "tools", "functions")
+        keys = ("messages", "prompt", "instructions", "input", "tools", "functions")
         return sum(len(memoryview(self.fields[key])) for key in keys if key in self.fields)
 
 
@@ -72,6 +75,7 @@ class _Named(msgspec.Struct, frozen=True):
 
 _SPECS: dict[str, Spec] = {
     "max_completion_tokens": Integer(nullable=True),
+    "max_output_tokens": Integer(nullable=True),
     "n": Integer(nullable=True),
     "user": String(nullable=True),
     "prompt_cache_key": String(nullable=True),
@@ -117,7 +121,7 @@ def parse_relay(operation: Operation, body: bytes) -> RelayRequest:
         stream=bool(read.stream),
         include_usage=bool(read.stream_options and read.stream_options.include_usage),
         n=read.n or 1,
-        max_tokens=read.max_completion_tokens or read.max_tokens,
+        max_tokens=read.max_completion_tokens or read.max_output_tokens or read.max_tokens,
         user=read.user,
         prompt_cache_key=read.prompt_cache_key,
     )

@@ -48,6 +48,7 @@ class Handlers:
             jobs=service.jobs,
             tools=service.server_tools,
             settings=service.response_settings,
+            relay=service.response_relay,
         )
         self.stored_completions = StoredCompletionRoutes(service.access, service.bodies, service.completions)
         self.conversations = ConversationRoutes(service.access, service.bodies, service.conversations)

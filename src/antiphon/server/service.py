@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.accounts import Accounts
-from antiphon.backends.base import AliasingBackend, Backend, ForwardingBackend
+from antiphon.backends.base import AliasingBackend, Backend, ForwardingBackend, ResponseRelayingBackend
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
 from antiphon.files import FileSettings, FileStore, FileSweeper, UploadStore, make_blob_store
@@ -23,6 +23,7 @@ from antiphon.server.request.multipart import MultipartForms
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.responses.jobs import Jobs
 from antiphon.server.responses.mcp.servers import McpServers
+from antiphon.server.responses.relaying import ResponseRelay
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import ServerTools
 from antiphon.server.settings import ServerSettings
@@ -84,6 +85,18 @@ class Service:
         self.uploads = UploadStore(self.files)
         self.file_sweeper = FileSweeper(self.files, self.uploads)
         self.forms = MultipartForms()
+        self.response_relay = (
+            ResponseRelay(
+                backend,
+                access=self.access,
+                admissions=self.admissions,
+                in_flight=self.in_flight,
+                bodies=self.bodies,
+                forwarder=self.forwarder,
+            )
+            if isinstance(backend, ResponseRelayingBackend)
+            else None
+        )
         self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
         self.jobs = Jobs(self.responses)
         mcp = McpServers(self.response_settings)

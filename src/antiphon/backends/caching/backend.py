@@ -15,6 +15,7 @@ from antiphon.backends.base import (
     RelayedAnswer,
     RelayingBackend,
     RelayOutcome,
+    ResponseRelayingBackend,
 )
 from antiphon.backends.caching.base import Store
 from antiphon.backends.caching.keys import embedding_key, relay_key, request_key
@@ -73,6 +74,9 @@ class CachingBackend:
 
     def relays(self, model: str) -> bool:
         return self._backend.relays(model)
+
+    async def relays_responses(self, model: str) -> bool:
+        return isinstance(self._backend, ResponseRelayingBackend) and await self._backend.relays_responses(model)
 
     def health(self) -> Health:
         return self._backend.health()

@@ -42,6 +42,8 @@ T = TypeVar("T")
 class UpstreamOfAnyPath(Protocol):
     """A backend that is another API, to which a request for any path can be sent."""
 
+    async def has_responses(self) -> bool: ...
+
     async def forward(self, request: ForwardRequest) -> ForwardedAnswer: ...
 
 
@@ -111,6 +113,15 @@ class Router:
         route = self._table.find(model)
         return route is not None and all(each.relays for _, each in ((model, route), *self._fallbacks(route)))
 
+    async def relays_responses(self, model: str) -> bool:
+        if not self.relays(model):
+            return False
+        route = self._route(model)
+        routes = (route, *(fallback for _, fallback in self._fallbacks(route)))
+        apis = {id(api): api for each in routes for target in each.targets if (api := _api(target)) is not None}
+        answers = await asyncio.gather(*(api.has_responses() for api in apis.values()))
+        return bool(answers) and all(answers)
+
     def health(self) -> Health:
         """Ready as soon as one backend is; ``detail`` says what is wrong with the others."""
         # A healthy backend that serves nothing does not count: a machine without local models, for one.
@@ -169,12 +180,13 @@ class Router:
         return await target.state.backend.count_tokens(named)
 
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
+        route = self._route(request.model)
         answer, target = await self._send(
-            self._route(request.model),
+            route if request.upstream is None else route.only(request.upstream),
             request,
             lambda target, model: _relaying(target).relay(_renamed(request, model)),
         )
-        return _TrackedAnswer(answer, target.state)
+        return _TrackedAnswer(answer, target.state, keeps=request.operation == "responses")
 
     @property
     def upstreams(self) -> Sequence[str]:
@@ -255,8 +267,9 @@ class Router:
 class _TrackedAnswer:
     """A relayed answer that counts as outstanding at its target until it is closed."""
 
-    def __init__(self, answer: RelayedAnswer, state: TargetState) -> None:
+    def __init__(self, answer: RelayedAnswer, state: TargetState, *, keeps: bool) -> None:
         self._answer = answer
+        self._keeps = keeps
         self._state = state
         self._is_open = True
 
@@ -266,7 +279,8 @@ class _TrackedAnswer:
 
     @property
     def outcome(self) -> RelayOutcome:
-        return self._answer.outcome
+        outcome = self._answer.outcome
+        return msgspec.structs.replace(outcome, upstream=self._state.name) if self._keeps else outcome
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -299,6 +313,11 @@ def _renamed(request: Request, model: str) -> Request:
 def _relaying(target: Target) -> RelayingBackend:
     assert target.state.relaying is not None
     return target.state.relaying
+
+
+def _api(target: Target) -> UpstreamOfAnyPath | None:
+    backend = target.state.backend
+    return backend if isinstance(backend, UpstreamOfAnyPath) else None
 
 
 def _key(route: Route, request: AnyRequest) -> bytes | None:

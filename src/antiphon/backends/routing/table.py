@@ -9,6 +9,7 @@ from antiphon.backends.base import Backend, BackendModel, RelayingBackend
 from antiphon.backends.routing.settings import NameSettings, RouteSettings
 from antiphon.backends.routing.target_state import TargetState
 from antiphon.errors import ConfigError
+from antiphon.protocol.errors import model_not_found
 
 Balance = Literal["least-outstanding", "prefix"]
 MakeTargetState = Callable[[str, Backend], TargetState]
@@ -50,6 +51,13 @@ class Route:
         self.relays = all(target.state.relaying is not None for target in targets)
         # A single backend in this process reports by itself that it is full: nothing to choose, nothing to retry.
         self.is_direct = len(targets) == 1 and not fallbacks and not self.relays
+
+    def only(self, name: str) -> "Route":
+        """Return the route to one backend alone: what it keeps cannot be continued elsewhere. ``ApiError`` 404 if it left the route."""
+        targets = [target for target in self.targets if target.state.name == name]
+        if not targets:
+            raise model_not_found(self.name)
+        return Route(self.name, targets)
 
 
 class RouteTable:

@@ -24,7 +24,7 @@ from antiphon.backends.upstream.chunks import (
     read_usage,
 )
 from antiphon.backends.upstream.events import EventReader, read_chunks
-from antiphon.backends.upstream.failures import protocol_error
+from antiphon.backends.upstream.failures import UpstreamError, protocol_error
 from antiphon.backends.upstream.forward import RawAnswer, forward
 from antiphon.backends.upstream.http import Http
 from antiphon.backends.upstream.relay import StreamedAnswer, WholeAnswer, expect, expect_stream, relay
@@ -43,6 +43,8 @@ Body = TypeVar("Body")
 Chunk = TypeVar("Chunk", ChatChunk, TextChunk)
 
 _CLOSED = "closed"
+_ABOUT_THE_REQUEST = frozenset({400, 422})
+_PATH_MISSING = frozenset({404, 405, 501})
 _MAX_NUMBER = 2**53
 _ROUNDING = 1e-4
 """How far from 1 the length of a unit vector may be in float32 and through base64."""
@@ -68,6 +70,7 @@ class UpstreamBackend:
             for model in settings.models
         )
         self._guessed: frozenset[str] = frozenset()
+        self._has_responses = {"auto": None, "relay": True, "translate": False}[settings.responses]
         self._health = Health("loading", f"{settings.name}: not checked yet")
 
     @property
@@ -121,6 +124,20 @@ class UpstreamBackend:
         if not self.settings.models:
             listed = body if self.settings.health_path == "/models" else await self._http.get("/models")
             self._models = self._discovered(self._decode(listed, ModelsBody))
+
+    async def has_responses(self) -> bool:
+        """Whether ``/v1/responses`` is relayed: as the settings say, or as the upstream answers to an empty request."""
+        if self._has_responses is None:
+            try:
+                await self._http.post("/responses", b"{}", "")
+            except UpstreamError as error:
+                if error.kind != "answered" or error.status not in _ABOUT_THE_REQUEST | _PATH_MISSING:
+                    return False
+                self._has_responses = error.status in _ABOUT_THE_REQUEST
+            else:
+                # It takes any body, so it is not an API that checks what it cannot do.
+                self._has_responses = False
+        return self._has_responses
 
     async def relay(self, request: RelayRequest) -> WholeAnswer | StreamedAnswer:
         return await relay(self.settings.name, self._http, request)

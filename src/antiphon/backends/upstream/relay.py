@@ -8,11 +8,11 @@ from antiphon.backends.base import RelayOutcome
 from antiphon.backends.upstream.chunks import ErrorChunk, error_of, read_object
 from antiphon.backends.upstream.failures import disconnected, error_from_chunk, is_header_text, protocol_error
 from antiphon.backends.upstream.http import Http, UpstreamAnswer
+from antiphon.backends.upstream.response_inspector import ResponseInspector, inspect_response
 from antiphon.backends.upstream.sse import MAX_FRAME_BYTES, MalformedStream
 from antiphon.backends.upstream.stream_inspector import StreamInspector, inspect_whole
 from antiphon.protocol.relay import Operation, RelayRequest
 
-_DONE_FRAME = b"data: [DONE]\n\n"
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -35,7 +35,7 @@ class WholeAnswer:
 class StreamedAnswer:
     """A relayed stream."""
 
-    def __init__(self, upstream: str, answer: UpstreamAnswer, inspector: StreamInspector) -> None:
+    def __init__(self, upstream: str, answer: UpstreamAnswer, inspector: StreamInspector | ResponseInspector) -> None:
         self.headers = {**_headers_of(answer), "cache-control": "no-cache", "x-accel-buffering": "no"}
         self._upstream = upstream
         self._answer = answer
@@ -92,20 +92,22 @@ class StreamedAnswer:
         if not self._inspector.has_finished:
             raise disconnected(self._upstream)
         self._inspector.is_done = True
-        return _DONE_FRAME
+        return self._inspector.last_frame
 
 
 async def relay(upstream: str, http: Http, request: RelayRequest) -> WholeAnswer | StreamedAnswer:
     """Send the request's own bytes to the upstream; see ``RelayingBackend.relay``."""
     overrides = {"model": msgspec.Raw(msgspec.json.encode(request.model))}
-    asks_usage = request.stream and not request.include_usage
+    asks_usage = request.stream and not request.include_usage and request.operation != "responses"
     if asks_usage:
         overrides["stream_options"] = _with_usage(request.fields.get("stream_options"))
+    is_response = request.operation == "responses"
     answer = await http.post("/" + request.operation, request.body(**overrides), request.model)
     try:
         if request.stream:
             await expect_stream(upstream, answer)
-            streamed = StreamedAnswer(upstream, answer, StreamInspector(hide_usage=asks_usage, n=request.n))
+            inspector = ResponseInspector() if is_response else StreamInspector(hide_usage=asks_usage, n=request.n)
+            streamed = StreamedAnswer(upstream, answer, inspector)
             await streamed.receive_first()
             return streamed
         expect(upstream, answer, "application/json")
@@ -119,7 +121,10 @@ async def _whole(upstream: str, answer: UpstreamAnswer, operation: Operation) ->
     body = await answer.read_all()
     answer.close()
     try:
-        body, outcome = inspect_whole(body, operation)
+        if operation == "responses":
+            outcome = inspect_response(body)
+        else:
+            body, outcome = inspect_whole(body, operation)
     except MalformedStream as error:
         raise protocol_error(upstream, str(error)) from None
     except ErrorChunk as chunk:

@@ -47,7 +47,8 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     name contains ``embed``. ``max_connections`` bounds the requests at once; more wait, at most ``connect_s``. ``max_answer_bytes`` bounds an answer in one piece, decompressed.
     ``keepalive_s`` closes idle connections before the upstream does (uvicorn: after 5 s). ``health_path`` (below
     ``base_url``) is asked every ``health_interval_s``; no answer in that time (at least ``connect_s``) means down. ``tokenize_path`` (below the server's root, ``/tokenize`` for vLLM)
-    counts the tokens of a chat; None: they cannot be counted.
+    counts the tokens of a chat; None: they cannot be counted. ``responses``: ``relay`` sends requests for ``/v1/responses`` on,
+    ``translate`` makes chat completions of them, ``auto`` relays until the upstream says that it does not have the path.
     """
 
     name: str
@@ -63,6 +64,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     health_path: str = "/models"
     health_interval_s: float = 10.0
     tokenize_path: str | None = None
+    responses: Literal["auto", "relay", "translate"] = "auto"
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)

@@ -40,6 +40,9 @@ _encoder = msgspec.json.Encoder()
 class StreamInspector:
     """Follows one stream of ``n`` choices per prompt. ``hide_usage`` takes out the usage that the client did not ask for."""
 
+    last_frame = b"data: " + DONE + b"\n\n"
+    """What is added to a complete stream that closes without ``[DONE]``."""
+
     def __init__(self, *, hide_usage: bool, n: int = 1) -> None:
         self._hide_usage = hide_usage
         self._splitter = FrameSplitter()

@@ -13,7 +13,7 @@ from antiphon.protocol.rendering.embeddings import render_embeddings
 from antiphon.protocol.rendering.frames import DONE, encode, error_frame, frame
 from antiphon.protocol.rendering.models import model_value
 from antiphon.protocol.rendering.response_state import ResponseState, TurnEvent
-from antiphon.protocol.rendering.response_stream import ResponseBody, ResponseStream
+from antiphon.protocol.rendering.response_stream import ResponseBody, ResponseStream, response_error_frame
 
 __all__ = [
     "DONE",
@@ -31,4 +31,5 @@ __all__ = [
     "model_value",
     "new_id",
     "render_embeddings",
+    "response_error_frame",
 ]

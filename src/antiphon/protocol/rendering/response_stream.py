@@ -90,3 +90,15 @@ class ResponseStream:
             missing = -len(encode(value)) % _PAD_TO
             value["obfuscation"] = secrets.token_hex(_PAD_TO)[:missing]
         return b"event: " + kind.encode() + b"\ndata: " + encode(value) + b"\n\n"
+
+
+def response_error_frame(error: ApiError, number: int) -> bytes:
+    """Return the event ``error`` with which a stream of a response ends that broke off; ``number`` is its sequence number."""
+    value = {
+        "type": "error",
+        "code": error.code or error.type,
+        "message": error.message,
+        "param": error.param,
+        "sequence_number": number,
+    }
+    return b"event: error\ndata: " + encode(value) + b"\n\n"

@@ -1,6 +1,6 @@
 """Sends a request on to an upstream, with the key, limits and ledger of this server around it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -116,13 +116,26 @@ class Forwarder:
         if object_id is not None:
             await self._objects.save(UpstreamObject(object_id, upstream, principal.account))
 
+    async def owners(self, ids: Sequence[str], principal: Principal) -> list[str]:
+        """Return the upstreams of those of the objects that are known and this account's."""
+        known = await self._objects.find(ids)
+        return [each.upstream for each in known.values() if each.account == principal.account]
+
+    async def send_on(self, call: Call, principal: Principal, body: bytes, model: str) -> None:
+        """Send a request whose JSON body has been read to its model's upstream."""
+        path = _path_of(call)
+        with self._in_flight.one():
+            await self._send(
+                call, principal, path, await self._addressed(call, principal, path, model, body), _no_default
+            )
+
     async def _known(self, call: Call) -> dict[str, UpstreamObject]:
         ids = ids_in_path(call.scope["path"])
         return await self._objects.find(ids) if ids else {}
 
     async def _forward(self, call: Call, unknown: Handler) -> None:
         principal = await self._access.authenticate(call)
-        path = checked_path(call.scope.get("raw_path") or call.scope["path"].encode(), call.scope["query_string"])
+        path = _path_of(call)
         model = ""
         try:
             with self._in_flight.one():
@@ -275,6 +288,10 @@ class Forwarder:
             await self.remember(answer.outcome.object_id, upstream, principal)
         if last:
             yield last
+
+
+def _path_of(call: Call) -> str:
+    return checked_path(call.scope.get("raw_path") or call.scope["path"].encode(), call.scope["query_string"])
 
 
 async def _no_default(call: Call) -> None:

@@ -33,6 +33,7 @@ from antiphon.server.request.reservation import reservation_of_chat
 from antiphon.server.responses.generation import turn_events
 from antiphon.server.responses.hosted_tools import hosted_tools_of
 from antiphon.server.responses.jobs import Job, Jobs
+from antiphon.server.responses.relaying import ResponseRelay
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import ServerTools
 from antiphon.server.responses.turns import Turn, Turns
@@ -63,6 +64,7 @@ class ResponseRoutes:
         jobs: Jobs,
         tools: ServerTools,
         settings: ResponseSettings,
+        relay: ResponseRelay | None = None,
     ) -> None:
         self._backend = backend
         self._access = access
@@ -76,6 +78,7 @@ class ResponseRoutes:
         self._settings = settings
         self._tools = tools
         self._turns = Turns(backend, store, conversations, sealer, tools=tools, max_tool_calls=settings.max_tool_calls)
+        self._relay = relay
 
     async def create(self, call: Call) -> None:
         """Answer a request for a response."""
@@ -84,6 +87,8 @@ class ResponseRoutes:
         try:
             refuse_query(call)
             async with self._bodies.read(call) as body:
+                if self._relay is not None and await self._relay.takes(call, principal, body):
+                    return
                 request = await self._parsed(call, principal, body)
                 model = call.note["model"] = request.chat.model
                 if request.client_metadata is not None:
@@ -113,6 +118,8 @@ class ResponseRoutes:
         principal = await self._access.authenticate(call)
         refuse_query(call)
         async with self._bodies.read(call) as body:
+            if self._relay is not None and await self._relay.takes_whole(call, principal, body):
+                return
             request = await self._parsed(call, principal, body)
             turn = await self._turns.make(request, principal.account)
             try:
@@ -129,6 +136,8 @@ class ResponseRoutes:
         try:
             refuse_query(call)
             async with self._bodies.read(call) as body:
+                if self._relay is not None and await self._relay.takes_whole(call, principal, body):
+                    return
                 value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
                 self._access.require_named_model(principal, value)
                 request = await self._bodies.work(body, parse_compaction, value)
