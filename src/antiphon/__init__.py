@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from antiphon.toolkit.errors import ToolkitError as ToolkitError
     from antiphon.toolkit.errors import ToolLoopError as ToolLoopError
     from antiphon.toolkit.errors import ToolServerError as ToolServerError
+    from antiphon.toolkit.errors import ToolsPendingError as ToolsPendingError
     from antiphon.toolkit.errors import TruncatedError as TruncatedError
     from antiphon.toolkit.errors import UnknownPriceError as UnknownPriceError
     from antiphon.toolkit.index import AsyncIndex as AsyncIndex
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from antiphon.toolkit.record import Attempt as Attempt
     from antiphon.toolkit.record import CallRecord as CallRecord
     from antiphon.toolkit.record import Timing as Timing
+    from antiphon.toolkit.record import ToolCall as ToolCall
     from antiphon.toolkit.structured.cascade import Cascade as Cascade
     from antiphon.toolkit.structured.cascade import acascade as acascade
     from antiphon.toolkit.structured.cascade import cascade as cascade
@@ -114,7 +116,6 @@ if TYPE_CHECKING:
     from antiphon.toolkit.tools.tool import Tool as Tool
     from antiphon.toolkit.tools.tool import ToolOptions as ToolOptions
     from antiphon.toolkit.tools.tool import tool as tool
-    from antiphon.toolkit.tools.tool_loop import ToolCall as ToolCall
     from antiphon.toolkit.tools.tool_loop import ToolLimits as ToolLimits
     from antiphon.toolkit.tools.tool_loop import ToolResult as ToolResult
     from antiphon.toolkit.tools.tool_servers import ToolServer as ToolServer
@@ -160,13 +161,14 @@ _PUBLIC = {
         "ToolLoopError",
         "ToolServerError",
         "ToolkitError",
+        "ToolsPendingError",
         "TruncatedError",
         "UnknownPriceError",
     ),
     "antiphon.toolkit.chat.history": ("Turn",),
     "antiphon.toolkit.index": ("AsyncIndex", "CitedAnswer", "Document", "Hit", "Index", "UpdateReport", "read_folder"),
     "antiphon.toolkit.costs.prices": ("Price", "PriceTable", "cost_of"),
-    "antiphon.toolkit.record": ("Attempt", "CallRecord", "Timing"),
+    "antiphon.toolkit.record": ("Attempt", "CallRecord", "Timing", "ToolCall"),
     "antiphon.toolkit.chat.reply": (
         "AnswerRejected",
         "ParameterLeftOutWarning",
@@ -194,7 +196,7 @@ _PUBLIC = {
     ),
     "antiphon.toolkit.tokens.count": ("TokenCount", "acount_tokens", "count_tokens"),
     "antiphon.toolkit.tools.tool_servers": ("ToolServer", "mcp_tools"),
-    "antiphon.toolkit.tools.tool_loop": ("ToolCall", "ToolLimits", "ToolResult"),
+    "antiphon.toolkit.tools.tool_loop": ("ToolLimits", "ToolResult"),
     "antiphon.toolkit.tools.tool": ("FunctionTool", "SchemaTool", "TextTool", "Tool", "ToolOptions", "tool"),
     "antiphon.toolkit.chat.trim": ("HistoryPolicy", "TrimReport"),
     "antiphon.toolkit.usage": ("Usage",),

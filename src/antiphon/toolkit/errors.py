@@ -7,6 +7,7 @@ ToolkitError                 hint = the next step; text, usage = what was alread
 ├── BudgetExceededError      stopped before a call that the budget does not cover
 ├── HistoryError             a conversation that cannot be sent: does not fit, or is not well formed
 ├── SchemaError              a function or a type that cannot be described to a model
+├── ToolsPendingError        calls of tools wait for approval; Chat.resume goes on
 ├── ToolServerError          an MCP server that cannot be used, or whose tool failed
 ├── ToolLoopError            the model kept calling tools past the bound on turns or time
 ├── OutputError              the model's answer cannot be used
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING
 from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
-    from antiphon.toolkit.record import Attempt
+    from antiphon.toolkit.record import Attempt, ToolCall
     from antiphon.toolkit.usage import Usage
 
 
@@ -73,6 +74,19 @@ class HistoryError(ToolkitError):
 
 class SchemaError(ToolkitError):
     """A function or a type cannot be described to a model."""
+
+
+class ToolsPendingError(ToolkitError):
+    """The model called tools that need approval, and the chat has nobody to ask; ``calls`` are those that wait.
+
+    The chat keeps the turn: ``resume`` goes on with it, here or after ``save`` and ``load`` in another process.
+    """
+
+    def __init__(self, calls: tuple[ToolCall, ...], *, usage: Usage | None = None) -> None:
+        names = ", ".join(f"{call.name} ({call.id})" for call in calls)
+        hint = "chat.resume({id: True or False, ...}), or pass approve= to the chat"
+        super().__init__(f"Calls of tools wait for approval: {names}", hint=hint, usage=usage)
+        self.calls = calls
 
 
 class ToolServerError(ToolkitError):

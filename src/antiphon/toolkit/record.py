@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from antiphon.toolkit.usage import Usage
 
@@ -55,6 +56,21 @@ class Attempt:
     text: str
     usage: Usage | None
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for; ``arguments`` is its JSON, not validated, or the text for a custom tool."""
+
+    id: str
+    name: str
+    arguments: str
+    is_custom: bool = False
+
+    def as_message(self) -> dict[str, Any]:
+        if self.is_custom:
+            return {"id": self.id, "type": "custom", "custom": {"name": self.name, "input": self.arguments}}
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
 def total_cost(records: tuple[CallRecord, ...]) -> Decimal | None:

@@ -22,6 +22,7 @@ from antiphon.toolkit.errors import (
     RefusalError,
     ToolkitError,
     ToolLoopError,
+    ToolsPendingError,
     TruncatedError,
 )
 from antiphon.toolkit.tools.tool import tool
@@ -144,11 +145,12 @@ def test_a_model_that_only_calls_tools_is_stopped(endpoint: Endpoint) -> None:
     assert chat.turns == ()
 
 
-def test_a_tool_that_needs_approval_cannot_be_without(endpoint: Endpoint) -> None:
-    """The mistake shows when the chat is made."""
+def test_a_tool_that_needs_approval_never_runs_without(endpoint: Endpoint) -> None:
+    """The call waits when nobody is asked, and is refused by the one who is."""
     guarded = tool(needs_approval=True)(add)
-    with pytest.raises(ToolkitError, match="'add'"):
-        Chat(client=endpoint.client(), tools=[guarded])
+    endpoint.replies = [ADD]
+    with pytest.raises(ToolsPendingError, match="add \\(c1\\)"):
+        Chat(client=endpoint.client(), tools=[guarded]).send("go")
     endpoint.replies = [ADD, answer("well")]
     chat = Chat(client=endpoint.client(), tools=[guarded], approve=lambda call: "no sums today")
     assert chat.send("go").tool_results[0].outcome == "refused"

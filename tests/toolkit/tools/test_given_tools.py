@@ -9,7 +9,7 @@ import pytest
 from tests.toolkit.scripted_endpoint import Endpoint, answer, usage
 
 from antiphon import Chat, SchemaError, Tool, ToolOptions
-from antiphon.toolkit.tools.tool_loop import ToolCall
+from antiphon.toolkit.record import ToolCall
 
 WEATHER: dict[str, Any] = {
     "type": "object",

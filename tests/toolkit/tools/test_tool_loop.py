@@ -7,8 +7,9 @@ import anyio
 import pytest
 from tests.waiting import PATIENCE_S
 
+from antiphon.toolkit.record import ToolCall
 from antiphon.toolkit.tools.tool import tool
-from antiphon.toolkit.tools.tool_loop import ToolCall, ToolLimits, ToolResult, run_tools
+from antiphon.toolkit.tools.tool_loop import ToolLimits, ToolResult, run_tools
 from antiphon.toolkit.tools.toolbox import Toolbox
 
 pytestmark = pytest.mark.anyio

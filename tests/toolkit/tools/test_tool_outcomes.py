@@ -8,8 +8,8 @@ import pytest
 from tests.toolkit.scripted_endpoint import Endpoint, answer
 
 from antiphon.toolkit.chat.chat import AsyncChat, Chat
+from antiphon.toolkit.record import ToolCall
 from antiphon.toolkit.tools.tool import tool
-from antiphon.toolkit.tools.tool_loop import ToolCall
 
 ODD_NAME = b"caf\xe9.txt".decode("utf-8", "surrogateescape")
 

@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 
 from antiphon.errors import AntiphonError
 from antiphon.toolkit.chat.chat import AsyncChat, Chat
-from antiphon.toolkit.errors import SchemaError, ToolkitError, ToolServerError
+from antiphon.toolkit.errors import SchemaError, ToolServerError, ToolsPendingError
 from antiphon.toolkit.tools.tool import Tool
 from antiphon.toolkit.tools.tool_servers import ToolServer, mcp_tools
 
@@ -229,10 +229,14 @@ async def test_a_schema_that_is_none_is_refused() -> None:
             pass
 
 
-def test_without_somebody_to_ask_a_chat_is_refused(endpoint: Endpoint) -> None:
-    """The same rule as for functions that are marked so."""
-    with mcp_tools(weather_server()) as tools, pytest.raises(ToolkitError, match="need approval"):
-        Chat(client=endpoint.client(), tools=tools)
+def test_without_somebody_to_ask_a_call_waits(endpoint: Endpoint) -> None:
+    """The same rule as for functions that are marked so; it runs once it is approved."""
+    endpoint.replies = [answer(None, calls=[("c1", "forecast", '{"city": "Rome"}')]), answer("sunny")]
+    with mcp_tools(weather_server()) as tools:
+        chat = Chat(client=endpoint.client(), tools=tools)
+        with pytest.raises(ToolsPendingError):
+            chat.send("weather?")
+        assert chat.resume({"c1": True}).tool_results[0].content == "sunny in Rome for 1 days"
 
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from openai import OpenAI
 
@@ -12,12 +12,15 @@ from antiphon.toolkit._sync import portal
 from antiphon.toolkit.chat.chat_state import ChatOptions, ChatState, saved_options
 from antiphon.toolkit.chat.history import Content
 from antiphon.toolkit.chat.partial import read_partials
+from antiphon.toolkit.chat.pending import Decisions
 from antiphon.toolkit.chat.reply import Event, Reply, warned
 from antiphon.toolkit.chat.result_stream import AsyncReplyStream, AsyncResultStream, ReplyStream, ResultStream
 from antiphon.toolkit.chat.turn_loop import TurnLoop
 from antiphon.toolkit.clients import Client, Connection, connect, portal_client
+from antiphon.toolkit.errors import ToolsPendingError
 from antiphon.toolkit.schemas.output_schema import OutputSchema, describe_output
 from antiphon.toolkit.tokens.count import TokenCount, count_through
+from antiphon.toolkit.tools.tool import Tool
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -30,17 +33,30 @@ class _ChatCalls(ChatState):
 
     async def _send(self, content: Content, request: dict[str, Any], *, pin: bool) -> Reply[None]:
         turn: TurnLoop[None] = self._turn_loop(content, request, None)
-        await self._run(turn)
+        await self._run(turn, request, pin=pin)
         return self._commit(turn, pin=pin)
 
     async def _parse(self, output: TypeForm[T], content: Content, request: dict[str, Any], *, pin: bool) -> Reply[T]:
         turn = self._turn_loop(content, request, describe_output(output))
-        await self._run(turn)
+        await self._run(turn, request, pin=pin)
+        return self._commit(turn, pin=pin)
+
+    async def _resume(self, decisions: Decisions, output: TypeForm[T] | None) -> Reply[T]:
+        turn = self._resumption(decisions, None if output is None else describe_output(output))
+        assert self._pending is not None
+        pin, request = self._pending.is_pinned, self._pending.request
+        try:
+            await self._run(turn, request, pin=pin)
+        except BaseException:
+            if not turn.waiting:
+                # The tools ran: resuming again asks the model, and runs none of them twice.
+                self._keep_waiting(turn, request, pin=pin)
+            raise
         return self._commit(turn, pin=pin)
 
     async def _continue(self, request: dict[str, Any]) -> Reply[None]:
         turn = self._continuation(request)
-        await self._run(turn)
+        await self._run(turn, request, pin=False)
         return self._commit_continuation(turn)
 
     async def _events(
@@ -52,6 +68,9 @@ class _ChatCalls(ChatState):
         try:
             async for event in turn.run(stream=True):
                 yield event
+        except ToolsPendingError:
+            self._keep_waiting(turn, request, pin=pin)
+            raise
         finally:
             self._is_busy = False
         yield self._commit(turn, pin=pin)
@@ -64,11 +83,14 @@ class _ChatCalls(ChatState):
     async def _count(self) -> TokenCount:
         return await count_through(self._connection, self.messages, self.model, self._options.toolbox.definitions)
 
-    async def _run(self, turn: TurnLoop[T]) -> None:
+    async def _run(self, turn: TurnLoop[T], request: Mapping[str, Any], *, pin: bool) -> None:
         self._is_busy = True
         try:
             async for _ in turn.run(stream=False):
                 pass
+        except ToolsPendingError:
+            self._keep_waiting(turn, request, pin=pin)
+            raise
         finally:
             self._is_busy = False
 
@@ -107,6 +129,25 @@ class AsyncChat(_ChatCalls):
 
     async def continue_(self, **request: Any) -> Reply[None]:
         return warned(await self._continue(request))
+
+    @overload
+    async def resume(self, decisions: Decisions, *, output: None = None) -> Reply[None]: ...
+    @overload
+    async def resume(self, decisions: Decisions, *, output: TypeForm[T]) -> Reply[T]: ...
+    async def resume(self, decisions: Decisions, *, output: TypeForm[T] | None = None) -> Reply[Any]:
+        return warned(await self._resume(decisions, output))
+
+    def as_tool(
+        self, name: str, description: str, *, timeout_s: float | None = None, needs_approval: bool = False
+    ) -> Tool:
+        self._require_somebody_to_ask()
+
+        async def ask(message: str) -> str:
+            reply = await self.fork().send(message)
+            self._records += reply.records
+            return reply.text
+
+        return _chat_tool(name, description, ask, timeout_s=timeout_s, needs_approval=needs_approval)
 
     def events(self, content: Content, schema: OutputSchema[T], **request: Any) -> AsyncGenerator[Event | Reply[T]]:
         """Send a message and yield what happens until its answer, of the type that ``schema`` describes, is complete."""
@@ -182,6 +223,51 @@ class Chat(_ChatCalls):
         """
         return warned(portal.call(self._continue(request)))
 
+    @overload
+    def resume(self, decisions: Decisions, *, output: None = None) -> Reply[None]: ...
+    @overload
+    def resume(self, decisions: Decisions, *, output: TypeForm[T]) -> Reply[T]: ...
+    def resume(self, decisions: Decisions, *, output: TypeForm[T] | None = None) -> Reply[Any]:
+        """Go on with the turn that ToolsPendingError stopped, and return its answer.
+
+        ``decisions``: True, False or a reason for the id of each of ``pending_calls``; a single bool is for all. All calls of
+        the answer run now. If the model's next request fails, ``resume`` may be called again, and runs no tool twice.
+        ``output`` is the type that ``parse`` was called with. Raises what ``send`` raises, and HistoryError.
+        """
+        return warned(portal.call(self._resume(decisions, output)))
+
+    def as_tool(
+        self, name: str, description: str, *, timeout_s: float | None = None, needs_approval: bool = False
+    ) -> Tool:
+        """Return a tool that asks this chat: each call gets a fork of the conversation as it is, and what it costs is ours.
+
+        The chat's budget, limits and tools bound the call. ``timeout_s`` None is the limit of the chat that calls. Raises
+        ToolkitError if a tool of this chat needs approval and nobody is asked.
+        """
+        self._require_somebody_to_ask()
+
+        def ask(message: str) -> str:
+            reply = self.fork().send(message)
+            self._records += reply.records
+            return reply.text
+
+        return _chat_tool(name, description, ask, timeout_s=timeout_s, needs_approval=needs_approval)
+
     def count_tokens(self) -> TokenCount:
         """Count what the next request begins with, tools included."""
         return portal.call(self._count())
+
+
+def _chat_tool(
+    name: str, description: str, ask: Callable[[str], Any], *, timeout_s: float | None, needs_approval: bool
+) -> Tool:
+    """Return a tool with one argument, the message for another chat."""
+    schema = {
+        "type": "object",
+        "properties": {"message": {"type": "string", "description": "What to ask; all that is needed to answer."}},
+        "required": ["message"],
+        "additionalProperties": False,
+    }
+    return Tool.of_schema(
+        name, description, schema, call=ask, strict=True, timeout_s=timeout_s, needs_approval=needs_approval
+    )

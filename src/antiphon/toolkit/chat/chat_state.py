@@ -14,16 +14,17 @@ from antiphon.toolkit.calls.caller import ModelCaller
 from antiphon.toolkit.calls.forms import Api
 from antiphon.toolkit.calls.options import CallOptions, require_options
 from antiphon.toolkit.chat.history import Content, History, Message, Turn, read_chat, write_chat
+from antiphon.toolkit.chat.pending import Decisions, PendingTurn
 from antiphon.toolkit.chat.reply import Reply
 from antiphon.toolkit.chat.trim import HistoryPolicy
 from antiphon.toolkit.chat.turn_loop import TurnLoop, TurnOptions
 from antiphon.toolkit.clients import DEFAULT_MODEL, Connection
 from antiphon.toolkit.errors import HistoryError, ToolkitError
 from antiphon.toolkit.messages import ITEMS, REASONING, plain_messages
-from antiphon.toolkit.record import CallRecord, total_cost, total_usage
+from antiphon.toolkit.record import CallRecord, ToolCall, total_cost, total_usage
 from antiphon.toolkit.schemas.output_schema import OutputSchema
 from antiphon.toolkit.tools.tool import Tool
-from antiphon.toolkit.tools.tool_loop import Approve, ToolLimits
+from antiphon.toolkit.tools.tool_loop import Approval, Approve, ToolLimits
 from antiphon.toolkit.tools.toolbox import Toolbox
 from antiphon.toolkit.usage import Usage
 
@@ -38,7 +39,8 @@ class ChatOptions(CallOptions, total=False):
     left out for a model that does not take it. ``reasoning`` is an effort ("low") or the API's object. ``api`` is
     "chat" or "responses"; "auto" takes responses for models that reason or need it, where the endpoint has it.
     ``history`` says how the conversation is kept within ``context_tokens`` (asked of the server if not given).
-    ``limits`` bound the tool loop; ``approve`` is asked before each call of a tool. ``reinforce`` adds the system prompt
+    ``limits`` bound the tool loop; ``approve`` is asked before each call of a tool (without it, calls of tools that need
+    approval raise ToolsPendingError, and wait for ``resume``). ``reinforce`` adds the system prompt
     (True), or the given key instructions, to each message of the user, for models that forget them. ``attempts`` is how
     often ``parse`` asks for an answer that validates.
     """
@@ -88,6 +90,7 @@ class ChatState:
         self._records: tuple[CallRecord, ...] = ()
         self._last: Reply[Any] | None = None
         self._is_busy = False
+        self._pending: PendingTurn | None = None
 
     @property
     def model(self) -> str:
@@ -117,8 +120,20 @@ class ChatState:
         """Dollars of all answers of this chat, or None if a price is unknown."""
         return total_cost(self._records)
 
+    @property
+    def pending_calls(self) -> tuple[ToolCall, ...]:
+        """The calls of tools that wait for approval; ``resume`` decides on them."""
+        return (
+            ()
+            if self._pending is None
+            else tuple(call for call in self._pending.calls if call.id in self._pending.asking)
+        )
+
     def undo(self) -> None:
-        """Forget the last turn. What it cost stays counted."""
+        """Forget the last turn, or the one that waits for approval. What it cost stays counted."""
+        if self._pending is not None:
+            self._pending = None
+            return
         self._history = self._history.undo()
         self._last = None
 
@@ -142,11 +157,16 @@ class ChatState:
         return self._history.markdown()
 
     def save(self, path: str | Path) -> None:
-        """Write the conversation and the model's name as JSON; tools, client and options are given anew to ``load``."""
-        write_chat(path, {**self._history.to_json(), "model": self.model})
+        """Write the conversation and the model's name as JSON; tools, client and options are given anew to ``load``.
+
+        A turn that waits for approval is written too. Raises HistoryError if its request holds what JSON cannot say.
+        """
+        pending = {} if self._pending is None else {"pending": self._pending.to_json()}
+        write_chat(path, {**self._history.to_json(), "model": self.model, **pending})
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         self._history = History.from_json(saved)
+        self._pending = PendingTurn.from_json(saved["pending"]) if "pending" in saved else None
 
     def _turn_loop(self, content: Content, request: Mapping[str, Any], output: OutputSchema[T] | None) -> TurnLoop[T]:
         message: Message = {"role": "user", "content": content if isinstance(content, str) else list(content)}
@@ -168,20 +188,74 @@ class ChatState:
         request: Mapping[str, Any],
         output: OutputSchema[T] | None,
     ) -> TurnLoop[T]:
+        if self._pending is not None:
+            raise HistoryError(
+                f"A turn of this chat waits for approval of {[call.name for call in self.pending_calls]!r}",
+                hint="go on with resume({id: True or False, ...}), or leave it with undo()",
+            )
+        self._require_idle()
+        return self._loop(history, pending, request, output)
+
+    def _resumption(self, decisions: Decisions, output: OutputSchema[T] | None) -> TurnLoop[T]:
+        if self._pending is None:
+            raise HistoryError("No turn of this chat waits for approval")
+        self._require_idle()
+        pending = self._pending
+        decided = pending.decide(decisions)
+        return self._loop(
+            self._history, list(pending.messages), pending.request, output, resumed=pending, decisions=decided
+        )
+
+    def _require_somebody_to_ask(self) -> None:
+        tools = self._options.toolbox.tools.values()
+        unguarded = [made.name for made in tools if made.options.needs_approval]
+        if unguarded and self._options.approve is None:
+            raise ToolkitError(f"The tools {unguarded!r} need approval, and nobody is asked", hint="pass approve=...")
+
+    def _require_idle(self) -> None:
         if self._is_busy:
             raise HistoryError(
                 "This chat is still answering, and a conversation has one answer at a time",
                 hint="await the first answer, or take a fork() for each branch",
             )
+
+    def _loop(
+        self,
+        history: History,
+        pending: list[Message],
+        request: Mapping[str, Any],
+        output: OutputSchema[T] | None,
+        *,
+        resumed: PendingTurn | None = None,
+        decisions: Mapping[str, Approval] | None = None,
+    ) -> TurnLoop[T]:
         optional = self._options.optional - request.keys()
         options = replace(self._options, request=_checked({**self._options.request, **request}), optional=optional)
-        return TurnLoop(self._connection, self._caller, options, history=history, pending=pending, output=output)
+        return TurnLoop(
+            self._connection,
+            self._caller,
+            options,
+            history=history,
+            pending=pending,
+            output=output,
+            resumed=resumed,
+            decisions=decisions,
+        )
+
+    def _keep_waiting(self, turn: TurnLoop[T], request: Mapping[str, Any], *, pin: bool) -> None:
+        """Keep a turn that ended before its answer, for ``resume``."""
+        earlier = self._pending.records if self._pending is not None else ()
+        self._history = turn.history
+        self._pending = turn.pending(request, pin=pin)
+        self._records += self._pending.records[len(earlier) :]
 
     def _commit(self, turn: TurnLoop[T], *, pin: bool) -> Reply[T]:
         assert turn.reply is not None
+        earlier = self._pending.records if self._pending is not None else ()
         self._history = turn.history.append(Turn(tuple(turn.messages), is_pinned=pin))
-        self._records += turn.reply.records
+        self._records += turn.reply.records[len(earlier) :]
         self._last = turn.reply
+        self._pending = None
         return turn.reply
 
     def _commit_continuation(self, turn: TurnLoop[T]) -> Reply[T]:
@@ -211,10 +285,6 @@ def saved_options(path: str | Path, options: ChatOptions) -> tuple[dict[str, Any
 
 def _turn_options(options: ChatOptions) -> TurnOptions:
     toolbox = Toolbox.of(options.get("tools", ()))
-    approve = options.get("approve")
-    unguarded = [made.name for made in toolbox.tools.values() if made.options.needs_approval]
-    if unguarded and approve is None:
-        raise ToolkitError(f"The tools {unguarded!r} need approval, and nobody is asked", hint="pass approve=...")
     attempts = options.get("attempts", 3)
     if attempts < 1:
         raise ValueError(f"attempts must be >= 1, got {attempts!r}")
@@ -230,7 +300,7 @@ def _turn_options(options: ChatOptions) -> TurnOptions:
         optional=frozenset(prefer.keys() - asked.keys()),
         toolbox=toolbox,
         limits=options.get("limits") or ToolLimits(),
-        approve=approve,
+        approve=options.get("approve"),
         policy=options.get("history") or HistoryPolicy(),
         context=options.get("context_tokens"),
         attempts=attempts,

@@ -127,8 +127,12 @@ class History:
 def write_chat(path: str | Path, value: Mapping[str, Any]) -> None:
     """Write a chat as JSON, whole or not at all."""
     path = Path(path)
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=1)
+    except TypeError as error:
+        raise HistoryError(f"This chat cannot be written as JSON: {error}") from error
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from antiphon.toolkit.chat.trim import TrimReport
 from antiphon.toolkit.messages import reasoning_text
-from antiphon.toolkit.record import Attempt, CallRecord, Timing, total_cost, total_usage
-from antiphon.toolkit.tools.tool_loop import ToolCall, ToolResult
+from antiphon.toolkit.record import Attempt, CallRecord, Timing, ToolCall, total_cost, total_usage
+from antiphon.toolkit.tools.tool_loop import ToolResult
 from antiphon.toolkit.usage import Usage
 
 if TYPE_CHECKING:

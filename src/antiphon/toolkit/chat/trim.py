@@ -87,7 +87,7 @@ async def trim(
     Raises HistoryError if the system prompt, the pinned turns and ``pending`` alone do not fit.
     """
     messages = history.messages(pending)
-    if _most_tokens(messages) + most_beside <= budget:
+    if most_tokens(messages) + most_beside <= budget:
         return history, None
     before = await count(messages)
     if before.tokens <= budget:
@@ -121,8 +121,9 @@ async def _first_fitting_start(
     return best
 
 
-def _most_tokens(messages: Sequence[Message]) -> int:
-    # Cheap, and usually enough to know that nothing need be counted. An image has no such bound.
+def most_tokens(messages: Sequence[Message]) -> int:
+    """Return a bound on the tokens of a prompt: cheap, and usually enough to know that nothing need be counted."""
+    # An image has no such bound.
     most = 0
     for message in messages:
         if any(part.get("type", "text") != "text" for part in message_parts(message)):

@@ -17,7 +17,9 @@ from pydantic import ValidationError
 from antiphon.toolkit.calls.caller import CompletedCall, ModelCaller
 from antiphon.toolkit.calls.dialects import written_calls
 from antiphon.toolkit.calls.streaming import Piece
+from antiphon.toolkit.chat.fit_results import fit_results
 from antiphon.toolkit.chat.history import History, Message
+from antiphon.toolkit.chat.pending import PendingTurn
 from antiphon.toolkit.chat.reply import (
     AnswerRejected,
     Event,
@@ -27,16 +29,31 @@ from antiphon.toolkit.chat.reply import (
     ToolFinished,
     ToolStarted,
 )
-from antiphon.toolkit.chat.trim import HistoryPolicy, TrimReport, trim
+from antiphon.toolkit.chat.trim import Count, HistoryPolicy, TrimReport, most_tokens, trim
 from antiphon.toolkit.clients import Connection
-from antiphon.toolkit.errors import ExtractionError, OutputError, RefusalError, ToolLoopError, TruncatedError
+from antiphon.toolkit.errors import (
+    ExtractionError,
+    OutputError,
+    RefusalError,
+    ToolLoopError,
+    ToolsPendingError,
+    TruncatedError,
+)
 from antiphon.toolkit.messages import ITEMS, REASONING, plain_messages
 from antiphon.toolkit.record import Attempt, CallRecord, total_usage
 from antiphon.toolkit.schemas.output_schema import OutputSchema
 from antiphon.toolkit.tokens.context import context_tokens
 from antiphon.toolkit.tokens.count import TokenCount, count_through
 from antiphon.toolkit.tokens.text_estimate import estimate_text
-from antiphon.toolkit.tools.tool_loop import Approve, ToolCall, ToolLimits, ToolResult, explain_invalid, run_tools
+from antiphon.toolkit.tools.tool_loop import (
+    Approval,
+    Approve,
+    ToolCall,
+    ToolLimits,
+    ToolResult,
+    explain_invalid,
+    run_tools,
+)
 from antiphon.toolkit.tools.toolbox import Toolbox
 
 T = TypeVar("T")
@@ -72,18 +89,25 @@ class TurnLoop(Generic[T]):
         history: History,
         pending: Sequence[Message],
         output: OutputSchema[T] | None = None,
+        resumed: PendingTurn | None = None,
+        decisions: Mapping[str, Approval] | None = None,
     ) -> None:
         self.history = history
         self.messages = list(pending)
+        # The calls that wait for approval or, in a turn that is resumed, that are about to run.
+        self.waiting: tuple[ToolCall, ...] = () if resumed is None else resumed.calls
+        self.rounds = 0 if resumed is None else resumed.rounds
+        self._decisions = decisions or {}
         self.reply: Reply[T] | None = None
         self._connection = connection
         self._caller = caller
         self._options = options
         self._output = output
-        self._records: list[CallRecord] = []
-        self._results: list[ToolResult] = []
+        self._records: list[CallRecord] = [] if resumed is None else list(resumed.records)
+        self._results: list[ToolResult] = [] if resumed is None else list(resumed.results)
         self._attempts: list[Attempt] = []
         self._trim: TrimReport | None = None
+        self._answered: CompletedCall | None = None
         # An answer that was not accepted and the words that asked again; sent, but no part of the conversation.
         self._rejected: list[Message] = []
 
@@ -91,35 +115,47 @@ class TurnLoop(Generic[T]):
         """Go on until the model has answered without calling a tool, and the answer is valid.
 
         Raises what calls raise, and ToolLoopError, TruncatedError, RefusalError, ExtractionError. Nothing is added to
-        the conversation then.
+        the conversation then. Raises ToolsPendingError for calls that need approval when nobody is asked; ``pending`` is
+        then the turn to go on with.
         """
-        for _ in range(self._options.limits.rounds):
+        if self.waiting:
+            async for event in self._run_waiting():
+                yield event
+        while self.rounds < self._options.limits.rounds:
+            self.rounds += 1
             request = await self._request()
-            answer: CompletedCall | None = None
-            async with aclosing(self._ask(request, stream=stream)) as parts:
-                async for part in parts:
-                    if isinstance(part, CompletedCall):
-                        answer = part
-                        continue
-                    if part.reasoning:
-                        yield ReasoningDelta(part.reasoning)
-                    if part.text:
-                        yield TextDelta(part.text)
+            async with aclosing(self._answer(request, stream=stream)) as events:
+                async for event in events:
+                    yield event
+            answer = self._answered
             assert answer is not None
-            self._records.append(answer.record)
             message = _first_message(answer.completion)
             if message.tool_calls:
-                async for event in self._run_tools(message):
+                self._keep_calls(message)
+                async for event in self._run_waiting():
                     yield event
-                continue
-            if (rejected := self._finish(message, answer)) is None:
+            elif (rejected := self._finish(message, answer)) is None:
                 return
-            yield AnswerRejected(rejected)
+            else:
+                yield AnswerRejected(rejected)
         raise ToolLoopError(
             f"No answer after {self._options.limits.rounds} requests to the model; it kept calling tools",
             hint="raise ToolLimits(rounds=...), or tell the model when to stop",
             usage=total_usage(tuple(self._records)),
         )
+
+    async def _answer(self, request: dict[str, Any], *, stream: bool) -> AsyncGenerator[Event]:
+        """Make the call and yield its pieces; ``_answered`` is then the answer."""
+        async with aclosing(self._ask(request, stream=stream)) as parts:
+            async for part in parts:
+                if isinstance(part, CompletedCall):
+                    self._answered = part
+                    self._records.append(part.record)
+                    continue
+                if part.reasoning:
+                    yield ReasoningDelta(part.reasoning)
+                if part.text:
+                    yield TextDelta(part.text)
 
     async def _ask(self, request: dict[str, Any], *, stream: bool) -> AsyncGenerator[Piece | CompletedCall]:
         optional = self._options.optional
@@ -141,7 +177,7 @@ class TurnLoop(Generic[T]):
         if self._output is not None:
             request["response_format"] = self._output.response_format
         await self._fit(pending, request)
-        request["messages"] = self.history.messages(pending)
+        request["messages"] = self.history.messages([*self.messages, *self._rejected])
         return request
 
     async def _fit(self, pending: Sequence[Message], request: Mapping[str, Any]) -> None:
@@ -165,6 +201,9 @@ class TurnLoop(Generic[T]):
         room = budget - policy.summary_tokens if policy.summarise else budget
         before = self.history
         most_beside = len(json.dumps(list(tools)).encode()) + output.tokens if tools else output.tokens
+        if self._results and most_tokens(self.history.messages(pending)) + most_beside > room:
+            await self._fit_results(room, count)
+            pending = [*self.messages, *self._rejected]
         self.history, report = await trim(
             before, pending, budget=room, keep=policy.keep, count=count, most_beside=most_beside
         )
@@ -173,6 +212,15 @@ class TurnLoop(Generic[T]):
                 report = replace(report, summary=await self._summarise(before, report))
                 self.history = replace(self.history, summary=report.summary)
             self._trim = report
+
+    async def _fit_results(self, room: int, count: Count) -> None:
+        async def least(messages: Sequence[Message]) -> int:
+            rest = [*messages, *self._rejected]
+            return (await count(self.history.messages(rest, start=len(self.history.turns)))).tokens
+
+        self.messages = await fit_results(self.messages, budget=room, count=least)
+        shown = {message["tool_call_id"]: message["content"] for message in self.messages if message["role"] == "tool"}
+        self._results = [replace(result, content=shown[result.call.id]) for result in self._results]
 
     async def _summarise(self, history: History, report: TrimReport) -> str:
         old = History(history.summary, report.dropped).markdown()
@@ -186,17 +234,43 @@ class TurnLoop(Generic[T]):
         self._records.append(answer.record)
         return _first_message(answer.completion).content or ""
 
-    async def _run_tools(self, message: ChatCompletionMessage) -> AsyncGenerator[Event]:
-        calls = [ToolCall(call.id, call.name, call.text, call.is_custom) for call in written_calls(message)]
-        for call in calls:
-            yield ToolStarted(call)
-        results = await run_tools(
-            self._options.toolbox, calls, limits=self._options.limits, approve=self._options.approve
+    def pending(self, request: Mapping[str, Any], *, pin: bool) -> PendingTurn:
+        """Return the turn as it is, to be gone on with; ``request`` holds the arguments that it began with."""
+        asking = tuple(call.id for call in self._asking())
+        return PendingTurn(
+            tuple(self.messages),
+            self.waiting,
+            asking,
+            request,
+            pin,
+            self.rounds,
+            tuple(self._records),
+            tuple(self._results),
         )
+
+    def _keep_calls(self, message: ChatCompletionMessage) -> None:
+        calls = [ToolCall(call.id, call.name, call.text, call.is_custom) for call in written_calls(message)]
         asked = {"role": "assistant", "content": message.content, "tool_calls": [call.as_message() for call in calls]}
-        asked |= _kept_fields(message)
-        self.messages.extend((asked, *(result.as_message() for result in results)))
+        self.messages.append(asked | _kept_fields(message))
+        self.waiting = tuple(calls)
+
+    def _asking(self) -> tuple[ToolCall, ...]:
+        tools = self._options.toolbox.tools
+        return tuple(call for call in self.waiting if call.name in tools and tools[call.name].options.needs_approval)
+
+    def _decided(self, call: ToolCall) -> Approval:
+        return self._decisions[call.id]
+
+    async def _run_waiting(self) -> AsyncGenerator[Event]:
+        approve = self._decided if self._decisions else self._options.approve
+        if approve is None and (asking := self._asking()):
+            raise ToolsPendingError(asking, usage=total_usage(tuple(self._records)))
+        for call in self.waiting:
+            yield ToolStarted(call)
+        results = await run_tools(self._options.toolbox, self.waiting, limits=self._options.limits, approve=approve)
+        self.messages.extend(result.as_message() for result in results)
         self._results.extend(results)
+        self.waiting, self._decisions = (), {}
         for result in results:
             yield ToolFinished(result)
 

@@ -19,26 +19,12 @@ import anyio.to_thread
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from antiphon.toolkit.record import ToolCall
 from antiphon.toolkit.tools.invoke import StopIterationInToolError
 from antiphon.toolkit.tools.large_results import bounded
 from antiphon.toolkit.tools.toolbox import Toolbox
 
 Outcome = Literal["ok", "failed", "timed out", "refused", "unknown tool", "invalid arguments"]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call that the model asks for; ``arguments`` is its JSON, not validated, or the text for a custom tool."""
-
-    id: str
-    name: str
-    arguments: str
-    is_custom: bool = False
-
-    def as_message(self) -> dict[str, Any]:
-        if self.is_custom:
-            return {"id": self.id, "type": "custom", "custom": {"name": self.name, "input": self.arguments}}
-        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
 @dataclass(frozen=True, slots=True)
