@@ -43,11 +43,10 @@ class Handlers:
             in_flight=service.in_flight,
             bodies=service.bodies,
             store=service.responses,
-            conversations=service.conversations,
-            sealer=service.sealer,
             jobs=service.jobs,
-            tools=service.server_tools,
-            settings=service.response_settings,
+            turns=service.turns,
+            intake=service.intake,
+            answers=service.answers,
             relay=service.response_relay,
         )
         self.stored_completions = StoredCompletionRoutes(service.access, service.bodies, service.completions)

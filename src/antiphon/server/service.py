@@ -21,11 +21,14 @@ from antiphon.server.request.headers import StandardHeaders
 from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.multipart import MultipartForms
 from antiphon.server.request.origin_check import OriginCheck
+from antiphon.server.responses.answers import Answers
+from antiphon.server.responses.intake import ResponseIntake
 from antiphon.server.responses.jobs import Jobs
 from antiphon.server.responses.mcp.servers import McpServers
 from antiphon.server.responses.relaying import ResponseRelay
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import ServerTools
+from antiphon.server.responses.turns import Turns
 from antiphon.server.settings import ServerSettings
 from antiphon.state import CompletionStore, ConversationStore, ResponseSettings, ResponseStore, UpstreamObjects
 
@@ -100,7 +103,24 @@ class Service:
         self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
         self.jobs = Jobs(self.responses)
         mcp = McpServers(self.response_settings)
-        self.server_tools = ServerTools({"mcp": mcp.open} if mcp.is_on else {})
+        tools = ServerTools({"mcp": mcp.open} if mcp.is_on else {})
+        self.turns = Turns(
+            backend,
+            self.responses,
+            self.conversations,
+            self.sealer,
+            tools=tools,
+            max_tool_calls=self.response_settings.max_tool_calls,
+        )
+        self.intake = ResponseIntake(
+            self.access,
+            self.bodies,
+            self.turns,
+            tools,
+            hosted_tools=self.response_settings.hosted_tools,
+            can_store=self.responses.is_on,
+        )
+        self.answers = Answers(self.responses, self.conversations, self.sealer)
         origin_check = OriginCheck(
             host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
         )

@@ -18,9 +18,11 @@ from antiphon.protocol.responses.mcp_history import McpRecord
 from antiphon.protocol.responses.tools import among
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import ServerTool, ServerTools
-from antiphon.state import ConversationStore, ResponseStore
+from antiphon.state import ConversationStore, KeptResponse, ResponseStore
 
 Json = dict[str, Any]
+FindResponse = Callable[[str], KeptResponse | None]
+"""Finds by its id a response that is remembered somewhere else than in the store."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +76,12 @@ class Turns:
         self._conversations = conversations
         self._sealer = sealer
 
-    async def make(self, request: ResponseRequest, account: str) -> Turn:
-        """Return the turn. ``ApiError`` 400 or 404 for what it follows and is not kept here, and for items that do not fit."""
-        history = await self._history(request, account)
+    async def make(self, request: ResponseRequest, account: str, find_recent: FindResponse | None = None) -> Turn:
+        """Return the turn. ``find_recent`` is asked before the store for the response that it follows.
+
+        ``ApiError`` 400 or 404 for what it follows and is not kept here, and for items that do not fit.
+        """
+        history = await self._history(request, account, find_recent)
         items = with_ids(request.input)
         kept = await self._referenced(history, items, account)
         items = tuple(kept.get(item["id"], item) if kind_of(item) == "item_reference" else item for item in items)
@@ -126,27 +131,32 @@ class Turns:
     def _context_length(self, model: str) -> int | None:
         return next((known.context_length for known in self._backend.models if known.id == model), None)
 
-    async def _history(self, request: ResponseRequest, account: str) -> tuple[Json, ...]:
+    async def _history(
+        self, request: ResponseRequest, account: str, find_recent: FindResponse | None
+    ) -> tuple[Json, ...]:
         if request.previous_response_id is not None:
-            previous = (
-                await self._responses.find(request.previous_response_id, account) if self._responses.is_on else None
-            )
-            if previous is None:
-                raise problems.bad_request(
-                    f"Previous response with id '{request.previous_response_id}' not found.",
-                    "previous_response_id",
-                    "previous_response_not_found",
-                )
-            if previous.status in {"queued", "in_progress"}:
-                raise problems.bad_request(
-                    f"Previous response with id '{previous.id}' is still in progress.", "previous_response_id"
-                )
-            return previous.items
+            return await self._followed(request.previous_response_id, account, find_recent)
         if request.conversation is not None:
             if await self._conversations.find(request.conversation, account) is None:
                 raise ApiError(404, f"Conversation with id '{request.conversation}' not found.", param="conversation")
             return await self._conversations.items(request.conversation)
         return ()
+
+    async def _followed(self, response_id: str, account: str, find_recent: FindResponse | None) -> tuple[Json, ...]:
+        previous = None if find_recent is None else find_recent(response_id)
+        if previous is None and self._responses.is_on:
+            previous = await self._responses.find(response_id, account)
+        if previous is None:
+            raise problems.bad_request(
+                f"Previous response with id '{response_id}' not found.",
+                "previous_response_id",
+                "previous_response_not_found",
+            )
+        if previous.status in {"queued", "in_progress"}:
+            raise problems.bad_request(
+                f"Previous response with id '{previous.id}' is still in progress.", "previous_response_id"
+            )
+        return previous.items
 
     async def _referenced(self, history: Sequence[Json], items: Sequence[Json], account: str) -> Mapping[str, Json]:
         kept = {item["id"]: item for item in (*history, *items) if "id" in item and kind_of(item) != "item_reference"}

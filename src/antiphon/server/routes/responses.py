@@ -5,20 +5,16 @@ and ledger. What is stored is written before its last event is sent, so that a c
 """
 
 import time
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from antiphon.accounts import Principal
 from antiphon.backends.base import Backend
-from antiphon.protocol import decode_json, problems
+from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import Completed
-from antiphon.protocol.ids import new_id
-from antiphon.protocol.rendering import ResponseState, ResponseStream, TurnEvent, encode
-from antiphon.protocol.responses import ResponseRequest, parse_compaction, parse_response
+from antiphon.protocol.rendering import ResponseState, encode
+from antiphon.protocol.responses import parse_compaction
 from antiphon.protocol.responses.errors import own_words
-from antiphon.protocol.responses.tools import HostedTools
 from antiphon.server.logs import log
 from antiphon.server.request.access import Access
 from antiphon.server.request.account import RequestAccount
@@ -30,21 +26,15 @@ from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.pages import read_page
 from antiphon.server.request.query import query_parameters, refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
+from antiphon.server.responses.answers import Answers
 from antiphon.server.responses.generation import turn_events
-from antiphon.server.responses.hosted_tools import hosted_tools_of
+from antiphon.server.responses.intake import ResponseIntake
 from antiphon.server.responses.jobs import Job, Jobs
 from antiphon.server.responses.relaying import ResponseRelay
-from antiphon.server.responses.sealing import Sealer
-from antiphon.server.responses.server_tool import ServerTools
 from antiphon.server.responses.turns import Turn, Turns
-from antiphon.state import ConversationStore, KeptResponse, ResponseSettings, ResponseStore
+from antiphon.state import KeptResponse, ResponseStore
 
-LEFT_OUT = "x-antiphon-left-out"
-"""Header: the hosted tools that a request named and the model was not offered."""
-DROPPED = "x-antiphon-dropped-items"
-"""Header: how many of the oldest items ``truncation: auto`` left out."""
 _RUNNING = ("queued", "in_progress")
-_MAX_NOTED = 500
 
 
 class ResponseRoutes:
@@ -59,11 +49,10 @@ class ResponseRoutes:
         in_flight: InFlight,
         bodies: RequestBodies,
         store: ResponseStore,
-        conversations: ConversationStore,
-        sealer: Sealer,
         jobs: Jobs,
-        tools: ServerTools,
-        settings: ResponseSettings,
+        turns: Turns,
+        intake: ResponseIntake,
+        answers: Answers,
         relay: ResponseRelay | None = None,
     ) -> None:
         self._backend = backend
@@ -72,12 +61,10 @@ class ResponseRoutes:
         self._in_flight = in_flight
         self._bodies = bodies
         self._store = store
-        self._conversations = conversations
-        self._sealer = sealer
         self._jobs = jobs
-        self._settings = settings
-        self._tools = tools
-        self._turns = Turns(backend, store, conversations, sealer, tools=tools, max_tool_calls=settings.max_tool_calls)
+        self._turns = turns
+        self._intake = intake
+        self._answers = answers
         self._relay = relay
 
     async def create(self, call: Call) -> None:
@@ -89,12 +76,10 @@ class ResponseRoutes:
             async with self._bodies.read(call) as body:
                 if self._relay is not None and await self._relay.takes(call, principal, body):
                     return
-                request = await self._parsed(call, principal, body)
-                model = call.note["model"] = request.chat.model
-                if request.client_metadata is not None:
-                    call.note["client_metadata"] = encode(request.client_metadata)[:_MAX_NOTED].decode(errors="replace")
-                turn = await self._turns.make(request, principal.account)
-                _announce(call, turn)
+                value = await self._intake.decoded(principal, body, call.header(b"content-type"))
+                request = await self._intake.parsed(call, body, value)
+                model = request.chat.model
+                turn = await self._intake.turn(call, request, principal.account)
                 if request.background:
                     await self._start(call, principal, turn)
                 else:
@@ -120,7 +105,8 @@ class ResponseRoutes:
         async with self._bodies.read(call) as body:
             if self._relay is not None and await self._relay.takes_whole(call, principal, body):
                 return
-            request = await self._parsed(call, principal, body)
+            value = await self._intake.decoded(principal, body, call.header(b"content-type"))
+            request = await self._intake.parsed(call, body, value)
             turn = await self._turns.make(request, principal.account)
             try:
                 with self._in_flight.one():
@@ -138,8 +124,7 @@ class ResponseRoutes:
             async with self._bodies.read(call) as body:
                 if self._relay is not None and await self._relay.takes_whole(call, principal, body):
                     return
-                value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
-                self._access.require_named_model(principal, value)
+                value = await self._intake.decoded(principal, body, call.header(b"content-type"))
                 request = await self._bodies.work(body, parse_compaction, value)
                 model = call.note["model"] = request.chat.model
                 turn = await self._turns.make(request, principal.account)
@@ -150,7 +135,7 @@ class ResponseRoutes:
             raise own_words(error) from error
 
     async def _compact(self, call: Call, principal: Principal, turn: Turn) -> None:
-        state = self._state(call, turn)
+        state = self._answers.begin(call, turn)
         reservation = reservation_of_chat(turn.chat)
         async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
             async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
@@ -221,63 +206,28 @@ class ResponseRoutes:
             raise ApiError(404, f"Response with id '{response_id}' not found.")
         return kept
 
-    async def _parsed(self, call: Call, principal: Principal, body: bytes) -> ResponseRequest:
-        value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
-        self._access.require_named_model(principal, value)
-        hosted_tools = hosted_tools_of(call, self._settings.hosted_tools)
-        return await self._bodies.work(body, self._parse, value, hosted_tools)
-
-    def _parse(self, value: Any, hosted_tools: HostedTools) -> ResponseRequest:
-        return parse_response(value, hosted_tools=hosted_tools, served=self._tools.kinds, can_store=self._store.is_on)
-
-    def _state(self, call: Call, turn: Turn) -> ResponseState:
-        return ResponseState(new_id("resp", "_"), call.started_at, turn.request, self._sealer.seal)
-
     async def _answer(self, call: Call, principal: Principal, turn: Turn) -> None:
-        state = self._state(call, turn)
+        state = self._answers.begin(call, turn)
         reservation = reservation_of_chat(turn.chat)
         async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
             async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
                 if turn.chat.stream:
-                    stream = self._stream(state, turn)
+                    stream = self._answers.stream(state, turn)
                     first = await anext(events)
-                    frames = self._frames(first, events, stream, turn)
+                    frames = self._answers.frames(first, events, stream, turn)
                     await call.stream(account.guarded(frames, stream.error))
                     return
                 async for event in events:
                     state.feed(event, time.time())
-            await self._keep(state, turn)
+            await self._answers.keep(state, turn)
             await call.respond(encode(state.value()))
-
-    def _stream(self, state: ResponseState, turn: Turn) -> ResponseStream:
-        return ResponseStream(state, obfuscates=turn.chat.include_obfuscation, is_plain=not turn.request.shows_logprobs)
-
-    async def _frames(
-        self, first: TurnEvent, rest: AsyncGenerator[TurnEvent], stream: ResponseStream, turn: Turn
-    ) -> AsyncGenerator[bytes]:
-        for frame in stream.feed(first):
-            yield frame
-        async for event in rest:
-            frames = stream.feed(event)
-            if isinstance(event, Completed):
-                await self._keep(stream.state, turn)
-            for frame in frames:
-                yield frame
-
-    async def _keep(self, state: ResponseState, turn: Turn) -> None:
-        """Store a response that is over, and add its items to the conversation."""
-        value = state.value()
-        if turn.request.store and self._store.is_on:
-            await self._store.save(_kept(value, turn))
-        if turn.request.conversation is not None:
-            await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]))
 
     async def _start(self, call: Call, principal: Principal, turn: Turn) -> None:
         self._jobs.check_room()
-        state = self._state(call, turn)
+        state = self._answers.begin(call, turn)
         reservation = reservation_of_chat(turn.chat)
         account = await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation)
-        await self._store.save(_kept(state.value(), turn))
+        await self._answers.save(state, turn)
         job = Job()
         self._jobs.start(state.id, job, self._work(account, state, turn, job))
         if turn.chat.stream:
@@ -287,7 +237,7 @@ class ResponseRoutes:
 
     async def _work(self, account: RequestAccount, state: ResponseState, turn: Turn, job: Job) -> None:
         """Generate in the background. However it ends, the stored response says so."""
-        stream = self._stream(state, turn)
+        stream = self._answers.stream(state, turn)
         try:
             async with account:
                 try:
@@ -295,40 +245,20 @@ class ResponseRoutes:
                         async for event in events:
                             frames = stream.feed(event)
                             if isinstance(event, Completed):
-                                await self._keep(state, turn)
+                                await self._answers.keep(state, turn)
                             await job.add(frames)
                 except ApiError as error:
                     account.failed(error)
                     await job.add([stream.error(error)])
-                    await self._store.save(_kept(state.value(), turn))
+                    await self._answers.save(state, turn)
         except Exception as error:  # noqa: BLE001 - nobody waits for this task; the stored response reports the fault
             log.exception("fault in a background response", response_id=state.id)
             await job.add([stream.error(error if isinstance(error, ApiError) else server_fault(state.id))])
-            await self._store.save(_kept(state.value(), turn))
+            await self._answers.save(state, turn)
         except BaseException:
             state.cancel()
-            await self._store.save(_kept(state.value(), turn))
+            await self._answers.save(state, turn)
             raise
-
-
-def _announce(call: Call, turn: Turn) -> None:
-    """Say in headers, and in the log line, what the model was not shown."""
-    if turn.request.left_out:
-        call.extra[LEFT_OUT] = call.note["left_out_tools"] = ", ".join(turn.request.left_out)
-    if turn.num_dropped:
-        call.note["dropped_items"] = turn.num_dropped
-        call.extra[DROPPED] = str(turn.num_dropped)
-
-
-def _kept(value: dict[str, Any], turn: Turn) -> KeptResponse:
-    return KeptResponse(
-        id=value["id"],
-        account=turn.account,
-        body=value,
-        input=turn.items,
-        history=turn.history,
-        conversation=turn.request.conversation,
-    )
 
 
 def _with_status(kept: KeptResponse, status: str) -> KeptResponse:

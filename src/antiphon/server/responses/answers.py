@@ -1,0 +1,66 @@
+"""From a turn to what is sent and stored: the response as it grows, its frames, and its place in the store."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from antiphon.protocol.events import Completed
+from antiphon.protocol.ids import new_id
+from antiphon.protocol.rendering import ResponseState, ResponseStream, TurnEvent
+from antiphon.server.request.call import Call
+from antiphon.server.responses.sealing import Sealer
+from antiphon.server.responses.turns import Turn
+from antiphon.state import ConversationStore, KeptResponse, ResponseStore
+
+
+class Answers:
+    """What HTTP and WebSocket share. What is stored is written before the last event is sent."""
+
+    def __init__(self, store: ResponseStore, conversations: ConversationStore, sealer: Sealer) -> None:
+        self._store = store
+        self._conversations = conversations
+        self._sealer = sealer
+
+    def begin(self, call: Call, turn: Turn) -> ResponseState:
+        """Return a new response, which has said nothing yet."""
+        return ResponseState(new_id("resp", "_"), call.started_at, turn.request, self._sealer.seal)
+
+    def stream(self, state: ResponseState, turn: Turn) -> ResponseStream:
+        """Return what renders the response as events."""
+        return ResponseStream(state, obfuscates=turn.chat.include_obfuscation, is_plain=not turn.request.shows_logprobs)
+
+    async def frames(
+        self, first: TurnEvent, rest: AsyncGenerator[TurnEvent], stream: ResponseStream, turn: Turn
+    ) -> AsyncGenerator[bytes]:
+        """Yield the frames of a turn's events."""
+        for frame in stream.feed(first):
+            yield frame
+        async for event in rest:
+            frames = stream.feed(event)
+            if isinstance(event, Completed):
+                await self.keep(stream.state, turn)
+            for frame in frames:
+                yield frame
+
+    async def keep(self, state: ResponseState, turn: Turn) -> None:
+        """Store a response that is over, and add its items to the conversation."""
+        value = state.value()
+        if turn.request.store and self._store.is_on:
+            await self._store.save(kept_response(value, turn))
+        if turn.request.conversation is not None:
+            await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]))
+
+    async def save(self, state: ResponseState, turn: Turn) -> None:
+        """Store a response as it is now, whatever its status."""
+        await self._store.save(kept_response(state.value(), turn))
+
+
+def kept_response(value: dict[str, Any], turn: Turn) -> KeptResponse:
+    """Return a response as it is stored, with what a next turn needs of this one."""
+    return KeptResponse(
+        id=value["id"],
+        account=turn.account,
+        body=value,
+        input=turn.items,
+        history=turn.history,
+        conversation=turn.request.conversation,
+    )
