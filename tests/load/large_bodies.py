@@ -102,6 +102,15 @@ def _prompt(path: str, field: str) -> Make:
 TOOL = '"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{'
 SCHEMA = '"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object","properties":{'
 
+
+def _slow_schema(model: str, _: int) -> LargeBody:
+    """A schema of 41 KB that takes a compiler minutes."""
+    patterns = {f"^(a|b)*{number}(c|d)*$": {"type": "string"} for number in range(1000)}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"patternProperties": patterns}}}
+    body = _hi(model) + '"response_format":' + json.dumps(form) + "}"
+    return LargeBody("/v1/chat/completions", body.encode(), frozenset({200, 400}))
+
+
 SHAPES: Mapping[str, Make] = {
     "tiny messages": _listed(lambda m: _chat(m) + ',"messages":[', '{"role":"user","content":"a"}', "]}"),
     "empty messages": _listed(lambda m: _chat(m) + ',"messages":[', "{}", "]}"),
@@ -140,6 +149,7 @@ SHAPES: Mapping[str, Make] = {
     "ids to continue within the limit": _within(
         lambda m: f'{{"model":"{m}",', '"prompt":[', lambda _: "1", "]}", 1, path="/v1/completions"
     ),
+    "a schema that is slow to compile": _slow_schema,
     "a long name": _one('{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}],"{text}":1}}'),
     "a long role": _one('{{"model":"{model}","messages":[{{"role":"{text}","content":"hi"}}]}}'),
     "a long model": _one('{{"model":"{text}","messages":[{{"role":"user","content":"hi"}}]}}', 404),

@@ -178,7 +178,14 @@ def test_a_signal_ends_the_server_among_large_bodies(server: ServerProcess) -> N
         with suppress(httpx.HTTPError):
             httpx.post(f"{root}{path}", content=body, headers=HEADERS, timeout=PATIENCE_S)
 
-    shapes = ("a prompt to tokenize", "a text to embed", "control tokens", "schema", "quotes")
+    shapes = (
+        "a prompt to tokenize",
+        "a text to embed",
+        "control tokens",
+        "schema",
+        "quotes",
+        *["a schema that is slow to compile"] * 6,
+    )
     senders = [threading.Thread(target=send, args=(shape,)) for shape in shapes]
     for sender in senders:
         sender.start()
