@@ -15,6 +15,8 @@ from antiphon.backends.base import Backend
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
 from antiphon.files import FileSettings
+from antiphon.server.console.parts import ConsoleOptions
+from antiphon.server.console.settings import ConsoleSettings
 from antiphon.server.logs import configure_logs
 from antiphon.server.process.http_server import address_of, bind, serve
 from antiphon.server.request.faults import FaultSettings
@@ -47,10 +49,11 @@ def running(
     responses: ResponseSettings | None = None,
     gateway: GatewaySettings | None = None,
     files: FileSettings | None = None,
+    console: ConsoleSettings | None = None,
     **settings: Any,
 ) -> Generator[Running]:
     """Serve ``backend`` on a free port until the block ends, then shut down as Ctrl-C does."""
-    server_settings = ServerSettings(port=0, **{"shutdown_grace_s": 0.2, **settings})
+    server_settings = ServerSettings(**{"port": 0, "shutdown_grace_s": 0.2, **settings})
     listener = bind(server_settings)
     started = threading.Event()
     box: dict[str, Any] = {}
@@ -72,6 +75,7 @@ def running(
                 responses=responses,
                 gateway=gateway,
                 files=files,
+                console=ConsoleOptions(settings=console or ConsoleSettings(), home=home),
             )
             box["running"] = Running(address_of(listener), service, asyncio.get_running_loop(), stop)
 

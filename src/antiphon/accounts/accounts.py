@@ -1,8 +1,9 @@
 """The entry point of accounts: authentication, admission, and usage."""
 
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,13 +29,16 @@ from antiphon.accounts.principal import Principal
 from antiphon.accounts.reading import Reading
 from antiphon.accounts.reports import UsageQuery, UsageTotal, totals
 from antiphon.accounts.request import Request
+from antiphon.accounts.request_log import LoggedRequest, RequestQuery, find_request, list_requests
+from antiphon.accounts.sessions import Sessions
 from antiphon.accounts.settings import AccountSettings, Limits
 from antiphon.accounts.tiers import tier_limits
-from antiphon.accounts.usage import usage_row, within_bounds
+from antiphon.accounts.usage import UsageRow, usage_row, within_bounds
 from antiphon.accounts.watch import KeyWatch, open_watch
 from antiphon.protocol.errors import model_not_found
 from antiphon.protocol.events import Usage
 
+T = TypeVar("T")
 _MAX_REMEMBERED = 10_000
 """Combinations of key limits and model whose limits are kept worked out; a wildcard route can have any number of names."""
 
@@ -56,12 +60,17 @@ class Accounts:
         self.settings = settings
         self.engine = engine
         self._keyring = keyring
+        self.keys = keyring.store
+        """Creates, changes and revokes keys; every server follows at once."""
+        self.sessions = Sessions(keyring)
         self._watch = watch
         self._limiter = limiter
         self._ledger = Ledger(engine)
         self._budgets = Budgets(engine, self._ledger)
         self._prices = PriceBook(settings.prices, settings.price_provider)
         self._limits: dict[tuple[Limits, str, bool], Limits] = {}
+        self.listeners: list[Callable[[UsageRow], None]] = []
+        """Called with every row that is handed to the ledger; they return at once."""
 
     @classmethod
     async def open(cls, settings: AccountSettings, home: Path) -> Self:
@@ -87,6 +96,10 @@ class Accounts:
         """Whether no key was ever created: the server then listens on loopback only."""
         return self._keyring.is_open
 
+    async def has_keys(self) -> bool:
+        """Return whether a key was ever created. Raises ``ApiError`` 503 while the keys cannot be read."""
+        return await self._keyring.has_keys()
+
     async def authenticate(self, authorization: str | None) -> Principal:
         """Return the principal of this ``Authorization`` header; in open mode the same one for any header or none.
 
@@ -108,6 +121,7 @@ class Accounts:
         request_id: str,
         counted_as: str | None = None,
         expected: Usage | None = None,
+        path: str | None = None,
     ) -> Admission:
         """Let a request in, reserving ``estimated_tokens`` (prompt and longest possible answer together).
 
@@ -134,6 +148,7 @@ class Accounts:
                 duration_s=time.perf_counter() - started,
                 status=status,
                 error_code=error_code,
+                path=path,
             )
             self.record(request, outcome)
             raise
@@ -222,7 +237,10 @@ class Accounts:
         if usd is not None and request.principal.key_id is not None:
             self._budgets.add(request.principal.key_id, usd)
         saved_usd = self._prices.saved_usd(outcome, request.model)
-        self._ledger.append(usage_row(request, outcome, usd, saved_usd))
+        row = usage_row(request, outcome, usd, saved_usd)
+        self._ledger.append(row)
+        for listener in self.listeners:
+            listener(row)
 
     async def flush(self) -> None:
         """Commit every waiting row now, so that a report right after a request includes it.
@@ -236,11 +254,30 @@ class Accounts:
 
         Raises ``ApiError`` 503 when the database cannot be written or read.
         """
+        return await self._from_ledger(lambda: totals(self.engine, query))
+
+    async def _from_ledger(self, read: Callable[[], Awaitable[T]]) -> T:
         try:
             await self._ledger.flush()
-            return await totals(self.engine, query)
+            return await read()
         except (UnwrittenRowsError, SQLAlchemyError, OSError) as error:
             raise store_unreachable("usage database") from error
+
+    async def requests(self, query: RequestQuery) -> list[LoggedRequest]:
+        """List single requests, those that this process still holds included. Raises as ``report``."""
+        return await self._from_ledger(lambda: list_requests(self.engine, query))
+
+    async def request(self, request_id: str) -> LoggedRequest | None:
+        """Return one request that is over; None if there is none. Raises as ``report``."""
+        return await self._from_ledger(lambda: find_request(self.engine, request_id))
+
+    def key_name(self, key_id: str | None) -> str | None:
+        """Return the name of a key without waiting; None for a request without a key."""
+        return self._keyring.name_of(key_id)
+
+    async def spent_usd(self, principal: Principal) -> float | None:
+        """Return what a key has spent in the current period of its budget; None without one. Raises as ``report``."""
+        return await self._budgets.spent_usd(principal)
 
     def statistics(self) -> AccountStatistics:
         """Return counts without waiting."""

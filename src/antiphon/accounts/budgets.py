@@ -47,13 +47,18 @@ class Budgets:
 
         Raises ``ApiError``: 429 ``insufficient_quota`` if the budget is spent, 503 while the database cannot be read.
         """
-        budget = principal.budget
-        if budget is None or principal.key_id is None:
+        spent_usd = await self.spent_usd(principal)
+        if principal.budget is None or spent_usd is None:
             return None
-        spent_usd = await self._current(principal.key_id, budget)
-        if spent_usd >= budget.usd - TOLERANCE_USD:
+        if spent_usd >= principal.budget.usd - TOLERANCE_USD:
             raise insufficient_quota()
-        return budget.usd - spent_usd
+        return principal.budget.usd - spent_usd
+
+    async def spent_usd(self, principal: Principal) -> float | None:
+        """Return the dollars that a key has spent in its period; None for a key without a budget. Raises ``ApiError`` 503."""
+        if principal.budget is None or principal.key_id is None:
+            return None
+        return await self._current(principal.key_id, principal.budget)
 
     async def check(self, principal: Principal) -> None:
         """Raise ``ApiError`` 429 ``insufficient_quota`` if the budget is spent; 503 while the database cannot be read."""

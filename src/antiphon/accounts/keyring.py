@@ -22,12 +22,13 @@ class Keyring:
     """Authenticates in a few microseconds, never from a stale snapshot."""
 
     def __init__(self, store: KeyStore, watch: KeyWatch, clock: Callable[[], float] = time.time) -> None:
-        self._store = store
+        self.store = store
         self._digest = store.hasher.digest
         self.derive = store.hasher.derive
         self._watch = watch
         self._clock = clock
         self._records: dict[bytes, KeyRecord] = {}
+        self._by_id: dict[str, KeyRecord] = {}
         self._is_open = True
         self._epoch: int | None = None
         self._reading = asyncio.Lock()
@@ -37,11 +38,24 @@ class Keyring:
         """Whether no key was ever created, as of the last look; a revoked key does not open the server again."""
         return self._is_open
 
+    async def find(self, key_id: str) -> KeyRecord | None:
+        """Return the key with this id, whatever its state. Raises ``ApiError`` 503 without the database."""
+        await self._look()
+        return self._by_id.get(key_id)
+
+    def name_of(self, key_id: str | None) -> str | None:
+        """Return the name of a key as of the last look; None for a request without a key."""
+        record = None if key_id is None else self._by_id.get(key_id)
+        return None if record is None else record.principal.name
+
+    async def has_keys(self) -> bool:
+        """Return whether a key was ever created. Raises ``ApiError`` 503 without the database."""
+        await self._look()
+        return not self._is_open
+
     async def authenticate(self, authorization: str | None) -> Principal:
         """Return whose key is in the ``Authorization`` header. Raises ``ApiError`` 401, or 503 without the database."""
-        epoch = self._watch.epoch()
-        if epoch is None or epoch != self._epoch:
-            await self.refresh()
+        await self._look()
         if self._is_open:
             return OPEN
         if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
@@ -52,6 +66,11 @@ class Keyring:
         if len(key) > _LONGEST_KEY:
             raise incorrect_key(key)
         return self._holder(key)
+
+    async def _look(self) -> None:
+        epoch = self._watch.epoch()
+        if epoch is None or epoch != self._epoch:
+            await self.refresh()
 
     def _holder(self, key: str) -> Principal:
         digest = self._digest(key)
@@ -79,7 +98,8 @@ class Keyring:
             epoch = self._watch.epoch()
             if epoch is not None and epoch == self._epoch:
                 return
-            records = await self._store.all()
+            records = await self.store.all()
             self._records = {record.digest: record for record in records}
+            self._by_id = {record.principal.key_id or "": record for record in records}
             self._is_open = not records
             self._epoch = epoch

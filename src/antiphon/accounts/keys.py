@@ -127,6 +127,18 @@ class KeyStore:
         await self._update(record, digest=record.digest, hint=record.hint)
         return key, record
 
+    async def change(self, name_or_id: str, **changes: Any) -> KeyRecord:
+        """Replace fields of a key's principal (``limits``, ``budget``, ``models``); its secret and usage stay.
+
+        Raises ``AccountError`` for a key that is revoked or not there.
+        """
+        record = await self.find(name_or_id)
+        if record.revoked_at_ms is not None:
+            raise AccountError(f"The key {name_or_id!r} is revoked", hint="Create a new one.")
+        record = msgspec.structs.replace(record, principal=msgspec.structs.replace(record.principal, **changes))
+        await self._update(record, **_columns(record))
+        return record
+
     async def _update(self, record: KeyRecord, **values: Any) -> None:
         async with self._changing() as connection:
             await connection.execute(update(keys).where(keys.c.id == record.principal.key_id).values(**values))

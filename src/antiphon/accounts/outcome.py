@@ -32,7 +32,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     did. ``usage`` is what was used until then. ``compute_s``: seconds of an engine on this machine, None when there was
     none or it was not measured. ``is_estimate``: ``usage`` was estimated, because another API's answer ended or broke off before
     it reported its usage. ``spared`` is what the response cache spared, None if nothing or not measured. ``error_code`` is the
-    ``code`` of the error, or its ``type``.
+    ``code`` of the error, or its ``type``. ``path`` is that of the request's URL. ``queue_s`` and ``prefill_s`` are of the engine
+    on this machine, None without one. ``attempts`` lists the tries at backends as JSON, None where there was no choice.
     """
 
     request_id: str
@@ -47,3 +48,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     compute_s: float | None = None
     spared: Spared | None = None
     error_code: str | None = None
+    path: str | None = None
+    queue_s: float | None = None
+    prefill_s: float | None = None
+    attempts: str | None = None

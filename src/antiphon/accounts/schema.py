@@ -11,6 +11,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     false,
 )
 
@@ -70,6 +71,10 @@ usage = Table(
     Column(
         "is_estimate", Boolean, nullable=False, server_default=false()
     ),  # the tokens are estimated: an API did not report them
+    Column("path", String(64)),  # NULL: an older version wrote the row
+    Column("queue_s", Double),  # NULL: no engine of this machine
+    Column("prefill_s", Double),
+    Column("attempts", Text),  # JSON; NULL: the request had one backend alone
     Index("usage_by_time", "at_ms"),
     Index("usage_by_key", "key_id", "at_ms"),
     Index("usage_by_request", "request_id"),

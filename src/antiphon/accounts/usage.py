@@ -41,6 +41,10 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     usd: float | None
     saved_usd: float | None
     is_estimate: bool = False
+    path: str | None = None
+    queue_s: float | None = None
+    prefill_s: float | None = None
+    attempts: str | None = None
 
 
 def new_row_id(at_ms: int) -> str:
@@ -113,4 +117,8 @@ def usage_row(request: Request, outcome: Outcome, usd: float | None, saved_usd: 
         usd=usd,
         saved_usd=saved_usd,
         is_estimate=outcome.is_estimate,
+        path=None if outcome.path is None else _fitting(outcome.path, "path"),
+        queue_s=outcome.queue_s,
+        prefill_s=outcome.prefill_s,
+        attempts=outcome.attempts,
     )

@@ -59,7 +59,14 @@ def serve(
                 pool = WorkerPool(configuration, files, listener, config_file=config, options=options)
                 url = address_of(listener)
                 console.print(_loading(configuration, files))
-                runner.run(pool.run(lambda engines, is_open: _print_ready(console, url, engines, is_open=is_open)))
+                has_console = configuration.console.enabled
+                runner.run(
+                    pool.run(
+                        lambda engines, is_open: _print_ready(
+                            console, url, engines, is_open=is_open, has_console=has_console
+                        )
+                    )
+                )
             else:
                 runner.run(_serve(configuration, files, listener, console))
 
@@ -73,7 +80,13 @@ async def _serve(
         console.print(_loading(configuration, files))
         await parts.start()
         collect_seldom()
-        _print_ready(console, address_of(listener), parts.engines, is_open=parts.accounts.is_open)
+        _print_ready(
+            console,
+            address_of(listener),
+            parts.engines,
+            is_open=parts.accounts.is_open,
+            has_console=configuration.console.enabled,
+        )
 
     try:
         await run_server(parts.service, listener, start, children=parts.engine_pids)
@@ -101,7 +114,7 @@ def _native_gain(engines: Sequence[Engine]) -> str:
     )
 
 
-def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_open: bool) -> None:
+def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_open: bool, has_console: bool) -> None:
     for engine in engines:
         chosen = ", ".join(f"{key} {value}" for key, value in engine.info.settings.items() if value)
         console.print(f"[dim]{escape(f'{engine.settings.model_path.stem}: {chosen}')}[/dim]")
@@ -112,3 +125,6 @@ def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_op
     console.print(f"[bold green]Ready[/bold green] at {url} - a client needs (Ctrl-C ends, process {os.getpid()}):")
     key = "local" if is_open else "YOUR_KEY"
     print(f"  export OPENAI_BASE_URL={url}\n  export OPENAI_API_KEY={key}", flush=True)
+    if has_console:
+        sign_in = "" if is_open else " (sign in with a key made with `antiphon keys create --admin`)"
+        console.print(f"In a browser: [bold]{url.removesuffix('/v1')}/console[/bold]{sign_in}")

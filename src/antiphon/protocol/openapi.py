@@ -9,6 +9,7 @@ from typing import Any
 from antiphon.protocol import answer_shapes
 from antiphon.protocol.chat_fields import chat
 from antiphon.protocol.completion_request import completion
+from antiphon.protocol.console_paths import console_paths
 from antiphon.protocol.embedding_request import embedding
 from antiphon.protocol.fields import Spec, schema_of
 from antiphon.protocol.files import PURPOSES, complete_upload_request, upload_request
@@ -321,9 +322,12 @@ def openapi_document(version: str) -> Json:
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
-        "paths": _PATHS,
+        "paths": {**_PATHS, **console_paths(_PATHS)},
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "antiphon_console"},
+            },
             "schemas": {name: schema_of(spec) for name, spec in _SCHEMAS.items()},
         },
     }

@@ -4,7 +4,14 @@ from collections.abc import Callable, Mapping
 
 from starlette.routing import Route, Router
 
+from antiphon.server.console import static_files
+from antiphon.server.console.keys import KeyRoutes
+from antiphon.server.console.models import ModelPageRoutes
+from antiphon.server.console.requests import RequestRoutes
+from antiphon.server.console.session import SessionRoutes
+from antiphon.server.console.usage import UsageRoutes
 from antiphon.server.endpoint import Endpoint
+from antiphon.server.request.access import Access
 from antiphon.server.request.call import Handler
 from antiphon.server.routes.conversations import ConversationRoutes
 from antiphon.server.routes.files import FileRoutes
@@ -23,32 +30,42 @@ from antiphon.server.routes.uploads import UploadRoutes
 from antiphon.server.service import Service
 
 
+def generation_routes(service: Service, access: Access) -> GenerationRoutes:
+    """Return the handlers of the endpoints that generate, for those whom ``access`` lets in."""
+    return GenerationRoutes(
+        service.backend,
+        access=access,
+        admissions=service.admissions,
+        in_flight=service.in_flight,
+        bodies=service.bodies,
+        cache=service.cache,
+        store=service.completions,
+    )
+
+
+def response_routes(service: Service, access: Access) -> ResponseRoutes:
+    """Return the handlers of responses, for those whom ``access`` lets in."""
+    return ResponseRoutes(
+        service.backend,
+        access=access,
+        admissions=service.admissions,
+        in_flight=service.in_flight,
+        bodies=service.bodies,
+        store=service.responses,
+        jobs=service.jobs,
+        turns=service.turns,
+        intake=service.intake,
+        answers=service.answers,
+        relay=service.response_relay,
+    )
+
+
 class Handlers:
     """The handlers of one server; each group gets the parts that it needs and no others."""
 
     def __init__(self, service: Service) -> None:
-        self.generation = GenerationRoutes(
-            service.backend,
-            access=service.access,
-            admissions=service.admissions,
-            in_flight=service.in_flight,
-            bodies=service.bodies,
-            cache=service.cache,
-            store=service.completions,
-        )
-        self.responses = ResponseRoutes(
-            service.backend,
-            access=service.access,
-            admissions=service.admissions,
-            in_flight=service.in_flight,
-            bodies=service.bodies,
-            store=service.responses,
-            jobs=service.jobs,
-            turns=service.turns,
-            intake=service.intake,
-            answers=service.answers,
-            relay=service.response_relay,
-        )
+        self.generation = generation_routes(service, service.access)
+        self.responses = response_routes(service, service.access)
         self.stored_completions = StoredCompletionRoutes(service.access, service.bodies, service.completions)
         self.conversations = ConversationRoutes(service.access, service.bodies, service.conversations)
         self.files = FileRoutes(service.access, service.admissions, service.forms, service.files)
@@ -70,10 +87,56 @@ class Handlers:
             bodies=service.bodies,
         )
         self.organization = OrganizationRoutes(service.access, service.accounts.report)
+        self.console = ConsoleHandlers(service)
         self.root = root_route(PATHS)
         self.health = health_route(service.backend)
         self.metrics = metrics_route(service.metrics)
 
+
+class ConsoleHandlers:
+    """The handlers of the console. Its playground has routes of its own, because a session is not a key."""
+
+    def __init__(self, service: Service) -> None:
+        parts, accounts, bodies = service.console, service.accounts, service.bodies
+        self.session = SessionRoutes(parts.access, bodies, parts.settings, num_workers=parts.num_workers)
+        self.requests = RequestRoutes(parts.access, accounts, service.live, parts.feed, parts.capture)
+        self.usage = UsageRoutes(parts.access, accounts)
+        self.keys = KeyRoutes(parts.access, accounts, bodies)
+        self.models = ModelPageRoutes(parts.access, bodies, parts.store, parts.views, parts.fetch)
+        self.generation = generation_routes(service, parts.access)
+        self.responses = response_routes(service, parts.access)
+
+
+CONSOLE_ROUTES: Mapping[str, Mapping[str, Callable[["Handlers"], Handler]]] = {
+    "/console": {"GET": lambda _: static_files.index},
+    "/console/api/session": {
+        "GET": lambda to: to.console.session.show,
+        "POST": lambda to: to.console.session.sign_in,
+        "DELETE": lambda to: to.console.session.sign_out,
+    },
+    "/console/api/feed": {"GET": lambda to: to.console.requests.feed},
+    "/console/api/requests": {"GET": lambda to: to.console.requests.list_requests},
+    "/console/api/requests/{request_id}": {"GET": lambda to: to.console.requests.retrieve},
+    "/console/api/usage": {"GET": lambda to: to.console.usage.show},
+    "/console/api/keys": {
+        "GET": lambda to: to.console.keys.list_keys,
+        "POST": lambda to: to.console.keys.create,
+    },
+    "/console/api/keys/{key_id}": {
+        "POST": lambda to: to.console.keys.change,
+        "DELETE": lambda to: to.console.keys.revoke,
+    },
+    "/console/api/keys/{key_id}/rotate": {"POST": lambda to: to.console.keys.rotate},
+    "/console/api/models": {
+        "GET": lambda to: to.console.models.list_models,
+        "POST": lambda to: to.console.models.fetch,
+    },
+    "/console/api/completions": {"POST": lambda to: to.console.generation.completions},
+    "/console/api/embeddings": {"POST": lambda to: to.console.generation.embeddings},
+    "/console/api/chat/completions": {"POST": lambda to: to.console.generation.chat_completions},
+    "/console/api/responses": {"POST": lambda to: to.console.responses.create},
+    "/console/{name:path}": {"GET": lambda _: static_files.asset},
+}
 
 ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
     "/v1/chat/completions": {
@@ -127,13 +190,14 @@ ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
     "/v1/organization/usage/completions": {"GET": lambda to: to.organization.usage_completions},
     "/v1/organization/usage/embeddings": {"GET": lambda to: to.organization.usage_embeddings},
     "/v1/organization/costs": {"GET": lambda to: to.organization.costs},
+    **CONSOLE_ROUTES,
     "/health": {"GET": lambda to: to.health},
     "/metrics": {"GET": lambda to: to.metrics},
     "/openapi.json": {"GET": lambda _: openapi},
     "/": {"GET": lambda to: to.root},
 }
-PATHS = tuple(path.replace(":path", "") for path in ROUTES if path != "/")
-"""What is served, as messages and ``GET /`` show it."""
+PATHS = tuple(path.replace(":path", "") for path in ROUTES if path != "/" and not path.startswith("/console/"))
+"""What is served, as messages and ``GET /`` show it; the console's own endpoints are left out."""
 
 
 class _AnyMethod(dict[str, Handler]):
@@ -157,6 +221,7 @@ def create_app(service: Service) -> Router:
     table = [
         Route(path, Endpoint(service.shell, path, {method: before(pick(handlers)) for method, pick in methods.items()}))
         for path, methods in ROUTES.items()
+        if service.console.settings.enabled or path not in CONSOLE_ROUTES
     ]
     missing = Endpoint(service.shell, "unknown", _AnyMethod(service.forwarder.otherwise(handlers.unknown)))
     return Router(table, default=missing, redirect_slashes=False)

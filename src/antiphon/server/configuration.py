@@ -15,6 +15,7 @@ from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
 from antiphon.engine.settings import library_directory
 from antiphon.files import FileSettings
+from antiphon.server.console.settings import ConsoleSettings
 from antiphon.server.request.faults import FaultSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
 from antiphon.state import ResponseSettings
@@ -29,6 +30,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "cache": CacheSettings,
     "responses": ResponseSettings,
     "files": FileSettings,
+    "console": ConsoleSettings,
     "faults": FaultSettings,
 }
 
@@ -45,6 +47,7 @@ class Configuration:
     cache: CacheSettings
     responses: ResponseSettings
     files: FileSettings
+    console: ConsoleSettings
     faults: FaultSettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
@@ -77,6 +80,7 @@ def load_configuration(
         cache=build(CacheSettings, layers["cache"], "cache"),
         responses=build(ResponseSettings, layers["responses"], "responses"),
         files=build(FileSettings, layers["files"], "files"),
+        console=build(ConsoleSettings, layers["console"], "console"),
         faults=build(FaultSettings, layers["faults"], "faults"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],

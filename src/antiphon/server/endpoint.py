@@ -3,23 +3,33 @@
 from collections.abc import Callable, Mapping
 
 from antiphon.accounts import CLIENT_CLOSED_REQUEST
+from antiphon.backends.trace import TRACE
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.server.logs import log
 from antiphon.server.request.asgi import ClientGone, Receive, Send
 from antiphon.server.request.call import Call, Handler
+from antiphon.server.request.capture import CAPTURED_PATHS, CaptureRing
 from antiphon.server.request.headers import Scope, StandardHeaders
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.request.query import note_client_id
 
 _TOO_LARGE = 413
+CONSOLE = "/console"
 Observe = Callable[[Call, str], None]
 """Counts and logs a request that is over; the text is the path that the metrics show."""
 
 
 class Shell:
-    """What all endpoints share: the check of Host and Origin, the standard headers, and who observes the end."""
+    """What all endpoints share: the check of Host and Origin, the standard headers, who observes the end, and the capture."""
 
-    def __init__(self, origin_check: OriginCheck, standard_headers: StandardHeaders, observe: Observe) -> None:
+    def __init__(
+        self,
+        origin_check: OriginCheck,
+        standard_headers: StandardHeaders,
+        observe: Observe,
+        capture: CaptureRing | None = None,
+    ) -> None:
+        self.capture = capture
         self.origin_check = origin_check
         self.standard_headers = standard_headers
         self.observe = observe
@@ -32,9 +42,14 @@ class Endpoint:
         self._shell = shell
         self._path = path
         self._handlers = handlers
+        self._is_console = path == CONSOLE or path.startswith(CONSOLE + "/")
+        self._capture = shell.capture if path in CAPTURED_PATHS else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(self._shell.standard_headers, scope, receive, send)
+        TRACE.set(call.trace)
+        if self._capture is not None and scope["method"] == "POST":
+            self._capture.begin(call)
         try:
             await self._answer(call)
         finally:
@@ -42,8 +57,9 @@ class Endpoint:
 
     async def _answer(self, call: Call) -> None:
         try:
-            self._shell.origin_check.check_host(call.header(b"host"))
-            self._shell.origin_check.check_origin(call.header(b"origin"))
+            host = call.header(b"host")
+            self._shell.origin_check.check_host(host)
+            self._shell.origin_check.check_origin(call.header(b"origin"), own_host=host if self._is_console else None)
             handler = self._handler(call)
             note_client_id(call)
             await handler(call)

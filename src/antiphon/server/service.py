@@ -8,6 +8,7 @@ from antiphon.backends.base import AliasingBackend, Backend, ForwardingBackend, 
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
 from antiphon.files import FileSettings, FileStore, FileSweeper, UploadStore, make_blob_store
+from antiphon.server.console.parts import ConsoleOptions, ConsoleParts
 from antiphon.server.endpoint import Shell
 from antiphon.server.forwarding import Forwarder
 from antiphon.server.logs import log
@@ -19,6 +20,7 @@ from antiphon.server.request.call import Call
 from antiphon.server.request.faults import Faults, FaultSettings
 from antiphon.server.request.headers import StandardHeaders
 from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.live import LiveRequests
 from antiphon.server.request.multipart import MultipartForms
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.responses.answers import Answers
@@ -31,6 +33,10 @@ from antiphon.server.responses.server_tool import ServerTools
 from antiphon.server.responses.turns import Turns
 from antiphon.server.settings import ServerSettings
 from antiphon.state import CompletionStore, ConversationStore, ResponseSettings, ResponseStore, UpstreamObjects
+
+_QUIET = frozenset({"/health", "/metrics"})
+_CONSOLE_PAGES = ("/console",)
+"""Paths whose requests are logged at debug level only: probes, and an open page."""
 
 
 class Service:
@@ -54,16 +60,20 @@ class Service:
         gateway: GatewaySettings | None = None,
         upstreams: ForwardingBackend | None = None,
         files: FileSettings | None = None,
+        console: ConsoleOptions | None = None,
     ) -> None:
         self.settings = settings
         self.accounts = accounts
         self.backend = backend
         self.cache = cache or CacheSettings()
         self.access = Access(accounts, backend)
+        self.live = LiveRequests()
+        self.console = ConsoleParts(console or ConsoleOptions(), accounts, backend, self.live)
         self.admissions = Admissions(
             accounts,
             Faults(faults),
             backend.counted_as if isinstance(backend, AliasingBackend) else lambda model: model,
+            self.live,
         )
         self.bodies = RequestBodies(settings.max_body_bytes, log_bodies=settings.log_prompts)
         self.metrics = Metrics(backend.statistics, accounts.statistics)
@@ -124,7 +134,13 @@ class Service:
         origin_check = OriginCheck(
             host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
         )
-        self.shell = Shell(origin_check, StandardHeaders(organization, origin_check), self._observe)
+        self.shell = Shell(
+            origin_check, StandardHeaders(organization, origin_check), self._observe, self.console.capture
+        )
+
+    def end_feeds(self) -> None:
+        """End the streams of open pages, for which a server that ends need not wait."""
+        self.console.close()
 
     def start(self) -> None:
         """Begin what runs without a request. Call it in the event loop, once."""
@@ -148,4 +164,4 @@ class Service:
             "request_id": call.request_id,
             **call.note,
         }
-        (log.debug if path in {"/health", "/metrics"} else log.info)("request", **fields)
+        (log.debug if path in _QUIET or path.startswith(_CONSOLE_PAGES) else log.info)("request", **fields)

@@ -101,6 +101,16 @@ class LocalBackend:
         """The engine of each model."""
         return [model.engine for model in self._distinct]
 
+    @property
+    def engine_of(self) -> Mapping[str, Engine]:
+        """The engine of each model, by the model's own name."""
+        return {model.name: model.engine for model in self._distinct}
+
+    @property
+    def model_names(self) -> Mapping[str, str]:
+        """Every listed name, and the own name of the model that it leads to."""
+        return {name: model.name for name, model in self._names.items()}
+
     def _find(self, name: str) -> LocalModel:
         model = self._names.get(name)
         if model is None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
+import msgspec
 import structlog
 
 from antiphon.backends.local.completion import complete
@@ -13,8 +14,9 @@ from antiphon.backends.local.next_turn import AnswerText, NextTurns
 from antiphon.backends.local.openai_ids import with_own_ids
 from antiphon.backends.local.planning import Embed, Planner
 from antiphon.backends.local.sampling import engine_sampling
-from antiphon.backends.local.tokens import engine_prompt, token_logprobs
+from antiphon.backends.local.tokens import asked_for, engine_prompt, token_logprobs
 from antiphon.backends.local.usage import UsageMeter
+from antiphon.backends.trace import TOP_LOGPROBS, contents
 from antiphon.engine import Engine
 from antiphon.engine.ipc.messages import ClosingTexts, Delta, Finished, Generate, Prefilled
 from antiphon.prompting import ChatPrompter, Plan, PromptError
@@ -117,16 +119,26 @@ class LocalChat:
             request = await with_own_ids(request, self.name, self.engine)
         check_logit_bias(request.sampling.logit_bias, self.engine.info.vocabulary_size)
         plan = await self._chat_planner.plan(request)
+        captured = contents()
+        if captured is not None:
+            captured.set_prompt(tuple((piece.text, piece.special) for piece in plan.prompt), plan.grammar)
         parsers = [plan.parser(index) for index in range(request.n)]
         usage = UsageMeter(request.n)
+        job = _job(request, plan, self._default_max_tokens)
+        if captured is not None:
+            job = msgspec.structs.replace(job, logprobs=max(job.logprobs or 0, TOP_LOGPROBS))
         with engine_errors(max_tokens=request.max_tokens):
-            async with aclosing(self.engine.generate(_job(request, plan, self._default_max_tokens))) as answers:
+            async with aclosing(self.engine.generate(job)) as answers:
                 async for answer in answers:
                     match answer:
                         case Prefilled():
                             yield usage.started(self.name, answer, self.engine.info)
                         case Delta():
-                            heard = parsers[answer.index].feed(answer.text, token_logprobs(answer.tokens))
+                            logprobs = token_logprobs(answer.tokens)
+                            if captured is not None:
+                                captured.add_tokens(answer.index, logprobs)
+                                logprobs = asked_for(logprobs, request)
+                            heard = parsers[answer.index].feed(answer.text, logprobs)
                             usage.count(answer.index, answer.num_tokens, heard)
                             for event in heard:
                                 yield event

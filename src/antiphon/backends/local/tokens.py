@@ -3,8 +3,11 @@
 import math
 from collections.abc import Sequence
 
+import msgspec
+
 from antiphon.engine.ipc.messages import Ids, Prompt, Text, Token, TopToken
 from antiphon.prompting import Piece
+from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.events import TokenLogprob, TopLogprob
 
 
@@ -37,6 +40,14 @@ def token_logprobs(tokens: Sequence[Token], *, is_prompt: bool = False) -> tuple
         )
         for token in tokens
     )
+
+
+def asked_for(tokens: tuple[TokenLogprob, ...], request: ChatRequest) -> tuple[TokenLogprob, ...]:
+    """Return what ``request`` asked for of tokens that were captured with more alternatives."""
+    if not request.logprobs:
+        return ()
+    num_top = request.top_logprobs
+    return tuple(msgspec.structs.replace(token, top_logprobs=token.top_logprobs[:num_top]) for token in tokens)
 
 
 def _alternatives(tokens: Sequence[TopToken]) -> tuple[TopLogprob, ...]:

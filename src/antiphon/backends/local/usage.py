@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from antiphon.backends.local.fingerprint import fingerprint
+from antiphon.backends.trace import TRACE
 from antiphon.engine.ipc.messages import ModelInfo, Prefilled
 from antiphon.protocol import events
 from antiphon.protocol.events import Event, Meter, ReasoningDelta, Usage
@@ -21,6 +22,8 @@ class UsageMeter:
 
     def started(self, model: str, answer: Prefilled, info: ModelInfo) -> events.Started:
         """Note a prompt's tokens and return what begins the request; ``info`` is of the engine that runs it."""
+        if (trace := TRACE.get()) is not None:
+            trace.prefilled(answer.queue_s, answer.prefill_s)
         used = self.meter.usage
         self.meter.usage = msgspec.structs.replace(
             used,

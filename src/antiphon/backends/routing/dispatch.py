@@ -12,12 +12,14 @@ from antiphon.backends.routing.balance import Load, by_outstanding, by_prefix
 from antiphon.backends.routing.retry_decision import RetryDecision, classify_error
 from antiphon.backends.routing.settings import RetrySettings
 from antiphon.backends.routing.table import Route, Target
+from antiphon.backends.trace import TRACE, RouteAttempt
 from antiphon.protocol.errors import ApiError, overloaded
 
 T = TypeVar("T")
 Start = Callable[[Target, str], Awaitable[T]]
 """Sends the request to a target, for the model of that name, and returns with its first token."""
 
+_GIVEN_UP = 499
 _LOOK_AGAIN_S = 0.5
 """The longest single wait: targets may be free sooner than they announced."""
 
@@ -111,9 +113,11 @@ class Dispatcher:
 
     async def _try(self, target: Target, model: str, start: Start[T]) -> T:
         is_trial = target.state.begin()
+        began = self._clock.now()
         try:
             result = await start(target, model)
         except BaseException as error:
+            self._note(target, model, began, error)
             target.state.end()
             if isinstance(error, ApiError):
                 target.state.failed(classify_error(error), is_trial=is_trial)
@@ -121,7 +125,18 @@ class Dispatcher:
                 target.state.abandoned(is_trial=is_trial)
             raise
         target.state.succeeded(is_trial=is_trial)
+        self._note(target, model, began, None)
         return result
+
+    def _note(self, target: Target, model: str, began: float, error: BaseException | None) -> None:
+        """Put the try into the request's trace."""
+        trace = TRACE.get()
+        if trace is None:
+            return
+        status = 200 if error is None else error.status if isinstance(error, ApiError) else _GIVEN_UP
+        code = (error.code or error.type) if isinstance(error, ApiError) else None
+        now = self._clock.now()
+        trace.attempted(RouteAttempt(target.state.name, model, began - trace.arrived, now - began, status, code))
 
     def _choose(
         self, route: Route, model: str, key: bytes | None, attempts: Attempts

@@ -186,12 +186,17 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Prefilled(msgspec.Struct, frozen=True, tag="started"):
-    """The prompt is computed. ``prompt_logprobs`` has one entry per prompt token when ``echo_logprobs`` asked for it."""
+    """The prompt is computed. ``prompt_logprobs`` has one entry per prompt token when ``echo_logprobs`` asked for it.
+
+    ``queue_s`` is from the request's arrival at the engine to its first step, ``prefill_s`` from there to its first logits.
+    """
 
     id: int
     prompt_tokens: int
     cached_tokens: int
     prompt_logprobs: tuple[Token, ...] = ()
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta"):

@@ -177,6 +177,9 @@ class StepLoop:
         started = self.step_started = time.monotonic()
         started_cpu = time.process_time()
         tasks = [self._task_of[id(piece.sequence)] for piece in step.slices]
+        for task in tasks:
+            if task.begun is None:
+                task.begun = started
         self._in_step = {task.key for task in tasks}
         self._is_idle_step = isinstance(tasks[0], IdlePrefill)
         try:

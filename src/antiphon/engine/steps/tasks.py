@@ -1,5 +1,6 @@
 """Running requests: what each does with the logits of its sequences, and which answers that gives."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Literal
@@ -31,11 +32,12 @@ RequestKey = tuple[int, int]
 
 
 class Task(ABC):
-    """A request with sequences in the scheduler. ``arrived`` is on the monotonic clock."""
+    """A request with sequences in the scheduler. ``arrived`` and ``begun``, its first step, are on the monotonic clock."""
 
     def __init__(self, key: RequestKey, arrived: float, deadline_s: float | None = None) -> None:
         self.key = key
         self.arrived = arrived
+        self.begun: float | None = None
         self.deadline = None if deadline_s is None else self.arrived + deadline_s
         self.sequences: list[Sequence] = []
 
@@ -210,7 +212,16 @@ class Generation(Task):
             return
         if not self._is_started:
             self._is_started = True
-            yield Prefilled(self._request.id, sequence.num_prompt, sequence.num_shared, tuple(self._echo))
+            now = time.monotonic()
+            begun = now if self.begun is None else self.begun
+            yield Prefilled(
+                self._request.id,
+                sequence.num_prompt,
+                sequence.num_shared,
+                tuple(self._echo),
+                queue_s=max(0.0, begun - self.arrived),
+                prefill_s=now - begun,
+            )
         for answer in self._choices[id(sequence)].advance(piece.draft, rows[-num_drawn:]):
             yield answer
             if isinstance(answer, Finished):

@@ -128,6 +128,7 @@ class HttpServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.end_feeds()
         cut_short = asyncio.get_running_loop().create_task(self._cut_short())
         try:
             await super().shutdown(sockets)

@@ -24,6 +24,7 @@ from antiphon.errors import ConfigError
 from antiphon.models import Catalogue, Kind, ModelEntry, ModelStore, Progress
 from antiphon.models.catalogue import suggest_id
 from antiphon.server.configuration import Configuration
+from antiphon.server.console.parts import ConsoleOptions
 from antiphon.server.logs import log
 from antiphon.server.service import Service
 from antiphon.server.settings import ExtraModel, ModelSettings
@@ -95,6 +96,13 @@ class ServerParts:
             gateway=configuration.gateway,
             upstreams=router,
             files=configuration.files,
+            console=ConsoleOptions(
+                settings=configuration.console,
+                home=configuration.home,
+                engines=self._engines_by_model,
+                local_names=lambda: local.model_names if isinstance(local, LocalBackend) else {},
+                num_workers=configuration.server.workers,
+            ),
         )
 
     @classmethod
@@ -124,6 +132,9 @@ class ServerParts:
     def engines(self) -> Sequence[Engine]:
         """The engines that this process follows or owns."""
         return self._local.engines if isinstance(self._local, LocalBackend) else ()
+
+    def _engines_by_model(self) -> Mapping[str, Engine]:
+        return self._local.engine_of if isinstance(self._local, LocalBackend) else {}
 
     def engine_pids(self) -> list[int]:
         """Return the engine processes that this process owns and that run."""

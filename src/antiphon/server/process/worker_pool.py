@@ -47,6 +47,12 @@ class WorkerPool:
                 "limits hold only where all processes count together",
                 hint="start Redis and name it, or use one worker",
             )
+        if configuration.console.capture:
+            raise ConfigError(
+                f"[console] capture with [server] workers = {configuration.server.workers}: a page would find the contents "
+                "of those requests alone that the worker that answers it has served",
+                hint="use one worker while you look at requests",
+            )
         self._configuration = configuration
         self._files = list(files)
         self._listener = listener

@@ -9,9 +9,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from typing import Self, TypeVar
 
+import msgspec
+
 from antiphon.accounts import Admission, Outcome, how_it_failed
 from antiphon.backends.base import RelayOutcome, StreamCut
 from antiphon.backends.caching import HEADER
+from antiphon.backends.trace import RouteAttempt
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import CacheStatus, Completed, Meter, Spared, Started, Usage
 from antiphon.protocol.relay import RelayRequest
@@ -20,11 +23,16 @@ from antiphon.server.logs import log
 from antiphon.server.request.asgi import ClientGone
 from antiphon.server.request.call import Call
 from antiphon.server.request.faults import Fault
+from antiphon.server.request.live import LiveRequests
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 EventT = TypeVar("EventT")
 _ERROR = 400
+
+
+def _encoded(attempts: list[RouteAttempt]) -> str:
+    return msgspec.json.encode(attempts).decode()
 
 
 class RequestAccount:
@@ -35,8 +43,15 @@ class RequestAccount:
     """
 
     def __init__(
-        self, call: Call, admission: Admission, reservation: TokenReservation, fault: Fault | None = None
+        self,
+        call: Call,
+        admission: Admission,
+        reservation: TokenReservation,
+        fault: Fault | None = None,
+        *,
+        live: LiveRequests,
     ) -> None:
+        self._live = live
         self._call = call
         self._admission = admission
         self._reservation = reservation
@@ -53,6 +68,7 @@ class RequestAccount:
         self.error_code: str | None = None
 
     async def __aenter__(self) -> Self:
+        self._live.begin(self._call, self)
         if self._fault is not None:
             try:
                 await self._fault.apply()
@@ -64,7 +80,8 @@ class RequestAccount:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self.failed(error)
-        call = self._call
+        call, trace = self._call, self._call.trace
+        self._live.end(call)
         usage = self._usage()
         call.note |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
         if self.model is not None:
@@ -83,6 +100,10 @@ class RequestAccount:
                 compute_s=self.meter.compute_s,
                 spared=self.spared or self._spared_answer(),
                 error_code=self.error_code,
+                path=call.scope["path"],
+                queue_s=trace.queue_s,
+                prefill_s=trace.prefill_s,
+                attempts=_encoded(trace.attempts) if trace.attempts else None,
             )
         )
 

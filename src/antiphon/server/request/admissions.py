@@ -8,6 +8,7 @@ from antiphon.protocol.events import Usage
 from antiphon.server.request.account import RequestAccount
 from antiphon.server.request.call import Call
 from antiphon.server.request.faults import HEADER, Faults
+from antiphon.server.request.live import LiveRequests
 from antiphon.server.request.reservation import TokenReservation
 
 _FAULT_HEADER = HEADER.encode()
@@ -16,7 +17,10 @@ _FAULT_HEADER = HEADER.encode()
 class Admissions:
     """``counted_as`` returns the name under which the limits count a request for a model."""
 
-    def __init__(self, accounts: Accounts, faults: Faults, counted_as: Callable[[str], str]) -> None:
+    def __init__(
+        self, accounts: Accounts, faults: Faults, counted_as: Callable[[str], str], live: LiveRequests
+    ) -> None:
+        self._live = live
         self._accounts = accounts
         self._faults = faults
         self._counted_as = counted_as
@@ -39,9 +43,10 @@ class Admissions:
             estimated_tokens=reservation.reserved,
             expected=Usage(reservation.prompt, reservation.completion),
             request_id=call.request_id,
+            path=call.scope["path"],
         )
         call.extra.update(admission.headers())
-        return RequestAccount(call, admission, reservation, fault)
+        return RequestAccount(call, admission, reservation, fault, live=self._live)
 
     def record_refusal(self, call: Call, principal: Principal, kind: Kind, model: str, error: ApiError) -> None:
         """Write the usage row of a request rejected before admission (invalid body, unknown model), if it has none yet."""
@@ -53,5 +58,6 @@ class Admissions:
             duration_s=call.elapsed_s(),
             status=error.status,
             error_code=error.code or error.type,
+            path=call.scope["path"],
         )
         self._accounts.refuse(principal, model=model, kind=kind, outcome=outcome)

@@ -64,6 +64,8 @@ class RequestBodies:
                 has_more = message.get("more_body", False)
             body = chunks.pop() if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
+            if call.trace.contents is not None:
+                await self.work(body, call.trace.contents.set_request, body)
             await self._check_values(body)
             if self._log_bodies:
                 log.debug("body", request_id=call.request_id, body=_loggable(body))

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from antiphon.backends.trace import RequestTrace
 from antiphon.protocol.errors import ApiError
 from antiphon.server.request.asgi import ClientGone, Receive, Send
 from antiphon.server.request.headers import Headers, Scope, StandardHeaders, encoded, header
@@ -33,7 +34,8 @@ class Call:
     """A request with its id, and exactly one answer.
 
     ``extra`` holds headers for every answer from here on (rate limits). ``note`` holds fields for the request's log line.
-    ``status`` is None until the answer has begun. ``is_recorded`` is true once something will write the usage row.
+    ``status`` is None until the answer has begun. ``is_recorded`` is true once something will write the usage row. ``trace`` is
+    what backends note on the request.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Call:
         "started",
         "started_at",
         "status",
+        "trace",
     )
 
     def __init__(self, standard_headers: StandardHeaders, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +68,7 @@ class Call:
         self.is_recorded = False
         self.extra: dict[str, str] = {}
         self.note: dict[str, Any] = {}
+        self.trace = RequestTrace()
 
     def header(self, name: bytes) -> str | None:
         """Return the first request header ``name`` (lower case) or None."""
@@ -103,6 +107,8 @@ class Call:
 
     async def respond(self, body: bytes, *, status: int = 200, headers: Headers | None = None) -> None:
         """Send a whole answer; JSON unless ``headers`` name another content type."""
+        if self.trace.contents is not None:
+            self.trace.contents.add_answer(body)
         sent = headers if headers is not None else [JSON_HEADER]
         length = (b"content-length", str(len(body)).encode())
         await self._start(status, [*sent, length])
@@ -131,7 +137,10 @@ class Call:
     async def stream(self, frames: AsyncIterator[bytes], headers: Headers = STREAM_HEADERS) -> None:
         """Send server-sent events as they arrive; the caller handles errors inside ``frames``."""
         await self._start(200, headers)
+        contents = self.trace.contents
         async for frame in frames:
+            if contents is not None:
+                contents.add_answer(frame)
             await self._send({"type": "http.response.body", "body": frame, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})
 
@@ -147,6 +156,7 @@ class Call:
         if error.param is not None:
             self.note["param"] = error.param
         self.note["message"] = error.message[:_MAX_MESSAGE]
+        self.trace.message = self.note["message"]
 
     def cut(self) -> None:
         """Close the connection without finishing the answer, where the server allows that."""

@@ -49,11 +49,22 @@ class OriginCheck:
         # Only pages that a server of this machine delivers: extensions and apps name themselves as they like.
         return parts.scheme in {"http", "https"} and (parts.hostname or "") in _LOOPBACK_NAMES
 
-    def check_origin(self, origin: str | None) -> None:
-        """Refuse a request that a foreign web page made: 403."""
+    def check_origin(self, origin: str | None, *, own_host: str | None = None) -> None:
+        """Refuse a request that a foreign web page made: 403. Pages that the server itself delivers at ``own_host`` may call."""
+        if own_host is not None and is_same_host(origin, own_host):
+            return
         if origin is not None and not self.allows_origin(origin):
             raise ApiError(
                 403,
                 f"Pages of {origin!r} may not call this server. To allow them, add the origin to [server] cors_origins.",
                 code="origin_not_allowed",
             )
+
+
+def is_same_host(origin: str | None, host: str | None) -> bool:
+    """Whether a page of ``origin`` was delivered by ``host``, the Host header of its request; ports count."""
+    if origin is None or host is None:
+        return False
+    scheme, _, place = origin.lower().partition("://")
+    default = {"http": ":80", "https": ":443"}.get(scheme)
+    return default is not None and place.removesuffix(default) == host.lower().removesuffix(default)

@@ -1,0 +1,43 @@
+"""Reads the small JSON bodies and the queries of the console's endpoints into typed values."""
+
+from typing import TypeVar
+
+import msgspec
+
+from antiphon.protocol import check_content_type
+from antiphon.protocol.errors import ApiError
+from antiphon.server.request.body import RequestBodies
+from antiphon.server.request.call import Call
+from antiphon.server.request.query import query_parameters
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+async def read_body(call: Call, bodies: RequestBodies, form: type[T]) -> T:
+    """Return the body as ``form``. Raises ``ApiError`` 400 that names the field, 413, 415."""
+    check_content_type(call.header(b"content-type"))
+    async with bodies.read(call) as body:
+        try:
+            return msgspec.json.decode(body, type=form)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise _bad(error) from error
+
+
+def read_query(call: Call, form: type[T]) -> T:
+    """Return the query as ``form``; numbers may be written as text. Raises ``ApiError`` 400 that names the parameter."""
+    given: dict[str, str] = {}
+    for name, value in query_parameters(call):
+        if name in given:
+            raise ApiError(400, f"Invalid '{name}': it is given more than once.", param=name, code="invalid_value")
+        given[name] = value
+    try:
+        return msgspec.convert(given, type=form, strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise _bad(error) from error
+
+
+def _bad(error: Exception) -> ApiError:
+    # msgspec ends its messages with the place: "Expected `int`, got `str` - at `$.rpm`".
+    message, _, place = str(error).partition(" - at `$")
+    param = place.strip("`.") or None
+    return ApiError(400, f"Invalid request: {message}.", param=param, code="invalid_value")
