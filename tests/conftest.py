@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+import os
 import random
 import sys
 from collections.abc import Generator
@@ -11,6 +12,9 @@ from tests.processes import ServerProcess, home_with_models, serving
 
 # The plugin that the package gives to applications, and pytest's own for tests of a plugin.
 pytest_plugins = ["antiphon.testing.plugin", "pytester"]
+
+# Which runtime is faster depends on the moment; tests of OpenVINO name it.
+os.environ.setdefault("ANTIPHON_ENGINE_RUNTIME", "llama")
 
 # The same examples in every run, and no failure because the machine was busy.
 settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

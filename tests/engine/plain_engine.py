@@ -30,6 +30,10 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(lambda *_: [], pieces, {}, adds_bos=False, handle=None)
 
 
+LogitsAfter = Callable[[list[int]], Logits]
+"""What a model thinks of the next token."""
+
+
 def logits_after(tokens: list[int]) -> Logits:
     """Return what the model thinks of the next token: of the last two tokens' making, so that texts come round again."""
     return _logits(tuple(tokens[-2:]))
@@ -172,7 +176,13 @@ class Answered(msgspec.Struct):
     tokens: list[tuple[int, float]] = msgspec.field(default_factory=list)
 
 
-def expected(request: Generate, prompt: list[int], index: int, constraint: Alternation | None) -> Answered:
+def expected(
+    request: Generate,
+    prompt: list[int],
+    index: int,
+    constraint: Alternation | None,
+    model: LogitsAfter = logits_after,
+) -> Answered:
     """Return the text of a choice: token by token, each after a look at all before it."""
     answered, tokens, data = Answered(), list(prompt), b""
     sampler = Sampler(request.sampling, index)
@@ -181,7 +191,7 @@ def expected(request: Generate, prompt: list[int], index: int, constraint: Alter
         if request.max_tokens == answered.num_tokens:
             answered.reason = "length"
             break
-        row = logits_after(tokens)
+        row = model(tokens)
         if forced:
             token = forced.pop(0)
         else:
@@ -214,9 +224,9 @@ def _whole(data: bytes) -> str:
     return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(data)
 
 
-def expected_logprobs(tokens: list[int], start: int) -> list[float]:
+def expected_logprobs(tokens: list[int], start: int, model: LogitsAfter = logits_after) -> list[float]:
     """Return the log-probability of each token from position ``start`` on, after those before it."""
-    return [float(log_probabilities(logits_after(tokens[:at]))[tokens[at]]) for at in range(start, len(tokens))]
+    return [float(log_probabilities(model(tokens[:at]))[tokens[at]]) for at in range(start, len(tokens))]
 
 
 TEXT = (Text(""),)

@@ -1,8 +1,13 @@
-"""Cold or cached, the same answer: on the real model, with logits and not only with texts."""
+"""Cold or cached, the same answer: on the real model, in both runtimes, with logits and not only with texts."""
 
+import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from tests.engine.runtimes import RUNTIMES
 
 from antiphon.engine import Engine, EngineSettings
 from antiphon.engine.ipc.messages import Delta, Generate, Prefilled, Prompt, SamplingParams, Text
@@ -10,6 +15,31 @@ from antiphon.engine.ipc.messages import Delta, Generate, Prefilled, Prompt, Sam
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
 STORY = "The history of computing is long and winding, and nobody knows all of it. "
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the model that OpenVINO loads is kept."""
+    return tmp_path_factory.mktemp("converted")
+
+
+@pytest.fixture(params=RUNTIMES)
+async def engine(request: pytest.FixtureRequest, chat_model: Path, converted: Path) -> AsyncGenerator[Engine]:
+    """A running engine of each runtime."""
+    given: dict[str, Any] = {"runtime": request.param}
+    if request.param == "openvino":
+        pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[local]'")
+        given |= {"cache_directory": converted, "weight_format": "f16"}
+    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, **given))
+    await engine.start()
+    assert engine.info.settings["runtime"] == request.param
+    yield engine
+    await engine.aclose()
+
+
+def changed(engine: Engine, **given: Any) -> Engine:
+    """An engine with some other settings."""
+    return Engine(msgspec.structs.replace(engine.settings, **given))
 
 
 def prompt_of(text: str) -> Prompt:
@@ -56,7 +86,7 @@ async def test_several_choices_are_the_same_again(engine: Engine) -> None:
     assert answers[0] == answers[1] == answers[2]
 
 
-async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_model: Path) -> None:
+async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine) -> None:
     """A prompt that continues a cached one gets the answer that an empty engine gives."""
     longer = Generate(
         id=0,
@@ -68,7 +98,7 @@ async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_mo
     await run(engine, Generate(id=0, prompt=prompt_of(STORY * 5), max_tokens=9, sampling=SamplingParams(temperature=0)))
     shared = await run(engine, longer)
     assert shared[0] > 0
-    alone = Engine(EngineSettings(model_path=chat_model, context_size=2048, prefix_cache=False))
+    alone = changed(engine, prefix_cache=False)
     await alone.start()
     try:
         assert (await run(alone, longer))[1:] == shared[1:]
@@ -76,7 +106,7 @@ async def test_longer_prompts_that_share_are_as_if_alone(engine: Engine, chat_mo
         await alone.aclose()
 
 
-async def test_a_turn_after_a_prefilled_answer_is_as_if_alone(engine: Engine, chat_model: Path) -> None:
+async def test_a_turn_after_a_prefilled_answer_is_as_if_alone(engine: Engine) -> None:
     """An answer that was computed again as a prompt is cached, and the turn after it is that of an empty engine, bit by bit."""
     sampling = SamplingParams(temperature=0)
     first = Generate(id=0, prompt=prompt_of(STORY * 5), max_tokens=100, logprobs=0, sampling=sampling)
@@ -90,7 +120,7 @@ async def test_a_turn_after_a_prefilled_answer_is_as_if_alone(engine: Engine, ch
     shared = await run(engine, second)
     assert shared[0] == (num_tokens - 2) // 64 * 64
     assert (await run(engine, first))[1:] == before[1:], "a repeat of the turn before is not affected"
-    alone = Engine(EngineSettings(model_path=chat_model, context_size=2048, prefix_cache=False))
+    alone = changed(engine, prefix_cache=False)
     await alone.start()
     try:
         assert await alone.prefill(conversation) == 0, "nothing is computed for a cache that is off"
@@ -99,9 +129,9 @@ async def test_a_turn_after_a_prefilled_answer_is_as_if_alone(engine: Engine, ch
         await alone.aclose()
 
 
-async def test_speculation_changes_nothing_but_the_time(engine: Engine, chat_model: Path) -> None:
+async def test_speculation_changes_nothing_but_the_time(engine: Engine) -> None:
     """With up to twelve draft tokens a step or with one, tokens and log-probabilities are the same, bit by bit."""
-    carefully = Engine(EngineSettings(model_path=chat_model, context_size=2048, draft_tokens=1))
+    carefully = changed(engine, draft_tokens=1)
     await carefully.start()
     try:
         for sampling in (SamplingParams(temperature=0), SamplingParams(temperature=0.8, seed=7)):
@@ -109,3 +139,19 @@ async def test_speculation_changes_nothing_but_the_time(engine: Engine, chat_mod
             assert (await run(carefully, request))[1:] == (await run(engine, request))[1:]
     finally:
         await carefully.aclose()
+
+
+@pytest.mark.parametrize("engine", ["openvino"], indirect=True)
+async def test_with_openvino_other_requests_change_nothing(engine: Engine) -> None:
+    """A request alone, and the same beside eight others that come and go, share its prefix or do not, are bit-equal."""
+    sampling = SamplingParams(temperature=0.8, seed=3)
+    request = Generate(id=0, prompt=prompt_of(STORY * 6), max_tokens=40, logprobs=0, sampling=sampling)
+    alone = await run(engine, request)
+    others = [
+        Generate(
+            id=0, prompt=prompt_of(STORY * (number % 3 * 3) + str(number)), max_tokens=8 * number, sampling=sampling
+        )
+        for number in range(1, 9)
+    ]
+    beside = await asyncio.gather(*(run(engine, one) for one in [*others[:4], request, *others[4:]]))
+    assert beside[4][1:] == alone[1:]

@@ -1,8 +1,11 @@
 """Which copy of a file is served, on the real model."""
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from tests.engine.tiny_models import recurrent
 
 from antiphon.engine import EngineSettings, EngineStartFailed
 from antiphon.engine.model import weight_format
@@ -15,23 +18,40 @@ pytestmark = pytest.mark.model
 def measured(
     monkeypatch: pytest.MonkeyPatch, by_type: dict[str, tuple[float, float]], dies: frozenset[str] = frozenset()
 ) -> None:
-    """Let conversions write small files and measurements say (processor seconds, divergence), or die."""
+    """Let conversions write small files and measurements say (processor seconds, divergence), or die.
+
+    OpenVINO's copies are named as "f16.openvino".
+    """
 
     def run(*arguments: str) -> bytes:
-        if arguments[0] == "convert":
-            Path(arguments[2]).write_bytes(b"copy")
-            return b""
-        name = Path(arguments[1]).suffixes[-2] if len(Path(arguments[1]).suffixes) > 1 else ""
-        if name.removeprefix(".") in dies:
-            raise weight_format._ChildFailedError("the process was killed by SIGILL (a reason) while measuring it")
-        cpu_s, divergence = by_type.get(name.removeprefix("."), (1.0, 0.0))
-        return b'{"cpu_s": %f, "divergence": %f, "size_bytes": 4}' % (cpu_s, divergence)
+        match arguments:
+            case ["convert", _, target, _]:
+                Path(target).write_bytes(b"copy")
+            case ["convert-openvino", _, target, _]:
+                Path(target).mkdir()
+            case ["measure", path, source, *_]:
+                name = Path(path).name
+                kind = (
+                    "as-is"
+                    if path == source
+                    else next(kind for kind in (*by_type, *dies, "?") if f".{kind}" in name or kind == "?")
+                )
+                if kind in dies:
+                    raise weight_format._ChildFailedError(
+                        "the process was killed by SIGILL (a reason) while measuring it"
+                    )
+                cpu_s, divergence = by_type.get(kind, (1.0, 0.0))
+                works = {"prompt": cpu_s, "8 rows": cpu_s}
+                return msgspec.json.encode({"cpu_s": works, "divergence": divergence, "size_bytes": 4})
+            case _:
+                pass
+        return b""
 
     monkeypatch.setattr(weight_format, "_run", run)
 
 
-def serve(model: Path, tmp_path: Path, **given: str) -> weight_format.Served:
-    settings = EngineSettings(model_path=model, cache_directory=tmp_path, **given)  # pyright: ignore[reportArgumentType]
+def serve(model: Path, tmp_path: Path, **given: Any) -> weight_format.Served:
+    settings = EngineSettings(model_path=model, cache_directory=tmp_path, **given)
     return weight_format.prepare(settings, active())
 
 
@@ -75,7 +95,7 @@ def test_a_file_that_cannot_be_measured_is_served_unchanged_and_measured_again_n
     chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A death while the file itself is measured is reported, and nothing is remembered of it."""
-    measured(monkeypatch, {}, dies=frozenset({"Q4_1"}))
+    measured(monkeypatch, {}, dies=frozenset({"as-is"}))
     served = serve(chat_model, tmp_path)
     assert (served.path, served.type) == (chat_model, "as-is")
     assert "SIGILL" in served.reason
@@ -95,6 +115,55 @@ def test_as_is_touches_nothing(chat_model: Path, embedding_model: Path, tmp_path
     assert weight_format.prepare(EngineSettings(model_path=embedding_model), active()).path == embedding_model
     with pytest.raises(ConfigError, match="cache_directory"):
         EngineSettings(model_path=chat_model, weight_format="bf16")
+
+
+def test_openvino_is_chosen_where_it_is_faster(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The candidates of both runtimes are compared; the winner's folder is kept, and the numbers of each work are told."""
+    pytest.importorskip("openvino")
+    monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
+    measured(monkeypatch, {"bf16.gguf": (0.5, 0.001), "f16.openvino": (0.25, 0.001), "q8_0.openvino": (0.2, 0.02)})
+    served = serve(chat_model, tmp_path)
+    assert (served.runtime, served.type) == ("openvino", "f16")
+    assert "f16 with OpenVINO: 4.0 times as fast (4.0 for prompt, 4.0 for 8 rows)" in served.reason
+    assert [path.name for path in tmp_path.glob("*.openvino-*") if path.is_dir()] == [served.path.name]
+    assert not list(tmp_path.glob("*.gguf"))
+    assert serve(chat_model, tmp_path) == served
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"kv_type_k": "q4_0", "kv_type_v": "q4_0"}, "keys and values in one type"),
+        ({"flash_attention": False}, "flash_attention is off"),
+        ({"gpu_layers": 4}, "gpu_layers is set"),
+    ],
+)
+def test_what_openvino_cannot_do_goes_to_llama(
+    given: dict[str, Any], reason: str, chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under auto the reason is told; where OpenVINO is demanded, the start fails and says how to go on."""
+    pytest.importorskip("openvino")
+    monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
+    measured(monkeypatch, {"bf16.gguf": (0.5, 0.001), "f16.openvino": (0.1, 0.001)})
+    served = serve(chat_model, tmp_path, **given)
+    assert (served.runtime, served.type) == ("llama", "bf16")
+    assert f"llama.cpp and not OpenVINO: it {reason}" in served.reason or reason in served.reason
+    with pytest.raises(EngineStartFailed, match=reason) as caught:
+        serve(chat_model, tmp_path, runtime="openvino", **given)
+    assert "runtime = 'auto'" in caught.value.hint
+
+
+def test_an_unknown_architecture_goes_to_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO is not even tried where its reader knows nothing of the architecture."""
+    pytest.importorskip("openvino")
+    monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
+    model = tmp_path / "mamba.gguf"
+    recurrent(model)
+    served = serve(model, tmp_path / "cache")
+    assert (served.runtime, served.type) == ("llama", "as-is")
+    assert "architecture 'mamba'" in served.reason
 
 
 def test_converts_for_real(chat_model: Path, tmp_path: Path) -> None:

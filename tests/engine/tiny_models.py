@@ -49,13 +49,14 @@ class _File:
         self.writer.write_tensors_to_file()
         self.writer.close()
 
-    def attention(self, block: str) -> None:
+    def attention(self, block: str, *, norms: bool = True) -> None:
         self.random(f"{block}.attn_q", _HEADS * _HEAD_SIZE, _WIDTH)
         self.random(f"{block}.attn_k", _KV_HEADS * _HEAD_SIZE, _WIDTH)
         self.random(f"{block}.attn_v", _KV_HEADS * _HEAD_SIZE, _WIDTH)
         self.random(f"{block}.attn_output", _WIDTH, _HEADS * _HEAD_SIZE)
-        self.ones(f"{block}.attn_q_norm", _HEAD_SIZE)
-        self.ones(f"{block}.attn_k_norm", _HEAD_SIZE)
+        if norms:
+            self.ones(f"{block}.attn_q_norm", _HEAD_SIZE)
+            self.ones(f"{block}.attn_k_norm", _HEAD_SIZE)
 
     def feed_forward(self, block: str) -> None:
         self.random(f"{block}.ffn_gate", _HIDDEN, _WIDTH)
@@ -148,6 +149,27 @@ def sliding_window(path: Path) -> None:
         for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
             file.ones(f"{block}.{name}", _WIDTH)
         file.attention(block)
+        file.feed_forward(block)
+    file.close()
+
+
+def plain_attention(path: Path, architecture: str = "llama") -> None:
+    """Write a Llama or a Qwen 3: layers that see all tokens before."""
+    file = _File(path, architecture, layers=2)
+    file.writer.add_file_type(0)
+    file.writer.add_feed_forward_length(_HIDDEN)
+    file.writer.add_head_count(_HEADS)
+    file.writer.add_head_count_kv(_KV_HEADS)
+    file.writer.add_key_length(_HEAD_SIZE)
+    file.writer.add_value_length(_HEAD_SIZE)
+    file.writer.add_rope_dimension_count(_HEAD_SIZE)
+    file.writer.add_rope_freq_base(1e4)
+    file.ones("output_norm", _WIDTH)
+    for layer in range(2):
+        block = f"blk.{layer}"
+        file.ones(f"{block}.attn_norm", _WIDTH)
+        file.ones(f"{block}.ffn_norm", _WIDTH)
+        file.attention(block, norms=architecture == "qwen3")
         file.feed_forward(block)
     file.close()
 

@@ -10,6 +10,7 @@ from antiphon.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 WeightFormat = Literal["auto", "as-is", "q4_0", "q8_0", "f16", "bf16"]
+RuntimeChoice = Literal["auto", "openvino", "llama"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 
@@ -51,6 +52,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Deprecated name of ``weight_format``; removed in the next version."""
     cache_directory: Path | None = None
     """Where converted copies are kept. None: ``auto`` serves the file unchanged."""
+    runtime: RuntimeChoice = "auto"
+    """What computes: ``llama`` (llama.cpp), ``openvino``, or ``auto``: the one that is measured to be faster on this machine, and
+    llama.cpp where there is no ``cache_directory`` or OpenVINO cannot serve the model."""
     library: str = "auto"
     """Which llama.cpp computes. ``auto``: the fastest that passes a self-test here; ``prebuilt``: the one of the package
     xllamacpp; ``native``: one compiled on this machine; otherwise the path of a shared library."""

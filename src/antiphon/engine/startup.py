@@ -1,7 +1,7 @@
 """How an engine process is started, and what is tried next when it dies before its model is ready. Pure.
 
-Native code that does not fit the machine ends its process by a signal. The next start gives something up: first llama.cpp's
-extra buffer types (repacked weights, AMX), then the converted weights, then the library.
+Native code that does not fit the machine ends its process by a signal. The next start gives something up: first OpenVINO,
+then llama.cpp's extra buffer types (repacked weights, AMX), then the converted weights, then the library.
 """
 
 import signal
@@ -29,6 +29,7 @@ class Way(msgspec.Struct, frozen=True):
     as_is: bool = False
     without: tuple[str, ...] = ()
     because: str = ""
+    openvino: bool = True
 
 
 class Death(msgspec.Struct, frozen=True):
@@ -53,7 +54,10 @@ class Death(msgspec.Struct, frozen=True):
         phase = self.phase
         sets = f" ({', '.join(phase.instruction_sets)})" if phase.instruction_sets else ""
         library = f"with {phase.library}{sets}" if phase.library else "before a library was chosen"
+        if phase.runtime == "openvino":
+            library = f"with OpenVINO and {phase.library}"
         less = [
+            *([] if self.way.openvino else ["without OpenVINO"]),
             *([] if self.way.extra_buffers else ["without extra buffer types"]),
             *(["with the weights as they are"] * self.way.as_is),
         ]
@@ -65,19 +69,22 @@ class Death(msgspec.Struct, frozen=True):
 
 def next_way(death: Death) -> Way | None:
     """Return how to start after ``death``; None if there is nothing left that could help."""
-    way, library = death.way, death.phase.library
-    because = death.describe()
+    way, phase = death.way, death.phase
+    library = phase.library
+    less = msgspec.structs.replace(way, because=death.describe())
+    if phase.runtime == "openvino" and way.openvino:
+        return msgspec.structs.replace(less, openvino=False)
     if death.is_out_of_memory:
-        is_least = (way.as_is or death.phase.weight_format == "as-is") and not way.extra_buffers
-        return None if is_least else Way(False, True, way.without, because)
+        is_least = (way.as_is or phase.weight_format == "as-is") and not way.extra_buffers
+        return None if is_least else msgspec.structs.replace(less, extra_buffers=False, as_is=True, openvino=False)
     if not library or library in way.without:
         return None
-    if death.phase.name != LOADING_LIBRARY:
-        if way.extra_buffers and death.phase.extra_buffers:
-            return Way(False, way.as_is, way.without, because)
-        if not way.as_is and death.phase.weight_format != "as-is":
-            return Way(False, True, way.without, because)
-    return Way(without=(*way.without, library), because=because)
+    if phase.name != LOADING_LIBRARY:
+        if way.extra_buffers and phase.extra_buffers:
+            return msgspec.structs.replace(less, extra_buffers=False)
+        if not way.as_is and phase.weight_format != "as-is":
+            return msgspec.structs.replace(less, extra_buffers=False, as_is=True, openvino=False)
+    return Way(without=(*way.without, library), because=less.because, openvino=way.openvino)
 
 
 def failure(deaths: Sequence[Death], last: EngineStartFailed | None = None) -> EngineStartFailed:

@@ -294,6 +294,8 @@ class Phase(msgspec.Struct, frozen=True, tag="phase"):
     extra_buffers: bool = True
     weight_format: str = ""
     """Empty while it is not chosen."""
+    runtime: str = ""
+    """The same."""
 
 
 Report = Phase | Ready | LoadFailed | Heartbeat

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from antiphon.engine.model.base import Aborted, ModelError, NoCells, Runtime, Traits
 from antiphon.engine.model.native.active import api as c
 from antiphon.engine.model.native.active import log as _log
 from antiphon.engine.model.sizing import ContextSettings, ModelFacts
@@ -25,16 +26,8 @@ MAX_SEQUENCE_IDS: Final = 256
 _PROBE_CELLS: Final = 1024
 
 
-class LlamaError(Exception):
+class LlamaError(ModelError):
     """llama.cpp refused; the message carries its last log lines."""
-
-
-class Aborted(LlamaError):  # noqa: N818 - named after what happened
-    """A decode was stopped by ``Context.abort``; computed micro-batches remain in the context."""
-
-
-class NoCells(LlamaError):  # noqa: N818 - named after what happened
-    """The KV cache has no room for the batch; the context is as before."""
 
 
 def has_gpu() -> bool:
@@ -64,6 +57,8 @@ class Model:
             raise LlamaError(_log.warnings() or "llama.cpp gave no reason")
         self.handle = handle
         self.close = weakref.finalize(self, c.llama_model_free, handle)
+        self.runtime: Runtime = "llama"
+        self._is_on_gpu = gpu_layers != 0 and has_gpu()
         self.metadata = dict(_metadata(handle))
         self.vocabulary = _read_vocabulary(c.llama_model_get_vocab(handle), self.metadata.get("tokenizer.ggml.model"))
         self.training_context: int = c.llama_model_n_ctx_train(handle)
@@ -72,8 +67,7 @@ class Model:
         self.num_parameters: int = c.llama_model_n_params(handle)
         self.description = _text(c.llama_model_desc, handle)
         self.num_layers: int = c.llama_model_n_layer(handle)
-        self.has_encoder: bool = c.llama_model_has_encoder(handle)
-        self.has_decoder: bool = c.llama_model_has_decoder(handle)
+        self.decodes_alone = not (c.llama_model_has_encoder(handle) and c.llama_model_has_decoder(handle))
         self.has_sliding_window: bool = c.llama_model_n_swa(handle) > 0
 
     @property
@@ -92,9 +86,13 @@ class Model:
         one = (c.LLAMA_POOLING_TYPE_MEAN, c.LLAMA_POOLING_TYPE_CLS, c.LLAMA_POOLING_TYPE_LAST)
         return self._number("pooling_type") in one
 
-    @cached_property
+    @property
     def facts(self) -> ModelFacts:
         """The facts that the sizes of a context depend on."""
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> ModelFacts:
         has_state = c.llama_model_is_recurrent(self.handle) or c.llama_model_is_hybrid(self.handle)
         values_k, values_v, state_bytes = self._measured() if has_state else (*self._stated(), 0)
         return ModelFacts(
@@ -105,6 +103,31 @@ class Model:
             state_bytes=state_bytes,
             attention_weight=c.llama_model_n_head(self.handle) * self.num_layers * 1e6 / max(self.num_parameters, 1),
         )
+
+    def traits(self, settings: ContextSettings) -> Traits:
+        """Return what can be done with a context of these settings.
+
+        A sliding window overwrites its cells as it moves, by micro-batches: those before a single one are still there.
+        """
+        has_state = self.facts.has_state
+        may_drop = not (has_state or self.has_sliding_window)
+        is_one_pass = settings.micro_batch_size == settings.batch_size
+        is_plain = {settings.kv_type_k, settings.kv_type_v} in ({"f16"}, {"f32"})
+        is_tiled = settings.flash_attention and is_plain and not self._is_on_gpu
+        return Traits(
+            max_slots=MAX_SEQUENCE_IDS,
+            may_drop_tokens=may_drop,
+            may_undo_steps=may_drop or (is_one_pass and not has_state),
+            kernels="tiled" if is_tiled else "plain",
+        )
+
+    def context(self, settings: ContextSettings) -> "Context":
+        """Return a new context.
+
+        Raises:
+            LlamaError: there is no memory for it, or the model does not allow the settings.
+        """
+        return Context(self, settings)
 
     def _stated(self) -> tuple[int, int]:
         """Return how many key and value numbers a token has in all layers, from the metadata."""
@@ -208,9 +231,9 @@ class Context:
         """Let ``target`` share the cells of ``source`` at positions ``start <= p < end``."""
         c.llama_memory_seq_cp(self._memory, source, target, start, end)
 
-    def remove(self, sequence: int, start: int = 0, end: int = -1) -> bool:
-        """Drop ``sequence`` from its cells at ``start <= p < end`` (-1: to its end). False: this memory cannot do it."""
-        return bool(c.llama_memory_seq_rm(self._memory, sequence, start, end))
+    def remove(self, slot: int, start: int = 0) -> bool:
+        """Drop ``slot`` from its cells from position ``start`` on. False: this memory cannot do it."""
+        return bool(c.llama_memory_seq_rm(self._memory, slot, start, -1))
 
     def clear(self) -> None:
         """Empty the cache."""
@@ -244,17 +267,17 @@ class Batch:
         """Forget all tokens."""
         self.size = 0
 
-    def add(self, sequence: int, start: int, tokens: list[int], num_outputs: int, padding: int = 0) -> None:
-        """Append ``tokens`` of ``sequence`` at positions from ``start``; the last ``num_outputs`` of them get an output row.
-
-        After them come ``padding`` repetitions of the last one, without an output.
-        """
+    def add(
+        self, slot: int, start: int, tokens: list[int], num_outputs: int, padding: int = 0, *, is_prompt: bool = True
+    ) -> None:
+        """Append tokens; see the contract. What ``is_prompt`` says, llama.cpp's kernels do not distinguish."""
+        del is_prompt
         first, end = self.size, self.size + len(tokens)
         last = end + padding
         self._tokens[first:end] = tokens
         self._tokens[end:last] = tokens[-1]
         self._positions[first:last] = np.arange(start, start + last - first)
-        self._sequences[first:last] = sequence
+        self._sequences[first:last] = slot
         self._outputs[first:last] = 0
         self._outputs[end - num_outputs : end] = 1
         self.size = last

@@ -1,23 +1,30 @@
-"""Converts a model file and measures files, each in a process that ends: ``python -m antiphon.engine.model.measurement``.
+"""Converts a model file and measures models, each in a process that ends: ``python -m antiphon.engine.model.measurement``.
 
-``convert SOURCE TARGET TYPE`` writes a copy. ``measure FILE REFERENCE LIBRARY EXTRA_BUFFERS`` prints a ``Measurement`` of FILE
-as JSON, compared with REFERENCE; LIBRARY is a ``Candidate`` as JSON.
+``convert SOURCE TARGET TYPE`` writes a copy, and ``convert-openvino SOURCE FOLDER TYPE`` what OpenVINO loads. ``refer FILE ROWS``
+keeps the outputs of llama.cpp for FILE in the new file ROWS. ``measure MODEL SOURCE ROWS LIBRARY EXTRA_BUFFERS`` prints a
+``Measurement`` as JSON of MODEL, a file or a folder of OpenVINO's made of SOURCE, compared with ROWS; LIBRARY is a
+``Candidate`` as JSON.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.engine.ipc.messages import Text
-from antiphon.engine.model.llama import Context, LlamaError, Model
+from antiphon.engine.model.base import LoadedFile, ModelContext, ModelError
+from antiphon.engine.model.llama import Context, Model
 from antiphon.engine.model.logits import log_probabilities
 from antiphon.engine.model.native import active
 from antiphon.engine.model.native.library import Candidate, LibraryRefusedError
+from antiphon.engine.model.openvino.convert import convert
+from antiphon.engine.model.openvino.model import PagedModel
 from antiphon.engine.model.quantise import QuantiseError, quantise
 from antiphon.engine.model.sizing import ContextSettings
 
@@ -36,42 +43,68 @@ def moving_average(values: list[float], width: int) -> list[float]:
 Question: What is the capital of France, and what is 17 times 23? Answer: The capital of France is Paris, and the
 product is 391. La mer est calme ce soir; der Wind hat sich gelegt. 1. Wash the rice. 2. Boil two cups of water. 3. Wait.
 """
-_ROWS = 8
-_NUM_STEPS = 12
+_NUM_STEPS = 6
+_DECODED: Final = (1, 8, 16)
+"""Sequences of the decode steps that are measured."""
+_CONTEXT: Final = 256
+"""Tokens of the prompt that is measured, and behind which the texts are decoded; at most the sample's."""
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """Processor seconds of one core for a fixed piece of work, and how far the outputs are from the reference's.
+    """Processor seconds of one core for fixed pieces of work, and how far the outputs are from the reference's.
 
-    ``divergence`` is the mean KL divergence per token in nats; of an embedding model, the largest 1 - cosine.
+    ``cpu_s``: by the name of the work, as "16 rows". ``divergence`` is the mean KL divergence per token in nats; of an
+    embedding model, the largest 1 - cosine.
     """
 
-    cpu_s: float
+    cpu_s: dict[str, float]
     divergence: float
     size_bytes: int
     is_embedding: bool = False
 
+    def times_as_fast_as(self, other: "Measurement") -> float:
+        """Return the geometric mean of the ratios of both, over all works."""
+        ratios = [math.log(other.cpu_s[work] / seconds) for work, seconds in self.cpu_s.items()]
+        return math.exp(sum(ratios) / len(ratios))
 
-def measure(path: Path, reference: Path, *, extra_buffers: bool = True) -> Measurement:
-    """Measure ``path``: a prompt of the sample's length, and steps that decode eight texts after it.
 
-    Of an embedding model: the sample's lines, packed into one batch.
+def measure(path: Path, source: Path, wanted: NDArray[np.float32], *, extra_buffers: bool = True) -> Measurement:
+    """Measure the model at ``path``: a prompt, and steps that decode 1, 8 and 16 texts after it.
+
+    Of an embedding model: the sample's lines, packed into one batch. ``wanted`` are the outputs to compare with.
 
     Raises:
-        LlamaError: a file cannot be loaded.
+        ModelError: the model cannot be loaded.
     """
-    model = Model(path, extra_buffers=extra_buffers)
-    prepare = _embed if model.is_embedding else _generate
-    rows, work = prepare(model)
+    if path.is_dir():
+        model: LoadedFile = PagedModel(path, source)
+        size_bytes = model.size_bytes
+    else:
+        model = Model(path, extra_buffers=extra_buffers)
+        size_bytes = path.stat().st_size
+        if model.is_embedding:
+            return _measure_embedding(model, wanted, size_bytes)
+    context, rows = _outputs(model)
+    divergence = float((np.exp(wanted) * (wanted - rows)).sum(axis=1, dtype=np.float64).mean())
+    ids = model.vocabulary.tokenize(SAMPLE)[:_CONTEXT]
+    works = {"prompt": lambda: _compute_prompt(context, ids)} | {
+        f"{num} rows": lambda num=num: _decode(context, ids, num) for num in _DECODED
+    }
+    return Measurement({name: _cpu_s(work) for name, work in works.items()}, divergence, size_bytes)
+
+
+def _cpu_s(work: Callable[[], None]) -> float:
+    """Return processor seconds of a piece of work, after it has been done once: kernels may be made at the first time."""
+    work()
     started = time.process_time()
     work()
-    cpu_s = time.process_time() - started
-    wanted = rows if path == reference else prepare(Model(reference, extra_buffers=extra_buffers))[0]
-    if model.is_embedding:
-        divergence = 1 - float((wanted * rows).sum(axis=1).min())
-    else:
-        divergence = float((np.exp(wanted) * (wanted - rows)).sum(axis=1).mean())
-    return Measurement(cpu_s, divergence, path.stat().st_size, model.is_embedding)
+    return time.process_time() - started
+
+
+def _measure_embedding(model: Model, wanted: NDArray[np.float32], size_bytes: int) -> Measurement:
+    rows, work = _embed(model)
+    divergence = 1 - float((wanted.astype(np.float64) * rows).sum(axis=1).min())
+    return Measurement({"batch": _cpu_s(work)}, divergence, size_bytes, is_embedding=True)
 
 
 def _embed(model: Model) -> tuple[NDArray[np.float64], Callable[[], None]]:
@@ -103,37 +136,58 @@ def _embed(model: Model) -> tuple[NDArray[np.float64], Callable[[], None]]:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True), work
 
 
-def _generate(model: Model) -> tuple[NDArray[np.float64], Callable[[], None]]:
-    """Return the log-probabilities after each of the sample's tokens, and the work to measure: eight texts."""
+def _outputs(model: LoadedFile) -> tuple[ModelContext, NDArray[np.float32]]:
+    """Return a context, and the log-probabilities after each of the sample's tokens."""
     ids = model.vocabulary.tokenize(SAMPLE)
     settings = ContextSettings(
-        cells=2 * len(ids) + _ROWS * _NUM_STEPS,
+        cells=len(ids) + max(_DECODED) * (_CONTEXT + _NUM_STEPS),
         batch_size=len(ids),
         micro_batch_size=len(ids),
-        num_sequences=_ROWS,
+        num_sequences=max(_DECODED),
         threads=1,
         batch_threads=1,
         flash_attention=True,
     )
-    context = Context(model, settings)
+    context = model.context(settings)
     context.batch.add(0, 0, ids, len(ids))
     context.decode()
-    rows = np.stack([log_probabilities(row) for row in context.logits()])
+    rows = np.stack([log_probabilities(row).astype(np.float32) for row in context.logits()])
     context.clear()
-    return rows, lambda: _decode(context, ids)
+    return context, rows
 
 
-def _decode(context: Context, ids: list[int]) -> None:
+def _compute_prompt(context: ModelContext, ids: list[int]) -> None:
+    context.clear()
     context.batch.clear()
     context.batch.add(0, 0, ids, 1)
     context.decode()
-    for row in range(1, _ROWS):
-        context.copy(0, row, 0, len(ids))
+
+
+def _decode(context: ModelContext, ids: list[int], num_rows: int) -> None:
+    """Decode ``num_rows`` texts, each behind a context of its own."""
+    for slot in range(1, num_rows):
+        context.remove(slot)
+        context.copy(0, slot, 0, len(ids))
     for step in range(_NUM_STEPS):
         context.batch.clear()
-        for row in range(_ROWS):
-            context.batch.add(row, len(ids) + step, [ids[(row + step) % len(ids)]], 1)
+        for slot in range(num_rows):
+            token = ids[(slot + step) % len(ids)]
+            context.batch.add(slot, len(ids) + step, [token], 1, is_prompt=False)
         context.decode()
+    for slot in range(num_rows):
+        context.remove(slot, len(ids))
+
+
+def refer(path: Path, target: Path) -> None:
+    """Keep the outputs of a model over the sample in a file.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+    model = Model(path)
+    rows = _embed(model)[0] if model.is_embedding else _outputs(model)[1]
+    with target.open("wb") as file:
+        np.save(file, rows.astype(np.float32))
 
 
 def main() -> None:
@@ -141,9 +195,13 @@ def main() -> None:
     match sys.argv[1:]:
         case ["convert", source, target, file_type]:
             quantise(Path(source), Path(target), file_type)
-        case ["measure", path, reference, library, extra_buffers]:
+        case ["convert-openvino", source, target, file_type]:
+            convert(Path(source), Path(target), file_type)
+        case ["refer", path, target]:
+            refer(Path(path), Path(target))
+        case ["measure", path, source, rows, library, extra_buffers]:
             active.use(msgspec.json.decode(library, type=Candidate, dec_hook=lambda kind, value: kind(value)))
-            measurement = measure(Path(path), Path(reference), extra_buffers=extra_buffers == "True")
+            measurement = measure(Path(path), Path(source), np.load(rows), extra_buffers=extra_buffers == "True")
             sys.stdout.write(msgspec.json.encode(measurement).decode() + "\n")
         case arguments:
             sys.exit(f"unknown arguments {arguments!r}")
@@ -152,5 +210,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (LlamaError, LibraryRefusedError, QuantiseError) as error:
+    except (ModelError, LibraryRefusedError, QuantiseError) as error:
         sys.exit(str(error))

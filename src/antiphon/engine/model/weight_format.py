@@ -1,16 +1,20 @@
-"""Which copy of a model file is served: the file itself, or one converted once to a type that this processor computes faster.
+"""Which runtime serves a model file, and from which copy of it: the file itself, or one converted once to another type.
 
-Some quantised types have no fast kernels in llama.cpp, and many processors multiply bf16 faster than f16. ``auto`` tries
-the near-lossless types for a file of such a type and takes the fastest by processor time, if it is at least ``WORTH``
-times as fast as the file (``WORTH_EMBEDDING`` for an embedding model) and close enough to it: a mean KL divergence of at
-most ``MOST_DIVERGENCE`` nats per token, or vectors at most ``MOST_DISTANCE`` away. A type whose process dies while it is
-made or measured is left out. Copies and measurements are kept in ``cache_directory``; a measurement holds for one library
-on one kind of processor.
+OpenVINO needs a copy in its own format. llama.cpp has no fast kernels for some quantised types, and many processors
+multiply bf16 faster than f16. ``auto`` measures the candidates, each a runtime with a type, by processor time over a prompt
+and steps of 1, 8 and 16 rows. It takes the fastest, if it is at least ``WORTH`` times as fast as the file itself in
+llama.cpp (``WORTH_EMBEDDING`` for an embedding model) and close enough to the file's weights computed in f16: a mean KL
+divergence of at most ``MOST_DIVERGENCE`` nats per token, or vectors at most ``MOST_DISTANCE`` away. A candidate whose
+process dies while it is made or measured is left out. Copies and measurements are kept in ``cache_directory``; a
+measurement holds for one version of each runtime on one kind of processor.
 """
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +24,18 @@ from filelock import FileLock
 from antiphon.engine.child_process import child_environment
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.exit_status import describe
-from antiphon.engine.model.llama import LlamaError, Model
+from antiphon.engine.model.base import Runtime
+from antiphon.engine.model.llama import LlamaError, Model, has_gpu
 from antiphon.engine.model.measurement import Measurement
 from antiphon.engine.model.native.choose import library_key
 from antiphon.engine.model.native.library import Library
 from antiphon.engine.model.native.selftest import encode_candidate
+from antiphon.engine.model.openvino.library import version
+from antiphon.engine.model.openvino.support import unsupported, unsupported_settings
 from antiphon.engine.settings import EngineSettings
 
+ENVIRONMENT_VARIABLE: Final = "ANTIPHON_ENGINE_RUNTIME"
+"""Replaces the runtime ``auto``."""
 WORTH: Final = 1.2
 WORTH_EMBEDDING: Final = 1.1
 """Less, because the copy of a plain type is not larger."""
@@ -38,20 +47,37 @@ _MOST_BYTES: Final = 1_000_000_000
 _SLOW_TYPES: Final = {"3": "Q4_1", "8": "Q5_0", "9": "Q5_1"}
 """llama.cpp's numbers of file types."""
 _PLAIN_TYPES: Final = {"0": "F32", "1": "F16"}
-_CANDIDATES: Final = ("bf16", "q8_0")
+_FOUR_BIT_TYPES: Final = {"2": "Q4_0", "14": "Q4_K", "15": "Q4_K"}
+_UNFINISHED: Final = ".unfinished"
+_LLAMA_TYPES: Final = ("bf16", "q8_0")
 
 
 class Served(msgspec.Struct, frozen=True):
-    """The file to load, the type of its weights, and why it was chosen, with what was measured."""
+    """The file or folder to load, the type of its weights, what computes it, and why, with what was measured."""
 
     path: Path
     type: str
     reason: str
+    runtime: Runtime = "llama"
+
+
+class _Candidate(msgspec.Struct, frozen=True):
+    """A runtime and a type of weights; ``as-is`` is the file itself."""
+
+    runtime: Runtime
+    type: str
+
+    def __str__(self) -> str:
+        return self.type if self.runtime == "llama" else f"{self.type} with OpenVINO"
 
 
 class _Record(msgspec.Struct, frozen=True):
     type: str
+    runtime: Runtime
     reason: str
+
+
+_AS_IS: Final = _Candidate("llama", "as-is")
 
 
 class _ChildFailedError(Exception):
@@ -59,43 +85,117 @@ class _ChildFailedError(Exception):
 
 
 def prepare(settings: EngineSettings, library: Library, *, extra_buffers: bool = True) -> Served:
-    """Return what to serve, converting and measuring where that was not done before: this can take half a minute.
+    """Return what to serve, converting and measuring where that was not done before: this can take a minute.
 
     Raises:
-        EngineStartFailed: the copy that the settings demand could not be made.
+        EngineStartFailed: the copy or the runtime that the settings demand is not possible.
     """
     source, directory = settings.model_path, settings.cache_directory
-    if settings.weight_format == "as-is" or directory is None or not source.is_file():
+    wanted = wanted_runtime(settings)
+    if not source.is_file() or (directory is None and wanted != "openvino"):
         return Served(source, "as-is", "as the settings say")
-    if settings.weight_format == "auto":
-        reason = _why_not(source)
-        if reason:
-            return Served(source, "as-is", reason)
+    file = _read_header(source)
+    obstacle = "the settings say so" if wanted == "llama" else why_not_openvino(settings, file)
+    if wanted == "openvino" and (obstacle or directory is None):
+        raise EngineStartFailed(
+            f"OpenVINO cannot serve {str(source)!r}: {obstacle or 'there is no cache_directory to convert it into'}",
+            hint="Set runtime = 'auto' in [engine] to use llama.cpp for such a model.",
+        )
+    assert directory is not None
+    candidates = _candidates(settings, file, wanted, has_openvino=not obstacle)
+    note = f"llama.cpp and not OpenVINO: {obstacle}" if obstacle and wanted == "auto" else ""
+    if len(candidates) == 1 and candidates[0] == _AS_IS:
+        return Served(source, "as-is", _why_as_is(settings, file) + (f"; {note}" if note else ""))
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / f"{_name(source)}.lock"):
-        if settings.weight_format != "auto":
-            return Served(
-                _forced(source, directory, settings.weight_format), settings.weight_format, "as the settings say"
-            )
-        return _Choice(source, directory, library, extra_buffers=extra_buffers).served()
+        if len(candidates) == 1:
+            copy = _forced(source, directory, candidates[0])
+            return Served(copy, candidates[0].type, "as the settings say", candidates[0].runtime)
+        choice = _Choice(source, directory, library, extra_buffers=extra_buffers)
+        served = choice.served(candidates)
+        return msgspec.structs.replace(served, reason="; ".join(filter(None, [served.reason, note])))
 
 
-def _why_not(source: Path) -> str:
+def wanted_runtime(settings: EngineSettings) -> str:
+    """Return the runtime that the settings, or in their place the environment, ask for."""
+    return settings.runtime if settings.runtime != "auto" else os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+
+
+class _Header(msgspec.Struct, frozen=True):
+    """What the choice depends on, without loading the weights."""
+
+    file_type: str
+    size_bytes: int
+    is_embedding: bool
+    metadata: dict[str, str]
+    problem: str = ""
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether llama.cpp has a faster type for it."""
+        # A plain type is only worth a second look where all the time goes into products of large batches.
+        return self.file_type in _SLOW_TYPES or (self.is_embedding and self.file_type in _PLAIN_TYPES)
+
+
+def _read_header(source: Path) -> _Header:
+    size = source.stat().st_size
     try:
         model = Model(source, vocabulary_only=True)
     except LlamaError:
-        return "the file cannot be read"
-    # A plain type is only worth a second look where all the time goes into products of large batches.
-    slow_types = _SLOW_TYPES | (_PLAIN_TYPES if model.is_embedding else {})
-    if model.metadata.get("general.file_type") not in slow_types:
-        return "the file's type has fast kernels, or is not known"
-    if source.stat().st_size > _MOST_BYTES:
+        return _Header("", size, False, {}, "the file cannot be read")
+    return _Header(model.metadata.get("general.file_type", ""), size, model.is_embedding, model.metadata)
+
+
+def _why_as_is(settings: EngineSettings, file: _Header) -> str:
+    if settings.weight_format == "as-is":
+        return "as the settings say"
+    if file.problem:
+        return file.problem
+    if file.size_bytes > _MOST_BYTES:
         return f"files above {_MOST_BYTES} bytes are not converted"
-    return ""
+    return "the file's type has fast kernels, or is not known"
+
+
+def why_not_openvino(settings: EngineSettings, file: _Header) -> str:
+    """Return why OpenVINO cannot serve a file with these settings, empty if it can."""
+    if version() is None:
+        return "it is not installed (openvino, openvino-genai, openvino-tokenizers)"
+    if file.problem:
+        return file.problem
+    if file.is_embedding:
+        return "it serves models that generate text"
+    if settings.runtime == "auto" and settings.gpu_layers != 0 and has_gpu():
+        return "llama.cpp has a GPU here"
+    if settings.runtime == "auto" and file.size_bytes > _MOST_BYTES:
+        return f"files above {_MOST_BYTES} bytes are not converted unless runtime = 'openvino'"
+    return unsupported(file.metadata) or unsupported_settings(settings)
+
+
+def _candidates(settings: EngineSettings, file: _Header, wanted: str, *, has_openvino: bool) -> list[_Candidate]:
+    """Return what may be served. With several, the first is what the others are compared with, and stays if nothing is better."""
+    chosen = settings.weight_format
+    if chosen not in {"auto", "as-is"}:
+        # Where a type is demanded of llama.cpp's own copies, it is what computes them.
+        return [_Candidate("openvino" if wanted == "openvino" else "llama", chosen)]
+    openvino = [_Candidate("openvino", name) for name in _openvino_types(file)] if has_openvino else []
+    if chosen == "as-is":
+        return openvino[:1] if wanted == "openvino" else [_AS_IS]
+    if wanted == "openvino":
+        return openvino
+    small = file.size_bytes <= _MOST_BYTES and not file.problem
+    llama = [_Candidate("llama", name) for name in _LLAMA_TYPES] if small and file.is_slow else []
+    return [_AS_IS, *openvino, *llama]
+
+
+def _openvino_types(file: _Header) -> list[str]:
+    """Return the types of OpenVINO's copies worth trying, what is nearest to the file first."""
+    if file.file_type in _FOUR_BIT_TYPES:
+        return ["q4_0", "f16"]
+    return ["q8_0", "f16"] if file.file_type == "7" else ["f16", "q8_0"]
 
 
 class _Choice:
-    """The choice of a type for one file, by measuring with one library."""
+    """The choice for one file, by measuring with one library of llama.cpp."""
 
     def __init__(self, source: Path, directory: Path, library: Library, *, extra_buffers: bool) -> None:
         self._source = source
@@ -103,53 +203,81 @@ class _Choice:
         self._library = library
         self._extra_buffers = extra_buffers
 
-    def served(self) -> Served:
+    def served(self, candidates: list[_Candidate]) -> Served:
         suffix = "" if self._extra_buffers else ".plain"
+        if candidates[0] != _AS_IS:
+            suffix += ".openvino"
+        elif any(candidate.runtime == "openvino" for candidate in candidates):
+            suffix += f".openvino-{version()}"
         record_path = self._directory / f"{_name(self._source)}.{library_key(self._library.candidate)}{suffix}.json"
         record = _recorded(record_path)
         if record is None:
-            record, is_complete = self._decide()
+            record, is_complete = self._decide(candidates)
             if is_complete:
                 record_path.write_bytes(msgspec.json.encode(record))
-        path = self._source if record.type == "as-is" else _copy(self._source, self._directory, record.type)
-        return Served(path, record.type, record.reason)
+        chosen = _Candidate(record.runtime, record.type)
+        path = self._source if chosen == _AS_IS else _copy(self._source, self._directory, chosen)
+        return Served(path, record.type, record.reason, record.runtime)
 
-    def _decide(self) -> tuple[_Record, bool]:
-        """Return the choice, and whether it may be kept: not so if the file itself could not be measured."""
-        try:
-            original = self._measure(self._source)
-        except _ChildFailedError as error:
-            return _Record("as-is", f"not measured: {error}"), False
-        best = _Record("as-is", "")
-        words: list[str] = []
-        limit = original.cpu_s / (WORTH_EMBEDDING if original.is_embedding else WORTH)
-        for file_type in _CANDIDATES:
+    def _decide(self, candidates: list[_Candidate]) -> tuple[_Record, bool]:
+        """Return the choice, and whether it may be kept: not so if the first candidate could not be measured."""
+        first, *others = candidates
+        with tempfile.TemporaryDirectory(dir=self._directory, prefix=".measuring-") as folder:
             try:
-                measured = self._measure(_copy(self._source, self._directory, file_type))
+                rows = self._reference(Path(folder))
+                original = self._measure(first, rows)
             except _ChildFailedError as error:
-                words.append(f"{file_type}: left out, {error}")
-                continue
-            words.append(_compared(file_type, measured, original))
-            most = MOST_DISTANCE if measured.is_embedding else MOST_DIVERGENCE
-            if measured.cpu_s < limit and measured.divergence <= most:
-                best, limit = _Record(file_type, ""), measured.cpu_s
-        for file_type in _CANDIDATES:
-            if file_type != best.type:
-                _copy_path(self._source, self._directory, file_type).unlink(missing_ok=True)
-        return _Record(best.type, "; ".join(words)), True
+                return _Record(first.type, first.runtime, f"not measured: {error}"), False
+            best, words = first, [_described(first, original)]
+            least = WORTH_EMBEDDING if original.is_embedding else WORTH
+            for candidate in others:
+                try:
+                    measured = self._measure(candidate, rows)
+                except _ChildFailedError as error:
+                    words.append(f"{candidate}: left out, {error}")
+                    continue
+                words.append(_compared(candidate, measured, original))
+                most = MOST_DISTANCE if measured.is_embedding else MOST_DIVERGENCE
+                speed = measured.times_as_fast_as(original)
+                if speed > least and measured.divergence <= most:
+                    best, least = candidate, speed
+        for candidate in candidates:
+            if candidate not in {best, _AS_IS}:
+                _discard(_copy_path(self._source, self._directory, candidate))
+        return _Record(best.type, best.runtime, "; ".join(words)), True
 
-    def _measure(self, path: Path) -> Measurement:
+    def _reference(self, folder: Path) -> Path:
+        """Return a file with the outputs of the file's own weights, computed in f16 where they are quantised."""
+        exact, rows = folder / "f16.gguf", folder / "rows.npy"
+        if _read_header(self._source).file_type in _PLAIN_TYPES:
+            exact = self._source
+        else:
+            _run("convert", str(self._source), str(exact), "f16")
+        _run("refer", str(exact), str(rows))
+        return rows
+
+    def _measure(self, candidate: _Candidate, rows: Path) -> Measurement:
+        path = self._source if candidate == _AS_IS else _copy(self._source, self._directory, candidate)
         library = encode_candidate(self._library.candidate)
-        output = _run("measure", str(path), str(self._source), library, str(self._extra_buffers))
+        output = _run("measure", str(path), str(self._source), str(rows), library, str(self._extra_buffers))
         return msgspec.json.decode(output, type=Measurement)
 
 
-def _compared(file_type: str, measured: Measurement, original: Measurement) -> str:
-    loss = "1 - cosine {:.5f}" if measured.is_embedding else "KL divergence {:.4f} nats"
+def _compared(candidate: _Candidate, measured: Measurement, original: Measurement) -> str:
+    speeds = ", ".join(f"{original.cpu_s[work] / seconds:.1f} for {work}" for work, seconds in measured.cpu_s.items())
     return (
-        f"{file_type}: {original.cpu_s / measured.cpu_s:.1f} times as fast, {measured.size_bytes / 1e6:.0f} MB "
-        f"instead of {original.size_bytes / 1e6:.0f}, {loss.format(measured.divergence)}"
+        f"{candidate}: {measured.times_as_fast_as(original):.1f} times as fast ({speeds}), "
+        f"{measured.size_bytes / 1e6:.0f} MB instead of {original.size_bytes / 1e6:.0f}, {_loss(measured)}"
     )
+
+
+def _described(candidate: _Candidate, measured: Measurement) -> str:
+    return f"{candidate}: {measured.size_bytes / 1e6:.0f} MB, {_loss(measured)}"
+
+
+def _loss(measured: Measurement) -> str:
+    loss = "1 - cosine {:.5f}" if measured.is_embedding else "KL divergence {:.4f} nats"
+    return loss.format(measured.divergence)
 
 
 def _recorded(path: Path) -> _Record | None:
@@ -160,27 +288,38 @@ def _recorded(path: Path) -> _Record | None:
         return None
 
 
-def _forced(source: Path, directory: Path, file_type: str) -> Path:
+def _forced(source: Path, directory: Path, candidate: _Candidate) -> Path:
     try:
-        return _copy(source, directory, file_type)
+        return _copy(source, directory, candidate)
     except _ChildFailedError as error:
         raise EngineStartFailed(
-            f"{str(source)!r} could not be converted to {file_type}: {error}",
-            hint="Serve the file unchanged: set weight_format = 'as-is'.",
+            f"{str(source)!r} could not be converted to {candidate}: {error}",
+            hint="Serve the file unchanged: set weight_format = 'as-is' and runtime = 'llama'.",
         ) from error
 
 
-def _copy(source: Path, directory: Path, file_type: str) -> Path:
-    target = _copy_path(source, directory, file_type)
+def _copy(source: Path, directory: Path, candidate: _Candidate) -> Path:
+    target = _copy_path(source, directory, candidate)
     if not target.exists():
-        unfinished = target.with_suffix(".unfinished")
-        _run("convert", str(source), str(unfinished), file_type)
+        unfinished = target.with_name(target.name + _UNFINISHED)
+        _discard(unfinished)
+        command = "convert" if candidate.runtime == "llama" else "convert-openvino"
+        _run(command, str(source), str(unfinished), candidate.type)
         unfinished.rename(target)
     return target
 
 
-def _copy_path(source: Path, directory: Path, file_type: str) -> Path:
-    return directory / f"{_name(source)}.{file_type}.gguf"
+def _copy_path(source: Path, directory: Path, candidate: _Candidate) -> Path:
+    if candidate.runtime == "llama":
+        return directory / f"{_name(source)}.{candidate.type}.gguf"
+    return directory / f"{_name(source)}.{candidate.type}.openvino-{version()}"
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _run(*arguments: str) -> bytes:
@@ -188,7 +327,7 @@ def _run(*arguments: str) -> bytes:
     done = subprocess.run(command, capture_output=True, check=False, env=child_environment())  # noqa: S603 - our own module
     if done.returncode:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
-        doing = "converting" if arguments[0] == "convert" else "measuring"
+        doing = "converting" if arguments[0].startswith("convert") else "measuring"
         raise _ChildFailedError(
             f"the process {describe(done.returncode)} while {doing} it{': ' if last else ''}{'; '.join(last)}"
         )

@@ -103,7 +103,7 @@ class Scheduler:
         self._num_steps += 1
         for piece in slices:
             piece.sequence.last_step = self._num_steps
-        return Step(changes, tuple(slices))
+        return Step(changes, tuple(slices), self._was_prefill)
 
     def computed(self, step: Step) -> None:
         """Note that ``step`` has been decoded."""
@@ -194,8 +194,8 @@ class Scheduler:
         if sequence.is_decoding:
             return 0
         if left < BLOCK:
-            at_border = sequence.num_computed % BLOCK == 0
-            return left if at_border and left >= self._shapes.min_prefill_tail else 0
+            may_begin = sequence.num_computed % BLOCK == 0 or not self._shapes.aligns_tails
+            return left if may_begin and left >= self._shapes.min_prefill_tail else 0
         tail = (sequence.num_prompt - MIN_TAIL) % BLOCK + MIN_TAIL
         return left if tail >= self._shapes.min_prefill_tail else left - tail
 
@@ -259,7 +259,8 @@ class Scheduler:
         if left <= room:
             return left
         count = room // tile * tile
-        return count - tile if left - count < tile < count else count
+        least = tile if tile > MIN_TAIL else 0
+        return count - tile if left - count < tile and count > least else count
 
     def _may_compute(self, sequence: Sequence) -> bool:
         leader = sequence.leader

@@ -102,10 +102,14 @@ class Slice(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """Changes of the KV cache, to be made in order, then one decode of the slices."""
+    """Changes of the KV cache, to be made in order, then one decode of the slices.
+
+    ``is_prefill``: the slices are parts of prompts, of two tokens or more; otherwise single tokens one after another.
+    """
 
     changes: tuple[Copy | Remove, ...]
     slices: tuple[Slice, ...]
+    is_prefill: bool = False
 
     @property
     def num_tokens(self) -> int:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from antiphon.engine.ipc.messages import Embed, Embedded, Failed
-from antiphon.engine.model.llama import Context
+from antiphon.engine.model.base import PoolingContext
 from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
 from antiphon.engine.steps.loop import CancelTask, Emit
@@ -55,7 +55,13 @@ class EmbeddingLoop:
     """Runs embedding requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
 
     def __init__(
-        self, context: Context, emit: Emit, *, tile: int, max_sequences: int, throttle: ThreadThrottle | None = None
+        self,
+        context: PoolingContext,
+        emit: Emit,
+        *,
+        tile: int,
+        max_sequences: int,
+        throttle: ThreadThrottle | None = None,
     ) -> None:
         self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask] = queue.SimpleQueue()
         self.step_started: float | None = None

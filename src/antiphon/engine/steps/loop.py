@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from antiphon.engine.ipc.messages import Answer, Failed
-from antiphon.engine.model.llama import Aborted, Context
+from antiphon.engine.model.base import Aborted, ModelContext
 from antiphon.engine.model.logits import BrokenLogits, Logits
 from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.sampling.constraint import GrammarError
@@ -41,7 +41,7 @@ class StepLoop:
 
     def __init__(
         self,
-        context: Context,
+        context: ModelContext,
         scheduler: Scheduler,
         emit: Emit,
         *,
@@ -173,7 +173,8 @@ class StepLoop:
         batch.clear()
         for piece in step.slices:
             tokens = [*piece.sequence.tokens[piece.start : piece.end], *piece.draft]
-            batch.add(piece.sequence.held.slot, piece.start, tokens, piece.num_outputs, piece.padding)
+            slot = piece.sequence.held.slot
+            batch.add(slot, piece.start, tokens, piece.num_outputs, piece.padding, is_prompt=step.is_prefill)
         started = self.step_started = time.monotonic()
         started_cpu = time.process_time()
         tasks = [self._task_of[id(piece.sequence)] for piece in step.slices]

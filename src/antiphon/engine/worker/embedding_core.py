@@ -1,8 +1,10 @@
 """The core of an embedding model: inputs of all requests packed into batches."""
 
+import msgspec
+
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.ipc.messages import Answer, Embed, Embedded, Request
-from antiphon.engine.model.llama import MAX_SEQUENCE_IDS, Model
+from antiphon.engine.model.llama import Model
 from antiphon.engine.model.sizing import choose_for_embedding
 from antiphon.engine.model.weight_format import Served
 from antiphon.engine.scheduling import batch_shapes
@@ -14,8 +16,8 @@ from antiphon.engine.worker.loading import (
     LoadedModel,
     choose_sizes,
     compute_first_batch,
+    context_settings,
     describe,
-    is_tiled,
     make_context,
 )
 from antiphon.engine.worker.native_start import NativeStart
@@ -35,15 +37,17 @@ class EmbeddingCore(EngineCore):
                 hint="Serve a file whose `pooling_type` is mean, cls or last; rerankers are not served.",
             )
         sizes = choose_sizes(settings, model, choose_for_embedding)
-        num_slots = sizes.num_sequences if model.facts.has_state else MAX_SEQUENCE_IDS
-        context = make_context(settings, model, sizes, num_slots=num_slots, embeddings=True)
+        chosen = context_settings(settings, sizes, embeddings=True)
+        traits = model.traits(chosen)
+        num_slots = sizes.num_sequences if model.facts.has_state else traits.max_slots
+        context = make_context(model.context, msgspec.structs.replace(chosen, num_sequences=num_slots))
         native.enter("computing the first batch")
         compute_first_batch(context, model, 1)
-        loaded = LoadedModel(settings, native, served, model, sizes, context, num_slots)
+        loaded = LoadedModel(settings, native, served, model, sizes, traits, context, num_slots)
         self._loop = EmbeddingLoop(
             context,
             emit,
-            tile=batch_shapes.TILE if is_tiled(loaded) else 1,
+            tile=batch_shapes.TILE if traits.kernels == "tiled" else 1,
             max_sequences=num_slots,
             throttle=loaded.throttle(),
         )

@@ -4,8 +4,10 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
+
 from antiphon.engine.ipc.messages import Answer, Generate, Prefill, PrefillEnded, Request, SamplingParams, Score, Scored
-from antiphon.engine.model.llama import MAX_SEQUENCE_IDS, Model
+from antiphon.engine.model.base import LoadedFile
 from antiphon.engine.model.sizing import choose_for_generation
 from antiphon.engine.model.weight_format import Served
 from antiphon.engine.sampling.constraint import Constraint, GrammarCompiler, GrammarError
@@ -22,8 +24,8 @@ from antiphon.engine.worker.loading import (
     LoadedModel,
     choose_sizes,
     compute_first_batch,
+    context_settings,
     describe,
-    is_tiled,
     make_context,
 )
 from antiphon.engine.worker.native_start import NativeStart
@@ -41,20 +43,24 @@ class GenerationCore(EngineCore):
         EngineStartFailed: the model cannot be served.
     """
 
-    def __init__(self, settings: EngineSettings, native: NativeStart, served: Served, model: Model, emit: Emit) -> None:
+    def __init__(
+        self, settings: EngineSettings, native: NativeStart, served: Served, model: LoadedFile, emit: Emit
+    ) -> None:
         sizes = choose_sizes(settings, model, choose_for_generation)
-        # Sequence ids are free for a plain KV cache; with a recurrent state or a window, each one costs memory.
-        num_slots = MAX_SEQUENCE_IDS if _may_drop_tokens(model) else sizes.num_sequences
-        context = make_context(settings, model, sizes, num_slots=num_slots, embeddings=False)
+        chosen = context_settings(settings, sizes, embeddings=False)
+        traits = model.traits(chosen)
+        # Slots are free for a plain KV cache; with a recurrent state or a window, each one costs memory.
+        num_slots = traits.max_slots if traits.may_drop_tokens else sizes.num_sequences
+        context = make_context(model.context, msgspec.structs.replace(chosen, num_sequences=num_slots))
         native.enter("computing the first batch")
         compute_first_batch(context, model, min(_FIRST_BATCH_TOKENS, sizes.batch_size))
-        loaded = LoadedModel(settings, native, served, model, sizes, context, num_slots)
+        loaded = LoadedModel(settings, native, served, model, sizes, traits, context, num_slots)
         self._grammars = GrammarCompiler(model.vocabulary)
         self._compile_started: float | None = None
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="grammars")
         self._loop = _step_loop(loaded, emit, self._grammars)
         self._ngram_pool = None
-        if settings.draft_tokens and _may_drop_tokens(model):
+        if settings.draft_tokens and traits.may_drop_tokens:
             self._ngram_pool = NgramPool(settings.draft_tokens)
         super().__init__(loaded, self._loop, describe(loaded, is_embedding=False))
 
@@ -135,7 +141,7 @@ class GenerationCore(EngineCore):
 
 
 def _step_loop(loaded: LoadedModel, emit: Emit, grammars: GrammarCompiler) -> StepLoop:
-    settings, sizes, model = loaded.settings, loaded.sizes, loaded.model
+    settings, sizes = loaded.settings, loaded.sizes
     scheduler = Scheduler(
         cells=loaded.context.cells,
         slots=loaded.num_slots,
@@ -143,7 +149,7 @@ def _step_loop(loaded: LoadedModel, emit: Emit, grammars: GrammarCompiler) -> St
         batch_size=sizes.batch_size,
         prefill_chunk_size=_PREFILL_CHUNK_SIZE,
         max_cached_tokens=sizes.cached_tokens,
-        share=settings.prefix_cache and _may_drop_tokens(model),
+        share=settings.prefix_cache and loaded.traits.may_drop_tokens,
         shapes=_shapes(loaded),
     )
     return StepLoop(
@@ -151,32 +157,22 @@ def _step_loop(loaded: LoadedModel, emit: Emit, grammars: GrammarCompiler) -> St
         scheduler,
         emit,
         mask_s=grammars.mask_s,
-        can_roll_back=_may_undo_steps(loaded),
+        can_roll_back=loaded.traits.may_undo_steps,
         throttle=loaded.throttle(),
     )
 
 
-def _may_drop_tokens(model: Model) -> bool:
-    """Whether the end of a sequence can be taken out of the memory again: prefix sharing and speculation need it."""
-    return not (model.facts.has_state or model.has_sliding_window)
-
-
-def _may_undo_steps(loaded: LoadedModel) -> bool:
-    """Whether an aborted step can be undone. A sliding window overwrites its cells as it moves.
-
-    It moves by micro-batches, so the cells before a single micro-batch are still there.
-    """
-    is_one_pass = loaded.sizes.micro_batch_size == loaded.sizes.batch_size
-    return _may_drop_tokens(loaded.model) or (is_one_pass and not loaded.model.facts.has_state)
-
-
 def _shapes(loaded: LoadedModel) -> BatchShapes:
     batch_size = loaded.sizes.batch_size
-    if not _may_drop_tokens(loaded.model):
+    if not loaded.traits.may_drop_tokens:
         return batch_shapes.free(batch_size)
-    if is_tiled(loaded):
-        return batch_shapes.tiled(batch_size, attention_weight=loaded.model.facts.attention_weight)
-    return batch_shapes.plain(batch_size)
+    match loaded.traits.kernels:
+        case "tiled":
+            return batch_shapes.tiled(batch_size, attention_weight=loaded.model.facts.attention_weight)
+        case "plain":
+            return batch_shapes.plain(batch_size)
+        case "paged":
+            return batch_shapes.paged(batch_size)
 
 
 def _check(request: Generate, max_tokens: int, vocabulary_size: int) -> None:

@@ -3,37 +3,44 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.ipc.messages import ModelInfo
 from antiphon.engine.machine import free_memory
-from antiphon.engine.model.llama import Context, LlamaError, Model, has_gpu
+from antiphon.engine.model.base import LoadedFile, ModelContext, ModelError, Traits
+from antiphon.engine.model.llama import Context, LlamaError, Model
+from antiphon.engine.model.openvino.model import PagedModel
 from antiphon.engine.model.sizing import ContextSettings, Machine, ModelFacts, Sizes
 from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.model.weight_format import Served
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.worker.native_start import NativeStart
 
+C = TypeVar("C", bound=ModelContext)
 ChooseSizes = Callable[[EngineSettings, ModelFacts, Machine], Sizes]
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
-    """A model in memory with its context. ``num_slots`` is the number of sequence ids in the KV cache."""
+    """A model in memory with its context. ``num_slots`` is how many sequences the KV cache tells apart."""
 
     settings: EngineSettings
     native: NativeStart
     served: Served
-    model: Model
+    model: LoadedFile
     sizes: Sizes
-    context: Context
+    traits: Traits
+    context: ModelContext
     num_slots: int
 
     def throttle(self) -> ThreadThrottle | None:
         """Return what gives way to busy neighbours; None where the user set a number of threads, which is kept."""
         if self.settings.threads is not None or self.settings.batch_threads is not None:
             return None
+        if not isinstance(self.context, Context):
+            return None  # OpenVINO's threads take work from one another, and so wait less for one that is late
         return ThreadThrottle(self.sizes.threads, self.context.set_threads)
 
 
@@ -54,7 +61,22 @@ def load_model(path: Path, gpu_layers: int | None, *, extra_buffers: bool = True
         ) from error
 
 
-def choose_sizes(settings: EngineSettings, model: Model, choose: ChooseSizes) -> Sizes:
+def load_converted(folder: Path, source: Path) -> PagedModel:
+    """Load what was converted for OpenVINO from the file ``source``.
+
+    Raises:
+        EngineStartFailed: with what OpenVINO said.
+    """
+    try:
+        return PagedModel(folder, source)
+    except (ModelError, OSError) as error:
+        raise EngineStartFailed(
+            f"{str(folder)!r} could not be loaded: {error}",
+            hint="Remove this folder, so that the file is converted again.",
+        ) from error
+
+
+def choose_sizes(settings: EngineSettings, model: LoadedFile, choose: ChooseSizes) -> Sizes:
     """Return the sizes that ``choose`` picks for this model on this machine.
 
     Raises:
@@ -63,24 +85,20 @@ def choose_sizes(settings: EngineSettings, model: Model, choose: ChooseSizes) ->
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         facts = model.facts
-    except LlamaError as error:
+    except ModelError as error:
         raise EngineStartFailed(
             f"no context could be made to measure what the model keeps: {error}", hint="Free memory."
         ) from error
     return choose(settings, facts, Machine(cores, free_memory()))
 
 
-def make_context(settings: EngineSettings, model: Model, sizes: Sizes, *, num_slots: int, embeddings: bool) -> Context:
-    """Allocate the KV cache and the compute buffers.
-
-    Raises:
-        EngineStartFailed: there is no memory for them.
-    """
-    chosen = ContextSettings(
+def context_settings(settings: EngineSettings, sizes: Sizes, *, embeddings: bool) -> ContextSettings:
+    """Return the parameters of a context of these sizes, with a slot for each running sequence."""
+    return ContextSettings(
         cells=sizes.cells,
         batch_size=sizes.batch_size,
         micro_batch_size=sizes.micro_batch_size,
-        num_sequences=num_slots,
+        num_sequences=sizes.num_sequences,
         threads=sizes.threads,
         batch_threads=sizes.batch_threads,
         kv_type_k=settings.kv_type_k,
@@ -88,38 +106,38 @@ def make_context(settings: EngineSettings, model: Model, sizes: Sizes, *, num_sl
         flash_attention=sizes.flash_attention,
         embeddings=embeddings,
     )
+
+
+def make_context(make: Callable[[ContextSettings], C], chosen: ContextSettings) -> C:
+    """Allocate the KV cache and the compute buffers.
+
+    Raises:
+        EngineStartFailed: there is no memory for them.
+    """
     try:
-        return Context(model, chosen)
-    except LlamaError as error:
+        return make(chosen)
+    except ModelError as error:
         raise EngineStartFailed(
-            f"the context of {sizes.cells} cells could not be made: {error}",
+            f"the context of {chosen.cells} cells could not be made: {error}",
             hint="Serve with a smaller `context_size` or `cache_size`.",
         ) from error
 
 
-def compute_first_batch(context: Context, model: Model, num_tokens: int) -> None:
+def compute_first_batch(context: ModelContext, model: LoadedFile, num_tokens: int) -> None:
     """Compute a few tokens, so that native code that does not fit this machine fails now.
 
     Raises:
-        EngineStartFailed: llama.cpp refused.
+        EngineStartFailed: the runtime refused.
     """
-    if model.has_encoder and model.has_decoder:
-        return  # decodes only after an encoder's text
+    if not model.decodes_alone:
+        return
     context.batch.add(0, 0, [0] * num_tokens, 1)
     try:
         context.decode()
-    except LlamaError as error:
+    except ModelError as error:
         raise EngineStartFailed(f"the first batch could not be computed: {error}", hint="Free memory.") from error
     context.batch.clear()
     context.clear()
-
-
-def is_tiled(loaded: LoadedModel) -> bool:
-    """Whether attention goes in tiles: flash attention on a CPU over keys and values of one plain type."""
-    settings = loaded.settings
-    on_gpu = settings.gpu_layers != 0 and has_gpu()
-    is_plain = {settings.kv_type_k, settings.kv_type_v} in ({"f16"}, {"f32"})
-    return loaded.sizes.flash_attention and is_plain and not on_gpu
 
 
 def describe(loaded: LoadedModel, *, is_embedding: bool) -> ModelInfo:
@@ -164,6 +182,7 @@ def _chosen_settings(loaded: LoadedModel) -> dict[str, str]:
         "kv_bytes": "unknown" if kv_bytes is None else kv_bytes,
         "kv_type_k": loaded.settings.kv_type_k,
         "kv_type_v": loaded.settings.kv_type_v,
+        "runtime": loaded.model.runtime,
         "weight_format": loaded.served.type,
         "weight_format_reason": loaded.served.reason,
         "prefix_cache": loaded.settings.prefix_cache,

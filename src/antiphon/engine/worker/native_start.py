@@ -38,7 +38,7 @@ class NativeStart:
         self._way = way
         self._report = report
         self._sets: tuple[str, ...] = ()
-        self._library_name = self._weight_format = ""
+        self._library_name = self._weight_format = self._runtime = ""
         self.extra_buffers = way.extra_buffers
         self._has_native = False
         self.enter("choosing a library")
@@ -54,7 +54,9 @@ class NativeStart:
 
     def enter(self, phase: str) -> None:
         """Report that ``phase`` begins."""
-        self._report(Phase(phase, self._library_name, self._sets, self.extra_buffers, self._weight_format))
+        self._report(
+            Phase(phase, self._library_name, self._sets, self.extra_buffers, self._weight_format, self._runtime)
+        )
 
     def weights(self) -> Served:
         """Return the file to load, converted if that was measured to be faster.
@@ -66,8 +68,10 @@ class NativeStart:
         settings = self._settings
         if self._way.as_is:
             settings = msgspec.structs.replace(settings, weight_format="as-is")
+        if not self._way.openvino:
+            settings = msgspec.structs.replace(settings, runtime="llama")
         served = weight_format.prepare(settings, self.library, extra_buffers=self.extra_buffers)
-        self._weight_format = served.type
+        self._weight_format, self._runtime = served.type, served.runtime
         if not has_gpu():
             check_memory(served.path)
         return served
@@ -112,7 +116,7 @@ def check_memory(path: Path) -> None:
     Raises:
         EngineStartFailed: with both sizes.
     """
-    if not path.is_file():
+    if not path.exists():
         return
     size, free = sum(part.stat().st_size for part in _parts(path)), free_memory()
     if size > free:
@@ -123,6 +127,8 @@ def check_memory(path: Path) -> None:
 
 
 def _parts(path: Path) -> list[Path]:
-    """Return every file of a model that is split as ``name-00001-of-00003.gguf``."""
+    """Return every file of a model that is a folder, or split as ``name-00001-of-00003.gguf``."""
+    if path.is_dir():
+        return list(path.iterdir())
     first, mark, rest = path.stem.partition("-00001-of-")
     return sorted(path.parent.glob(f"{first}-?????-of-{rest}{path.suffix}")) if mark else [path]

@@ -5,7 +5,7 @@ from antiphon.engine.steps.loop import Emit
 from antiphon.engine.worker.core import EngineCore
 from antiphon.engine.worker.embedding_core import EmbeddingCore
 from antiphon.engine.worker.generation_core import GenerationCore
-from antiphon.engine.worker.loading import load_model
+from antiphon.engine.worker.loading import load_converted, load_model
 from antiphon.engine.worker.native_start import NativeStart
 
 
@@ -17,6 +17,9 @@ def open_core(settings: EngineSettings, native: NativeStart, emit: Emit) -> Engi
     """
     served = native.weights()
     native.enter("loading the model")
+    if served.runtime == "openvino":
+        converted = load_converted(served.path, settings.model_path)
+        return GenerationCore(settings, native, served, converted, emit)
     model = load_model(served.path, settings.gpu_layers, extra_buffers=native.extra_buffers)
     core = EmbeddingCore if model.is_embedding else GenerationCore
     return core(settings, native, served, model, emit)

@@ -90,12 +90,11 @@ class ResponseRoutes:
             raise own_words(error) from error
 
     async def upgrade(self, call: Call) -> None:
-        """Refuse a request without an upgrade, or one that this server cannot upgrade; clients then use HTTP."""
+        """Refuse the WebSocket transport, which clients then leave for HTTP."""
         await self._access.authenticate(call)
         raise ApiError(
             426,
-            "GET /v1/responses begins a WebSocket, and this request does not ask for one, or this server lacks the package "
-            "'websockets'. Send a POST request, with stream set to true for events.",
+            "This server answers /v1/responses over HTTP only: send a POST request, with stream set to true for events.",
             code="upgrade_required",
         )
 

@@ -1,0 +1,107 @@
+"""The tokens of one step, as the inputs that OpenVINO's paged attention wants. Pure but for numpy.
+
+The kernels compute a sequence's tokens in one of two ways: several new tokens at once, or a single one. Both round
+differently, and within each way nothing else of the batch matters, except that a row alone in its batch is computed by a
+third. So the tokens of a prompt go in as one sequence, and each generated or drafted token as a sequence of its own over
+the same pages: a layer stores the keys and values of the whole batch before it attends to them. A row that would be alone
+is computed twice.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from antiphon.engine.model.openvino.pages import PAGE, PageTables
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """Tokens of one slot at consecutive positions. The last ``num_outputs``, but for ``padding`` more, yield logits."""
+
+    slot: int
+    start: int
+    tokens: list[int]
+    num_outputs: int
+    padding: int
+    is_prompt: bool
+
+    @property
+    def end(self) -> int:
+        """The position after the last token, padding included."""
+        return self.start + len(self.tokens)
+
+
+class BatchInputs(msgspec.Struct, frozen=True):
+    """Arrays by the name of the model's input, and the largest number of positions that a sequence attends to."""
+
+    by_name: dict[str, NDArray[np.integer]]
+    max_context_len: int
+
+
+class PagedBatch:
+    """Up to ``capacity`` tokens for one decode."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.size = 0
+        self.num_outputs = 0
+        self.pieces: list[Piece] = []
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        self.size = self.num_outputs = 0
+        self.pieces = []
+
+    def add(
+        self, slot: int, start: int, tokens: list[int], num_outputs: int, padding: int = 0, *, is_prompt: bool = True
+    ) -> None:
+        """Append tokens; see the contract."""
+        padded = tokens + tokens[-1:] * padding
+        assert self.size + len(padded) <= self.capacity
+        self.pieces.append(Piece(slot, start, padded, num_outputs, padding, is_prompt))
+        self.size += len(padded)
+        self.num_outputs += num_outputs
+
+    def inputs(self, tables: PageTables) -> BatchInputs:
+        """Return the inputs of the model. Each slot has pages for all of its tokens."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        past: list[int] = []
+        begins, pages, page_begins = [0], list[int](), [0]
+        sampled: list[int] = []
+        for piece in self.pieces:
+            last = len(tokens) + len(piece.tokens) - piece.padding
+            sampled += range(last - piece.num_outputs, last)
+            held = tables.of(piece.slot)
+            for start, part in _sequences(piece, is_alone=self.size == 1):
+                tokens += part
+                end = start + len(part)
+                positions += range(start, end)
+                past.append(start)
+                begins.append(len(tokens))
+                pages += held[: -(-end // PAGE)]
+                page_begins.append(len(pages))
+        return BatchInputs(
+            {
+                "input_ids": np.array(tokens, np.int64),
+                "position_ids": np.array(positions, np.int64),
+                "past_lens": np.array(past, np.int32),
+                "subsequence_begins": np.array(begins, np.int32),
+                "block_indices": np.array(pages, np.int32),
+                "block_indices_begins": np.array(page_begins, np.int32),
+                "sampled": np.array(sampled or [0], np.int64),
+            },
+            max(piece.end for piece in self.pieces),
+        )
+
+
+def _sequences(piece: Piece, *, is_alone: bool) -> Iterator[tuple[int, list[int]]]:
+    """Yield the start and the tokens of each sequence that a piece goes in as."""
+    if piece.is_prompt and len(piece.tokens) > 1:
+        yield piece.start, piece.tokens
+        return
+    for at, token in enumerate(piece.tokens):
+        yield piece.start + at, [token]
+    if is_alone:
+        yield piece.start, piece.tokens

@@ -1,0 +1,130 @@
+"""A compiled model and the pages of its KV cache."""
+
+import contextlib
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antiphon.engine.model.base import Aborted
+from antiphon.engine.model.openvino.batch import PagedBatch
+from antiphon.engine.model.openvino.library import OpenVinoError, openvino
+from antiphon.engine.model.openvino.pages import PAGE, PageCopy, PageTables
+from antiphon.engine.model.openvino.support import KV_PRECISIONS
+from antiphon.engine.model.sizing import ContextSettings
+
+_STORAGE: Final = {"bf16": np.uint16, "f16": np.uint16, "f32": np.uint32, "u8": np.uint8}
+"""Numbers of the same size for OpenVINO's types of cached values, some of which numpy does not know."""
+
+
+class PagedContext:
+    """Pages of keys and values for all slots, and the request that computes over them. Not thread-safe, but for ``abort``.
+
+    Raises:
+        OpenVinoError: the model does not compile, or there is no memory.
+    """
+
+    def __init__(self, core: Any, model: Any, settings: ContextSettings) -> None:
+        self.cells = settings.cells
+        self.batch = PagedBatch(settings.batch_size)
+        # Besides whole pages, each slot may hold a page that is not full.
+        self._tables = PageTables(-(-settings.cells // PAGE) + settings.num_sequences)
+        self._is_aborting = False
+        try:
+            compiled = core.compile_model(model, "CPU", _options(core, settings))
+            self._request: Any = compiled.create_infer_request()
+            self._caches = self._allocate(compiled)
+        except (RuntimeError, MemoryError) as error:
+            raise OpenVinoError(str(error)) from error
+        self.memory_bytes: int | None = sum(cache.nbytes for cache in self._caches)
+        self._logits = np.empty((0, 0), np.float32)
+
+    def decode(self) -> None:
+        """Compute ``batch``; see the contract.
+
+        Raises:
+            NoCells: there are no free pages. Aborted: ``abort`` was called. OpenVinoError: any other failure.
+        """
+        for piece in self.batch.pieces:
+            self._copy_pages(self._tables.extend(piece.slot, piece.start, piece.end))
+        self._set_inputs()
+        if self._is_aborting:
+            raise Aborted
+        try:
+            self._request.infer()
+        except RuntimeError as error:
+            if self._is_aborting:
+                raise Aborted from error
+            raise OpenVinoError(str(error)) from error
+        rows: NDArray[np.float32] = self._request.get_output_tensor(0).data
+        self._logits = rows.reshape(-1, rows.shape[-1])[: self.batch.num_outputs]
+
+    def abort(self, requested: bool) -> None:
+        """Stop the running decode before its next operation, or allow decodes again. Safe from any thread."""
+        self._is_aborting = requested
+        if requested:
+            with contextlib.suppress(RuntimeError):
+                self._request.cancel()
+
+    def logits(self) -> NDArray[np.float32]:
+        """Return a view of shape (outputs, vocabulary); it changes with the next decode."""
+        return self._logits
+
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Let ``target`` hold what ``source`` holds at positions ``start <= p < end``. At most one page is copied."""
+        self._copy_pages(self._tables.share(source, target, start, end))
+
+    def remove(self, slot: int, start: int = 0) -> bool:
+        """Drop what ``slot`` holds from position ``start`` on."""
+        self._tables.truncate(slot, start)
+        return True
+
+    def clear(self) -> None:
+        """Empty every slot."""
+        self._tables.clear()
+
+    def warm_up(self, num_rows: int) -> None:
+        """Compute ``num_rows`` single tokens: the first batch of each size takes longer, since kernels are made for it."""
+        self.batch.clear()
+        for slot in range(num_rows):
+            self.batch.add(slot, 0, [0], 1, is_prompt=False)
+        self.decode()
+        self.batch.clear()
+        self.clear()
+
+    def _set_inputs(self) -> None:
+        tensor = openvino().Tensor
+        inputs = self.batch.inputs(self._tables)
+        for name, values in inputs.by_name.items():
+            self._request.set_tensor(name, tensor(values))
+        self._request.set_tensor("max_context_len", tensor(np.array(inputs.max_context_len, np.int32)))
+
+    def _copy_pages(self, copies: list[PageCopy]) -> None:
+        for source, target in copies:
+            for cache in self._caches:
+                cache[target] = cache[source]
+
+    def _allocate(self, compiled: Any) -> list[NDArray[Any]]:
+        """Give the model its pages. The system provides memory when a page is first written."""
+        module = openvino()
+        caches: list[NDArray[Any]] = []
+        for given in compiled.inputs:
+            if "cache." not in given.any_name:
+                continue
+            shape = [self._tables.num_pages, *(size.get_length() for size in list(given.partial_shape)[1:])]
+            cache = np.zeros(shape, _STORAGE[given.element_type.get_type_name()])
+            self._request.set_tensor(given.any_name, module.Tensor(cache, module.Shape(shape), given.element_type))
+            caches.append(cache)
+        return caches
+
+
+def _options(core: Any, settings: ContextSettings) -> dict[str, Any]:
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    computes_bf16 = has_bf16 and settings.kv_type_k != "f32"  # the kernels want both alike
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": settings.batch_threads,
+        "ENABLE_CPU_PINNING": False,  # a thread bound to a core that another process needs would wait for it
+        "INFERENCE_PRECISION_HINT": "bf16" if computes_bf16 else "f32",
+        "KV_CACHE_PRECISION": KV_PRECISIONS[settings.kv_type_k],
+    }

@@ -1,0 +1,59 @@
+"""The graph of a converted model, changed for serving: attention over pages, and a head that computes wanted rows only."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from antiphon.engine.model.openvino.library import OpenVinoError, openvino, paged_attention_transformation
+
+SAMPLED: Final = "sampled"
+"""The input that names the rows whose logits are wanted, among the tokens of the batch."""
+
+
+def read_paged(core: Any, path: Path) -> Any:
+    """Return the model of an ``openvino_model.xml``.
+
+    Its inputs are ``input_ids`` and ``position_ids`` [tokens], ``past_lens`` [sequences], ``subsequence_begins``
+    [sequences + 1], ``block_indices`` [pages of all sequences], ``block_indices_begins`` [sequences + 1],
+    ``max_context_len``, ``sampled`` [rows], and ``key_cache.N`` and ``value_cache.N`` of each layer. Its output are the
+    logits of the sampled rows.
+
+    Raises:
+        OpenVinoError: the file cannot be read, or the graph is of another kind.
+    """
+    try:
+        model = core.read_model(path)
+        paged_attention_transformation(model)
+    except RuntimeError as error:
+        raise OpenVinoError(str(error)) from error
+    _sample_before_head(model)
+    return model
+
+
+def _sample_before_head(model: Any) -> None:
+    """Let the last product, which is the largest, compute the sampled rows only."""
+    operators: Any = openvino().opset13
+    head = _head(model)
+    rows: Any = operators.parameter([-1], np.int64, name=SAMPLED)
+    rows.output(0).set_names({SAMPLED})
+    gathered = operators.gather(head.input_value(0), rows, operators.constant(np.int64(0)))
+    head.input(0).replace_source_output(gathered.output(0))
+    model.add_parameters([rows])
+    model.validate_nodes_and_infer_types()
+
+
+def _head(model: Any) -> Any:
+    """Return the product that yields the logits, behind which nothing mixes rows."""
+    node = model.get_results()[0].input_value(0).get_node()
+    while node.get_type_name() != "MatMul":
+        if not node.get_input_size() or node.get_type_name() not in {
+            "Convert",
+            "Reshape",
+            "Multiply",
+            "Divide",
+            "Tanh",
+        }:
+            raise OpenVinoError(f"the graph ends in {node.get_type_name()}, not in a product that yields logits")
+        node = node.input_value(0).get_node()
+    return node
