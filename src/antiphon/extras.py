@@ -22,6 +22,10 @@ EXTRA_OF = {
     "asyncpg": "postgres",
     "obstore": "bucket",
     "ray": "ray",
+    "bs4": "files",
+    "mammoth": "files",
+    "markdownify": "files",
+    "pypdf": "files",
     "mcp": "mcp",
     "mcp_types": "mcp",
 }
@@ -34,6 +38,7 @@ _PURPOSE = {
     "postgres": "PostgreSQL",
     "bucket": "Files in a bucket",
     "ray": "Ray Serve",
+    "files": "Reading HTML, Word documents and PDF",
     "mcp": "Calling the tools of MCP servers",
 }
 

@@ -80,7 +80,7 @@ def server(folder: Path, wheel: Path) -> Installed:
 
 @pytest.fixture(scope="module")
 def stores(folder: Path, wheel: Path) -> Installed:
-    return Installed(folder / "stores", wheel, "redis,postgres,mcp,bucket")
+    return Installed(folder / "stores", wheel, "redis,postgres,mcp,bucket,files")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,7 @@ def test_each_extra_brings_the_modules_that_it_is_named_for(
 ) -> None:
     """The table behind the hint is true: installing the named extra ends the complaint."""
     installed = {"server": server, "redis": stores, "postgres": stores, "mcp": stores, "bucket": stores, "local": local}
+    installed["files"] = stores
     for module, extra in EXTRA_OF.items():
         if extra in installed:
             assert installed[extra].has(module), (module, extra)

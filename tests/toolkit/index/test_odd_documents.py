@@ -30,12 +30,12 @@ def test_suffixes_match_in_any_case(tmp_path: Path, name: str) -> None:
 
 def test_other_files_are_listed_as_skipped(tmp_path: Path) -> None:
     """With the reason; hidden ones are not looked at."""
-    for name in ("a.md", "b.pdf", "Makefile", ".hidden"):
+    for name in ("a.md", "b.zip", "Makefile", ".hidden"):
         (tmp_path / name).write_text("text")
     folder = read_folder(tmp_path)
     assert [document.id for document in folder] == ["a.md"]
     assert {skipped.path: skipped.reason.split(" is ")[0] for skipped in folder.skipped} == {
-        "b.pdf": ".pdf",
+        "b.zip": ".zip",
         "Makefile": "no suffix",
     }
 
@@ -57,10 +57,10 @@ def test_what_cannot_be_read_as_a_file_is_listed_as_skipped(tmp_path: Path) -> N
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_a_file_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     """In escapes; among skipped files as well."""
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.pdf")).write_text("text")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.zip")).write_text("text")
     folder = read_folder(tmp_path)
     assert list(folder) == []
-    assert folder.skipped[0].path == "caf\\udce9.pdf"
+    assert folder.skipped[0].path == "caf\\udce9.zip"
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.md")).write_text("text")
     with pytest.raises(IndexingError, match=r"caf\\udce9.md"):
         list(read_folder(tmp_path))

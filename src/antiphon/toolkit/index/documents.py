@@ -12,9 +12,11 @@ from typing import Any
 
 from antiphon.toolkit.embeddings.chunking import Chunking, Syntax
 from antiphon.toolkit.errors import IndexingError
+from antiphon.toolkit.index.converted import CONVERTED_SUFFIXES, ConvertedText, convert, missing_reason
 from antiphon.toolkit.usage import Usage
 
-TEXT_SUFFIXES = (".md", ".markdown", ".rst", ".txt", ".text", ".py", ".html", ".adoc", ".tex", ".org")
+TEXT_SUFFIXES = (".md", ".markdown", ".rst", ".txt", ".text", ".py", ".adoc", ".tex", ".org")
+SUFFIXES = (*TEXT_SUFFIXES, *CONVERTED_SUFFIXES)
 _MARKDOWN = (".md", ".markdown")
 
 
@@ -81,7 +83,7 @@ class SkippedFile:
 
 
 class FolderDocuments:
-    """The text files of a folder as documents; iterate it. ``skipped`` then lists the other files."""
+    """The files of a folder as documents; iterate it. ``skipped`` then lists the files that gave none, and why."""
 
     def __init__(self, root: Path, suffixes: Sequence[str]) -> None:
         self.skipped: tuple[SkippedFile, ...] = ()
@@ -101,19 +103,24 @@ class FolderDocuments:
                 reason = "a link is broken"
             elif not path.is_file():
                 reason = "a pipe, a socket or a device is not a text"
+            elif path.suffix.lower() in CONVERTED_SUFFIXES:
+                reason = missing_reason(path.suffix.lower())
+            documents: list[Document] = []
             if reason is None:
-                yield _read(path, relative)
-            else:
+                documents, reason = _read(path, relative)
+            yield from documents
+            if not documents:
                 shown = relative.as_posix().encode("utf-8", "backslashreplace").decode()
-                skipped.append(SkippedFile(shown, reason))
+                skipped.append(SkippedFile(shown, reason or "there is no text in it"))
         self.skipped = tuple(skipped)
 
 
-def read_folder(folder: str | Path, suffixes: Sequence[str] = TEXT_SUFFIXES) -> FolderDocuments:
-    """Return the text files under ``folder`` as documents, in the order of their paths, read while they are iterated.
+def read_folder(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> FolderDocuments:
+    """Return the files under ``folder`` as documents, in the order of their paths, read while they are iterated.
 
     The id is the path below ``folder``; metadata: ``folder`` (first part of the path, "" at the top) and ``suffix`` (in lower
-    case). Suffixes match in any case. Hidden files and folders are left out; other files are in ``skipped`` of the result.
+    case). HTML, Word documents and PDF become Markdown, with the extra ``files``; each page of a PDF is a document of its
+    own, with its number in the id ("a.pdf#page=3") and in the metadata (``page``). Suffixes match in any case. Hidden files and folders are left out; other files are in ``skipped`` of the result.
     Raises IndexingError for a path that is not a folder, and, naming it, for a file that cannot be read or whose name or
     text is not UTF-8.
     """
@@ -123,8 +130,32 @@ def read_folder(folder: str | Path, suffixes: Sequence[str] = TEXT_SUFFIXES) -> 
     return FolderDocuments(root, suffixes)
 
 
-def _read(path: Path, relative: Path) -> Document:
+def _read(path: Path, relative: Path) -> tuple[list[Document], str | None]:
+    """Return what a file holds, and why it holds nothing that could be read."""
     require_utf8(relative.as_posix(), f"The name of the file {str(path)!r}")
+    suffix = path.suffix.lower()
+    if suffix not in CONVERTED_SUFFIXES:
+        return [_read_text(path, relative, suffix)], None
+    try:
+        return [_converted(made, relative, suffix) for made in convert(path) if made.text], None
+    except IndexingError as error:
+        return [], error.message
+
+
+def _converted(made: ConvertedText, relative: Path, suffix: str) -> Document:
+    id_, title = relative.as_posix(), made.title or _title(made.text) or relative.stem
+    metadata: dict[str, Any] = {"folder": _folder(relative), "suffix": suffix}
+    if made.page is not None:
+        id_, title = f"{id_}#page={made.page}", f"{made.title or relative.stem}, page {made.page}"
+        metadata["page"] = made.page
+    return Document(id_, made.text, title, metadata, "markdown")
+
+
+def _folder(relative: Path) -> str:
+    return relative.parts[0] if len(relative.parts) > 1 else ""
+
+
+def _read_text(path: Path, relative: Path, suffix: str) -> Document:
     try:
         # A byte order mark is not part of the text.
         text = path.read_text(encoding="utf-8-sig")
@@ -135,14 +166,12 @@ def _read(path: Path, relative: Path) -> Document:
         ) from error
     except OSError as error:
         raise IndexingError(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
-    where = relative.parts[0] if len(relative.parts) > 1 else ""
-    suffix = path.suffix.lower()
     syntax: Syntax = "markdown" if suffix in _MARKDOWN else "text"
     return Document(
         id=relative.as_posix(),
         text=text,
         title=_title(text) or relative.stem,
-        metadata={"folder": where, "suffix": suffix},
+        metadata={"folder": _folder(relative), "suffix": suffix},
         syntax=syntax,
     )
 
