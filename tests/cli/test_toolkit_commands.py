@@ -35,6 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
     replies = (
         Reply(match=Pattern(last_message="bright lamp"), text=review),
         Reply(match=Pattern(last_message="price unknown"), text='{"price": null}'),
+        Reply(match=Pattern(last_message="Ann is 31"), text='{"name": "Ann", "age": 31, "email": null}'),
         Reply(match=Pattern(last_message="odd names"), text='{"json": "a", "from": "b", "_id": "c"}'),
     )
     script = Script(models=(CHAT, "gpt-4o"), embedding_models=(EMBEDDING,), replies=replies)
@@ -231,6 +232,11 @@ def test_every_command_of_the_page_works(
     (tmp_path / "manual" / "keys.md").write_text("# Keys\n\nRotate a key with one command. Keep backups.")
     (tmp_path / "notes.txt").write_text("A first note.\nA second note.\n")
     (tmp_path / "review.txt").write_text("A bright lamp, four stars.")
+    (tmp_path / "report.txt").write_text("Sales rose.")
+    (tmp_path / "letter.txt").write_text("Dear Ann")
+    (tmp_path / "weather.py").write_text('def weather(city: str) -> str:\n    "Tell."\n    return "sunny"\n')
+    for before in ("log on", "ask hello", "ask --save translate '$language: $input'"):
+        antiphon(*shlex.split(before))
     body = {"model": EMBEDDING, "input": "a text"}
     request = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": body}
     (tmp_path / "requests.jsonl").write_text(json.dumps(request) + "\n")

@@ -2,26 +2,80 @@
 
 import sys
 import warnings
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+from pydantic import BaseModel
 
+from antiphon.cli import log_file
 from antiphon.cli.connection import Server, dollars, piped
+from antiphon.cli.fields import shape_of
+from antiphon.cli.markdown import Printer
+from antiphon.cli.material import Material, Template, content_of, read_template, write_template
+from antiphon.cli.offered import OfferedTools
 from antiphon.cli.output import print_json
 from antiphon.errors import AntiphonError
 from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
-from antiphon.toolkit.chat.reply import Reply, TruncatedAnswerWarning
+from antiphon.toolkit.chat.reply import ReasoningDelta, Reply, TextDelta, ToolFinished, TruncatedAnswerWarning
+from antiphon.toolkit.tools.tool import Tool
+
+DEFAULT_MODEL = "gpt-4o-mini"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class AnswerForm:
+    """The options that say in which form the answer is wanted, and what is printed with it."""
+
+    schema: Annotated[
+        str | None,
+        Parameter(help="Answer with JSON of this shape: 'name, age int', or a JSON Schema, as text or a .json file."),
+    ] = None
+    json: Annotated[bool, Parameter(negative="", help="Print text, usage, cost and times as one JSON object.")] = False
+    stats: Annotated[bool, Parameter(negative="", help="Print usage, cost and times to standard error.")] = False
+    plain: Annotated[bool, Parameter(negative="", help="Do not render Markdown at a terminal.")] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Kept:
+    """The options about what is kept: a conversation that goes on, a template."""
+
+    continue_: Annotated[
+        bool, Parameter(name=["--continue", "-c"], negative="", help="Continue the latest conversation of the log.")
+    ] = False
+    conversation: Annotated[str | None, Parameter(help="Continue the conversation with this id.")] = None
+    save: Annotated[
+        str | None, Parameter(help="Save prompt, system message and options as a template; ask nothing.")
+    ] = None
+
+
+@dataclass
+class _Question:
+    """A question put together from words, template and options."""
+
+    prompt: str
+    system: str | None
+    model: str
+    schema: str | None
+    material: Material
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def ask(
     *question: Annotated[str, Parameter(help="The question; its words need no quotes.")],
-    model: Annotated[str, Parameter(help="Model to ask.")] = "gpt-4o-mini",
+    model: Annotated[str | None, Parameter(help=f"Model to ask. [default: {DEFAULT_MODEL}]")] = None,
     system: Annotated[str | None, Parameter(help="System message.")] = None,
     temperature: Annotated[float | None, Parameter(help="0 to 2; the API's default if not given.")] = None,
     max_tokens: Annotated[int | None, Parameter(help="Maximum length of the answer, in tokens.")] = None,
-    json: Annotated[bool, Parameter(negative="", help="Print text, usage, cost and times as one JSON object.")] = False,
-    stats: Annotated[bool, Parameter(negative="", help="Print usage, cost and times to standard error.")] = False,
+    material: Material | None = None,
+    offered: OfferedTools | None = None,
+    form: AnswerForm | None = None,
+    kept: Kept | None = None,
     server: Server | None = None,
 ) -> int:
     """Ask one question; the answer streams to standard output. Piped input is put below the question.
@@ -30,28 +84,119 @@ def ask(
 
     Exit status 3 if the answer was cut at the token limit.
     """
-    prompt = "\n\n".join(part for part in (" ".join(question), piped()) if part)
-    if not prompt:
+    material, offered, form, kept = (
+        material or Material(),
+        offered or OfferedTools(),
+        form or AnswerForm(),
+        kept or Kept(),
+    )
+    words = " ".join(question)
+    if kept.save is not None:
+        template = Template(words, system or "", model or "", material.fragment, form.schema or "")
+        print(write_template(kept.save, template))
+        return 0
+    asked = _question(words, model, system, material, form.schema)
+    if not asked.prompt and not asked.material.attachment and not asked.material.fragment:
         raise AntiphonError("no question given", hint='antiphon ask "Why is the sky blue?"')
-    options: ChatOptions = {"model": model}
-    if temperature is not None:
-        options["temperature"] = temperature
-    if max_tokens is not None:
-        options["max_completion_tokens"] = max_tokens
-    with (server or Server()).client() as client, warnings.catch_warnings():
+    given = {"temperature": temperature, "max_completion_tokens": max_tokens}
+    asked.options = {name: value for name, value in given.items() if value is not None}
+    with ExitStack() as stack:
+        client = stack.enter_context((server or Server()).client())
         # Said below, in the words of the command line.
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", TruncatedAnswerWarning)
-        chat = Chat(system, client=client, **options)
-        stream = chat.stream(prompt)
-        for piece in stream:
-            if not json:
-                print(piece, end="", flush=True)
-        reply = stream.reply
-    return _finish(reply, as_json=json, stats=stats)
+        tools = stack.enter_context(offered.opened())
+        conversation, saved = _continued(kept)
+        chat = _chat(asked, tools, offered, saved, client)
+        reply = _answered(chat, asked, form)
+    _log(conversation, asked.prompt, reply, chat)
+    return _finish(reply, form)
 
 
-def _finish(reply: Reply[None], *, as_json: bool, stats: bool) -> int:
-    if as_json:
+def _question(words: str, model: str | None, system: str | None, material: Material, schema: str | None) -> _Question:
+    # Standard input is read by one: a fragment or an attachment named "-", or the question.
+    is_taken = "-" in (*material.fragment, *material.attachment)
+    below = "" if is_taken else piped() or ""
+    prompt = "\n\n".join(part for part in (words, below) if part)
+    if material.template is None:
+        if material.param:
+            raise AntiphonError("--param without a template", hint="name one: --template NAME")
+        return _Question(prompt, system, model or DEFAULT_MODEL, schema, material)
+    template = read_template(material.template)
+    prompt = template.filled(prompt, material.param)
+    material = Material((*template.fragments, *material.fragment), material.attachment)
+    return _Question(
+        prompt,
+        system or template.system or None,
+        model or template.model or DEFAULT_MODEL,
+        schema or template.schema or None,
+        material,
+    )
+
+
+def _continued(kept: Kept) -> tuple[str | None, Mapping[str, Any] | None]:
+    if not kept.continue_ and kept.conversation is None:
+        return None, None
+    with log_file.Log.opened() as log:
+        return log.conversation(kept.conversation)
+
+
+def _chat(
+    asked: _Question, tools: Sequence[Tool], offered: OfferedTools, saved: Mapping[str, Any] | None, client: Any
+) -> Chat:
+    options: ChatOptions = {**asked.options}  # pyright: ignore[reportAssignmentType]
+    if tools:
+        options["tools"] = tools
+        options["approve"] = offered.approve(tools)
+    if saved is None:
+        options["model"] = asked.model
+        return Chat(asked.system, client=client, **options)
+    return Chat.from_json(saved, client=client, **options)
+
+
+def _answered(chat: Chat, asked: _Question, form: AnswerForm) -> Reply[Any]:
+    content = content_of(asked.prompt, asked.material)
+    if asked.schema is not None:
+        return _shaped(chat, content, asked.schema)
+    with Printer(markdown=False if form.plain or form.json else None) as printer:
+        stream = chat.stream(content)
+        for event in stream.events():
+            match event:
+                case TextDelta() if not form.json:
+                    printer.write(event.text)
+                case ReasoningDelta() if sys.stderr.isatty():
+                    print(f"\033[2m{event.text}\033[0m", end="", file=sys.stderr, flush=True)
+                case ToolFinished():
+                    call, outcome = event.result.call, event.result.outcome
+                    print(f"antiphon: {call.name}({call.arguments}): {outcome}", file=sys.stderr)
+                case _:
+                    pass
+        if not form.json:
+            printer.end()
+    return stream.reply
+
+
+def _shaped(chat: Chat, content: Any, schema: str) -> Reply[Any]:
+    shape = shape_of(schema)
+    if not isinstance(shape, dict):
+        reply = chat.parse(shape, content)
+        parsed: BaseModel = reply.parsed
+        print_json(parsed.model_dump(by_alias=True))
+        return reply
+    response_format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": shape}}
+    reply = chat.send(content, response_format=response_format)
+    print(reply.text)
+    return reply
+
+
+def _log(conversation: str | None, prompt: str, reply: Reply[Any], chat: Chat) -> None:
+    if log_file.is_on():
+        with log_file.Log.opened() as log:
+            log.add(conversation, prompt, reply, chat.to_json())
+
+
+def _finish(reply: Reply[Any], form: AnswerForm) -> int:
+    if form.json:
         print_json(
             {
                 "text": reply.text,
@@ -63,9 +208,7 @@ def _finish(reply: Reply[None], *, as_json: bool, stats: bool) -> int:
                 "request_id": reply.request_id,
             }
         )
-    else:
-        print()
-    if stats and reply.usage is not None:
+    if form.stats and reply.usage is not None:
         used = f"{reply.usage.prompt_tokens} + {reply.usage.completion_tokens} tokens"
         speed = f"{reply.tokens_per_s:.1f} tokens/s" if reply.tokens_per_s else "speed unknown"
         print(f"{reply.model}: {used}, {dollars(reply.cost)}, {speed}", file=sys.stderr)

@@ -1,6 +1,10 @@
 """``antiphon chat``: talk to a model in the terminal."""
 
+import contextlib
+import importlib
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import openai
@@ -8,13 +12,25 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from antiphon.cli.connection import Server
+from antiphon.cli import log_file
+from antiphon.cli.connection import Server, dollars
+from antiphon.cli.markdown import Printer
+from antiphon.cli.offered import OfferedTools
 from antiphon.errors import AntiphonError
 from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
-from antiphon.toolkit.chat.reply import TextDelta
+from antiphon.toolkit.chat.reply import ReasoningDelta, TextDelta, ToolFinished
+from antiphon.toolkit.tools.tool import Tool
 
-HELP = "Commands: /reset forgets the conversation, /system TEXT sets the system message, /quit ends."
+HELP = """\
+/save FILE, /load FILE   write the conversation, go on with one
+/undo                    forget the last message and its answer
+/model NAME              go on with another model
+/system TEXT             set the system message, and forget the conversation
+/reset                   forget the conversation
+/tokens, /cost           what the next request has, what the answers took
+/quit                    end; so does Ctrl-D. Ctrl-C stops an answer. \""" begins and ends a message of several lines."""
+_QUOTES = '"""'
 
 
 def chat(
@@ -22,18 +38,35 @@ def chat(
     model: Annotated[str, Parameter(help="Model to talk to.")] = "gpt-4o-mini",
     system: Annotated[str, Parameter(help="System message.")] = "",
     temperature: Annotated[float | None, Parameter(help="0 to 2; the API's default if not given.")] = None,
+    continue_: Annotated[
+        bool, Parameter(name=["--continue", "-c"], negative="", help="Continue the latest conversation of the log.")
+    ] = False,
+    plain: Annotated[bool, Parameter(negative="", help="Do not render Markdown at a terminal.")] = False,
+    offered: OfferedTools | None = None,
     server: Server | None = None,
 ) -> None:
-    """Talk to a model: each line is a message, the answer streams. Ctrl-C stops an answer, Ctrl-D ends."""
+    """Talk to a model: each line is a message, the answer streams. Ctrl-C stops an answer, Ctrl-D ends.
+
+    The conversation is kept within the model's context. /help lists the commands.
+    """
     console = Console()
-    server = server or Server()
+    server, offered = server or Server(), offered or OfferedTools()
     if sys.stdin.isatty():
-        console.print(f"[dim]{escape(f'{model} at {server.base_url}. {HELP}')}[/dim]")
-    with server.client() as client:
-        conversation = Conversation(server, client, model, system, temperature)
-        while (line := _read_line(console)) is not None:
+        console.print(f"[dim]{escape(f'{model} at {server.base_url}. /help lists the commands.')}[/dim]")
+        # With it input() edits the line and knows the earlier ones.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("readline")  # not on every platform
+    options: ChatOptions = {"model": model}
+    if temperature is not None:
+        options["temperature"] = temperature
+    with server.client() as client, offered.opened() as tools:
+        conversation = Conversation(server, client, options, tools, offered, is_plain=plain)
+        conversation.reset(system)
+        if continue_:
+            conversation.go_on()
+        while (line := _read_message()) is not None:
             if line.startswith("/"):
-                if not _command(console, conversation, line):
+                if not conversation.command(line):
                     return
             elif line.strip():
                 conversation.ask(line)
@@ -43,19 +76,36 @@ class Conversation:
     """A chat of the toolkit, which keeps within the model's context, printed while its answers stream."""
 
     def __init__(
-        self, server: Server, client: openai.OpenAI, model: str, system: str, temperature: float | None
+        self,
+        server: Server,
+        client: openai.OpenAI,
+        options: ChatOptions,
+        tools: Sequence[Tool],
+        offered: OfferedTools,
+        *,
+        is_plain: bool,
     ) -> None:
         self._server = server
         self._client = client
-        self._options: ChatOptions = {"model": model}
-        if temperature is not None:
-            self._options["temperature"] = temperature
-        self.reset(system)
+        self._options: ChatOptions = {**options}
+        if tools:
+            self._options["tools"] = tools
+            self._options["approve"] = offered.approve(tools)
+        self._is_plain = is_plain
+        self._logged: str | None = None
+        self.reset("")
 
     def reset(self, system: str) -> None:
         """Forget everything but the system message."""
         self.system = system
+        self._logged = None
         self.chat = Chat(system or None, client=self._client, **self._options)
+
+    def go_on(self) -> None:
+        """Continue the latest conversation of the log."""
+        with log_file.Log.opened() as log:
+            self._logged, saved = log.conversation()
+        self.chat = Chat.from_json(saved, client=self._client, **self._options)
 
     def ask(self, text: str) -> None:
         """Send one message and print the answer while it streams; Ctrl-C keeps the part that was printed.
@@ -74,33 +124,85 @@ class Conversation:
             explained = self._server.explained(error, self._client) if isinstance(error, openai.APIError) else error
             print(f"antiphon: {explained.message} - {explained.hint}", file=sys.stderr)
 
+    def command(self, line: str) -> bool:
+        """Carry out a line that begins with a slash; returns False to end."""
+        word, _, rest = line.partition(" ")
+        commands: dict[str, Callable[[str], None]] = {
+            "/reset": lambda _: self.reset(self.system),
+            "/system": self.reset,
+            "/save": self._save,
+            "/load": self._load,
+            "/undo": lambda _: self.chat.undo(),
+            "/model": self._use_model,
+            "/tokens": lambda _: print(self.chat.count_tokens()),
+            "/cost": lambda _: print(f"{self.chat.usage or 'usage unknown'}, {dollars(self.chat.cost)}"),
+        }
+        if word in {"/quit", "/exit"}:
+            return False
+        try:
+            commands.get(word, lambda _: print(HELP))(rest.strip())
+        except (AntiphonError, OSError) as error:
+            print(f"antiphon: {error}", file=sys.stderr)
+        return True
+
     def _stream(self, text: str, said: list[str]) -> None:
-        with self.chat.stream(text) as stream:
+        with Printer(markdown=False if self._is_plain else None) as printer, self.chat.stream(text) as stream:
             for event in stream.events():
-                if isinstance(event, TextDelta):
-                    said.append(event.text)
-                    print(event.text, end="", flush=True)
-        print()
+                match event:
+                    case TextDelta():
+                        said.append(event.text)
+                        printer.write(event.text)
+                    case ReasoningDelta() if sys.stderr.isatty():
+                        print(f"\033[2m{event.text}\033[0m", end="", file=sys.stderr, flush=True)
+                    case ToolFinished():
+                        call, outcome = event.result.call, event.result.outcome
+                        print(f"antiphon: {call.name}({call.arguments}): {outcome}", file=sys.stderr)
+                    case _:
+                        pass
+            printer.end()
         if stream.reply.is_truncated:
             print("antiphon: the answer was cut at the token limit", file=sys.stderr)
+        if log_file.is_on():
+            with log_file.Log.opened() as log:
+                self._logged = log.add(self._logged, text, stream.reply, self.chat.to_json())
+
+    def _save(self, path: str) -> None:
+        self.chat.save(_named(path))
+        print(f"antiphon: wrote {path}", file=sys.stderr)
+
+    def _load(self, path: str) -> None:
+        self.chat = Chat.load(_named(path), client=self._client, **self._options)
+        self._logged = None
+
+    def _use_model(self, name: str) -> None:
+        if not name:
+            raise AntiphonError("no model named", hint="/model NAME")
+        self._options["model"] = name
+        self.chat = Chat.from_json(self.chat.to_json(), client=self._client, **self._options)
 
 
-def _read_line(console: Console) -> str | None:
+def _named(path: str) -> Path:
+    if not path:
+        raise AntiphonError("no file named", hint="/save FILE, /load FILE")
+    return Path(path).expanduser()
+
+
+def _read_message() -> str | None:
+    line = _read_line("> ")
+    if line is None or not line.startswith(_QUOTES):
+        return line
+    lines = [line.removeprefix(_QUOTES)]
+    while not lines[-1].endswith(_QUOTES) and (line := _read_line(". ")) is not None:
+        lines.append(line)
+    return "\n".join(lines).removesuffix(_QUOTES)
+
+
+def _read_line(prompt: str) -> str | None:
     try:
-        return console.input("[bold]> [/bold]") if sys.stdin.isatty() else input()
+        return input(prompt if sys.stdin.isatty() else "")
     except EOFError:
         return None
-
-
-def _command(console: Console, conversation: Conversation, line: str) -> bool:
-    word, _, rest = line.partition(" ")
-    match word:
-        case "/quit" | "/exit":
-            return False
-        case "/reset":
-            conversation.reset(conversation.system)
-        case "/system":
-            conversation.reset(rest.strip())
-        case _:
-            console.print(HELP)
-    return True
+    except KeyboardInterrupt:
+        # At the prompt it clears the line, as in a shell.
+        print()
+        return ""

@@ -10,7 +10,7 @@ from openai import OpenAI
 
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.chat.chat_state import ChatOptions, ChatState, saved_options
-from antiphon.toolkit.chat.history import Content
+from antiphon.toolkit.chat.history import Content, read_chat
 from antiphon.toolkit.chat.partial import read_partials
 from antiphon.toolkit.chat.pending import Decisions
 from antiphon.toolkit.chat.reply import Event, Reply, warned
@@ -109,8 +109,14 @@ class AsyncChat(_ChatCalls):
     @classmethod
     def load(cls, path: str | Path, *, client: Client | None = None, **options: Unpack[ChatOptions]) -> Self:
         """Go on with what ``save`` wrote."""
-        saved, given = saved_options(path, options)
-        chat = cls(client=client, **given)
+        return cls.from_json(read_chat(path), client=client, **options)
+
+    @classmethod
+    def from_json(
+        cls, saved: Mapping[str, Any], *, client: Client | None = None, **options: Unpack[ChatOptions]
+    ) -> Self:
+        """Go on with what ``to_json`` returned."""
+        chat = cls(client=client, **saved_options(saved, options))
         chat._restore(saved)
         return chat
 
@@ -183,8 +189,14 @@ class Chat(_ChatCalls):
     @classmethod
     def load(cls, path: str | Path, *, client: OpenAI | None = None, **options: Unpack[ChatOptions]) -> Self:
         """Go on with what ``save`` wrote."""
-        saved, given = saved_options(path, options)
-        chat = cls(client=client, **given)
+        return cls.from_json(read_chat(path), client=client, **options)
+
+    @classmethod
+    def from_json(
+        cls, saved: Mapping[str, Any], *, client: OpenAI | None = None, **options: Unpack[ChatOptions]
+    ) -> Self:
+        """Go on with what ``to_json`` returned."""
+        chat = cls(client=client, **saved_options(saved, options))
         chat._restore(saved)
         return chat
 

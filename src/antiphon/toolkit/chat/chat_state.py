@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, cast
 from antiphon.toolkit.calls.caller import ModelCaller
 from antiphon.toolkit.calls.forms import Api
 from antiphon.toolkit.calls.options import CallOptions, require_options
-from antiphon.toolkit.chat.history import Content, History, Message, Turn, read_chat, write_chat
+from antiphon.toolkit.chat.history import Content, History, Message, Turn, write_chat
 from antiphon.toolkit.chat.pending import Decisions, PendingTurn
 from antiphon.toolkit.chat.reply import Reply
 from antiphon.toolkit.chat.trim import HistoryPolicy
@@ -157,12 +157,16 @@ class ChatState:
         return self._history.markdown()
 
     def save(self, path: str | Path) -> None:
-        """Write the conversation and the model's name as JSON; tools, client and options are given anew to ``load``.
+        """Write ``to_json()``; tools, client and options are given anew to ``load``.
 
         A turn that waits for approval is written too. Raises HistoryError if its request holds what JSON cannot say.
         """
+        write_chat(path, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the conversation and the model's name, for a store of your own; ``from_json`` goes on with it."""
         pending = {} if self._pending is None else {"pending": self._pending.to_json()}
-        write_chat(path, {**self._history.to_json(), "model": self.model, **pending})
+        return {**self._history.to_json(), "model": self.model, **pending}
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         self._history = History.from_json(saved)
@@ -274,13 +278,12 @@ class ChatState:
         return joined
 
 
-def saved_options(path: str | Path, options: ChatOptions) -> tuple[dict[str, Any], ChatOptions]:
-    """Return what ``save`` wrote, and ``options`` with the saved model unless they name one."""
-    saved = read_chat(path)
+def saved_options(saved: Mapping[str, Any], options: ChatOptions) -> ChatOptions:
+    """Return ``options`` with the model of a saved chat unless they name one; raises HistoryError for anything else."""
     if "model" not in saved:
-        raise HistoryError(f"{str(path)!r} is not a saved chat: it names no model")
+        raise HistoryError("This is not a saved chat: it names no model")
     given: ChatOptions = {"model": saved["model"], **options}  # pyright: ignore[reportAssignmentType]
-    return saved, given
+    return given
 
 
 def _turn_options(options: ChatOptions) -> TurnOptions:

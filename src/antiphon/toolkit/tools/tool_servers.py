@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
+import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 from urllib.parse import urlsplit
 
 from antiphon.toolkit._sync import portal
@@ -178,7 +180,7 @@ class _Listed:
 @asynccontextmanager
 async def _connected(server: ToolServer) -> AsyncGenerator[Client]:
     import httpx2  # noqa: PLC0415 - as below
-    from mcp import Client, StdioServerParameters  # noqa: PLC0415 - an extra, and 0.5 s to import
+    from mcp import Client, StdioServerParameters, stdio_client  # noqa: PLC0415 - an extra, and 0.5 s to import
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
 
     address = server.address
@@ -188,10 +190,23 @@ async def _connected(server: ToolServer) -> AsyncGenerator[Client]:
             client = Client(streamable_http_client(address, http_client=http))
         elif isinstance(address, Sequence):
             environment = dict(server.environment)
-            client = Client(StdioServerParameters(command=address[0], args=list(address[1:]), env=environment))
+            command = StdioServerParameters(command=address[0], args=list(address[1:]), env=environment)
+            client = Client(stdio_client(command, errlog=stack.enter_context(_standard_error())))
         else:
             client = Client(address)
         yield await stack.enter_async_context(client)
+
+
+@contextmanager
+def _standard_error() -> Generator[TextIO]:
+    """Yield where a command's standard error goes: to ours, or nowhere where ours is not a file, as in a notebook."""
+    try:
+        sys.stderr.fileno()
+    except (OSError, AttributeError):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - not a path of the user's
+            yield nowhere
+    else:
+        yield sys.stderr
 
 
 async def _opened(server: ToolServer, stack: AsyncExitStack) -> _Listed:
