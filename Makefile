@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check binding installs clients container-test load bench docs clean
+.PHONY: help serve test check binding installs clients container-test load soak bench docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ container-test: $(VENV)/.installed ## Take the container's steps in a bare Debia
 
 load: $(VENV)/.installed ## Send the largest bodies and measure other clients, 5 minutes (ARGS="--load-seconds 60")
 	@$(BIN)/python -m pytest -m load tests/load -s $(ARGS)
+
+soak: $(VENV)/.installed ## Send 20,000 responses to a bounded store and watch its size, 2 minutes
+	@$(BIN)/python -m pytest -m soak tests/load -s $(ARGS)
 
 bench: $(VENV)/.installed ## Measure beside the peers that are installed
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -107,6 +107,9 @@ if TYPE_CHECKING:
     from antiphon.toolkit.structured.extract import extract as extract
     from antiphon.toolkit.structured.extract import extract_many as extract_many
     from antiphon.toolkit.structured.extract import stream_items as stream_items
+    from antiphon.toolkit.structured.summarise import Summary as Summary
+    from antiphon.toolkit.structured.summarise import asummarise as asummarise
+    from antiphon.toolkit.structured.summarise import summarise as summarise
     from antiphon.toolkit.tokens.count import TokenCount as TokenCount
     from antiphon.toolkit.tokens.count import acount_tokens as acount_tokens
     from antiphon.toolkit.tokens.count import count_tokens as count_tokens
@@ -186,6 +189,7 @@ _PUBLIC = {
     "antiphon.toolkit.calls.retry_table": ("RetryTable", "explain_client_retries"),
     "antiphon.toolkit.embeddings.similarity": ("cosine_similarity",),
     "antiphon.toolkit.structured.each": ("Extracted", "aextract_each", "extract_each"),
+    "antiphon.toolkit.structured.summarise": ("Summary", "asummarise", "summarise"),
     "antiphon.toolkit.structured.extract": (
         "aextract",
         "aextract_many",

@@ -161,6 +161,13 @@ CALLS: dict[str, list[Json]] = {
         called(call("g", ROME[:3], index=1, id="b")),
         called(call(None, ROME[3:], index=1, id="x2")),
     ],
+    "the name in pieces": [
+        called(call("", "", index=0, id="a")),
+        called(call("f", "", index=0)),
+        called(call(None, OSLO, index=0)),
+        called(call("g", "", index=1, id="b")),
+        called(call(None, ROME, index=1)),
+    ],
     "arguments as an object": [
         called(call("f", {"city": "Oslo"}, index=0, id="a")),
         called(call("g", {"city": "Rome"}, index=1, id="b")),
@@ -221,6 +228,27 @@ async def test_calls_without_ids_get_some(chunks: list[Json]) -> None:
     for found in (assembled(await relayed(ended)), from_events(await as_events(ended))):
         assert [(name, arguments) for _, name, arguments in found] == [("f", OSLO), ("f", ROME)]
         assert len({call_id for call_id, _, _ in found if call_id}) == 2
+
+
+@pytest.mark.parametrize("more", [{}, {"id": "a"}], ids=["no id", "the id again"])
+@pytest.mark.parametrize("arguments", ["", None])
+async def test_a_name_may_come_in_pieces(more: Json, arguments: str | None) -> None:
+    """What comes before any arguments is joined, as the official client does; a call may have no arguments at all."""
+    named = [
+        called({"index": 0, "id": "a", "type": "function", "function": {"name": "na", "arguments": arguments}}),
+        called({"index": 0, "function": {"name": "me"}, **more}),
+    ]
+    for last in ([called(call(None, OSLO, index=0))], []):
+        ended = [*named, *last, said({}, "tool_calls"), LAST]
+        expected = [("a", "name", OSLO if last else "")]
+        assert assembled(await relayed(ended)) == expected
+        assert from_events(await as_events(ended)) == expected
+
+
+async def test_a_number_as_finish_reason_is_relayed_as_text() -> None:
+    """The number means something else at each server, and the API's type is text."""
+    chunks = [said({"content": "a"}), said({}, 2), LAST]  # type: ignore[arg-type]
+    assert (await relayed(chunks))[1]["choices"][0]["finish_reason"] == "2"
 
 
 async def test_a_call_that_never_gets_a_name_is_an_error() -> None:

@@ -13,6 +13,7 @@ from tests.waiting import wait_until
 
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedCall, ScriptedError
+from antiphon.server.process import http_server
 from antiphon.server.responses.sealing import Sealer
 from antiphon.state import ResponseSettings
 
@@ -242,7 +243,9 @@ def test_a_request_may_say_itself_what_becomes_of_hosted_tools(http: httpx.Clien
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, header)
 
 
-def test_the_websocket_transport_is_refused_so_that_clients_fall_back(http: httpx.Client) -> None:
+def test_without_the_package_the_websocket_transport_is_refused_so_that_clients_fall_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """426, not 404: Codex then uses HTTP without a warning at every start."""
     headers = {
         "connection": "Upgrade",
@@ -250,7 +253,13 @@ def test_the_websocket_transport_is_refused_so_that_clients_fall_back(http: http
         "sec-websocket-version": "13",
         "sec-websocket-key": "eA==",
     }
-    assert http.get("/responses", headers=headers).status_code == 426
+    monkeypatch.setattr(http_server, "find_spec", lambda name: None)
+    with running(ScriptedBackend(Script(models=(MODEL,))), tmp_path) as up:
+        assert httpx.get(f"{up.url}/responses", headers=headers).status_code == 426
+
+
+def test_a_get_request_that_is_no_upgrade_is_refused(http: httpx.Client) -> None:
+    """426 names the other ways."""
     assert http.get("/responses").status_code == 426
 
 

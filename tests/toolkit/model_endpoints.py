@@ -19,6 +19,8 @@ from openai import AsyncOpenAI, OpenAI
 Json = dict[str, Any]
 _REFUSED = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "max_tokens")
 PROMPT_TOKENS, ANSWER_TOKENS = 11, 7
+FITS = 11
+"""The least limit of tokens that does not cut an answer."""
 
 
 def least(schema: Any, definitions: Any = None) -> Any:
@@ -67,6 +69,8 @@ class ModelEndpoint:
         body = json.loads(request.content) if request.content else {}
         path = request.url.path.removeprefix("/v1")
         self.requests.append((path, body))
+        if path == "/models":
+            return httpx2.Response(200, json={"object": "list", "data": [{"id": "m", "object": "model"}]})
         routes = {"/chat/completions": self.chat, "/responses": self.respond, "/embeddings": self.embed}
         route = routes.get(path)
         return error(404, f"Invalid URL ({path})") if route is None else route(body)
@@ -204,7 +208,8 @@ def _response_call(tool: Json, number: int, round_: int) -> Json:
 def completion(body: Json, message: Json) -> httpx2.Response:
     """Return ``message`` as a completion, streamed if it is asked for so."""
     head = {"id": "chatcmpl-1", "created": 1, "model": f"{body['model']}-dated", "system_fingerprint": "fp_1"}
-    reason = "tool_calls" if message.get("tool_calls") else "stop"
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or FITS
+    reason = "tool_calls" if message.get("tool_calls") else "stop" if limit >= FITS else "length"
     usage = {
         "prompt_tokens": PROMPT_TOKENS,
         "completion_tokens": ANSWER_TOKENS,
@@ -240,6 +245,9 @@ def response(body: Json, output: list[Json]) -> httpx2.Response:
     whole: Json = {"id": "resp_1", "object": "response", "created_at": 1, "model": f"{body['model']}-dated"}
     whole |= {"status": "completed", "output": output, "usage": usage, "error": None, "incomplete_details": None}
     whole |= {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "instructions": None, "metadata": {}}
+    is_cut = (body.get("max_output_tokens") or FITS) < FITS
+    if is_cut:
+        whole |= {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
     if not body.get("stream"):
         return httpx2.Response(200, json=whole, headers={"x-request-id": "req_1"})
     lines: list[Json] = [{"type": "response.created", "response": {**whole, "output": [], "status": "in_progress"}}]
@@ -253,7 +261,7 @@ def response(body: Json, output: list[Json]) -> httpx2.Response:
             kind = {"type": "response.output_text.delta", **at, "content_index": 0}
             lines.extend({**kind, "delta": piece} for piece in _pieces(item["content"][0]["text"]))
         lines.append({"type": "response.output_item.done", **at, "item": item})
-    lines.append({"type": "response.completed", "response": whole})
+    lines.append({"type": f"response.{whole['status']}", "response": whole})
     return events([{**line, "sequence_number": n} for n, line in enumerate(lines)], named=True)
 
 

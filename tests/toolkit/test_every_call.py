@@ -32,12 +32,14 @@ from antiphon import (
     aextract_each,
     aextract_many,
     astream_items,
+    asummarise,
     cascade,
     embed,
     extract,
     extract_each,
     extract_many,
     stream_items,
+    summarise,
 )
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.bulk import Request, arun, run
@@ -79,6 +81,7 @@ SYNCHRONOUS: dict[str, Callable[..., object]] = {
     "extract_many": lambda client, _, **o: extract_many(Person, "hi", model="m", client=client, **o),
     "extract_each": lambda client, _, **o: list(extract_each(Person, ["hi", "ho"], model="m", client=client, **o)),
     "stream_items": lambda client, _, **o: list(stream_items(Person, "hi", model="m", client=client, **o)),
+    "summarise": lambda client, _, **o: summarise("hi", model="m", client=client, **o),
     "cascade": lambda client, _, **o: cascade(Person, "hi", models=["m"], client=client, **o),
     "embed": lambda client, _, **o: embed(["hi", "ho"], model="m", client=client, cache=False, **o),
     "Index.update": lambda client, path, **o: indexed(client, path / "new", lambda i: i.update(DOCUMENTS), **o),
@@ -110,6 +113,7 @@ ASYNCHRONOUS: dict[str, Callable[..., Awaitable[object]]] = {
     "aextract_many": lambda client, _, **o: aextract_many(Person, "hi", model="m", client=client, **o),
     "aextract_each": lambda client, _, **o: all_of(aextract_each(Person, ["hi"], model="m", client=client, **o)),
     "astream_items": lambda client, _, **o: all_of(aiter(astream_items(Person, "hi", model="m", client=client, **o))),
+    "asummarise": lambda client, _, **o: asummarise("hi", model="m", client=client, **o),
     "acascade": lambda client, _, **o: acascade(Person, "hi", models=["m"], client=client, **o),
     "aembed": lambda client, _, **o: aembed(["hi"], model="m", client=client, cache=False, **o),
     "Embedder": lambda client, _, **o: embedded(client, **o),

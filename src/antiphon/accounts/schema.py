@@ -106,6 +106,7 @@ responses = Table(
     Column("num_bytes", BigInteger, nullable=False),
     Index("responses_by_expiry", "expires_at_ms"),
     Index("responses_by_age", "created_at_ms"),
+    Index("responses_by_size", "num_bytes"),
 )
 
 response_items = Table(
@@ -148,6 +149,9 @@ stored_completions = Table(
     Column("messages", LargeBinary, nullable=False),  # JSON, compressed
     Column("num_bytes", BigInteger, nullable=False),
     Index("stored_completions_by_account", "account", "created_at"),
+    Index("stored_completions_by_size", "num_bytes"),
+    Index("stored_completions_by_age", "created_at"),
+    Index("stored_completions_by_expiry", "expires_at_ms"),
 )
 
 # Objects that an upstream made for a request that was sent on to it (antiphon.state.upstream_objects).

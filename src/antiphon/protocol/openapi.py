@@ -129,8 +129,12 @@ _RESPONSE_PATHS: Json = {
             "Create a response, whole, as events, or in the background", _OBJECT, *_FAILURES, body="ResponseRequest"
         ),
         "get": {
-            "summary": "Refused: the WebSocket transport is not served",
-            "responses": {**_failures("401", "500"), "426": {"description": "Use POST", "content": _json("Error")}},
+            "summary": "Begin a WebSocket, over which each response.create is answered with events",
+            "responses": {
+                "101": {"description": "The connection is a WebSocket from here on"},
+                **_failures("400", "401", "403", "500", "503"),
+                "426": {"description": "Ask for a WebSocket, or use POST", "content": _json("Error")},
+            },
         },
     },
     "/v1/responses/input_tokens": {

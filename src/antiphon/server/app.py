@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp
 
 from antiphon.server.console import static_files
 from antiphon.server.console.keys import KeyRoutes
@@ -12,7 +13,9 @@ from antiphon.server.console.session import SessionRoutes
 from antiphon.server.console.usage import UsageRoutes
 from antiphon.server.endpoint import Endpoint
 from antiphon.server.request.access import Access
+from antiphon.server.request.asgi import Receive, Send
 from antiphon.server.request.call import Handler
+from antiphon.server.request.headers import Scope
 from antiphon.server.routes.conversations import ConversationRoutes
 from antiphon.server.routes.files import FileRoutes
 from antiphon.server.routes.generation import GenerationRoutes
@@ -21,6 +24,7 @@ from antiphon.server.routes.metrics import metrics_route
 from antiphon.server.routes.models import ModelRoutes
 from antiphon.server.routes.openapi import openapi
 from antiphon.server.routes.organization import OrganizationRoutes
+from antiphon.server.routes.response_socket import ResponseSockets, refuse_websocket
 from antiphon.server.routes.responses import ResponseRoutes
 from antiphon.server.routes.root import root_route
 from antiphon.server.routes.stored_completions import StoredCompletionRoutes
@@ -218,10 +222,36 @@ def create_app(service: Service) -> Router:
     """Return the application that answers for ``service``; it owns nothing and has no lifespan of its own."""
     handlers = Handlers(service)
     before = service.forwarder.before
-    table = [
+    table: list[BaseRoute] = [
         Route(path, Endpoint(service.shell, path, {method: before(pick(handlers)) for method, pick in methods.items()}))
         for path, methods in ROUTES.items()
         if service.console.settings.enabled or path not in CONSOLE_ROUTES
     ]
+    table.append(WebSocketRoute("/v1/responses", _sockets(service)))
     missing = Endpoint(service.shell, "unknown", _AnyMethod(service.forwarder.otherwise(handlers.unknown)))
-    return Router(table, default=missing, redirect_slashes=False)
+    return Router(table, default=_either(missing), redirect_slashes=False)
+
+
+def _either(missing: Endpoint) -> ASGIApp:
+    """Return what answers for paths that do not exist, HTTP and WebSocket."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await (refuse_websocket if scope["type"] == "websocket" else missing)(scope, receive, send)
+
+    return answer
+
+
+def _sockets(service: Service) -> ResponseSockets:
+    """Return the application of WebSocket connections."""
+    return ResponseSockets(
+        service.shell,
+        service.backend,
+        access=service.access,
+        admissions=service.admissions,
+        in_flight=service.in_flight,
+        bodies=service.bodies,
+        intake=service.intake,
+        answers=service.answers,
+        settings=service.response_settings,
+        server_settings=service.settings,
+    )

@@ -13,10 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import stored_completions
 from antiphon.state.settings import ResponseSettings
+from antiphon.state.sweeping import SweepSchedule
 
 Json = dict[str, Any]
 _DAY_MS = 86_400_000
-_SWEEP_EVERY = 50
+_BATCH = 500
+_ROW_BYTES = 500
+"""What a row takes in addition to its content, with keys, indexes and unfilled pages."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,7 +45,7 @@ class CompletionStore:
     def __init__(self, engine: AsyncEngine, settings: ResponseSettings) -> None:
         self._engine = engine
         self._settings = settings
-        self._num_saved = 0
+        self._schedule = SweepSchedule(settings.max_bytes)
 
     @property
     def is_on(self) -> bool:
@@ -51,7 +54,7 @@ class CompletionStore:
     async def save(self, completion: StoredCompletion) -> None:
         """Write a completion that is over."""
         body, messages = _encode(completion.body), zlib.compress(_encode(completion.messages))
-        row = {
+        row: Json = {
             "id": completion.id,
             "account": completion.account,
             "model": completion.model,
@@ -60,13 +63,12 @@ class CompletionStore:
             "metadata": _encode(completion.metadata),
             "body": body,
             "messages": messages,
-            "num_bytes": len(body) + len(messages),
+            "num_bytes": len(body) + len(messages) + _ROW_BYTES,
         }
         try:
             async with self._engine.begin() as connection:
                 await connection.execute(insert(stored_completions), [row])
-            self._num_saved += 1
-            if self._num_saved % _SWEEP_EVERY == 1:
+            if self._schedule.wrote(row["num_bytes"]):
                 await self.sweep()
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of completions") from error
@@ -113,10 +115,29 @@ class CompletionStore:
         table = stored_completions
         async with self._engine.begin() as connection:
             await connection.execute(delete(table).where(table.c.expires_at_ms <= _now_ms()))
-            newer = func.sum(table.c.num_bytes).over(order_by=(table.c.created_at.desc(), table.c.id.desc()))
-            ranked = select(table.c.id, newer.label("so_far")).subquery()
-            doomed = select(ranked.c.id).where(ranked.c.so_far > self._settings.max_bytes)
+        async with self._engine.connect() as connection:
+            total: int = (await connection.execute(select(func.coalesce(func.sum(table.c.num_bytes), 0)))).scalar_one()
+        while total > self._settings.max_bytes:
+            num_bytes = await self._remove_oldest(total - self._settings.max_bytes)
+            total -= num_bytes
+            if not num_bytes:
+                break
+        self._schedule.swept(total)
+
+    async def _remove_oldest(self, excess: int) -> int:
+        """Remove up to a batch of the oldest rows, ``excess`` bytes or the first that exceed it; return their bytes."""
+        table = stored_completions
+        oldest = select(table.c.id, table.c.num_bytes).order_by(table.c.created_at, table.c.id).limit(_BATCH)
+        doomed: list[str] = []
+        num_bytes = 0
+        async with self._engine.begin() as connection:
+            for row in await connection.execute(oldest):
+                if num_bytes >= excess:
+                    break
+                doomed.append(row.id)
+                num_bytes += row.num_bytes
             await connection.execute(delete(table).where(table.c.id.in_(doomed)))
+        return num_bytes
 
 
 def _stored(row: Row[Any]) -> StoredCompletion:

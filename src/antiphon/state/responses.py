@@ -23,13 +23,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import response_items, responses
 from antiphon.state.settings import ResponseSettings
+from antiphon.state.sweeping import SweepSchedule
 
 Json = dict[str, Any]
 LEASE_S = 15.0
 """How long a running background response is believed without news of its process."""
 _RUNNING = ("queued", "in_progress")
-_SWEEP_EVERY = 50
 _BATCH = 500
+_ROW_BYTES, _ITEM_BYTES = 500, 300
+"""What a row and the row of each item take in addition to their content, with keys, indexes and unfilled pages; measured."""
 _DAY_MS = 86_400_000
 _encode = msgspec.json.Encoder().encode
 _LOST = {"code": "server_error", "message": "The server stopped before the response was complete."}
@@ -72,6 +74,7 @@ class ResponseStore:
     def __init__(self, engine: AsyncEngine, settings: ResponseSettings) -> None:
         self._engine = engine
         self._settings = settings
+        self._schedule = SweepSchedule(settings.max_bytes)
         self._num_saved = 0
         self._num_swept = 0
 
@@ -83,14 +86,16 @@ class ResponseStore:
         """Write a response, replacing what was stored under its id. Raises ``ApiError`` 503 if the database refuses."""
         # Off the event loop: a long history takes a while to encode and compress.
         row = await asyncio.to_thread(self._row, kept)
+        items = _item_rows(kept)
+        row["num_bytes"] += _ROW_BYTES + _ITEM_BYTES * len(items)
         try:
             async with self._engine.begin() as connection:
                 await _remove(connection, [kept.id])
                 await connection.execute(insert(responses), [row])
-                if items := _item_rows(kept):
+                if items:
                     await connection.execute(insert(response_items), items)
             self._num_saved += 1
-            if self._num_saved % _SWEEP_EVERY == 1:
+            if self._schedule.wrote(row["num_bytes"]):
                 await self.sweep()
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of responses") from error
@@ -102,7 +107,7 @@ class ResponseStore:
         return {
             "id": kept.id,
             "account": kept.account,
-            "created_at_ms": int(kept.body["created_at"]) * 1000,
+            "created_at_ms": now,
             "expires_at_ms": now + round(self._settings.retention_days * _DAY_MS),
             "lease_until_ms": now + round(LEASE_S * 1000),
             "status": kept.status,
@@ -174,30 +179,37 @@ class ResponseStore:
 
     async def sweep(self) -> int:
         """Remove what is expired, then the oldest while more than ``max_bytes`` are kept; return how many went."""
+        expired = select(responses.c.id).where(responses.c.expires_at_ms <= _now_ms())
         async with self._engine.begin() as connection:
-            expired = select(responses.c.id).where(responses.c.expires_at_ms <= _now_ms())
             old = (await connection.execute(expired)).scalars().all()
             await _remove(connection, old)
-            swept = len(old)
+        async with self._engine.connect() as connection:
             total: int = (
                 await connection.execute(select(func.coalesce(func.sum(responses.c.num_bytes), 0)))
             ).scalar_one()
-            excess = total - self._settings.max_bytes
-            if excess > 0:
-                swept += await self._remove_oldest(connection, excess)
+        swept = len(old)
+        while total > self._settings.max_bytes:
+            num_rows, num_bytes = await self._remove_oldest(total - self._settings.max_bytes)
+            swept, total = swept + num_rows, total - num_bytes
+            if not num_rows:
+                break
+        self._schedule.swept(total)
         self._num_swept += swept
         return swept
 
-    async def _remove_oldest(self, connection: AsyncConnection, excess: int) -> int:
+    async def _remove_oldest(self, excess: int) -> tuple[int, int]:
+        """Remove up to a batch of the oldest rows, ``excess`` bytes or the first that exceed it; return rows and bytes."""
         oldest = select(responses.c.id, responses.c.num_bytes).order_by(responses.c.created_at_ms, responses.c.id)
         doomed: list[str] = []
-        for row in await connection.execute(oldest):
-            if excess <= 0:
-                break
-            doomed.append(row.id)
-            excess -= row.num_bytes
-        await _remove(connection, doomed)
-        return len(doomed)
+        num_bytes = 0
+        async with self._engine.begin() as connection:
+            for row in await connection.execute(oldest.limit(_BATCH)):
+                if num_bytes >= excess:
+                    break
+                doomed.append(row.id)
+                num_bytes += row.num_bytes
+            await _remove(connection, doomed)
+        return len(doomed), num_bytes
 
     def statistics(self) -> StoreStatistics:
         """Return counts without waiting."""

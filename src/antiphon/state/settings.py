@@ -21,6 +21,9 @@ class ResponseSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``mcp_hosts``: hosts whose MCP tools this server calls (see ``server/responses/mcp/hosts.py``); empty: none.
     ``mcp_servers``: programs, by the label under which requests name them. ``mcp_timeout_s`` bounds one question to an MCP
     server. ``max_tool_calls`` bounds the calls that the server runs in one response.
+
+    ``max_websockets``: WebSocket connections at once per process. ``websocket_limit_s``: how long one may last;
+    ``websocket_idle_s``: how long it may be idle.
     """
 
     hosted_tools: Literal["refuse", "leave-out"] = "refuse"
@@ -31,10 +34,15 @@ class ResponseSettings(msgspec.Struct, frozen=True, kw_only=True):
     mcp_servers: dict[str, McpServer] = {}
     mcp_timeout_s: float = 60.0
     max_tool_calls: int = 64
+    max_websockets: int = 256
+    websocket_limit_s: float = 3600.0
+    websocket_idle_s: float = 1800.0
 
     def __post_init__(self) -> None:
         if not 0 < self.mcp_timeout_s <= 3600:  # noqa: PLR2004 - an hour
             raise ConfigError("[responses] mcp_timeout_s must be above 0 and at most 3600")
+        if self.max_websockets < 0 or min(self.websocket_limit_s, self.websocket_idle_s) <= 0:
+            raise ConfigError("[responses] max_websockets, websocket_limit_s and websocket_idle_s must be positive")
         if self.max_tool_calls < 1:
             raise ConfigError("[responses] max_tool_calls must be at least 1")
         if self.retention_days <= 0:

@@ -237,9 +237,10 @@ async def test_a_200_without_vectors_is_an_embedding_error(given: Any) -> None:
         ("<|endoftext|>", "stop"),
         ("done", "stop"),
         ("something_new", "something_new"),
+        (2, "2"),
     ],
 )
-def test_finish_reasons_are_those_of_the_api(endpoint: Endpoint, reason: str, means: str) -> None:
+def test_finish_reasons_are_those_of_the_api(endpoint: Endpoint, reason: Any, means: str) -> None:
     """Streamed or not; a word that is nobody's stays as it is."""
     endpoint.replies = [
         body(whole({"role": "assistant", "content": "a"}, reason)),

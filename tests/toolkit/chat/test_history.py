@@ -1,10 +1,13 @@
 """A conversation as a value."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.toolkit.scripted_endpoint import Endpoint
 
+from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.history import History, Turn, read_chat, write_chat
 from antiphon.toolkit.errors import HistoryError
 
@@ -106,3 +109,26 @@ def test_markdown_has_everything_that_was_said() -> None:
     assert text.startswith('## System\n\nsys\n\n## User\n\ngo\n\n## Assistant\n\n`f({"a": 1})`\n\n## Tool\n\ndone')
     assert "*(image)*" in text
     assert "*(refusal)* never" in text
+
+
+@pytest.mark.parametrize(
+    ("frame", "sent"),
+    [
+        ("Answer in French.", "Answer in French.\n\nYou are a cook.\n\nYou like soup.\n\nAnswer in French."),
+        (True, "You are a cook.\n\nYou like soup.\n\nYou are a cook."),
+        (False, "You are a cook.\n\nYou like soup."),
+    ],
+)
+def test_key_instructions_stand_at_both_ends_of_the_system_prompt(
+    endpoint: Endpoint, frame: bool | str, sent: str, tmp_path: Path
+) -> None:
+    """Also behind a summary, and after saving; what was written stays as it was."""
+    chat = Chat("You are a cook.\n\nYou like soup.", client=endpoint.client(), context_tokens=1000, frame=frame)
+    chat.send("hi")
+    assert endpoint.requests[0]["messages"][0] == {"role": "system", "content": sent}
+    chat.save(tmp_path / "chat.json")
+    loaded = Chat.load(tmp_path / "chat.json", client=endpoint.client(), context_tokens=1000)
+    assert loaded.messages == chat.messages
+    assert chat.to_markdown().startswith("## System\n\nYou are a cook.\n\nYou like soup.\n\n##")
+    with_summary = replace(loaded._history, summary="s").messages()[0]["content"]
+    assert with_summary.endswith(sent.rsplit("\n\n", maxsplit=1)[-1] if frame else "s")

@@ -17,6 +17,7 @@ from antiphon import (
     TextDelta,
     Tool,
     ToolkitError,
+    TruncatedAnswerWarning,
     cascade,
     extract,
     tool,
@@ -165,11 +166,11 @@ def test_a_model_under_another_name_is_learnt_from_its_refusals(endpoint: object
 
 def test_a_parameter_that_is_refused_is_left_out_aloud(reasoning: ReasoningEndpoint) -> None:
     """The record names it; what the toolkit itself prefers is left out without a word."""
-    chat = chat_with(reasoning, temperature=0.3, max_tokens=9)
+    chat = chat_with(reasoning, temperature=0.3, max_tokens=90)
     with pytest.warns(ParameterLeftOutWarning, match="'gpt-5.6-luna-dated' takes no temperature"):
         reply = chat.send("hi")
     assert reply.left_out == ("temperature",)
-    assert reasoning.sent("/responses")[0]["max_output_tokens"] == 9
+    assert reasoning.sent("/responses")[0]["max_output_tokens"] == 90
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert extract(Review, "good", model="gpt-5-mini", client=reasoning.client()).parsed.sentiment == "a"
@@ -246,3 +247,24 @@ def test_nothing_of_a_completion_is_lost(thinking: ThinkingEndpoint) -> None:
     assert (len(reply.choices), reply.completion.system_fingerprint) == (2, "fp_1")
     with pytest.raises(ToolkitError, match="one answer"):
         list(chat_with(thinking, "m").stream("hi", n=2))
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_an_answer_that_was_cut_goes_on_by_responses(reasoning: ReasoningEndpoint, is_streamed: bool) -> None:
+    """Its reasoning is not sent again with a text that it did not lead to."""
+    chat = chat_with(reasoning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncatedAnswerWarning)
+        if is_streamed:
+            assert "".join(chat.stream("hi", max_completion_tokens=5)) == "It is so [1]."
+        else:
+            chat.send("hi", max_completion_tokens=5)
+    assert chat.last_reply is not None
+    assert chat.last_reply.is_truncated
+    assert chat.continue_().text == "It is so [1].It is so [1]."
+    chat.send("thanks")
+    assert [item.get("type", item.get("role")) for item in reasoning.sent("/responses")[-1]["input"]] == [
+        "user",
+        "assistant",
+        "user",
+    ]

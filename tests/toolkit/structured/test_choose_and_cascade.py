@@ -7,11 +7,13 @@ import pytest
 from pydantic import BaseModel, Field
 from tests.toolkit.scripted_endpoint import Endpoint, answer, usage
 
-from antiphon.toolkit.costs.choose import ModelCard, Task, choose_model
-from antiphon.toolkit.costs.prices import Price, PriceTable
+from antiphon.toolkit.calls.model_families import family_of
+from antiphon.toolkit.costs.choose import OPENAI_CARDS, ModelCard, Task, choose_model
+from antiphon.toolkit.costs.prices import OPENAI, Price, PriceTable, known_model
 from antiphon.toolkit.costs.report import Report
 from antiphon.toolkit.errors import NoModelError, OutputError
 from antiphon.toolkit.structured.cascade import acascade, cascade
+from antiphon.toolkit.usage import Usage
 
 PRICES = PriceTable({"small": Price(1, 1), "large": Price(10, 10)})
 
@@ -26,6 +28,12 @@ class Age(BaseModel):
         (Task(1_000), "gpt-4.1-nano"),
         (Task(1_000, structured_output=True, tools=True, images=True), "gpt-4.1-nano"),
         (Task(500_000), "gpt-4.1-nano"),
+        (Task(1_000, kind="classification"), "gpt-4.1-nano"),
+        (Task(1_000, kind="chat"), "gpt-4.1-mini"),
+        (Task(600_000, kind="long document"), "gpt-4.1-mini"),
+        (Task(1_000, kind="coding"), "gpt-5"),
+        (Task(1_000, 500, reasoning_tokens=0), "gpt-5-nano"),
+        (Task(1_000, kind="embedding"), "text-embedding-3-small"),
     ],
 )
 def test_the_cheapest_model_that_can_do_it_is_chosen(task: Task, expected: str) -> None:
@@ -33,6 +41,16 @@ def test_the_cheapest_model_that_can_do_it_is_chosen(task: Task, expected: str) 
     choice = choose_model(task)
     assert choice.model == expected
     assert choice.usd > 0
+
+
+def test_every_card_is_of_a_model_with_a_price_and_a_context_that_agrees() -> None:
+    """Those of genai-prices are rounded for the gpt-4.1 family alone."""
+    for card in OPENAI_CARDS:
+        known = known_model(card.name)
+        assert known is not None, card.name
+        assert card.context_tokens == pytest.approx(known.context_window, rel=0.05), card.name
+        assert PriceTable().cost(Usage(1_000), card.name) is not None
+        assert family_of(card.name, OPENAI).reasons is card.reasons, card.name
 
 
 def test_each_model_that_was_not_chosen_has_its_reason() -> None:

@@ -107,6 +107,10 @@ def _word(reason: str) -> str:
 
 def _set_reason(choice: Json) -> None:
     reason = choice.get("finish_reason")
+    if isinstance(reason, int | float) and not isinstance(reason, bool):
+        # Numbers mean something else at each server. As text, clients with strict types can read them.
+        choice["finish_reason"] = str(reason)
+        return
     if not isinstance(reason, str) or reason in STANDARD_REASONS:
         return
     if _word(reason) in _NO_REASONS:

@@ -100,6 +100,8 @@ class EventReader:
         self._is_started = False
         self._finished: set[int] = set()
         self._calls: set[tuple[int, int]] = set()
+        self._unstarted: dict[tuple[int, int], ToolCallStarted] = {}
+        """Calls without arguments so far: more of their names may come."""
 
     def feed(self, chunk: ChatChunk | TextChunk, model: str) -> Iterator[Event]:
         """Yield the chunk's events. ``model`` is reported for an upstream that does not name its model."""
@@ -119,6 +121,7 @@ class EventReader:
             yield from self._text_events(choice) if isinstance(choice, TextChoice) else self._chat_events(choice)
             if choice.finish_reason:
                 self._finished.add(choice.index)
+                yield from self._start_calls(choice.index)
                 yield ChoiceFinished(choice.index, self._reason(choice.finish_reason))
 
     def end(self) -> Completed:
@@ -149,14 +152,26 @@ class EventReader:
         is_custom = call.custom is not None
         name = call.custom.name if call.custom else call.function and call.function.name
         arguments = call.custom.input if call.custom else call.function and call.function.arguments
-        if (index, call.index) not in self._calls:
-            if not name:
+        key = index, call.index
+        if key not in self._calls:
+            begun = self._unstarted.get(key)
+            if begun is not None:
+                self._unstarted[key] = msgspec.structs.replace(begun, name=begun.name + (name or ""))
+            elif name:
+                kind = "custom" if is_custom else "function"
+                self._unstarted[key] = ToolCallStarted(index, call.index, call.id or "call_function", name, kind)
+            else:
                 raise protocol_error(self._upstream, "a tool call without a name")
-            self._calls.add((index, call.index))
-            call_id = call.id or "call_function"
-            yield ToolCallStarted(index, call.index, call_id, name, "custom" if is_custom else "function")
         if arguments:
+            yield from self._start_calls(index, call.index)
             yield ToolCallDelta(index, call.index, arguments)
+
+    def _start_calls(self, index: int, last: int | None = None) -> Iterator[Event]:
+        """Begin the calls of a choice whose names are complete: those up to number ``last``, or all."""
+        for key in sorted(self._unstarted):
+            if key[0] == index and (last is None or key[1] <= last):
+                self._calls.add(key)
+                yield self._unstarted.pop(key)
 
     def _text_events(self, choice: TextChoice) -> Iterator[Event]:
         if choice.text:

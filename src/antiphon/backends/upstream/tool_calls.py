@@ -1,7 +1,7 @@
 """Tool calls in the deltas of a stream, read by id, name and position.
 
 OpenAI numbers the calls of a choice from 0 by ``index`` and sends ``id`` and ``name`` once. Other servers leave ``index``
-out, count from 1, number every call 0, repeat the name in each delta, send arguments as an object, or send name and
+out, count from 1, number every call 0, repeat the name in each delta, send the name in pieces, send arguments as an object, or send name and
 arguments without ``function`` around them.
 """
 
@@ -34,6 +34,10 @@ class _Call:
             return False
         return True
 
+    def awaits_piece(self, name: str | None) -> bool:
+        """Whether ``name`` may be the next piece of the call's name: another text, before any arguments."""
+        return bool(name and self.name and name != self.name and not self.arguments)
+
 
 class ToolCallNumbers:
     """The calls of one choice, in the order in which they begin."""
@@ -58,14 +62,15 @@ class ToolCallNumbers:
             call_id = _id(entry)
             call = self._find(key, call_id, name, text, touched)
             is_named = call is not None and call.name is not None
+            is_piece = call is not None and call.awaits_piece(name)
             if call is None:
                 call = _Call(len(self._calls), key, call_id)
                 self._calls.append(call)
             touched.add(call.number)
-            call.id, call.name = call.id or call_id, call.name or name
+            call.id, call.name = call.id or call_id, f"{call.name}{name}" if is_piece else call.name or name
             call.arguments += text
             if is_named:
-                written.append(_next(entry, call, kind))
+                written.append(_next(entry, call, kind, has_name=is_piece))
             elif call.name is not None:
                 written.append(_first(entry, call, kind))
         return written
@@ -89,6 +94,8 @@ class ToolCallNumbers:
         last = candidates[-1]
         if name is None or last.name is None:
             # Some servers make up a new id for each delta of a call.
+            return last
+        if call_id is None and key is not None and last.number not in touched and last.awaits_piece(name):
             return last
         is_new = (
             (call_id is not None and last.id is not None)
@@ -121,9 +128,12 @@ def _first(entry: Json, call: _Call, kind: str) -> Json:
     return {**entry, "index": call.number, "id": call.id or _new_id(), "type": kind, kind: body}
 
 
-def _next(entry: Json, call: _Call, kind: str) -> Json:
-    """Return a later delta of a call: without the id and the name, which clients would append to the first ones."""
-    body = {field: value for field, value in _body(entry, kind).items() if field != "name" or not value}
+def _next(entry: Json, call: _Call, kind: str, *, has_name: bool) -> Json:
+    """Return a later delta of a call: without the id and a repeated name, which clients would append to the first ones.
+
+    ``has_name``: the name is a piece that they should append.
+    """
+    body = {field: value for field, value in _body(entry, kind).items() if field != "name" or has_name or not value}
     value = body.get(_argument_name(kind))
     if value is not None:
         body[_argument_name(kind)] = arguments_text(value)

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,8 @@ from antiphon.server.settings import ServerSettings
 _BACKLOG = 2048
 _COLLECT_AFTER = 20_000
 """New objects before a collection; Python's default of 700 is about two requests."""
+_PING_S = 20.0
+"""How often a WebSocket is pinged, and how long the answer may take."""
 _CUT_SHORT_S = 2
 """How long answers may take to end once their engines are closed."""
 
@@ -95,7 +98,12 @@ class HttpServer(uvicorn.Server):
                 create_app(service),
                 loop="none",
                 http=HttpProtocol,
-                ws="none",
+                ws=_websocket_protocol(),
+                ws_max_size=service.settings.max_body_bytes,
+                # A message inflates to a thousand times its size; what clients send is not worth that.
+                ws_per_message_deflate=False,
+                ws_ping_interval=_PING_S,
+                ws_ping_timeout=_PING_S,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -138,6 +146,15 @@ class HttpServer(uvicorn.Server):
     async def _cut_short(self) -> None:
         await asyncio.sleep(self._grace_s)
         await self._service.backend.aclose()
+
+
+def _websocket_protocol() -> Any:
+    """Return the protocol of WebSocket connections; "none" where the package for it is missing, and clients fall back to HTTP."""
+    if find_spec("websockets") is None:
+        return "none"
+    from antiphon.server.process.websocket_protocol import WebSocketProtocol  # noqa: PLC0415 - imports that package
+
+    return WebSocketProtocol
 
 
 async def serve(

@@ -73,6 +73,19 @@ class RequestBodies:
         finally:
             self.num_bytes_held -= num_bytes
 
+    @asynccontextmanager
+    async def hold(self, call: Call, body: bytes) -> AsyncGenerator[None]:
+        """Count a body that came in another way than as a request's, and check it as ``read`` does, until the block ends."""
+        self._check_room(0, len(body))
+        self.num_bytes_held += len(body)
+        try:
+            await self._check_values(body)
+            if self._log_bodies:
+                log.debug("body", request_id=call.request_id, body=_loggable(body))
+            yield
+        finally:
+            self.num_bytes_held -= len(body)
+
     async def work(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
         """Return ``function(*args)``, computed in the thread for large bodies if ``body`` is large."""
         if len(body) <= LARGE_BYTES:

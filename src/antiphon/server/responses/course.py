@@ -44,13 +44,15 @@ class ToolCourse:
 
         ``is_started``: a ``Started`` was sent already, with a ``summary`` that replaces the turn's history.
         """
-        async with aclosing(self._prepare()) as prepared:
-            async for event in prepared:
+        steps = [*(tool.prepare(self._turn.shown) for tool in self._turn.tools)]
+        steps += [tool.resume(self._turn.shown) for tool in self._turn.tools]
+        async with aclosing(self._first(steps)) as events:
+            async for event in events:
                 if not is_started:
                     # The client sees that the response has begun before the first prompt is computed.
-                    yield Started(self._turn.chat.model, 0, meter=self._spending.meter)
+                    yield self._opening
                     is_started = True
-                yield self._noted(event)
+                yield event
         is_over = False
         while not is_over:
             chat, owners = self._next(summary)
@@ -71,12 +73,31 @@ class ToolCourse:
             is_over = generation.ends_turn
         yield Completed(self._spending.meter.usage, is_estimate=self._spending.is_estimate)
 
-    async def _prepare(self) -> AsyncGenerator[ItemEvent]:
-        items, tools = self._turn.shown, self._turn.tools
-        for step in (*(tool.prepare(items) for tool in tools), *(tool.resume(items) for tool in tools)):
+    async def warm_up(self) -> AsyncGenerator[TurnEvent]:
+        """Yield what happens when the prompt is computed and nothing is answered: the prefix cache then holds the prompt.
+
+        One token is generated and not shown, since a prompt alone cannot be asked for.
+        """
+        yield self._opening
+        async with aclosing(self._first([tool.prepare(self._turn.shown) for tool in self._turn.tools])) as events:
+            async for event in events:
+                yield event
+        chat, owners = self._next(None)
+        async with aclosing(self._backend.chat(msgspec.structs.replace(chat, max_tokens=1))) as answer:
+            async for event in answer:
+                self._follow(event, _Generation(owners, 0))
+        yield ChoiceFinished(0, "stop")
+        yield Completed(self._spending.meter.usage, is_estimate=self._spending.is_estimate)
+
+    @property
+    def _opening(self) -> Started:
+        return Started(self._turn.chat.model, 0, meter=self._spending.meter)
+
+    async def _first(self, steps: Sequence[AsyncGenerator[ItemEvent]]) -> AsyncGenerator[TurnEvent]:
+        for step in steps:
             async with aclosing(step) as events:
                 async for event in events:
-                    yield event
+                    yield self._noted(event)
 
     def _follow(self, event: Any, generation: "_Generation") -> list[TurnEvent]:
         """Take in one event of a generation; return what the client sees of it."""

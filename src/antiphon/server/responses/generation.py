@@ -43,6 +43,18 @@ async def turn_events(backend: Backend, turn: Turn) -> AsyncGenerator[TurnEvent]
         await turn.close_tools()
 
 
+async def warm_up_events(backend: Backend, turn: Turn) -> AsyncGenerator[TurnEvent]:
+    """Yield the events of a turn that computes its prompt and answers nothing."""
+    spending = Spending()
+    try:
+        async with aclosing(ToolCourse(backend, turn, spending).warm_up()) as events:
+            async for event in events:
+                yield event
+    finally:
+        spending.refresh()
+        await turn.close_tools()
+
+
 async def _summarise(backend: Backend, turn: Turn, spending: Spending) -> AsyncGenerator[TurnEvent]:
     written: list[str] = []
     async with aclosing(backend.chat(summary_request(turn.chat))) as events:

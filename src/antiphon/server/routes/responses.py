@@ -90,11 +90,12 @@ class ResponseRoutes:
             raise own_words(error) from error
 
     async def upgrade(self, call: Call) -> None:
-        """Refuse the WebSocket transport, which clients then leave for HTTP."""
+        """Refuse a request without an upgrade, or one that this server cannot upgrade; clients then use HTTP."""
         await self._access.authenticate(call)
         raise ApiError(
             426,
-            "This server answers /v1/responses over HTTP only: send a POST request, with stream set to true for events.",
+            "GET /v1/responses begins a WebSocket, and this request does not ask for one, or this server lacks the package "
+            "'websockets'. Send a POST request, with stream set to true for events.",
             code="upgrade_required",
         )
 

@@ -32,6 +32,8 @@ _FAILURES = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "fa
 
 def finish_reason(value: Any) -> str | None:
     """Return the API's word for a finish reason; one that has none there stays as it is. None for no reason."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
     return _REASONS.get(_word(value), value) if isinstance(value, str) else None
 
 

@@ -40,9 +40,10 @@ class ChatOptions(CallOptions, total=False):
     "chat" or "responses"; "auto" takes responses for models that reason or need it, where the endpoint has it.
     ``history`` says how the conversation is kept within ``context_tokens`` (asked of the server if not given).
     ``limits`` bound the tool loop; ``approve`` is asked before each call of a tool (without it, calls of tools that need
-    approval raise ToolsPendingError, and wait for ``resume``). ``reinforce`` adds the system prompt
-    (True), or the given key instructions, to each message of the user, for models that forget them. ``attempts`` is how
-    often ``parse`` asks for an answer that validates.
+    approval raise ToolsPendingError, and wait for ``resume``). ``reinforce`` adds the system prompt (True), or the given
+    key instructions, to each message of the user, for models that forget them; ``frame`` puts key instructions (True: the
+    first paragraph) at the beginning and at the end of the system prompt. ``attempts`` is how often ``parse`` asks for an
+    answer that validates.
     """
 
     model: str
@@ -65,6 +66,7 @@ class ChatOptions(CallOptions, total=False):
     limits: ToolLimits
     approve: Approve
     reinforce: bool | str
+    frame: bool | str
     attempts: int
 
 
@@ -86,7 +88,11 @@ class ChatState:
         self._connection = connection
         self._options = _turn_options(options)
         self._caller = ModelCaller(connection, options, api=options.get("api", "auto"))
-        self._history = History(system=system, reminder=_reminder(system, options.get("reinforce", False)))
+        self._history = History(
+            system=system,
+            reminder=_reminder(system, options.get("reinforce", False)),
+            frame=_frame(system, options.get("frame", False)),
+        )
         self._records: tuple[CallRecord, ...] = ()
         self._last: Reply[Any] | None = None
         self._is_busy = False
@@ -321,3 +327,8 @@ def _checked(request: Mapping[str, Any]) -> Mapping[str, Any]:
 def _reminder(system: str | None, reinforce: bool | str) -> str | None:
     text = system if reinforce is True else reinforce
     return f"(Keep to this: {text})" if text else None
+
+
+def _frame(system: str | None, frame: bool | str) -> str | None:
+    text = (system or "").split("\n\n", 1)[0] if frame is True else frame
+    return text or None

@@ -47,7 +47,7 @@ class Turn:
 class History:
     """An immutable conversation; its methods return new ones.
 
-    ``summary`` replaces turns before ``start``. ``reminder`` is added to each message of the user when it is sent, the
+    ``summary`` replaces turns before ``start``. ``frame`` is sent before and after the system prompt. ``reminder`` is added to each message of the user when it is sent, the
     same for every turn, so that what was sent before stays a prefix of what is sent next.
     """
 
@@ -56,6 +56,7 @@ class History:
     start: int = 0
     summary: str | None = None
     reminder: str | None = None
+    frame: str | None = None
 
     def append(self, turn: Turn) -> History:
         return replace(self, turns=(*self.turns, turn))
@@ -82,7 +83,9 @@ class History:
 
     def messages(self, pending: Sequence[Message] = (), *, start: int | None = None) -> list[Message]:
         """Return what is sent, ``pending`` messages of the turn under way at its end."""
-        system = "\n\n".join(part for part in (self.system, self._summary_text()) if part)
+        is_begun = self.frame is not None and (self.system or "").startswith(self.frame)
+        parts = (None if is_begun else self.frame, self.system, self._summary_text(), self.frame)
+        system = "\n\n".join(part for part in parts if part)
         head: list[Message] = [{"role": "system", "content": system}] if system else []
         body = [message for turn in self.sent_turns(start) for message in turn.messages]
         return [*head, *(self._as_sent(message) for message in (*body, *pending))]
@@ -97,6 +100,7 @@ class History:
     def to_json(self) -> dict[str, Any]:
         turns = [{"messages": list(turn.messages), "is_pinned": turn.is_pinned} for turn in self.turns]
         values = {"system": self.system, "start": self.start, "summary": self.summary, "reminder": self.reminder}
+        values["frame"] = self.frame
         return {"format": FORMAT, **values, "turns": turns}
 
     @classmethod
@@ -106,7 +110,8 @@ class History:
             if value["format"] != FORMAT:
                 raise HistoryError(f"A chat was saved in the format {value['format']!r}; this version reads {FORMAT!r}")
             turns = tuple(Turn(tuple(turn["messages"]), turn["is_pinned"]) for turn in value["turns"])
-            return cls(value["system"], turns, value["start"], value["summary"], value["reminder"])
+            frame = value.get("frame")
+            return cls(value["system"], turns, value["start"], value["summary"], value["reminder"], frame)
         except (KeyError, TypeError) as error:
             raise HistoryError(f"This is not a saved chat: {error!r}") from error
 

@@ -1,8 +1,9 @@
 """Which model for a task, by a declared policy: the cheapest that can do it.
 
-A model can do a task if its context holds the prompt and the answer, it may write an answer that long, and it has the
-abilities needed. The table below has OpenAI's chat models that do not reason: what a reasoning model spends on
-thinking cannot be told beforehand, so its cost cannot be compared. Give cards of your own for other models.
+A model can do a task if its context holds the prompt and the answer, it may write an answer that long, it has the
+abilities needed, and its level is the one that the kind of task asks for. What a model that reasons spends on thinking
+cannot be told beforehand: ``Task.reasoning_tokens`` is what is reckoned with. Give cards of your own for other models;
+which model is good enough for your task is measured, not looked up.
 """
 
 from __future__ import annotations
@@ -10,15 +11,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
 from antiphon.toolkit.costs.prices import Price, PriceTable
 from antiphon.toolkit.errors import NoModelError
 from antiphon.toolkit.usage import Usage
 
+Level = Literal["small", "medium", "large"]
+Kind = Literal["classification", "extraction", "chat", "long document", "coding", "complex", "embedding"]
+
+_LEVELS: dict[Level, int] = {"small": 1, "medium": 2, "large": 3}
+_LEAST: dict[Kind, Level] = {
+    "classification": "small",
+    "extraction": "small",
+    "embedding": "small",
+    "chat": "medium",
+    "long document": "medium",
+    "coding": "large",
+    "complex": "large",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a model can do. ``price`` None: the known one of OpenAI's model of that name."""
+    """What a model can do. ``price`` None: the known one of OpenAI's model of that name.
+
+    ``level`` is where its maker places it: for simple and frequent tasks, for most, or for hard ones. A model that
+    ``embeds`` does nothing else, and ``answer_tokens`` is then 0.
+    """
 
     name: str
     context_tokens: int
@@ -27,22 +47,43 @@ class ModelCard:
     has_structured_output: bool = True
     has_images: bool = True
     price: Price | None = None
+    level: Level = "medium"
+    reasons: bool = False
+    embeds: bool = False
 
 
-# Source: OpenAI's model pages; prices come with genai-prices.
+# Source: OpenAI's model pages, read on 2026-11-28; prices come with genai-prices.
 OPENAI_CARDS = (
-    ModelCard("gpt-3.5-turbo", 16_385, 4_096, has_structured_output=False, has_images=False),
+    ModelCard("gpt-4o-mini", 128_000, 16_384, level="small"),
+    ModelCard("gpt-4.1-nano", 1_047_576, 32_768, level="small"),
+    ModelCard("gpt-5-nano", 400_000, 128_000, level="small", reasons=True),
+    ModelCard("gpt-5.4-nano", 400_000, 128_000, level="small", reasons=True),
+    ModelCard("gpt-5.6-luna", 1_050_000, 128_000, level="small", reasons=True),
+    ModelCard("gpt-6-luna", 1_050_000, 128_000, level="small", reasons=True),
     ModelCard("gpt-4o", 128_000, 16_384),
-    ModelCard("gpt-4o-mini", 128_000, 16_384),
     ModelCard("gpt-4.1", 1_047_576, 32_768),
     ModelCard("gpt-4.1-mini", 1_047_576, 32_768),
-    ModelCard("gpt-4.1-nano", 1_047_576, 32_768),
+    ModelCard("gpt-5-mini", 400_000, 128_000, reasons=True),
+    ModelCard("gpt-5.4-mini", 400_000, 128_000, reasons=True),
+    ModelCard("gpt-5.6-terra", 1_050_000, 128_000, reasons=True),
+    ModelCard("gpt-6.1-terra", 1_050_000, 128_000, reasons=True),
+    ModelCard("gpt-5", 400_000, 128_000, level="large", reasons=True),
+    ModelCard("gpt-5.4", 1_050_000, 128_000, level="large", reasons=True),
+    ModelCard("gpt-5.6-sol", 1_050_000, 128_000, level="large", reasons=True),
+    ModelCard("gpt-6.1-sol", 1_050_000, 128_000, level="large", reasons=True),
+    ModelCard("gpt-6-astra", 1_050_000, 128_000, level="large", reasons=True),
+    ModelCard("text-embedding-3-small", 8_191, 0, level="small", embeds=True),
+    ModelCard("text-embedding-3-large", 8_191, 0, level="large", embeds=True),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a call needs; tokens of the prompt and, at most, of the answer."""
+    """What a call needs; tokens of the prompt and, at most, of the answer.
+
+    ``kind`` None: any model that has the abilities will do. ``reasoning_tokens`` are reckoned with for a model that
+    reasons, in addition to the answer; effort and question decide how many there really are.
+    """
 
     prompt_tokens: int
     answer_tokens: int = 1_000
@@ -50,10 +91,20 @@ class Task:
     structured_output: bool = False
     images: bool = False
     max_usd: Decimal | float | str | None = None
+    kind: Kind | None = None
+    reasoning_tokens: int = 2_000
 
     def __post_init__(self) -> None:
-        if self.prompt_tokens < 0 or self.answer_tokens < 1:
-            raise ValueError(f"a task needs prompt_tokens >= 0 and answer_tokens >= 1, got {self!r}")
+        if self.prompt_tokens < 0 or self.answer_tokens < 1 or self.reasoning_tokens < 0:
+            raise ValueError(
+                f"a task needs prompt_tokens >= 0, answer_tokens >= 1 and reasoning_tokens >= 0, got {self!r}"
+            )
+
+    def usage(self, card: ModelCard) -> Usage:
+        """Return the tokens that the task takes of the model of ``card``."""
+        if card.embeds:
+            return Usage(self.prompt_tokens)
+        return Usage(self.prompt_tokens, self.answer_tokens + (self.reasoning_tokens if card.reasons else 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +130,8 @@ def choose_model(task: Task, candidates: Sequence[ModelCard] = OPENAI_CARDS) -> 
     """
     able: list[tuple[Decimal, str]] = []
     others: list[tuple[str, str]] = []
-    most = Usage(task.prompt_tokens, task.answer_tokens)
     for card in candidates:
-        usd = _cost(card, most)
+        usd = _cost(card, task.usage(card))
         why = _obstacle(card, task, usd)
         if why is None and usd is not None:
             able.append((usd, card.name))
@@ -103,10 +153,18 @@ def _cost(card: ModelCard, usage: Usage) -> Decimal | None:
 
 
 def _obstacle(card: ModelCard, task: Task, usd: Decimal | None) -> str | None:
-    needed = task.prompt_tokens + task.answer_tokens
+    usage = task.usage(card)
+    wants_vectors = task.kind == "embedding"
+    least: Level = "small" if task.kind is None else _LEAST[task.kind]
     missing = (
-        (needed > card.context_tokens, f"its context is {card.context_tokens} tokens and {needed} are needed"),
-        (task.answer_tokens > card.answer_tokens, f"it answers with at most {card.answer_tokens} tokens"),
+        (wants_vectors and not card.embeds, "it makes no embeddings"),
+        (card.embeds and not wants_vectors, "it makes embeddings only"),
+        (_LEVELS[card.level] < _LEVELS[least], f"it is {card.level}, and {task.kind} asks for a {least} model"),
+        (
+            usage.total_tokens > card.context_tokens,
+            f"its context is {card.context_tokens} tokens and {usage.total_tokens} are needed",
+        ),
+        (usage.completion_tokens > card.answer_tokens, f"it answers with at most {card.answer_tokens} tokens"),
         (task.tools and not card.has_tools, "it has no tools"),
         (task.structured_output and not card.has_structured_output, "it has no structured output"),
         (task.images and not card.has_images, "it takes no images"),

@@ -1,0 +1,228 @@
+"""``GET /v1/responses`` as a WebSocket: the upgrade, and one ``response.create`` after another.
+
+Key, host and origin are checked before the connection is accepted, and the key again for each request, which has limits, a usage
+row and a log line of its own.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any
+
+from antiphon.accounts import CLIENT_CLOSED_REQUEST, Principal
+from antiphon.backends.base import Backend
+from antiphon.protocol import decode_json, problems
+from antiphon.protocol.errors import ApiError, overloaded, server_fault
+from antiphon.protocol.rendering import encode
+from antiphon.protocol.responses.errors import own_words
+from antiphon.server.endpoint import Shell
+from antiphon.server.logs import log
+from antiphon.server.request.access import Access
+from antiphon.server.request.admissions import Admissions
+from antiphon.server.request.asgi import ClientGone, Receive, Send
+from antiphon.server.request.body import RequestBodies
+from antiphon.server.request.call import CUT_CONNECTION, JSON_HEADER, Call
+from antiphon.server.request.headers import Scope, encoded
+from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.query import refuse_query
+from antiphon.server.request.reservation import reservation_of_chat
+from antiphon.server.responses.answers import Answers, kept_response
+from antiphon.server.responses.generation import turn_events, warm_up_events
+from antiphon.server.responses.intake import ResponseIntake
+from antiphon.server.responses.socket import ResponseSocket, bare
+from antiphon.server.responses.turns import Turn
+from antiphon.server.settings import ServerSettings
+from antiphon.state import ResponseSettings
+
+Json = dict[str, Any]
+PATH = "/v1/responses"
+_ENVELOPE = {"type", "stream_id", "generate", "stream", "prompt_cache_options"}
+_SWITCHING, _OK = 101, 200
+
+
+class ResponseSockets:
+    """The ASGI application of the connections of one process."""
+
+    def __init__(
+        self,
+        shell: Shell,
+        backend: Backend,
+        *,
+        access: Access,
+        admissions: Admissions,
+        in_flight: InFlight,
+        bodies: RequestBodies,
+        intake: ResponseIntake,
+        answers: Answers,
+        settings: ResponseSettings,
+        server_settings: ServerSettings,
+    ) -> None:
+        self._shell = shell
+        self._backend = backend
+        self._access = access
+        self._admissions = admissions
+        self._in_flight = in_flight
+        self._bodies = bodies
+        self._intake = intake
+        self._answers = answers
+        self._settings = settings
+        self._max_bytes = server_settings.max_body_bytes
+        self.num_open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["method"] = "WEBSOCKET"
+        call = Call(self._shell.standard_headers, scope, receive, send)
+        await receive()  # the request to connect
+        try:
+            await self._connect(call, receive, send)
+        except ApiError as error:
+            call.note_error(error)
+            call.status = error.status
+            await _refuse(send, error, call.request_id)
+        except (ClientGone, OSError):
+            call.status = call.status or CLIENT_CLOSED_REQUEST
+        finally:
+            self._shell.observe(call, "/v1/responses (connection)")
+
+    async def _connect(self, call: Call, receive: Receive, send: Send) -> None:
+        self._shell.origin_check.check_host(call.header(b"host"))
+        self._shell.origin_check.check_origin(call.header(b"origin"))
+        await self._access.authenticate(call)
+        refuse_query(call)
+        if self.num_open >= self._settings.max_websockets:
+            raise overloaded(retry_after_s=5)
+        cut: Callable[[], None] = call.scope[CUT_CONNECTION]
+        socket = ResponseSocket(
+            receive,
+            send,
+            partial(self._create, call),
+            partial(self._decoded, call),
+            cut=cut,
+            limit_s=self._settings.websocket_limit_s,
+            idle_s=self._settings.websocket_idle_s,
+            max_bytes=self._max_bytes,
+        )
+        self.num_open += 1
+        try:
+            await send({"type": "websocket.accept", "headers": encoded({"x-request-id": call.request_id})})
+            call.status = _SWITCHING
+            await socket.serve()
+        finally:
+            self.num_open -= 1
+            call.note["responses"] = socket.num_responses
+
+    @asynccontextmanager
+    async def _decoded(self, connection: Call, data: bytes) -> AsyncGenerator[Any]:
+        async with self._bodies.hold(connection, data):
+            yield await self._bodies.work(data, decode_json, data, "application/json")
+
+    async def _create(
+        self, connection: Call, socket: ResponseSocket, event: Json, data: bytes, stream_id: str | None
+    ) -> None:
+        """Answer one request. An error before its first event is raised, for the connection to send."""
+        scope = {key: value for key, value in connection.scope.items() if key != "antiphon.request_id"}
+        call = Call(self._shell.standard_headers, scope, connection.receive, _no_answer)
+        socket.num_responses += 1
+        try:
+            await self._answered(call, socket, event, data, stream_id)
+            call.status = call.status or _OK
+        except ApiError as error:
+            call.note_error(error)
+            call.status = error.status
+            raise own_words(error) from error
+        except (ClientGone, asyncio.CancelledError):
+            call.status = CLIENT_CLOSED_REQUEST
+            raise
+        except Exception:  # noqa: BLE001 - whatever it was, the client gets OpenAI's 500
+            log.exception("fault", request_id=call.request_id, path=PATH)
+            call.status = 500
+            raise server_fault(call.request_id) from None
+        finally:
+            self._shell.observe(call, "/v1/responses (websocket)")
+
+    async def _answered(
+        self, call: Call, socket: ResponseSocket, event: Json, data: bytes, stream_id: str | None
+    ) -> None:
+        principal = await self._access.authenticate(call)
+        model = ""
+        try:
+            value, generates = _body_of(event)
+            self._access.require_named_model(principal, value)
+            request = await self._intake.parsed(call, data, value)
+            model = request.chat.model
+            turn = await self._intake.turn(call, request, principal.account, socket.recent.find)
+            with self._in_flight.one():
+                await self._generate(call, principal, socket, turn, stream_id, generates=generates)
+        except ApiError as error:
+            self._admissions.record_refusal(call, principal, "chat", model, error)
+            raise
+
+    async def _generate(
+        self,
+        call: Call,
+        principal: Principal,
+        socket: ResponseSocket,
+        turn: Turn,
+        stream_id: str | None,
+        *,
+        generates: bool,
+    ) -> None:
+        state = self._answers.begin(call, turn)
+        stream = self._answers.stream(state, turn)
+        reservation = reservation_of_chat(turn.chat)
+        async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
+            course = turn_events(self._backend, turn) if generates else warm_up_events(self._backend, turn)
+            async with aclosing(account.watch(course)) as events:
+                first = await anext(events)
+                frames = account.guarded(self._answers.frames(first, events, stream, turn), stream.error)
+                num_bytes = 0
+                async with aclosing(frames) as sent:
+                    async for frame in sent:
+                        num_bytes += len(frame)
+                        if state.status in {"completed", "incomplete"}:
+                            # Before the last event is sent: a client that has read it may continue at once.
+                            socket.recent.add(kept_response(state.value(), turn), num_bytes)
+                        await socket.send(bare(frame, stream_id))
+
+
+def _body_of(event: Json) -> tuple[Json, bool]:
+    """Return the event as the body of a request, and whether an answer is to be generated. Raises ``ApiError`` 400."""
+    generates = event.get("generate")
+    if generates is not None and not isinstance(generates, bool):
+        raise problems.wrong_type("generate", "a boolean", generates)
+    if event.get("stream") not in {None, True}:
+        raise problems.bad_request(
+            "Over a WebSocket every response is a stream: leave 'stream' out.", "stream", "invalid_value"
+        )
+    if event.get("background"):
+        raise problems.bad_request(
+            "Background mode is not supported over a WebSocket.", "background", "unsupported_parameter"
+        )
+    body = {name: value for name, value in event.items() if name not in _ENVELOPE}
+    options: Any = event.get("prompt_cache_options")
+    if options in ({"prewarm": True}, {"prewarm": False}):
+        generates = False if options["prewarm"] else generates
+    elif options is not None:
+        body["prompt_cache_options"] = options
+    return body | {"stream": True}, generates is not False
+
+
+async def _no_answer(message: Any) -> None:  # noqa: ARG001 - the interface's own
+    """Refuse to answer as HTTP does: events are the only answer here."""
+    raise ClientGone
+
+
+async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket on another path."""
+    await receive()
+    error = ApiError(404, f"There is no WebSocket on {scope['path']!r}; there is one on {PATH!r}.", code="unknown_url")
+    await _refuse(send, error)
+
+
+async def _refuse(send: Send, error: ApiError, request_id: str | None = None) -> None:
+    """Answer the request to connect with an error in OpenAI's envelope."""
+    named = {} if request_id is None else {"x-request-id": request_id}
+    headers = [JSON_HEADER, *encoded({**named, **error.headers})]
+    await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": encode(error.body())})
