@@ -24,8 +24,6 @@ from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedCa
 from antiphon.server.responses.socket import MAX_LANES, MAX_REMEMBERED, MAX_WAITING, RecentResponses, bare
 from antiphon.state import KeptResponse, ResponseSettings
 
-# The official client opens its connection in a way that the latest ``websockets`` advises against.
-pytestmark = pytest.mark.filterwarnings("ignore:connect\\(\\) must be used as a context manager:DeprecationWarning")
 MODEL = "gpt-4o-mini"
 REPLIES = (
     Reply(match=Pattern(last_message="break"), text="one two three", error=ScriptedError(status=500), after=2),
