@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import response_items, responses
+from antiphon.state.json_size import has_fewer_chars
 from antiphon.state.settings import ResponseSettings
 from antiphon.state.sweeping import SweepSchedule
 
@@ -30,6 +31,7 @@ LEASE_S = 15.0
 """How long a running background response is believed without news of its process."""
 _RUNNING = ("queued", "in_progress")
 _BATCH = 500
+_MAX_CHARS_ON_LOOP = 20_000
 _ROW_BYTES, _ITEM_BYTES = 500, 300
 """What a row and the row of each item take in addition to their content, with keys, indexes and unfilled pages; measured."""
 _DAY_MS = 86_400_000
@@ -82,15 +84,17 @@ class ResponseStore:
     def is_on(self) -> bool:
         return self._settings.store != "off"
 
-    async def save(self, kept: KeptResponse) -> None:
-        """Write a response, replacing what was stored under its id. Raises ``ApiError`` 503 if the database refuses."""
-        # Off the event loop: a long history takes a while to encode and compress.
-        row = await asyncio.to_thread(self._row, kept)
+    async def save(self, kept: KeptResponse, *, replaces: bool = True) -> None:
+        """Write a response. ``replaces``: another may be stored under its id. Raises ``ApiError`` 503 if the database refuses."""
+        # A long history takes a while to encode and compress, a thread costs more than a short one.
+        is_small = has_fewer_chars((kept.input, kept.history, kept.body["output"]), _MAX_CHARS_ON_LOOP)
+        row = self._row(kept) if is_small else await asyncio.to_thread(self._row, kept)
         items = _item_rows(kept)
         row["num_bytes"] += _ROW_BYTES + _ITEM_BYTES * len(items)
         try:
             async with self._engine.begin() as connection:
-                await _remove(connection, [kept.id])
+                if replaces:
+                    await _remove(connection, [kept.id])
                 await connection.execute(insert(responses), [row])
                 if items:
                     await connection.execute(insert(response_items), items)

@@ -5,6 +5,7 @@ the official client's accumulator demands: an item is added before its parts, a 
 done before the response is.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -71,6 +72,8 @@ class ResponseState:
         self._calls: dict[int, Item] = {}
         self._served: dict[str, Item] = {}
         self._open: Item | None = None
+        self.open_message: Item | None = None
+        """The message whose text part is growing, None if something else is."""
         self._model = request.chat.model
         self._usage: Usage | None = None
         self._reason: FinishReason = "stop"
@@ -78,14 +81,14 @@ class ResponseState:
         self._completed_at: float | None = None
         self.status = "queued" if request.background else "in_progress"
 
-    @property
-    def open_message(self) -> Item | None:
-        """The message whose text part is growing, None if something else is."""
-        item = self._open
-        is_text = (
-            item is not None and item.value["type"] == "message" and item.value["content"][0]["type"] == "output_text"
-        )
-        return item if is_text else None
+    def take(self, event: TurnEvent) -> None:
+        """Take one event in for an answer in one piece: as ``feed``, without the events that nobody reads."""
+        item = self.open_message
+        if item is not None and type(event) is TextDelta:
+            item.pieces.append(event.text)
+            item.logprobs.extend(event.logprobs)
+        else:
+            self.feed(event, time.time())
 
     def feed(self, event: TurnEvent, now: float) -> list[Named]:
         """Take one event in; return the events of the wire that follow from it. ``now`` is the wall clock in seconds."""
@@ -208,6 +211,7 @@ class ResponseState:
             "content": [],
         }
         item, events = self._begin(value)
+        self.open_message = item if part["type"] == "output_text" else None
         value["content"] = [part]
         return item, [*events, ("response.content_part.added", item.place(content_index=0, part=dict(part)))]
 
@@ -265,7 +269,7 @@ class ResponseState:
         return events
 
     def _close(self, *, is_cut: bool = False) -> list[Named]:
-        item, self._open = self._open, None
+        item, self._open, self.open_message = self._open, None, None
         return [] if item is None else self._finish(item, "incomplete" if is_cut else "completed")
 
     def _finish(self, item: Item, status: str) -> list[Named]:

@@ -22,7 +22,7 @@ class ResponseBody:
         self.state = state
 
     def feed(self, event: TurnEvent) -> None:
-        self.state.feed(event, time.time())
+        self.state.take(event)
 
     def encoded(self) -> bytes:
         return encode(self.state.value())
@@ -51,19 +51,19 @@ class ResponseStream:
         ):
             self._growing.pieces.append(event.text)
             return [self._text_frame(event.text)]
-        events = self.state.feed(event, time.time())
+        frames = [self._frame(*named) for named in self.state.feed(event, time.time())]
         if isinstance(event, Started):
-            events = [(f"response.{kind}", {"response": self.state.value()}) for kind in ("created", "in_progress")]
-        frames = [self._frame(*named) for named in events]
-        if self.state.status in {"completed", "incomplete"}:
-            frames.append(self._frame(f"response.{self.state.status}", {"response": self.state.value()}))
+            value = encode(self.state.value())
+            frames = [self._snapshot_frame(f"response.{kind}", value) for kind in ("created", "in_progress")]
+        elif self.state.status in {"completed", "incomplete"}:
+            frames.append(self._snapshot_frame(f"response.{self.state.status}", encode(self.state.value())))
         self._watch()
         return frames
 
     def error(self, error: ApiError) -> bytes:
         """Return the frame for a failure in the middle of the stream; nothing follows it."""
         self.state.fail(error, time.time())
-        return self._frame("response.failed", {"response": self.state.value()})
+        return self._snapshot_frame("response.failed", encode(self.state.value()))
 
     def done(self) -> bytes:
         """Return what follows the last event: nothing, since that event says that it is the last."""
@@ -82,6 +82,17 @@ class ResponseStream:
         number = self.number
         self.number += 1
         return self._opening + encode(text) + b',"logprobs":[],"sequence_number":%d}\n\n' % number
+
+    def _snapshot_frame(self, kind: str, response: bytes) -> bytes:
+        """Return an event that shows the whole response, given as JSON."""
+        number = self.number
+        self.number += 1
+        head = b'event: %b\ndata: {"type":"%b","sequence_number":%d,"response":' % (
+            kind.encode(),
+            kind.encode(),
+            number,
+        )
+        return head + response + b"}\n\n"
 
     def _frame(self, kind: str, fields: Json) -> bytes:
         value = {"type": kind, "sequence_number": self.number, **fields}

@@ -43,9 +43,12 @@ class Answers:
 
     async def keep(self, state: ResponseState, turn: Turn) -> None:
         """Store a response that is over, and add its items to the conversation."""
+        is_stored = turn.request.store and self._store.is_on
+        if not is_stored and turn.request.conversation is None:
+            return
         value = state.value()
-        if turn.request.store and self._store.is_on:
-            await self._store.save(kept_response(value, turn))
+        if is_stored:
+            await self._store.save(kept_response(value, turn), replaces=turn.request.background)
         if turn.request.conversation is not None:
             await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]))
 

@@ -14,13 +14,14 @@ from antiphon.server.responses.spending import Spending
 from antiphon.server.responses.turns import Turn
 
 
-async def turn_events(backend: Backend, turn: Turn) -> AsyncGenerator[TurnEvent]:
-    """Yield what happens: one ``Started`` first, one ``Completed`` last, with the usage of all generations together."""
-    if not (turn.tools or turn.request.compacts_now or turn.compacts_first):
-        async with aclosing(backend.chat(turn.chat)) as answer:
-            async for event in answer:
-                yield event
-        return
+def turn_events(backend: Backend, turn: Turn) -> AsyncGenerator[TurnEvent]:
+    """Return what happens: one ``Started`` first, one ``Completed`` last, with the usage of all generations together."""
+    if turn.tools or turn.request.compacts_now or turn.compacts_first:
+        return _several_generations(backend, turn)
+    return backend.chat(turn.chat)
+
+
+async def _several_generations(backend: Backend, turn: Turn) -> AsyncGenerator[TurnEvent]:
     spending = Spending()
     try:
         summary = None

@@ -4,7 +4,6 @@ A response is one more rendering of the event stream that chat completions are m
 and ledger. What is stored is written before its last event is sent, so that a client that read it can continue from it.
 """
 
-import time
 from contextlib import aclosing
 
 from antiphon.accounts import Principal
@@ -141,7 +140,7 @@ class ResponseRoutes:
         async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
             async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
                 async for event in events:
-                    state.feed(event, time.time())
+                    state.take(event)
             value = state.value()
             said = [
                 item for item in (*turn.history, *turn.items) if item["type"] == "message" and item["role"] == "user"
@@ -219,7 +218,7 @@ class ResponseRoutes:
                     await call.stream(account.guarded(frames, stream.error))
                     return
                 async for event in events:
-                    state.feed(event, time.time())
+                    state.take(event)
             await self._answers.keep(state, turn)
             await call.respond(encode(state.value()))
 
