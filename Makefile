@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check binding installs clients container-test load soak bench docs clean
+.PHONY: help serve test check binding installs clients container-test load soak bench docs screenshots clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: $(VENV)/.installed ## Measure beside the peers that are installed
 
 docs: $(VENV)/.installed ## Run every example in README and docs
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+screenshots: $(VENV)/.installed ## Take the pictures of the console in docs/images (needs chromium and fonts-inter)
+	@$(BIN)/python -m pytest -m screenshots tests/console $(ARGS)
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info

@@ -12,6 +12,14 @@ def at_least_one(text: str) -> int:
     return number
 
 
+def existing_folder(text: str) -> Path:
+    """Return the path of an existing folder."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
+    return path.absolute()
+
+
 def existing_file(text: str) -> Path:
     """Return the path of an existing file."""
     path = Path(text)

@@ -115,9 +115,9 @@ async def _compare(options: argparse.Namespace) -> list[Gateway]:
             commands["litellm"] = _litellm(options.litellm, upstreams)
         gateways: list[Gateway] = []
         for name, command in commands.items():
-            target = Target(_port(), "mock")
+            target = Target(free_port(), "mock")
             began = time.monotonic()
-            running = _running([*command, "--port", str(target.port)], target.port, _GATEWAY_CORE)
+            running = running_on([*command, "--port", str(target.port)], target.port, _GATEWAY_CORE)
             process = await stack.enter_async_context(running)
             gateways.append(Gateway(name, target, process.pid, time.monotonic() - began))
         for gateway in gateways * (1 + options.rounds):
@@ -184,9 +184,9 @@ async def _first_chunk(target: Target) -> float:
 async def _many_streams(num_streams: int) -> None:
     """Hold many slow streams open at once; print how many were lost and the memory of each."""
     async with _mock("--chunk-delay-ms", "400") as upstream:
-        target = Target(_port(), "mock")
+        target = Target(free_port(), "mock")
         command = [*_antiphon({"mock": upstream}), "--port", str(target.port)]
-        async with _running(command, target.port, _GATEWAY_CORE) as process:
+        async with running_on(command, target.port, _GATEWAY_CORE) as process:
             await together(target, 4, 1, stream=False)
             before = _rss_bytes(process.pid)
             streams = asyncio.ensure_future(all_at_once(target, num_streams))
@@ -245,14 +245,14 @@ def _litellm(python: Path, upstreams: dict[str, int]) -> list[str]:
 
 @asynccontextmanager
 async def _mock(*options: str) -> AsyncGenerator[int]:
-    port = _port()
+    port = free_port()
     command = [sys.executable, "-m", "benchmarks.mock_upstream", str(port), "--chunks", str(_CHUNKS), *options]
-    async with _running(command, port, _LOAD_CORE):
+    async with running_on(command, port, _LOAD_CORE):
         yield port
 
 
 @asynccontextmanager
-async def _running(command: list[str], port: int, core: int) -> AsyncGenerator[subprocess.Popen[bytes]]:
+async def running_on(command: list[str], port: int, core: int) -> AsyncGenerator[subprocess.Popen[bytes]]:
     """Run a server on one core; the block begins when it answers."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: ASYNC220 - before anything is measured
@@ -302,7 +302,8 @@ def _rss_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGESIZE") + sum(_rss_bytes(int(child)) for child in children)
 
 
-def _port() -> int:
+def free_port() -> int:
+    """Return a port that is free."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""One Chromium for all tests of the console, and a scripted server whose answers wait for the test."""
+"""One Chromium for the tests of a module, and a scripted server whose answers wait for the test."""
 
 import asyncio
 from collections.abc import Callable, Generator
@@ -77,13 +77,14 @@ def scripted(home: Path, **options: Any) -> Generator[Scripted]:
         yield Scripted(server, gate)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Generator[Browser]:
+    """Not for the whole run: while it is there, its library keeps an event loop in this thread, and others cannot run theirs."""
     with chromium() as started:
         yield started
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def captured(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scripted]:
     """A server without keys that keeps contents."""
     with scripted(tmp_path_factory.mktemp("captured"), console=ConsoleSettings(capture=True)) as up:

@@ -218,7 +218,7 @@ def test_usage_and_budgets_add_up(plain: Scripted, open_tab: OpenTab) -> None:
     page.get_by_label("Measure").select_option("cost")
     page.get_by_label("Period").select_option("1")
     expect(page.get_by_role("img", name="Cost by key")).to_be_visible()
-    expect(page.locator(".budgets")).to_contain_text("left of $2.000 in all")
+    expect(page.locator(".budgets")).to_contain_text("left of $2.00 in all")
 
 
 def test_a_model_is_fetched_with_its_progress(

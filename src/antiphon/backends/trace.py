@@ -40,30 +40,54 @@ class CapturedToken(msgspec.Struct, frozen=True):
     logprob: TokenLogprob
 
 
+class CapturedBytes:
+    """About how much memory all captured contents take together."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class RequestContents:
-    """The contents of one captured request; each part holds at most ``max_bytes``, ``is_cut`` says that one had more."""
+    """The contents of one captured request; each part holds at most ``max_bytes``, ``is_cut`` says that one had more.
 
-    __slots__ = ("answer", "grammar", "is_cut", "max_bytes", "num_answer_bytes", "num_token_bytes", "prompt", "request", "tokens")  # fmt: skip
+    ``total`` counts what all requests hold; one that was dropped takes no more.
+    """
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    __slots__ = (
+        "_is_dropped", "_max_bytes", "_num_answer_bytes", "_num_token_bytes", "_total", "answer", "grammar", "is_cut",
+        "num_bytes", "prompt", "request", "tokens",
+    )  # fmt: skip
+
+    def __init__(self, max_bytes: int, total: CapturedBytes) -> None:
+        self._max_bytes = max_bytes
+        self._total = total
+        self._is_dropped = False
+        self._num_answer_bytes = 0
+        self._num_token_bytes = 0
         self.request = b""
         self.answer: list[bytes] = []
-        self.num_answer_bytes = 0
         self.prompt: tuple[tuple[str, bool], ...] = ()
         self.grammar: str | None = None
         self.tokens: list[CapturedToken] = []
-        self.num_token_bytes = 0
         self.is_cut = False
+        self.num_bytes = 0
+
+    def drop(self) -> None:
+        """Give the memory back, and take nothing more."""
+        self._is_dropped = True
+        self._total.count -= self.num_bytes
 
     def set_request(self, body: bytes) -> None:
         """Keep the request's body, without keys."""
-        self.is_cut |= len(body) > self.max_bytes
-        self.request = without_keys(body[: self.max_bytes])
+        self.is_cut |= len(body) > self._max_bytes
+        self.request = without_keys(body[: self._max_bytes])
+        self._grow(len(self.request))
 
     def set_prompt(self, pieces: tuple[tuple[str, bool], ...], grammar: str | None) -> None:
         """Keep the prompt as rendered: pieces of text, and whether special tokens are recognised in each."""
-        room = self.max_bytes
+        room = self._max_bytes
         kept: list[tuple[str, bool]] = []
         for text, is_special in pieces:
             part = text[: max(0, room)]
@@ -73,32 +97,35 @@ class RequestContents:
                 kept.append((text_without_keys(part), is_special))
         self.prompt = tuple(kept)
         if grammar is not None:
-            self.is_cut |= len(grammar) > self.max_bytes
-            self.grammar = grammar[: self.max_bytes]
+            self.is_cut |= len(grammar) > self._max_bytes
+            self.grammar = grammar[: self._max_bytes]
+        self._grow(self._max_bytes - room + len(self.grammar or ""))
 
     def add_tokens(self, index: int, tokens: tuple[TokenLogprob, ...]) -> None:
         """Keep generated tokens of choice ``index``."""
         for token in tokens:
             size = _TOKEN_BYTES * (1 + len(token.top_logprobs)) + len(token.token)
-            if self.num_token_bytes + size > self.max_bytes:
+            if self._is_dropped or self._num_token_bytes + size > self._max_bytes:
                 self.is_cut = True
                 return
-            self.num_token_bytes += size
+            self._num_token_bytes += size
+            self._grow(size)
             self.tokens.append(CapturedToken(index, token))
 
     def add_answer(self, piece: bytes) -> None:
         """Keep a piece of the answer as sent."""
-        room = self.max_bytes - self.num_answer_bytes
+        room = 0 if self._is_dropped else self._max_bytes - self._num_answer_bytes
         self.is_cut |= len(piece) > room
-        if room > 0 and piece:
-            self.answer.append(piece[:room])
-            self.num_answer_bytes += min(len(piece), room)
+        kept = piece[: max(0, room)]
+        if kept:
+            self.answer.append(kept)
+            self._num_answer_bytes += len(kept)
+            self._grow(len(kept))
 
-    @property
-    def num_bytes(self) -> int:
-        """About how much memory the parts take."""
-        prompt = sum(len(text) for text, _ in self.prompt)
-        return len(self.request) + self.num_answer_bytes + prompt + len(self.grammar or "") + self.num_token_bytes
+    def _grow(self, num_bytes: int) -> None:
+        if not self._is_dropped:
+            self.num_bytes += num_bytes
+            self._total.count += num_bytes
 
 
 class RequestTrace:

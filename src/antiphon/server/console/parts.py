@@ -55,3 +55,5 @@ class ConsoleParts:
     def close(self) -> None:
         """End what would hold up the end of the server."""
         self.feed.close()
+        if self.capture is not None:
+            self.capture.close()

@@ -3,13 +3,14 @@
 Keys are never kept: no header that could carry one is, and what looks like a key in a body is replaced.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
 import msgspec
 
-from antiphon.backends.trace import RequestContents, RequestTrace
+from antiphon.backends.trace import CapturedBytes, RequestContents, RequestTrace
 from antiphon.server.request.call import Call
 
 CAPTURED_PATHS = frozenset(
@@ -36,6 +37,7 @@ _PARTS = 8
 _MOST_BYTES = 1024 * 1024
 """What one part of a request may have at most: larger ones would take long to search for keys."""
 _MAX_ENTRIES = 1000
+_LEAST_WAIT_S = 0.05
 
 
 class CapturedRequest(msgspec.Struct, frozen=True):
@@ -50,22 +52,44 @@ class CapturedRequest(msgspec.Struct, frozen=True):
 
 
 class CaptureRing:
-    """Holds at most ``max_bytes`` of contents, none longer than ``max_age_s`` seconds; the oldest go first."""
+    """Holds at most ``max_bytes`` of contents, none longer than ``max_age_s`` seconds; the oldest go first.
+
+    Belongs to one event loop, whose timer drops what is too old.
+    """
 
     def __init__(self, max_bytes: int, max_age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.max_bytes = max_bytes
         self.max_age_s = max_age_s
         self._clock = clock
         self._entries: OrderedDict[str, CapturedRequest] = OrderedDict()
+        self._total = CapturedBytes()
+        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, call: Call) -> None:
         """Keep the contents of a request from here on, if it has the room that every request may have."""
-        call.trace.contents = RequestContents(min(self.max_bytes // _PARTS, _MOST_BYTES))
+        call.trace.contents = RequestContents(min(self.max_bytes // _PARTS, _MOST_BYTES), self._total)
         headers = {name.decode(): value for name in _KEPT_HEADERS if (value := call.header(name)) is not None}
         self._entries[call.request_id] = CapturedRequest(
             call.request_id, call.scope["path"], self._clock(), headers, call.trace, call.trace.contents
         )
         self.trim()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.max_age_s, self._expire)
+
+    def _expire(self) -> None:
+        """Drop what is too old also while no request comes."""
+        self._timer = None
+        self.trim()
+        if self._entries:
+            age_s = self._clock() - next(iter(self._entries.values())).at
+            wait_s = max(_LEAST_WAIT_S, self.max_age_s - age_s)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._expire)
+
+    def close(self) -> None:
+        """Drop everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._entries.clear()
 
     def find(self, request_id: str) -> CapturedRequest | None:
         """Return a request that is still held."""
@@ -75,19 +99,18 @@ class CaptureRing:
     def trim(self) -> None:
         """Drop what is too old, and the oldest while all together are too large."""
         oldest_at = self._clock() - self.max_age_s
-        num_bytes = sum(entry.contents.num_bytes for entry in self._entries.values())
         while self._entries:
             entry = next(iter(self._entries.values()))
-            if entry.at >= oldest_at and num_bytes <= self.max_bytes and len(self._entries) <= _MAX_ENTRIES:
+            if entry.at >= oldest_at and self._total.count <= self.max_bytes and len(self._entries) <= _MAX_ENTRIES:
                 return
-            num_bytes -= entry.contents.num_bytes
+            entry.contents.drop()
             del self._entries[entry.request_id]
 
     @property
     def num_bytes(self) -> int:
         """The memory that the contents take, an estimate."""
         self.trim()
-        return sum(entry.contents.num_bytes for entry in self._entries.values())
+        return self._total.count
 
     def __len__(self) -> int:
         self.trim()

@@ -10,7 +10,7 @@ export const NUM_SERIES = 6;
 function ceiling(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
+  return [1, 1.2, 1.6, 2, 2.5, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value * 0.999);
 }
 
 function useWidth() {
@@ -85,12 +85,14 @@ export function Legend({ names }) {
   </ul>`;
 }
 
-/** A line of the last two minutes; `points` are `[at, value]` in seconds since 1970. */
+const [SHORTEST_S, LONGEST_S] = [15, 120];
+
+/** A line of up to the last two minutes; `points` are `[at, value]` in seconds since 1970. */
 export function Line({ points, title, value, limit }) {
   const [box, width] = useWidth();
   const height = 64;
-  const span = 120;
   const end = points.at(-1)?.[0] ?? 0;
+  const span = Math.min(LONGEST_S, Math.max(SHORTEST_S, end - (points[0]?.[0] ?? end)));
   const top = Math.max(limit ?? 0, ...points.map(([, each]) => each), 1e-9);
   const x = (at) => width - ((end - at) / span) * width;
   const y = (each) => height - 2 - (each / top) * (height - 6);

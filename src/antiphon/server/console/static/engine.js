@@ -18,7 +18,7 @@ export function Engine() {
     return () => clearInterval(timer);
   }, []);
   if (tick === null) return html`<${Page} title="Engine"><${Loading} what="Connecting" /><//>`;
-  return html`<${Page} title="Engine" note="Live; lines show the last two minutes.">
+  return html`<${Page} title="Engine" note="Live; lines show up to two minutes.">
     ${tick.engines.length === 0 &&
     html`<${Empty} title="No engine runs on this machine"><p>Requests go to other APIs, or to a script.</p><//>`}
     ${chatFirst(tick.engines).map((engine) => html`<${OneEngine} key=${engine.model} engine=${engine} />`)}
@@ -66,9 +66,9 @@ function OneEngine({ engine }) {
       ${generates &&
       html`<${Tile} label="Cache hit rate" value=${percent(hitRate)} note="of prompt tokens" />
         <${Tile} label="KV cells in use" value=${percent(used)} note=${`${compact(engine.cached_tokens)} tokens cached`} />`}
-      <${Tile} label="Prefill" value=${engine.prefill_tokens_per_s ? `${rate(engine.prefill_tokens_per_s)}/s` : NONE} note="tokens, while working" />
+      <${Tile} label="Prefill tokens" value=${engine.prefill_tokens_per_s ? `${rate(engine.prefill_tokens_per_s)}/s` : NONE} note="while working" />
       ${generates &&
-      html`<${Tile} label="Decode" value=${engine.decode_tokens_per_s ? `${rate(engine.decode_tokens_per_s)}/s` : NONE} note="tokens, while working" />
+      html`<${Tile} label="Decode tokens" value=${engine.decode_tokens_per_s ? `${rate(engine.decode_tokens_per_s)}/s` : NONE} note="while working" />
         <${Tile} label="Speculation" value=${engine.drafted_tokens ? percent(engine.accepted_tokens / engine.drafted_tokens) : NONE} note="of drafts accepted" />`}
       <${Tile} label="Memory" value=${bytes(engine.resident_bytes)} />
     <//>

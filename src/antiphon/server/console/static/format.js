@@ -30,8 +30,9 @@ export function duration(seconds) {
 export function dollars(usd) {
   if (!known(usd)) return NONE;
   if (usd === 0) return "$0";
-  if (usd < 0.01) return `$${usd.toPrecision(2).replace(/0+$/, "")}`.replace(/e-(\d+)/, "e-$1");
-  return `$${usd.toFixed(usd < 10 ? 3 : 2)}`;
+  if (usd < 0.0001) return "< $0.0001";
+  if (usd < 0.01) return `$${usd.toFixed(4)}`;
+  return `$${usd.toFixed(usd < 1 ? 3 : 2)}`;
 }
 
 export function bytes(value) {

@@ -21,7 +21,7 @@ export function Models() {
     ${value.loaded.length === 0
       ? html`<section class="card"><${Empty} title="No model runs on this machine"><p>Requests go to other APIs, or to a script.</p><//></section>`
       : html`<div class="cards">
-          ${value.loaded.map((model) => html`<${Loaded} key=${model.id} model=${model} engine=${(tick ?? value).engines.find((each) => each.model === model.id)} />`)}
+          ${[...value.loaded].sort((a, b) => Boolean(a.is_embedding) - Boolean(b.is_embedding)).map((model) => html`<${Loaded} key=${model.id} model=${model} engine=${(tick ?? value).engines.find((each) => each.model === model.id)} />`)}
         </div>`}
     <${Served} served=${value.served} />
     <${Fetch} known=${value.known} fetching=${fetching} />
@@ -42,7 +42,7 @@ function Loaded({ model, engine }) {
   const facts = [
     ["State", html`<span class=${`badge ${model.state === "ready" ? "good" : "warn"}`}>${model.state}</span>`],
     ["File", html`<code>${model.file}</code>`],
-    ["Memory", engine ? `${bytes(memory)}, of which ${bytes(engine.kv_bytes)} for the KV cache` : NONE],
+    ["Memory", engine ? `${bytes(memory)}${engine.kv_bytes ? `, of which ${bytes(engine.kv_bytes)} for the KV cache` : ""}` : NONE],
     ["Context", model.context_length ? `${count(model.context_length)} tokens (trained on ${count(model.training_context)})` : NONE],
     ["Speed", speedOf(engine, model)],
     ["Parameters", compact(model.num_parameters)],

@@ -5,7 +5,6 @@ import { LANGUAGES, operationOf, program } from "./code.js";
 import { listen } from "./feed.js";
 import { count, dollars, duration, fullTime, NONE, rate } from "./format.js";
 import { openInPlayground } from "./playground_state.js";
-import { endpointOf } from "./requests.js";
 import { answerText } from "./streams.js";
 import { Tokens } from "./tokens.js";
 import { html, useEffect, useState } from "./vendor/htm-preact-3.1.1.js";
@@ -52,7 +51,7 @@ function Facts({ request }) {
   const isOther = request.answered_by && request.answered_by !== request.model;
   return html`
     <p class="facts">
-      ${fullTime(request.at)} · ${endpointOf(request.path)} · ${request.key ? `key ${request.key}` : "no key"}
+      ${fullTime(request.at)} · <span class="mono">${request.path}</span> · ${request.key ? `key ${request.key}` : "no key"}
       ${isOther && html` · asked for <span class="mono">${request.model}</span>`}
       ${request.cache && html` · response cache: ${request.cache}`}
     </p>

@@ -24,9 +24,9 @@ const COLUMNS = [
   ["cost", "Cost"],
 ];
 
-/** The endpoint without what all have in common. */
+/** A short name of an endpoint: chat, responses, embeddings, playground. */
 export function endpointOf(path) {
-  return path.startsWith("/console/api/") ? `playground ${path.split("/")[3]}` : path.replace("/v1/", "");
+  return path.startsWith("/console/") ? "playground" : path.replace("/v1/", "").split("/")[0];
 }
 
 function queryOf(filters, before) {
@@ -96,7 +96,7 @@ function Row({ row, place, isCurrent, onFocus }) {
     time: html`<a ref=${link} href=${`#/requests/${row.request_id}`} tabindex=${isCurrent ? 0 : -1} onFocus=${onFocus}>${when(row.at)}</a>`,
     status: state,
     model: html`<span title=${row.model}>${row.answered_by ?? row.model ?? NONE}</span>`,
-    path: endpointOf(row.path),
+    path: html`<span title=${row.path}>${endpointOf(row.path)}</span>`,
     key: row.key ?? NONE,
     tokens: compact(row.prompt_tokens),
     out: compact(row.completion_tokens),
@@ -184,7 +184,7 @@ export function Requests() {
   }, []);
   const isFiltered = Object.values(filters).some(Boolean);
   const shown = rows === null ? null : [...(isFiltered ? [] : live.toReversed()), ...rows];
-  const note = shown === null ? "" : `${count(live.length)} in flight, ${count(rows.length)}${hasMore ? " or more" : ""} over`;
+  const note = shown === null ? "" : `${count(live.length)} in flight, ${count(rows.length)}${hasMore ? "+" : ""} finished`;
   return html`
     <${Page} title="Requests" note=${note} actions=${html`<${Filters} filters=${filters} onChange=${setFilters} options=${options} />`}>
       ${error && rows === null && html`<${Failure} error=${error} again=${() => load()} />`}
