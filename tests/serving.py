@@ -14,6 +14,7 @@ from antiphon.accounts import Accounts, AccountSettings
 from antiphon.backends.base import Backend
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
+from antiphon.batches import BatchSettings
 from antiphon.files import FileSettings
 from antiphon.server.console.parts import ConsoleOptions
 from antiphon.server.console.settings import ConsoleSettings
@@ -50,6 +51,7 @@ def running(
     gateway: GatewaySettings | None = None,
     files: FileSettings | None = None,
     console: ConsoleSettings | None = None,
+    batches: BatchSettings | None = None,
     **settings: Any,
 ) -> Generator[Running]:
     """Serve ``backend`` on a free port until the block ends, then shut down as Ctrl-C does."""
@@ -76,6 +78,7 @@ def running(
                 gateway=gateway,
                 files=files,
                 console=ConsoleOptions(settings=console or ConsoleSettings(), home=home),
+                batches=batches,
             )
             box["running"] = Running(address_of(listener), service, asyncio.get_running_loop(), stop)
 

@@ -198,6 +198,7 @@ class World:
             logprobs=pick([None, None, 0, 2]),
             special=pick([False, True]),
             echo_logprobs=pick([False, False, False, True]),
+            priority=pick(["interactive", "interactive", "batch"]),
         )
 
     def _prompt(self) -> list[int]:

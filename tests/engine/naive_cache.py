@@ -89,9 +89,14 @@ class Runner:
         self.started: list[Sequence] = []
         self.num_computed: Counter[Sequence] = Counter()
 
-    def add(self, prompt: list[int], num_new: int, *, outputs_from: int | None = None, n: int = 1) -> list[Sequence]:
-        first = Sequence(list(prompt), len(prompt) + num_new, outputs_from)
-        choices = [first, *(Sequence(list(prompt), first.max_length, leader=first) for _ in range(n - 1))]
+    def add(
+        self, prompt: list[int], num_new: int, *, outputs_from: int | None = None, n: int = 1, is_batch: bool = False
+    ) -> list[Sequence]:
+        first = Sequence(list(prompt), len(prompt) + num_new, outputs_from, is_batch=is_batch)
+        choices = [
+            first,
+            *(Sequence(list(prompt), first.max_length, leader=first, is_batch=is_batch) for _ in range(n - 1)),
+        ]
         for sequence in choices:
             self.scheduler.add(sequence)
             self.alive.append(sequence)
@@ -105,6 +110,7 @@ class Runner:
         step = self.scheduler.plan()
         assert step.num_tokens <= self.batch_size
         assert bool(step.slices) == bool(self.alive), "there is always something to compute"
+        assert len({piece.sequence.is_batch for piece in step.slices}) <= 1, "batches have steps of their own"
         self.cache.apply(step)
         self._check_shape(step)
         self.scheduler.computed(step)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from antiphon.engine.ipc.messages import Answer, Embed, Embedded, Failed
+from antiphon.engine.ipc.messages import Answer, Embed, Embedded, Failed, Priority
 from antiphon.engine.model.llama import Batch
 from antiphon.engine.steps.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.steps.loop import CancelTask
@@ -75,8 +75,8 @@ def _run(more: Callable[[], list[Command] | None], answers: list[tuple[int, Answ
         loop.run()
 
 
-def _task(number: int, texts: list[list[int]]) -> EmbeddingTask:
-    return EmbeddingTask((0, number), Embed(number, ()), texts)
+def _task(number: int, texts: list[list[int]], priority: Priority = "interactive") -> EmbeddingTask:
+    return EmbeddingTask((0, number), Embed(number, (), priority), texts)
 
 
 @settings(max_examples=25, deadline=None)
@@ -99,7 +99,7 @@ def test_every_text_has_its_own_vector(seed: int) -> None:
                 [generator.randint(1, 99) for _ in range(generator.choice([1, 14, 63, 64, 65, 250]))]
                 for _ in range(generator.choice([1, 2, 30]))
             ]
-            commands.append(_task(number, asked[number]))
+            commands.append(_task(number, asked[number], generator.choice(["interactive", "batch"])))
         if open_ and generator.random() < 0.2:
             number = generator.choice(sorted(open_))
             left.add(number)
@@ -114,6 +114,16 @@ def test_every_text_has_its_own_vector(seed: int) -> None:
             wanted = np.array(_direction(text)) / np.linalg.norm(_direction(text))
             assert np.frombuffer(vector, "<f4") == pytest.approx(wanted, abs=1e-6)
             assert length == len(text)
+
+
+def test_a_batch_waits_for_interactive_requests() -> None:
+    """However long it has waited; its own texts go on in their turn."""
+    answers: list[tuple[int, Answer]] = []
+    batch = [_task(number, [[7] * 14] * 200, "batch") for number in range(2)]
+    more = iter([batch, [], [_task(2, [[8] * 14] * 100)], *[[] for _ in range(60)]])
+    _run(lambda: next(more, None), answers)
+    assert next(answer.id for _, answer in answers) == 2
+    assert len(answers) == 3
 
 
 def test_a_long_request_goes_on_beside_short_ones_without_end() -> None:

@@ -167,6 +167,28 @@ def test_a_prefill_makes_way_for_a_request() -> None:
     assert started.cached_tokens == 128
 
 
+def test_a_step_of_a_batch_makes_way_for_an_interactive_request() -> None:
+    """A request that arrives during the step aborts it, and is answered first; another batch does not abort it."""
+    for priority, num_aborted in (("interactive", 1), ("batch", 0)):
+        world = World(shape="tiled")
+        batch = world.ask(
+            (1, 0), Generate(id=0, prompt=TEXT, max_tokens=9, sampling=GREEDY, priority="batch"), [3, 4] * 100
+        )
+        other = Generate(id=1, prompt=TEXT, max_tokens=5, sampling=GREEDY, priority=priority)  # type: ignore[arg-type]
+        request = world.ask((0, 1), other, [5, 6])
+        arrivals = [request]
+
+        def arrive(world: World = world, arrivals: list[Any] = arrivals) -> None:
+            if world.loop.statistics.steps == 1 and arrivals:
+                world.loop.submit(arrivals.pop())
+
+        world.context.during = arrive
+        idle: list[list[Command]] = [[] for _ in range(40)]
+        world.follow([batch], *idle)
+        assert world.context.num_aborted == num_aborted
+        assert list(world.answers) == [(0, 1), (1, 0)]
+
+
 def test_a_prefill_is_refused_while_a_request_runs() -> None:
     """It is answered at once, and nothing is computed for it."""
     world = World()

@@ -18,7 +18,9 @@ prompts = st.builds(
     st.integers(0, 3),
     st.integers(1, 90),
 )
-requests = st.tuples(prompts, st.integers(0, 40), st.sampled_from([None, None, None, 0, 3]), st.integers(1, 3))
+requests = st.tuples(
+    prompts, st.integers(0, 40), st.sampled_from([None, None, None, 0, 3]), st.integers(1, 3), st.booleans()
+)
 actions = st.lists(
     st.one_of(
         requests.map(lambda request: ("add", request)),
@@ -45,8 +47,9 @@ def test_any_history_keeps_every_invariant(
     )
     for kind, argument in history:
         match kind, argument:
-            case "add", (prompt, num_new, outputs_from, n):
-                runner.add(prompt, num_new, outputs_from=outputs_from, n=n if outputs_from is None else 1)
+            case "add", (prompt, num_new, outputs_from, n, is_batch):
+                n = n if outputs_from is None else 1
+                runner.add(prompt, num_new, outputs_from=outputs_from, n=n, is_batch=is_batch)
             case "step", int(steps):
                 for _ in range(steps if runner.alive else 0):
                     if runner.alive:
@@ -72,6 +75,50 @@ def test_a_shared_prefix_is_computed_once() -> None:
         runner.add([7] * 600 + [own] * 30, 8)
     runner.run()
     assert sum(runner.num_computed.values()) == 600 + 16 * (30 + 8)
+
+
+def test_a_batch_runs_while_nothing_interactive_can() -> None:
+    """Not a token of it is computed from the arrival of an interactive request to that one's end; then it goes on."""
+    runner = Runner(cells=4096, slots=64, num_sequences=16, batch_size=512)
+    batch = [runner.add([own] * 100, 30, is_batch=True)[0] for own in range(8)]
+    for _ in range(10):
+        runner.step()
+    before = sum(runner.num_computed[sequence] for sequence in batch)
+    runner.add([99] * 50, 20)
+    (last,) = runner.add([98] * 50, 20)
+    while last in runner.alive:
+        runner.step()
+    assert before == sum(runner.num_computed[sequence] for sequence in batch)
+    assert before
+    runner.run()
+
+
+def test_an_interactive_request_takes_the_place_of_a_batch() -> None:
+    """Where a batch has every slot, or the cells, its latest sequence gives them up and is computed again later."""
+    for cells, num_sequences in ((4096, 4), (700, 16)):
+        runner = Runner(cells=cells, slots=64, num_sequences=num_sequences, batch_size=512)
+        batch = [runner.add([own] * 150, 30, is_batch=True)[0] for own in range(4)]
+        for _ in range(6):
+            runner.step()
+        (first,) = runner.add([99] * 200, 5)
+        runner.step()
+        assert runner.num_computed[first]
+        assert runner.scheduler.num_preempted >= 1
+        runner.run()
+        assert not set(batch) & set(runner.alive)
+
+
+def test_an_interactive_request_does_not_wait_for_a_prefix_of_a_batch() -> None:
+    """A batch that has begun to compute a common prefix is not waited for while others run."""
+    runner = Runner(cells=8192, slots=64, num_sequences=16, batch_size=512)
+    runner.add([7] * 3000, 5, is_batch=True)
+    runner.step()
+    (long,) = runner.add([1] * 10, 200)
+    (alike,) = runner.add([7] * 2900, 5)
+    while alike in runner.alive:
+        runner.step()
+    assert long in runner.alive
+    runner.run()
 
 
 def test_choices_fork_after_their_prompt() -> None:

@@ -5,6 +5,7 @@ The server needs ``Accounts`` alone; the other names are what goes into it and c
 
 from antiphon.accounts.accounts import Accounts, AccountStatistics
 from antiphon.accounts.admission import Admission
+from antiphon.accounts.billing import BatchBilling
 from antiphon.accounts.errors import AccountError
 from antiphon.accounts.outcome import CLIENT_CLOSED_REQUEST, Kind, Outcome, how_it_failed
 from antiphon.accounts.principal import KeyBudget, Principal
@@ -17,6 +18,7 @@ __all__ = [
     "AccountStatistics",
     "Accounts",
     "Admission",
+    "BatchBilling",
     "KeyBudget",
     "Kind",
     "Limits",

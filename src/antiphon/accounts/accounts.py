@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.admission import Admission
+from antiphon.accounts.billing import BatchBilling
 from antiphon.accounts.budgets import Budgets
 from antiphon.accounts.database import database_errors, open_database
 from antiphon.accounts.errors import (
@@ -107,6 +108,10 @@ class Accounts:
         """
         return await self._keyring.authenticate(authorization)
 
+    async def principal_of(self, account: str) -> Principal:
+        """Return who an account is, for work that goes on without a request. ``ApiError`` 401 for a key that has ended."""
+        return await self._keyring.principal_of(account)
+
     def derive_key(self, purpose: str) -> bytes:
         """Return 32 bytes that follow from the server's secret; servers that share the secret get the same."""
         return self._keyring.derive(purpose)
@@ -122,12 +127,14 @@ class Accounts:
         counted_as: str | None = None,
         expected: Usage | None = None,
         path: str | None = None,
+        billing: BatchBilling | None = None,
     ) -> Admission:
         """Let a request in, reserving ``estimated_tokens`` (prompt and longest possible answer together).
 
         ``model`` is the name asked for: limits are counted per key and that name, as OpenAI does, unless ``counted_as`` is
         another one. A key's budget is charged for ``expected`` until the real usage is known: tokens of the prompt and of the
-        longest answer, 0 if the request does not limit it; None: ``estimated_tokens`` in the prompt.
+        longest answer, 0 if the request does not limit it; None: ``estimated_tokens`` in the prompt. ``billing`` is that of a
+        request of a batch, for which no rate limit holds: batches are paced by what the engine has left.
 
         Raises ``ApiError``: 404 for a model that the key may not use, 429 ``insufficient_quota`` for a spent budget, 429
         ``rate_limit_exceeded``, 503 when the limits' store does not answer. A request that is refused, or whose client leaves
@@ -139,7 +146,11 @@ class Accounts:
             self._require_allowed(request)
             expected = expected or Usage(estimated_tokens)
             hold = await self._hold(request, expected)
-            decision = await self._reserve(request, counted_as or model, estimated_tokens, hold)
+            decision = (
+                await self._reserve(request, counted_as or model, estimated_tokens, hold)
+                if billing is None
+                else await self._limiter.reserve(principal.account, f"batch {model}", Limits(), 0)
+            )
         except BaseException as error:
             status, error_code = how_it_failed(error)
             outcome = Outcome(
@@ -150,16 +161,24 @@ class Accounts:
                 error_code=error_code,
                 path=path,
             )
-            self.record(request, outcome)
+            self.record(request, outcome, billing=billing)
             raise
-        return Admission(request, decision, self, expected=expected, hold=hold)
+        return Admission(request, decision, self, expected=expected, hold=hold, billing=billing)
 
-    def refuse(self, principal: Principal, *, model: str, kind: Kind, outcome: Outcome) -> None:
+    def refuse(
+        self,
+        principal: Principal,
+        *,
+        model: str,
+        kind: Kind,
+        outcome: Outcome,
+        billing: BatchBilling | None = None,
+    ) -> None:
         """Write the usage row of a request rejected before admission (invalid body, unknown model).
 
         ``model`` is the requested name as far as it could be read.
         """
-        self.record(Request(principal=principal, model=model, kind=kind), outcome)
+        self.record(Request(principal=principal, model=model, kind=kind), outcome, billing=billing)
 
     def _require_allowed(self, request: Request) -> None:
         principal = request.principal
@@ -228,17 +247,28 @@ class Accounts:
             limits = self._limits[name] = principal.limits.over(self.settings.limits.over(preset))
         return limits
 
-    def record(self, request: Request, outcome: Outcome, hold: BudgetHold | None = None) -> None:
-        """Price a request that is over, release its hold, and hand its row to the ledger; returns at once."""
+    def record(
+        self,
+        request: Request,
+        outcome: Outcome,
+        hold: BudgetHold | None = None,
+        billing: BatchBilling | None = None,
+    ) -> None:
+        """Price a request that is over, release its hold, and hand its row to the ledger or its batch; returns at once."""
         outcome = within_bounds(outcome)
         usd = self._prices.usd(outcome, request.model)
+        if usd is not None and billing is not None:
+            usd *= billing.price_factor
         if hold is not None:
             hold.release(usd or 0.0)
         if usd is not None and request.principal.key_id is not None:
             self._budgets.add(request.principal.key_id, usd)
         saved_usd = self._prices.saved_usd(outcome, request.model)
         row = usage_row(request, outcome, usd, saved_usd)
-        self._ledger.append(row)
+        if billing is None:
+            self._ledger.append(row)
+        else:
+            billing.append(msgspec.structs.replace(row, is_batch=True))
         for listener in self.listeners:
             listener(row)
 

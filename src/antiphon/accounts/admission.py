@@ -4,6 +4,7 @@ from typing import Protocol
 
 import msgspec
 
+from antiphon.accounts.billing import BatchBilling
 from antiphon.accounts.limiter import BudgetHold, LimitDecision
 from antiphon.accounts.outcome import Outcome
 from antiphon.accounts.request import Request
@@ -14,13 +15,19 @@ from antiphon.protocol.events import Usage
 class Recorder(Protocol):
     """Records the end of a request; never waits."""
 
-    def record(self, request: Request, outcome: Outcome, hold: BudgetHold | None = None) -> None: ...
+    def record(
+        self,
+        request: Request,
+        outcome: Outcome,
+        hold: BudgetHold | None = None,
+        billing: BatchBilling | None = None,
+    ) -> None: ...
 
 
 class Admission:
     """The right to do the work of one request. Its holder settles it exactly once, however the request ends."""
 
-    __slots__ = ("_decision", "_expected", "_hold", "_is_settled", "_recorder", "_request")
+    __slots__ = ("_billing", "_decision", "_expected", "_hold", "_is_settled", "_recorder", "_request")
 
     def __init__(
         self,
@@ -30,7 +37,9 @@ class Admission:
         *,
         expected: Usage,
         hold: BudgetHold | None = None,
+        billing: BatchBilling | None = None,
     ) -> None:
+        self._billing = billing
         self._expected = expected
         self._request = request
         self._decision = decision
@@ -58,4 +67,4 @@ class Admission:
             outcome = msgspec.structs.replace(outcome, usage=self._expected, is_estimate=True)
         if self._decision.reservation is not None:
             self._decision.reservation.settle(outcome.usage.total_tokens)
-        self._recorder.record(self._request, outcome, self._hold)
+        self._recorder.record(self._request, outcome, self._hold, self._billing)

@@ -42,6 +42,11 @@ def expired_key(key: str, expired_on: str) -> ApiError:
     return ApiError(401, f"The API key provided, {masked(key)}, expired on {expired_on}.", code="invalid_api_key")
 
 
+def ended_key() -> ApiError:
+    """401: work that goes on without a request was begun by a key that was revoked or has expired since."""
+    return ApiError(401, "The API key that this was begun with was revoked or has expired.", code="invalid_api_key")
+
+
 def not_an_admin() -> ApiError:
     """403: organization routes show the usage of every key, so they require a key made with ``--admin``."""
     return ApiError(

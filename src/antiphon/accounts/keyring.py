@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from antiphon.accounts.errors import expired_key, incorrect_key, missing_key, store_unreachable
+from antiphon.accounts.errors import ended_key, expired_key, incorrect_key, missing_key, store_unreachable
 from antiphon.accounts.keys import KeyRecord, KeyStore
 from antiphon.accounts.principal import OPEN, Principal
 from antiphon.accounts.watch.base import KeyWatch
@@ -83,6 +83,19 @@ class Keyring:
         if principal.expires_at_ms is not None and self._clock() * 1000 >= principal.expires_at_ms:
             raise expired_key(key, f"{datetime.fromtimestamp(principal.expires_at_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC")
         return principal
+
+    async def principal_of(self, account: str) -> Principal:
+        """Return who ``account`` is. Raises ``ApiError`` 401 for a key that was revoked or expired, 503 without the database."""
+        epoch = self._watch.epoch()
+        if epoch is None or epoch != self._epoch:
+            await self.refresh()
+        if account == OPEN.account:
+            return OPEN
+        now_ms = int(self._clock() * 1000)
+        for record in self._records.values():
+            if record.principal.key_id == account and record.state(now_ms) == "active":
+                return record.principal
+        raise ended_key()
 
     async def refresh(self) -> None:
         """Read the keys now. Raises ``ApiError`` 503 while the database cannot be read."""

@@ -75,6 +75,7 @@ usage = Table(
     Column("queue_s", Double),  # NULL: no engine of this machine
     Column("prefill_s", Double),
     Column("attempts", Text),  # JSON; NULL: the request had one backend alone
+    Column("is_batch", Boolean, nullable=False, server_default=false()),  # a request of a client's batch
     Index("usage_by_time", "at_ms"),
     Index("usage_by_key", "key_id", "at_ms"),
     Index("usage_by_request", "request_id"),
@@ -216,6 +217,35 @@ uploads = Table(
     Column("file_id", String(64)),
     Column("file_expires_after_s", BigInteger),
     Index("uploads_by_expiry", "status", "expires_at_ms"),
+)
+
+# Batches (antiphon.batches). `detail` is what nothing asks for by itself; `batch_results` is the journal of finished lines.
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("cancelling_at_ms", BigInteger),
+    Column("owner", String(64)),  # the process that works on it
+    Column("lease_until_ms", BigInteger, nullable=False),
+    Column("num_total", Integer, nullable=False),
+    Column("num_completed", Integer, nullable=False),
+    Column("num_failed", Integer, nullable=False),
+    Column("detail", LargeBinary, nullable=False),  # JSON
+    Index("batches_by_account", "account", "created_at_ms", "id"),
+    Index("batches_by_status", "status", "lease_until_ms"),
+)
+
+batch_results = Table(
+    "batch_results",
+    metadata,
+    Column("batch_id", String(64), primary_key=True),
+    Column("line", Integer, primary_key=True, autoincrement=False),  # of the input file, from 1
+    Column("is_error", Boolean, nullable=False),
+    Column("result", LargeBinary, nullable=False),  # a line of the output file, compressed
 )
 
 upload_parts = Table(

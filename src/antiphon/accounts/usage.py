@@ -45,6 +45,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     queue_s: float | None = None
     prefill_s: float | None = None
     attempts: str | None = None
+    is_batch: bool = False
 
 
 def new_row_id(at_ms: int) -> str:

@@ -14,7 +14,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from antiphon.accounts.database import is_sqlite
 from antiphon.accounts.schema import spend, usage
 from antiphon.accounts.usage import UsageRow
 
@@ -32,10 +31,15 @@ async def write_rows(engine: AsyncEngine, rows: Sequence[UsageRow], *, is_retry:
     async with engine.begin() as connection:
         if is_retry:
             rows = await _missing(connection, rows)
-        if rows:
-            # Compiled once and given tuples: half the time of the same statement with dictionaries.
-            await connection.exec_driver_sql(_insert(engine.dialect), [msgspec.structs.astuple(row) for row in rows])
-            await _add_spend(connection, rows, sqlite.insert if is_sqlite(engine.url) else postgresql.insert)
+        await insert_rows(connection, rows)
+
+
+async def insert_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
+    """Insert ``rows`` and add their dollars to ``spend`` in the caller's transaction."""
+    if rows:
+        # Compiled once and given tuples: half the time of the same statement with dictionaries.
+        await connection.exec_driver_sql(_insert(connection.dialect), [msgspec.structs.astuple(row) for row in rows])
+        await _add_spend(connection, rows, sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)
 
 
 def is_refusal(error: Exception) -> bool:

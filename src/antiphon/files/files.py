@@ -226,9 +226,12 @@ def made_file(new: NewFile, written: WrittenBlob) -> StoredFile:
 
 
 async def insert_file(
-    connection: AsyncConnection, made: StoredFile, written: WrittenBlob, settings: FileSettings
+    connection: AsyncConnection, made: StoredFile, written: WrittenBlob, settings: FileSettings | None
 ) -> str:
-    """Write a file's row in the caller's transaction; return the location that holds the content from now on."""
+    """Write a file's row in the caller's transaction; return the location that holds the content from now on.
+
+    ``settings`` None: the file is the server's own answer, which is kept whatever its account has.
+    """
     await quota.take(connection, made.account, settings, num_bytes=made.num_bytes, num_files=1)
     location = await references.refer(connection, written)
     await connection.execute(insert(files).values(msgspec.structs.asdict(made)))

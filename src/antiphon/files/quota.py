@@ -15,11 +15,15 @@ EVERYBODY = ""
 
 
 async def take(
-    connection: AsyncConnection, account: str, settings: FileSettings, *, num_bytes: int, num_files: int = 0
+    connection: AsyncConnection, account: str, settings: FileSettings | None, *, num_bytes: int, num_files: int = 0
 ) -> None:
-    """Count what ``account`` keeps from now on. ``ApiError`` 400 if that is more than it may."""
+    """Count what ``account`` keeps from now on. ``ApiError`` 400 if that is more than it may; ``settings`` None: never."""
     for name in sorted((account, EVERYBODY)):  # always in one order, so that two transactions never wait for each other
         await _make_row(connection, name)
+        if settings is None:
+            counted = update(file_usage).where(file_usage.c.account == name)
+            await connection.execute(_changed(counted, num_bytes, num_files))
+            continue
         most_bytes = settings.max_bytes if name == EVERYBODY else settings.max_key_bytes
         fits = file_usage.c.num_bytes + num_bytes <= most_bytes
         if name != EVERYBODY:

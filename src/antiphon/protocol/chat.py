@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from antiphon.protocol.caching import CacheUse
+from antiphon.protocol.priority import Priority
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
@@ -133,6 +134,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
     raw: dict[str, Any] = {}
     cache: CacheUse | None = None
+    priority: Priority = "interactive"
 
     def recorded(self) -> dict[str, Any]:
         """Return what the request's log line keeps: descriptions of the request, and hints that a model may not follow."""

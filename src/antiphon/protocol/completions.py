@@ -6,6 +6,7 @@ import msgspec
 
 from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.chat import Sampling
+from antiphon.protocol.priority import Priority
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +31,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     raw: dict[str, Any] = {}
     cache: CacheUse | None = None
+    priority: Priority = "interactive"
 
     def recorded(self) -> dict[str, Any]:
         """Return the parameters that the request's log line keeps."""

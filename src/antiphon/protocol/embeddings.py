@@ -6,6 +6,7 @@ import msgspec
 
 from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.events import Spared
+from antiphon.protocol.priority import Priority
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +19,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     raw: dict[str, Any] = {}
     cache: CacheUse | None = None
+    priority: Priority = "interactive"
 
     def recorded(self) -> dict[str, Any]:
         """Return the parameters that the request's log line keeps."""

@@ -7,6 +7,7 @@ that are refused whatever their value are left out; docs/api.md lists them.
 from typing import Any
 
 from antiphon.protocol import answer_shapes
+from antiphon.protocol.batches import batch_request
 from antiphon.protocol.chat_fields import chat
 from antiphon.protocol.completion_request import completion
 from antiphon.protocol.console_paths import console_paths
@@ -26,6 +27,7 @@ _SCHEMAS: dict[str, Spec] = {
     "Completion": answer_shapes.text_completion,
     "CompletionChunk": answer_shapes.text_chunk,
     "EmbeddingRequest": embedding,
+    "BatchRequest": batch_request,
     "UploadRequest": upload_request,
     "UploadCompletion": complete_upload_request,
     "Embeddings": answer_shapes.embeddings,
@@ -237,6 +239,21 @@ _FILE_PATHS: Json = {
     },
 }
 
+_BATCH_PATHS: Json = {
+    "/v1/batches": {
+        "get": _stored("List batches")
+        | {
+            "parameters": [
+                _query("after", {"type": "string"}),
+                _query("limit", {"type": "integer", "minimum": 1, "maximum": 100}),
+            ]
+        },
+        "post": _operation("Begin a batch", _OBJECT, "400", "401", "413", "500", "503", body="BatchRequest"),
+    },
+    "/v1/batches/{batch_id}": {"parameters": _path_names("batch_id"), "get": _stored("Show a batch")},
+    "/v1/batches/{batch_id}/cancel": {"parameters": _path_names("batch_id"), "post": _stored("Stop a batch")},
+}
+
 _PATHS: Json = {
     "/v1/chat/completions": _generation(
         "Answer a conversation", "ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk"
@@ -256,6 +273,7 @@ _PATHS: Json = {
     "/v1/embeddings": _generation("Turn texts into vectors", "EmbeddingRequest", "Embeddings", None),
     **_RESPONSE_PATHS,
     **_FILE_PATHS,
+    **_BATCH_PATHS,
     "/v1/models": {"get": _operation("List models and aliases", _json("Models"), "401", "500")},
     "/v1/models/{model}": {
         "parameters": [_MODEL_NAME],

@@ -16,6 +16,7 @@ from antiphon.server.request.access import Access
 from antiphon.server.request.asgi import Receive, Send
 from antiphon.server.request.call import Handler
 from antiphon.server.request.headers import Scope
+from antiphon.server.routes.batches import BatchRoutes
 from antiphon.server.routes.conversations import ConversationRoutes
 from antiphon.server.routes.files import FileRoutes
 from antiphon.server.routes.generation import GenerationRoutes
@@ -80,6 +81,22 @@ class Handlers:
             service.forms,
             files=service.files,
             uploads=service.uploads,
+        )
+        self.batches = BatchRoutes(
+            service.access,
+            service.bodies,
+            store=service.batches,
+            files=service.files,
+            settings=service.batch_settings,
+            look=service.batch_runner.look,
+        )
+        service.batch_runner.answer_with(
+            {
+                "/v1/chat/completions": self.generation.chat_completions,
+                "/v1/completions": self.generation.completions,
+                "/v1/embeddings": self.generation.embeddings,
+                "/v1/responses": self.responses.create,
+            }
         )
         self.unknown = unknown_route(PATHS)
         self.models = ModelRoutes(service.access, self.unknown)
@@ -185,6 +202,9 @@ ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
     "/v1/uploads/{upload_id}/parts": {"POST": lambda to: to.uploads.add_part},
     "/v1/uploads/{upload_id}/complete": {"POST": lambda to: to.uploads.complete},
     "/v1/uploads/{upload_id}/cancel": {"POST": lambda to: to.uploads.cancel},
+    "/v1/batches": {"GET": lambda to: to.batches.list_batches, "POST": lambda to: to.batches.create},
+    "/v1/batches/{batch_id}": {"GET": lambda to: to.batches.retrieve},
+    "/v1/batches/{batch_id}/cancel": {"POST": lambda to: to.batches.cancel},
     "/v1/models": {"GET": lambda to: to.models.list_models},
     "/v1/models/{model:path}": {
         "GET": lambda to: to.models.retrieve_model,

@@ -11,6 +11,7 @@ import msgspec
 from antiphon.accounts import AccountSettings
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
+from antiphon.batches import BatchSettings
 from antiphon.config import build, home_directory, read_layers
 from antiphon.engine import EngineSettings
 from antiphon.engine.settings import library_directory
@@ -31,6 +32,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "responses": ResponseSettings,
     "files": FileSettings,
     "console": ConsoleSettings,
+    "batches": BatchSettings,
     "faults": FaultSettings,
 }
 
@@ -48,6 +50,7 @@ class Configuration:
     responses: ResponseSettings
     files: FileSettings
     console: ConsoleSettings
+    batches: BatchSettings
     faults: FaultSettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
@@ -81,6 +84,7 @@ def load_configuration(
         responses=build(ResponseSettings, layers["responses"], "responses"),
         files=build(FileSettings, layers["files"], "files"),
         console=build(ConsoleSettings, layers["console"], "console"),
+        batches=build(BatchSettings, layers["batches"], "batches"),
         faults=build(FaultSettings, layers["faults"], "faults"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],

@@ -1,5 +1,7 @@
 """The parts of a running server that its routes are made of; one set per process."""
 
+import asyncio
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,10 @@ from antiphon.accounts import Accounts
 from antiphon.backends.base import AliasingBackend, Backend, ForwardingBackend, ResponseRelayingBackend
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
+from antiphon.batches import BatchSettings, BatchStore
 from antiphon.files import FileSettings, FileStore, FileSweeper, UploadStore, make_blob_store
+from antiphon.server.batches import BatchRunner, LineRunner
+from antiphon.server.batches.tools import BatchTools
 from antiphon.server.console.parts import ConsoleOptions, ConsoleParts
 from antiphon.server.endpoint import Shell
 from antiphon.server.forwarding import Forwarder
@@ -61,6 +66,7 @@ class Service:
         upstreams: ForwardingBackend | None = None,
         files: FileSettings | None = None,
         console: ConsoleOptions | None = None,
+        batches: BatchSettings | None = None,
     ) -> None:
         self.settings = settings
         self.accounts = accounts
@@ -110,6 +116,8 @@ class Service:
             if isinstance(backend, ResponseRelayingBackend)
             else None
         )
+        self.batch_settings = batches or BatchSettings()
+        self.batches = BatchStore(accounts.engine, secrets.token_hex(16), lease_s=self.batch_settings.lease_s)
         self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
         self.jobs = Jobs(self.responses)
         mcp = McpServers(self.response_settings)
@@ -134,8 +142,19 @@ class Service:
         origin_check = OriginCheck(
             host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
         )
-        self.shell = Shell(
-            origin_check, StandardHeaders(organization, origin_check), self._observe, self.console.capture
+        headers = StandardHeaders(organization, origin_check)
+        self.shell = Shell(origin_check, headers, self._observe, self.console.capture)
+        self.batch_runner = BatchRunner(
+            BatchTools(
+                settings=self.batch_settings,
+                accounts=accounts,
+                store=self.batches,
+                files=self.files,
+                lines=LineRunner(accounts, headers, self.batch_settings.price_factor),
+                access=self.access,
+                slots=asyncio.Semaphore(self.batch_settings.concurrency),
+                max_line_bytes=settings.max_body_bytes,
+            )
         )
 
     def end_feeds(self) -> None:
@@ -145,9 +164,11 @@ class Service:
     def start(self) -> None:
         """Begin what runs without a request. Call it in the event loop, once."""
         self.file_sweeper.start()
+        self.batch_runner.start()
 
     async def aclose(self) -> None:
         """Stop what runs in the background. The caller closes ``backend`` and ``accounts`` after it."""
+        await self.batch_runner.aclose()
         await self.jobs.aclose()
         await self.file_sweeper.aclose()
         await self.files.blobs.aclose()

@@ -25,7 +25,14 @@ def request_key(request: ChatRequest | CompletionRequest, scope: str) -> bytes |
     """Return the key of a validated request; None if its answers are meant to differ."""
     if request.sampling.temperature != 0 and request.sampling.seed is None:
         return None
-    neutral: dict[str, Any] = {"stream": False, "include_usage": False, "user": None, "raw": {}, "cache": None}
+    neutral: dict[str, Any] = {
+        "stream": False,
+        "include_usage": False,
+        "user": None,
+        "raw": {},
+        "cache": None,
+        "priority": "interactive",
+    }
     kind = "completion"
     if isinstance(request, ChatRequest):
         neutral |= {"metadata": {}, "service_tier": None, "prompt_cache_key": None, "safety_identifier": None}

@@ -100,7 +100,7 @@ class LocalChat:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer; see ``Backend.chat``."""
         turns = self._next_turns
-        if turns is None or request.n > 1:
+        if turns is None or request.n > 1 or request.priority == "batch":
             async with aclosing(self._answer(request)) as answer:
                 async for event in answer:
                     yield event
@@ -187,4 +187,5 @@ def _job(request: ChatRequest, plan: Plan, default_max_tokens: int | None) -> Ge
         grammar=plan.grammar,
         closing_texts=ClosingTexts(plan.closing_texts, plan.max_word) if plan.closing_texts else None,
         special=plan.special,
+        priority=request.priority,
     )

@@ -64,6 +64,7 @@ def _job(request: CompletionRequest, info: ModelInfo, prompt: str | tuple[int, .
         logprobs=request.logprobs if wants_logprobs else 0 if ranks else None,
         # Only the engine knows the text of an echoed prompt that came as token ids; it returns it with log-probabilities.
         echo_logprobs=request.echo and (wants_logprobs or not isinstance(prompt, str)),
+        priority=request.priority,
     )
 
 

@@ -50,7 +50,7 @@ class LocalEmbedding:
         wanted = self._dimensions(request, size)
         began = time.perf_counter()
         try:
-            embedded = await self.engine.embed(tuple(plain_prompt(text) for text in request.inputs))
+            embedded = await self.engine.embed(tuple(plain_prompt(text) for text in request.inputs), request.priority)
         except ContextOverflow as error:
             raise prompt_too_long(error.limit, error.requested, 0, at_least=error.is_lower_bound) from error
         except EngineError as error:

@@ -23,6 +23,7 @@ from antiphon.engine.ipc.messages import (
     Prefill,
     Prefilled,
     PrefillEnded,
+    Priority,
     Prompt,
     Ready,
     Request,
@@ -99,9 +100,9 @@ class EngineClient:
         """Compute the whole blocks of a prompt while nothing else runs; return how many of its tokens are cached then."""
         return (await self._one(Prefill(next(self._ids), prompt), PrefillEnded)).num_tokens
 
-    async def embed(self, prompts: tuple[Prompt, ...]) -> Embedded:
+    async def embed(self, prompts: tuple[Prompt, ...], priority: Priority = "interactive") -> Embedded:
         """Return a unit vector for each prompt."""
-        return await self._one(Embed(next(self._ids), prompts), Embedded)
+        return await self._one(Embed(next(self._ids), prompts, priority), Embedded)
 
     async def tokenize(self, prompts: tuple[Prompt, ...]) -> Tokenized:
         """Return the token ids of each prompt."""

@@ -28,6 +28,9 @@ class Ids(msgspec.Struct, frozen=True, tag="ids"):
     ids: tuple[int, ...]
 
 
+Priority = Literal["interactive", "batch"]
+"""Nothing is computed for a batch while interactive requests can be."""
+
 Prompt = tuple[Text | Ids, ...]
 """Pieces in order. Each is tokenised by itself, and nothing is added between, before or after them."""
 
@@ -81,6 +84,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     special: bool = False
     echo_logprobs: bool = False
     deadline_s: float | None = None
+    priority: Priority = "interactive"
 
 
 class Prefill(msgspec.Struct, frozen=True, tag="prefill"):
@@ -101,6 +105,7 @@ class Embed(msgspec.Struct, frozen=True, tag="embed"):
 
     id: int
     prompts: tuple[Prompt, ...]
+    priority: Priority = "interactive"
 
 
 class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):

@@ -5,10 +5,13 @@ computes one token of every running sequence, and draft tokens after it where th
 computes prompts (chunked prefill): half of its budget goes to the prompt with the least left, the rest to prompts in
 order of arrival, so that neither starves. While anything decodes, the budget is one small chunk, so that a long prompt
 does not stall running streams.
+
+Sequences of batches run in steps of their own, while nothing interactive can be computed; others go before them, and they
+give up their slots and cells first.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableSequence
 
 import msgspec
 
@@ -70,7 +73,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
-        self._waiting.append(sequence)
+        self._waiting.insert(_place(self._waiting, sequence), sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, finished or cancelled; its prompt stays cached.
@@ -127,15 +130,24 @@ class Scheduler:
             # Tokens computed next to other sequences may differ in their last bits from tokens computed alone.
             while self._retained:
                 self._release_oldest()
-        while self._waiting and len(self._running) < self._num_sequences:
+        while self._waiting:
             sequence = self._waiting[0]
-            promised = sum(other.num_left + BLOCK for other in self._running)
-            needed = sequence.num_left - self.cache.num_in_use(sequence) + BLOCK
-            if self._running and not self._fits(promised + needed):
-                return
+            if not self._has_room(sequence):
+                if sequence.is_batch or not self._running[-1].is_batch:
+                    return
+                self._preempt()
+                continue
             self._waiting.popleft()
             self.cache.grant(sequence)
-            self._running.append(sequence)
+            self._running.insert(_place(self._running, sequence), sequence)
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Whether a waiting sequence may run. A batch makes room when it must, so interactive ones do not count it."""
+        if not self._running or len(self._running) >= self._num_sequences:
+            return not self._running
+        rivals = [other for other in self._running if sequence.is_batch or not other.is_batch]
+        promised = sum(other.num_left + BLOCK for other in rivals)
+        return self._fits(promised + sequence.num_left - self.cache.num_in_use(sequence) + BLOCK)
 
     def _retain(self, sequence: Sequence) -> None:
         """Keep the cells of a finished sequence, and release retained ones that hold only a beginning of it."""
@@ -168,7 +180,7 @@ class Scheduler:
         return tokens if self._fits(tokens) else self._cells - self.cells_used + self.cache.num_evictable
 
     def _slices(self) -> list[Slice]:
-        ready = [sequence for sequence in self._running if self._may_compute(sequence) and sequence.num_left]
+        ready = self._ready()
         decoding = [sequence for sequence in ready if not self._num_prefill(sequence)]
         prompts = [sequence for sequence in ready if self._num_prefill(sequence)]
         num_decoding = sum(sequence.num_left for sequence in decoding if sequence.is_decoding)
@@ -182,6 +194,20 @@ class Scheduler:
                 self._was_prefill = is_prefill
                 self.cache.evict(sum(piece.num_rows for piece in slices) - (self._cells - self.cells_used))
                 return slices
+        return []
+
+    def _ready(self) -> list[Sequence]:
+        """Return the sequences that can be computed; those of batches only where no other can."""
+        interactive = [sequence for sequence in self._running if not sequence.is_batch]
+        batch = self._running[len(interactive) :]
+        if interactive:
+            # What a batch has begun and will not end soon, nobody waits for.
+            for sequence in batch:
+                self.cache.drop_pending(sequence)
+        for group in (interactive, batch):
+            ready = [sequence for sequence in group if self._may_compute(sequence) and sequence.num_left]
+            if ready:
+                return ready
         return []
 
     def _num_prefill(self, sequence: Sequence) -> int:
@@ -288,13 +314,22 @@ class Scheduler:
     def _preempt(self) -> None:
         sequence = self._running.pop()
         self.cache.release(sequence)
-        self._waiting.appendleft(sequence)
+        self._waiting.insert(_num_interactive(self._waiting) if sequence.is_batch else 0, sequence)
         self.num_preempted += 1
 
 
 def _unshared_cells(sequences: Iterable[Sequence]) -> int:
     """Return the cells that sequences hold apart from the blocks of the prefix cache."""
     return sum(sequence.num_unshared for sequence in sequences)
+
+
+def _place(queue: MutableSequence[Sequence], sequence: Sequence) -> int:
+    """Return where a sequence goes: at the end, but before all those of batches if it is interactive."""
+    return len(queue) if sequence.is_batch else _num_interactive(queue)
+
+
+def _num_interactive(queue: Iterable[Sequence]) -> int:
+    return sum(not sequence.is_batch for sequence in queue)
 
 
 def _slice(sequence: Sequence, count: int) -> Slice:

@@ -15,22 +15,30 @@ class Sequence:
     ``outputs_from`` on; the task raises ``outputs_from`` as it receives them, so that a preempted sequence does not give
     them twice. ``num_shared`` prompt tokens came from the cache when the sequence first ran; ``is_fresh`` until then.
     ``leader`` is a sequence with the same prompt whose prefill this one waits for. ``draft`` are the draft tokens that
-    may follow ``tokens``; each is accepted with probability ``draft_acceptance`` if those before it are.
+    may follow ``tokens``; each is accepted with probability ``draft_acceptance`` if those before it are. ``is_batch``
+    sequences run while no others can.
     """
 
     __slots__ = (
-        "draft", "draft_acceptance", "is_fresh", "last_step", "leader", "lease", "max_length", "num_computed",
+        "draft", "draft_acceptance", "is_batch", "is_fresh", "last_step", "leader", "lease", "max_length", "num_computed",
         "num_prompt", "num_shared", "outputs_from", "tokens",
     )  # fmt: skip
 
     def __init__(
-        self, prompt: list[int], max_length: int, outputs_from: int | None = None, leader: Sequence | None = None
+        self,
+        prompt: list[int],
+        max_length: int,
+        outputs_from: int | None = None,
+        leader: Sequence | None = None,
+        *,
+        is_batch: bool = False,
     ) -> None:
         self.tokens = prompt
         self.num_prompt = len(prompt)
         self.max_length = max_length
         self.outputs_from = len(prompt) if outputs_from is None else outputs_from
         self.leader = leader
+        self.is_batch = is_batch
         self.lease: CacheLease | None = None
         self.num_computed = 0
         self.num_shared = 0

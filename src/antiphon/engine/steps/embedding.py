@@ -1,4 +1,7 @@
-"""The embedding loop: packs inputs of all requests into batches, one sequence each, round-robin across requests."""
+"""The embedding loop: packs inputs of all requests into batches, one sequence each, round-robin across requests.
+
+Inputs of a client's batch wait while there are interactive ones.
+"""
 
 import queue
 import time
@@ -28,6 +31,7 @@ class EmbeddingTask:
         self.num_missing = len(prompts)
         self.vectors = [b""] * len(prompts)
         self.request = request
+        self.is_batch = request.priority == "batch"
 
     def answer(self) -> Embedded:
         """Return the complete answer."""
@@ -103,9 +107,10 @@ class EmbeddingLoop:
                 case EmbeddingTask():
                     self._num_requests += 1
                     self._tasks[command.key] = command
-                    first = self._inputs[0].turn + 1 if self._inputs else 0
+                    alike = (waiting.turn + 1 for waiting in self._inputs if waiting.task.is_batch == command.is_batch)
+                    first = next(alike, 0)
                     self._inputs += [_Input(first + index, command, index) for index in range(len(command.prompts))]
-                    self._inputs.sort(key=lambda waiting: waiting.turn)
+                    self._inputs.sort(key=lambda waiting: (waiting.task.is_batch, waiting.turn))
 
     def _cancel(self, is_meant: Callable[[RequestKey], bool]) -> None:
         for key in [key for key in self._tasks if is_meant(key)]:
@@ -133,8 +138,9 @@ class EmbeddingLoop:
     def _pack(self) -> list[_Input]:
         """Fill the batch; return the inputs of its sequences 0, 1, ... Padding has sequences of its own behind them."""
         batch = self._context.batch
+        is_batch = self._inputs[0].task.is_batch
         places = pack(
-            [len(waiting.tokens) for waiting in self._inputs[:WINDOW]],
+            [len(waiting.tokens) for waiting in self._inputs[:WINDOW] if waiting.task.is_batch == is_batch],
             tile=self._tile,
             room=min(_PACKED_TOKENS, batch.capacity),
             capacity=batch.capacity,

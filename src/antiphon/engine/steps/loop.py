@@ -63,8 +63,8 @@ class StepLoop:
         self._answers: list[tuple[int, Answer]] = []
         self._in_step: set[RequestKey] = set()
         """The requests that the running step computes for. Each step has a set of its own; only ``cancel`` removes keys."""
-        self._is_idle_step = False
-        """Whether the running step only fills the prefix cache."""
+        self._yields = False
+        """Whether the running step makes way for an interactive request: it is a batch's, or only fills the prefix cache."""
 
     @property
     def shares_prefixes(self) -> bool:
@@ -86,9 +86,9 @@ class StepLoop:
             self.statistics = self._meter.snapshot()
 
     def submit(self, task: Task) -> None:
-        """Start a task, from one other thread. A step that only fills the prefix cache is aborted for it."""
+        """Start a task, from one other thread. A step that makes way for it is aborted."""
         self.inbox.put(task)
-        if self._is_idle_step and self._can_roll_back:
+        if self._yields and not task.yields and self._can_roll_back:
             self._context.abort(True)
 
     def cancel(self, command: CancelTask) -> None:
@@ -182,7 +182,8 @@ class StepLoop:
             if task.begun is None:
                 task.begun = started
         self._in_step = {task.key for task in tasks}
-        self._is_idle_step = isinstance(tasks[0], IdlePrefill)
+        # A step is either for tasks that yield or for others.
+        self._yields = tasks[0].yields
         try:
             self._context.decode()
         except Aborted:
@@ -191,7 +192,7 @@ class StepLoop:
         finally:
             self.step_started = None
             self._in_step = set()
-            self._is_idle_step = False
+            self._yields = False
             self._context.abort(False)
         seconds = time.monotonic() - started
         if self._throttle is not None:

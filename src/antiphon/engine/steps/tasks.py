@@ -32,7 +32,12 @@ RequestKey = tuple[int, int]
 
 
 class Task(ABC):
-    """A request with sequences in the scheduler. ``arrived`` and ``begun``, its first step, are on the monotonic clock."""
+    """A request with sequences in the scheduler. ``arrived`` and ``begun``, its first step, are on the monotonic clock.
+
+    ``yields``: its steps are aborted for a request that does not.
+    """
+
+    yields = False
 
     def __init__(self, key: RequestKey, arrived: float, deadline_s: float | None = None) -> None:
         self.key = key
@@ -60,7 +65,12 @@ class ChoiceDecoder:
         constraint: Constraint | None,
         ngram_pool: NgramPool | None,
     ) -> None:
-        self.sequence = Sequence(list(prompt), len(prompt) + max_tokens, 0 if request.echo_logprobs else None)
+        self.sequence = Sequence(
+            list(prompt),
+            len(prompt) + max_tokens,
+            0 if request.echo_logprobs else None,
+            is_batch=request.priority == "batch",
+        )
         self._request = request
         self._index = index
         self._max_tokens = max_tokens
@@ -181,6 +191,7 @@ class Generation(Task):
         arrived: float,
     ) -> None:
         super().__init__(key, arrived, request.deadline_s)
+        self.yields = request.priority == "batch"
         self._request = request
         self._vocabulary = vocabulary
         choices = [
@@ -268,6 +279,8 @@ class Scoring(Task):
 
 class IdlePrefill(Task):
     """A ``Prefill`` request: a prompt of whole blocks, computed for the prefix cache alone while nothing else runs."""
+
+    yields = True
 
     def __init__(self, key: RequestKey, prompt: list[int], arrived: float) -> None:
         super().__init__(key, arrived)

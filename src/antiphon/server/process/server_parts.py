@@ -103,6 +103,7 @@ class ServerParts:
                 local_names=lambda: local.model_names if isinstance(local, LocalBackend) else {},
                 num_workers=configuration.server.workers,
             ),
+            batches=configuration.batches,
         )
 
     @classmethod

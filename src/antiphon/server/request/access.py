@@ -20,7 +20,7 @@ class Access:
 
     async def authenticate(self, call: Call) -> Principal:
         """Return who sends the request; ``ApiError`` 401 in OpenAI's words."""
-        principal = await self._accounts.authenticate(call.header(b"authorization"))
+        principal = call.principal or await self._accounts.authenticate(call.header(b"authorization"))
         call.note["key"] = principal.name
         return principal
 

@@ -44,6 +44,7 @@ class Admissions:
             expected=Usage(reservation.prompt, reservation.completion),
             request_id=call.request_id,
             path=call.scope["path"],
+            billing=call.billing,
         )
         call.extra.update(admission.headers())
         return RequestAccount(call, admission, reservation, fault, live=self._live)
@@ -60,4 +61,4 @@ class Admissions:
             error_code=error.code or error.type,
             path=call.scope["path"],
         )
-        self._accounts.refuse(principal, model=model, kind=kind, outcome=outcome)
+        self._accounts.refuse(principal, model=model, kind=kind, outcome=outcome, billing=call.billing)

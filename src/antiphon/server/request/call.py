@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from antiphon.accounts import BatchBilling, Principal
 from antiphon.backends.trace import RequestTrace
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.priority import Priority
 from antiphon.server.request.asgi import ClientGone, Receive, Send
 from antiphon.server.request.headers import Headers, Scope, StandardHeaders, encoded, header
 
@@ -36,6 +38,7 @@ class Call:
     ``extra`` holds headers for every answer from here on (rate limits). ``note`` holds fields for the request's log line.
     ``status`` is None until the answer has begun. ``is_recorded`` is true once something will write the usage row. ``trace`` is
     what backends note on the request.
+    ``principal`` and ``billing`` are set for a request of a batch, which comes from this server itself.
     """
 
     __slots__ = (
@@ -43,9 +46,11 @@ class Call:
         "_receive",
         "_send",
         "_standard_headers",
+        "billing",
         "extra",
         "is_recorded",
         "note",
+        "principal",
         "request_id",
         "scope",
         "started",
@@ -66,9 +71,16 @@ class Call:
         self.started_at = time.time()
         self.status: int | None = None
         self.is_recorded = False
+        self.principal: Principal | None = None
+        self.billing: BatchBilling | None = None
         self.extra: dict[str, str] = {}
         self.note: dict[str, Any] = {}
         self.trace = RequestTrace()
+
+    @property
+    def priority(self) -> Priority:
+        """Whether other requests go before this one."""
+        return "interactive" if self.billing is None else "batch"
 
     def header(self, name: bytes) -> str | None:
         """Return the first request header ``name`` (lower case) or None."""

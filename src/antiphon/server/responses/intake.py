@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from antiphon.accounts import Principal
 from antiphon.protocol import decode_json
 from antiphon.protocol.rendering import encode
@@ -51,6 +53,7 @@ class ResponseIntake:
         """Return the request that ``value`` is; ``body`` is what it was decoded from. Raises ``ApiError`` 400."""
         hosted_tools = hosted_tools_of(call, self._hosted_tools)
         request = await self._bodies.work(body, self._parse, value, hosted_tools)
+        request = msgspec.structs.replace(request, chat=msgspec.structs.replace(request.chat, priority=call.priority))
         call.note["model"] = request.chat.model
         if request.client_metadata is not None:
             call.note["client_metadata"] = encode(request.client_metadata)[:_MAX_NOTED].decode(errors="replace")

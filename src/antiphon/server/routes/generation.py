@@ -117,7 +117,7 @@ class GenerationRoutes:
         request = await self._bodies.work(body, parse, value)
         if recorded := request.recorded():
             call.note["recorded"] = recorded
-        return msgspec.structs.replace(request, cache=self._cache_use(call, principal))
+        return msgspec.structs.replace(request, cache=self._cache_use(call, principal), priority=call.priority)
 
     def _cache_use(self, call: Call, principal: Principal) -> CacheUse | None:
         return cache_use(self._cache, call.header(_CACHE_HEADER), principal.account, principal.name)
