@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from antiphon.toolkit.calls.retry import RetryPolicy as RetryPolicy
     from antiphon.toolkit.calls.retry_table import RetryTable as RetryTable
     from antiphon.toolkit.calls.retry_table import explain_client_retries as explain_client_retries
+    from antiphon.toolkit.chat.attachments import File as File
+    from antiphon.toolkit.chat.attachments import Image as Image
+    from antiphon.toolkit.chat.attachments import Sound as Sound
     from antiphon.toolkit.chat.chat import AsyncChat as AsyncChat
     from antiphon.toolkit.chat.chat import Chat as Chat
     from antiphon.toolkit.chat.chat_state import ChatOptions as ChatOptions
@@ -134,6 +137,7 @@ _PUBLIC = {
     "antiphon.toolkit.calls.options": ("CallOptions", "EmbeddingOptions", "Fallback"),
     "antiphon.toolkit.pacing.pace": ("Pace",),
     "antiphon.toolkit.structured.cascade": ("Cascade", "acascade", "cascade"),
+    "antiphon.toolkit.chat.attachments": ("File", "Image", "Sound"),
     "antiphon.toolkit.chat.chat": ("AsyncChat", "Chat"),
     "antiphon.toolkit.chat.chat_state": ("ChatOptions", "SamplingWarning"),
     "antiphon.toolkit.costs.choose": ("ModelChoice", "ModelCard", "Task", "choose_model"),

@@ -26,12 +26,17 @@ WEATHER = "It is 12 degrees in Oslo."
 @pytest.fixture(scope="session")
 def python() -> str:
     """An interpreter with the Python clients."""
-    program = INSTALLED / "python" / "bin" / "python"
-    wanted = (HERE / "requirements.txt").read_text()
-    mark = INSTALLED / "requirements.txt"
+    return installed("python", "requirements.txt")
+
+
+def installed(name: str, requirements: str) -> str:
+    """Return the interpreter of an environment with these clients."""
+    program = INSTALLED / name / "bin" / "python"
+    wanted = (HERE / requirements).read_text()
+    mark = INSTALLED / requirements
     if not mark.exists() or mark.read_text() != wanted:
-        venv.create(INSTALLED / "python", with_pip=True)
-        subprocess.run([program, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
+        venv.create(INSTALLED / name, with_pip=True)
+        subprocess.run([program, "-m", "pip", "install", "--quiet", "-r", HERE / requirements], check=True)
         mark.write_text(wanted)
     return str(program)
 

@@ -22,8 +22,10 @@ from antiphon import (
     Embeddings,
     Extracted,
     Fallback,
+    File,
     HistoryPolicy,
     Hit,
+    Image,
     Index,
     Pace,
     Price,
@@ -35,6 +37,7 @@ from antiphon import (
     ResultStream,
     RetryPolicy,
     SchemaTool,
+    Sound,
     TextDelta,
     TextTool,
     TokenCount,
@@ -98,6 +101,7 @@ def synchronous() -> None:
     )
     assert_type(chat.send("hi"), Reply[None])
     assert_type(chat.send([{"type": "text", "text": "hi"}], pin=True, top_p=0.5), Reply[None])
+    assert_type(chat.send(["hi", Image("a.png", detail="low"), File(b"x", name="a.pdf"), Sound("a.wav")]), Reply[None])
     assert_type(chat.parse(Person, "who?"), Reply[Person])
     assert_type(chat.parse(Person, "who?").parsed, Person)
     assert_type(chat.parse(list[Person], "who?").parsed, list[Person])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from openai import OpenAI
 
 from antiphon.toolkit._sync import portal
+from antiphon.toolkit.chat.attachments import content_parts
 from antiphon.toolkit.chat.chat_state import ChatOptions, ChatState, saved_options
 from antiphon.toolkit.chat.history import Content, read_chat
 from antiphon.toolkit.chat.partial import read_partials
@@ -28,16 +30,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+async def _read(content: Content) -> str | list[Any]:
+    """Return what a message holds, in the API's form; files are read in a thread."""
+    return content if isinstance(content, str) else await asyncio.to_thread(content_parts, content)
+
+
 class _ChatCalls(ChatState):
     """The asynchronous code that both faces run."""
 
     async def _send(self, content: Content, request: dict[str, Any], *, pin: bool) -> Reply[None]:
-        turn: TurnLoop[None] = self._turn_loop(content, request, None)
+        turn: TurnLoop[None] = self._turn_loop(await _read(content), request, None)
         await self._run(turn, request, pin=pin)
         return self._commit(turn, pin=pin)
 
     async def _parse(self, output: TypeForm[T], content: Content, request: dict[str, Any], *, pin: bool) -> Reply[T]:
-        turn = self._turn_loop(content, request, describe_output(output))
+        turn = self._turn_loop(await _read(content), request, describe_output(output))
         await self._run(turn, request, pin=pin)
         return self._commit(turn, pin=pin)
 
@@ -63,7 +70,7 @@ class _ChatCalls(ChatState):
         self, content: Content, request: dict[str, Any], output: OutputSchema[T] | None, *, pin: bool
     ) -> AsyncGenerator[Event | Reply[T]]:
         # Made when the stream is first read: until then the conversation may go on.
-        turn = self._turn_loop(content, request, output)
+        turn = self._turn_loop(await _read(content), request, output)
         self._is_busy = True
         try:
             async for event in turn.run(stream=True):
@@ -177,7 +184,7 @@ class Chat(_ChatCalls):
     """A conversation with a model, kept within its context.
 
     ``client`` None is the environment's (``OPENAI_API_KEY``, ``OPENAI_BASE_URL``); options are those of ``ChatOptions``.
-    Content is text or a list of the API's content parts. Keyword arguments of a call go to the model as they are and
+    Content is text, or a list of text, ``Image``, ``Sound``, ``File`` and the API's own content parts. Keyword arguments of a call go to the model as they are and
     hold for that call. When a call raises, the conversation is as it was before it.
     """
 

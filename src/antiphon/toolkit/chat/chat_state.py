@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, cast
 from antiphon.toolkit.calls.caller import ModelCaller
 from antiphon.toolkit.calls.forms import Api
 from antiphon.toolkit.calls.options import CallOptions, require_options
-from antiphon.toolkit.chat.history import Content, History, Message, Turn, write_chat
+from antiphon.toolkit.chat.history import History, Message, Turn, write_chat
 from antiphon.toolkit.chat.pending import Decisions, PendingTurn
 from antiphon.toolkit.chat.reply import Reply
 from antiphon.toolkit.chat.trim import HistoryPolicy
@@ -178,8 +178,10 @@ class ChatState:
         self._history = History.from_json(saved)
         self._pending = PendingTurn.from_json(saved["pending"]) if "pending" in saved else None
 
-    def _turn_loop(self, content: Content, request: Mapping[str, Any], output: OutputSchema[T] | None) -> TurnLoop[T]:
-        message: Message = {"role": "user", "content": content if isinstance(content, str) else list(content)}
+    def _turn_loop(
+        self, content: str | list[Any], request: Mapping[str, Any], output: OutputSchema[T] | None
+    ) -> TurnLoop[T]:
+        message: Message = {"role": "user", "content": content}
         return self._begin(self._history, [message], request, output)
 
     def _continuation(self, request: Mapping[str, Any]) -> TurnLoop[None]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from antiphon.toolkit.chat.attachments import ContentPart
 from antiphon.toolkit.errors import HistoryError
 from antiphon.toolkit.tokens.text_estimate import call_texts, is_image, message_parts
 
 Message = dict[str, Any]
-Content = str | Sequence[Mapping[str, Any]]
+Content = str | Sequence[ContentPart]
 FORMAT = "antiphon-chat/1"
 # What is sent for an answer without a word: several APIs refuse an empty message, and some refuse null.
 EMPTY_ANSWER = "(empty answer)"
@@ -151,10 +152,17 @@ def read_chat(path: str | Path) -> dict[str, Any]:
 
 def _section(message: Message) -> tuple[str, str]:
     title = str(message["role"]).capitalize()
-    parts = ["*(image)*" if is_image(part) else str(part.get("text") or "") for part in message_parts(message)]
+    parts = [_shown(part) for part in message_parts(message)]
     for call in message.get("tool_calls") or ():
         name, text = call_texts(call)
         parts.append(f"`{name}({text})`")
     if message.get("refusal"):
         parts.append(f"*(refusal)* {message['refusal']}")
     return title, "\n\n".join(part for part in parts if part)
+
+
+def _shown(part: Mapping[str, Any]) -> str:
+    if is_image(part):
+        return "*(image)*"
+    kind = str(part.get("type", "text"))
+    return str(part.get("text") or "") if kind == "text" else f"*({kind})*"
