@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from antiphon.toolkit.errors import CircuitOpenError as CircuitOpenError
     from antiphon.toolkit.errors import ClientError as ClientError
     from antiphon.toolkit.errors import EmbeddingError as EmbeddingError
+    from antiphon.toolkit.errors import EvaluationError as EvaluationError
     from antiphon.toolkit.errors import ExtractionError as ExtractionError
     from antiphon.toolkit.errors import FilterError as FilterError
     from antiphon.toolkit.errors import HistoryError as HistoryError
@@ -86,6 +87,14 @@ if TYPE_CHECKING:
     from antiphon.toolkit.errors import ToolsPendingError as ToolsPendingError
     from antiphon.toolkit.errors import TruncatedError as TruncatedError
     from antiphon.toolkit.errors import UnknownPriceError as UnknownPriceError
+    from antiphon.toolkit.evaluation.cases import Case as Case
+    from antiphon.toolkit.evaluation.evaluation import Evaluation as Evaluation
+    from antiphon.toolkit.evaluation.result import EvaluationResult as EvaluationResult
+    from antiphon.toolkit.evaluation.scores import Score as Score
+    from antiphon.toolkit.evaluation.scores import close as close
+    from antiphon.toolkit.evaluation.scores import contains as contains
+    from antiphon.toolkit.evaluation.scores import equals as equals
+    from antiphon.toolkit.evaluation.scores import judge as judge
     from antiphon.toolkit.index import AsyncIndex as AsyncIndex
     from antiphon.toolkit.index import CitedAnswer as CitedAnswer
     from antiphon.toolkit.index import Document as Document
@@ -131,6 +140,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "antiphon.toolkit.evaluation.cases": ("Case",),
+    "antiphon.toolkit.evaluation.evaluation": ("Evaluation",),
+    "antiphon.toolkit.evaluation.result": ("EvaluationResult",),
+    "antiphon.toolkit.evaluation.scores": ("Score", "close", "contains", "equals", "judge"),
     "antiphon.errors": ("AntiphonError",),
     "antiphon.toolkit.calls.breaker": ("BreakerStatistics", "CircuitBreaker"),
     "antiphon.toolkit.costs.budget": ("Budget", "BudgetStatistics"),
@@ -152,6 +165,7 @@ _PUBLIC = {
         "CircuitOpenError",
         "ClientError",
         "EmbeddingError",
+        "EvaluationError",
         "ExtractionError",
         "FilterError",
         "HistoryError",

@@ -29,6 +29,7 @@ COMMANDS = {
     "search": ("antiphon.cli.search:search", "Index a folder, search it, ask it."),
     "bulk": ("antiphon.cli.bulk:bulk", "Run thousands of requests under limits; resumes."),
     "launch": ("antiphon.cli.launch:launch", "Start Codex and other tools against this server."),
+    "eval": ("antiphon.cli.evaluate:evaluate", "Measure models on your own cases; find what got worse."),
     "tokens": ("antiphon.cli.tokens:tokens", "Count the tokens of a text or a conversation."),
     "doctor": ("antiphon.cli.doctor:doctor", "Find what is wrong with key, URL, network or server."),
     "tour": ("antiphon.cli.tour:tour", "The whole guide to the API in ten steps."),

@@ -184,7 +184,8 @@ class ScriptedEndpoint:
 
     def _models(self, model: str) -> httpx2.Response:
         script = self.script or Script()
-        chat = [{**model_value(ListedModel(name)), "context_length": script.context_length} for name in script.models]
+        length = {} if script.context_length is None else {"context_length": script.context_length}
+        chat = [{**model_value(ListedModel(name)), **length} for name in script.models]
         models = [*chat, *(model_value(ListedModel(name)) for name in script.embedding_models)]
         if not model:
             return httpx2.Response(200, json={"object": "list", "data": models})

@@ -15,6 +15,7 @@ ToolkitError                 hint = the next step; text, usage = what was alread
 │   ├── RefusalError         the model declined
 │   ├── StreamError          a stream that broke off; keeps the text that came
 │   └── ExtractionError      the answer failed validation on every attempt; keeps the attempts
+├── EvaluationError          cases, scores or a saved result that cannot be used
 ├── NoModelError             no model satisfies what the task needs
 ├── RetryExhaustedError      a retry policy gave up; the client's own error is its cause
 ├── CircuitOpenError         not sent: the endpoint failed repeatedly and is left alone for a while
@@ -120,6 +121,10 @@ class ExtractionError(OutputError):
         hint = "loosen the validators, describe the fields, raise attempts=, or use a larger model"
         super().__init__(message, hint=hint, text=attempts[-1].text, usage=usage)
         self.attempts = attempts
+
+
+class EvaluationError(ToolkitError):
+    """Cases, scores or a saved result of an evaluation cannot be used."""
 
 
 class NoModelError(ToolkitError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, Protocol, overload
 
 from antiphon.toolkit.costs.prices import Price, PriceTable
 from antiphon.toolkit.errors import NoModelError
@@ -123,11 +123,37 @@ class ModelChoice:
         return "\n".join(lines)
 
 
-def choose_model(task: Task, candidates: Sequence[ModelCard] = OPENAI_CARDS) -> ModelChoice:
+@dataclass(frozen=True, slots=True)
+class MeasuredModel:
+    """A model with the mean of its scores (0 to 1) and what its answers cost in dollars, None if that is not known."""
+
+    name: str
+    score: float
+    usd: Decimal | None
+
+
+class Measurement(Protocol):
+    """The result of an evaluation."""
+
+    def measured(self) -> Sequence[MeasuredModel]: ...
+
+
+@overload
+def choose_model(task: Task, candidates: Sequence[ModelCard] = OPENAI_CARDS) -> ModelChoice: ...
+@overload
+def choose_model(task: Measurement, *, at_least: float) -> ModelChoice: ...
+def choose_model(
+    task: Task | Measurement, candidates: Sequence[ModelCard] = OPENAI_CARDS, *, at_least: float | None = None
+) -> ModelChoice:
     """Return the cheapest of ``candidates`` that can do ``task``; among equals the first.
 
+    With the result of an evaluation in place of a task: the cheapest of its models whose mean is ``at_least`` that (0 to 1).
     Raises NoModelError, with the reason for each, if none can.
     """
+    if not isinstance(task, Task):
+        return _good_enough(task.measured(), 0.0 if at_least is None else at_least)
+    if at_least is not None:
+        raise TypeError("at_least= is for the result of an evaluation; a Task has no scores")
     able: list[tuple[Decimal, str]] = []
     others: list[tuple[str, str]] = []
     for card in candidates:
@@ -137,11 +163,26 @@ def choose_model(task: Task, candidates: Sequence[ModelCard] = OPENAI_CARDS) -> 
             able.append((usd, card.name))
         else:
             others.append((card.name, why or ""))
+    return _cheapest(able, others, "No model can do this task", "send less, or give candidates=[ModelCard(...)]")
+
+
+def _good_enough(models: Sequence[MeasuredModel], at_least: float) -> ModelChoice:
+    able: list[tuple[Decimal, str]] = []
+    others: list[tuple[str, str]] = []
+    for model in models:
+        if not model.score >= at_least:
+            others.append((model.name, f"its score is {model.score:.3f}"))
+        elif model.usd is None:
+            others.append((model.name, "its price is unknown"))
+        else:
+            able.append((model.usd, model.name))
+    return _cheapest(able, others, f"No model scores {at_least:g}", "accept less, or measure other models")
+
+
+def _cheapest(able: list[tuple[Decimal, str]], others: list[tuple[str, str]], failure: str, hint: str) -> ModelChoice:
     if not able:
         reasons = "; ".join(f"{name}: {why}" for name, why in others) or "there are no candidates"
-        raise NoModelError(
-            f"No model can do this task ({reasons})", hint="send less, or give candidates=[ModelCard(...)]"
-        )
+        raise NoModelError(f"{failure} ({reasons})", hint=hint)
     able.sort(key=lambda pair: pair[0])
     (usd, name), *dearer = able
     others.extend((other, f"costs {more:.6f} dollars") for more, other in dearer)

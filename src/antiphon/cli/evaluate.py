@@ -1,0 +1,141 @@
+"""``antiphon eval``: models measured on the cases of a file, and compared with a baseline."""
+
+import tomllib
+from pathlib import Path
+from string import Template as Placeholders
+from typing import Annotated, Any, Literal
+
+import msgspec
+from cyclopts import Parameter
+from pydantic import BaseModel
+
+from antiphon.cli.connection import Server
+from antiphon.cli.fields import shape_of
+from antiphon.cli.output import print_json
+from antiphon.config import home_directory
+from antiphon.errors import AntiphonError
+from antiphon.toolkit.calls.response_cache import ResponseCache
+from antiphon.toolkit.chat.chat import Chat
+from antiphon.toolkit.chat.reply import Reply
+from antiphon.toolkit.costs.budget import Budget
+from antiphon.toolkit.costs.choose import choose_model
+from antiphon.toolkit.evaluation.cases import Case
+from antiphon.toolkit.evaluation.evaluation import Evaluation
+from antiphon.toolkit.evaluation.result import EvaluationResult
+from antiphon.toolkit.evaluation.scores import Score, close, contains, equals, judge
+from antiphon.toolkit.structured.extract import extract
+
+
+class ScoreEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One ``[[scores]]`` of the file."""
+
+    kind: Literal["equals", "close", "contains", "judge"]
+    field: str | None = None
+    tolerance: float = 0.0
+    question: str = ""
+    model: str = "gpt-4o-mini"
+
+    def score(self) -> Score:
+        match self.kind:
+            case "equals":
+                return equals(self.field)
+            case "close":
+                return close(self.field, self.tolerance)
+            case "contains":
+                return contains()
+            case "judge":
+                if not self.question:
+                    raise AntiphonError("a judge without a question", hint='write question = "Is the answer polite?"')
+                return judge(self.question, model=self.model)
+
+
+class EvaluationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``antiphon eval`` reads. ``prompt`` has ``$input``; ``schema`` is as for `antiphon ask --schema`."""
+
+    cases: str
+    scores: tuple[ScoreEntry, ...]
+    prompt: str = "$input"
+    system: str = ""
+    schema: str = ""
+
+
+def evaluate(
+    file: Annotated[Path, Parameter(help="TOML file that names cases, prompt and scores.")],
+    /,
+    *,
+    model: Annotated[list[str], Parameter(help="Model to measure; repeat it.", negative="")],
+    repeat: Annotated[int, Parameter(help="How often each case is asked.")] = 1,
+    baseline: Annotated[Path | None, Parameter(help="Result of an earlier run to compare with.")] = None,
+    out: Annotated[Path | None, Parameter(help="Write the result here, to be a baseline.")] = None,
+    at_least: Annotated[float | None, Parameter(help="Name the cheapest model with this mean, 0 to 1.")] = None,
+    usd: Annotated[float | None, Parameter(help="Stop before the run costs more than this.")] = None,
+    cache: Annotated[bool, Parameter(help="Answer what was asked before from disk.")] = True,
+    json: Annotated[bool, Parameter(negative="", help="Print means and costs as one JSON object.")] = False,
+    server: Server | None = None,
+) -> int:
+    """Ask models the cases of a file, score the answers, and print means with 95 % intervals, cost and latency.
+
+    Exit status 3 if a mean dropped since the baseline by more than noise explains.
+    """
+    described = _read(file)
+    options: dict[str, Any] = {} if usd is None else {"budget": Budget(usd=usd)}
+    with (server or Server()).client() as client:
+        suite = Evaluation(
+            file.parent / described.cases,
+            task=_task(described),
+            scores=[entry.score() for entry in described.scores],
+        )
+        options["client"] = client
+        if not cache:
+            result = suite.run(model, repeat=repeat, **options)
+        else:
+            with ResponseCache(home_directory() / "evaluations.sqlite") as kept:
+                result = suite.run(model, repeat=repeat, cache=kept, **options)
+    if out is not None:
+        result.save(out)
+    _print(result, as_json=json)
+    if at_least is not None:
+        print(choose_model(result, at_least=at_least))
+    regressions = [] if baseline is None else result.regressions(EvaluationResult.load(baseline))
+    for regression in regressions:
+        print(f"worse: {regression}")
+    return 3 if regressions else 0
+
+
+def _read(file: Path) -> EvaluationFile:
+    try:
+        return msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), EvaluationFile)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise AntiphonError(f"{file} does not describe an evaluation: {error}") from error
+
+
+def _task(described: EvaluationFile) -> Any:
+    shape = shape_of(described.schema) if described.schema else None
+    if isinstance(shape, dict):
+        raise AntiphonError("a JSON Schema is not read here", hint="name fields: schema = 'sentiment, score int'")
+
+    def task(case: Case, **options: Any) -> Reply[Any]:
+        text = Placeholders(described.prompt).safe_substitute(input=case.input)
+        if shape is not None:
+            named: type[BaseModel] = shape
+            instructions = {"instructions": described.system} if described.system else {}
+            return extract(named, text, **instructions, **options)
+        return Chat(described.system or None, temperature=0, **options).send(text)
+
+    return task
+
+
+def _print(result: EvaluationResult, *, as_json: bool) -> None:
+    if not as_json:
+        print(result)
+        return
+    models = {
+        model: {
+            "scores": {score: result.mean(model, score) for score in result.scores},
+            "cost_usd": result.cost(model),
+            "median_s": result.median_s(model),
+            "num_errors": len(result.errors(model)),
+        }
+        for model in result.models
+    }
+    print_json({"models": models, "judging_usd": result.judging})

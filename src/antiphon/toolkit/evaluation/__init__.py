@@ -1,0 +1,1 @@
+"""Measuring how well models do a task: cases, scores, intervals, and what got worse."""
