@@ -10,8 +10,8 @@ from antiphon.protocol.chat import JsonSchemaFormat, Message, ToolChoice
 from antiphon.protocol.errors import ApiError, completion_too_long
 from antiphon.protocol.responses import messages_of, parse_response, with_ids
 from antiphon.protocol.responses.errors import own_words
-from antiphon.protocol.responses.fields import HOSTED_TOOLS
 from antiphon.protocol.responses.item_fields import FOREIGN_CALLS, FOREIGN_OUTPUTS
+from antiphon.protocol.responses.tool_fields import HOSTED_TOOLS
 
 BASE = {"model": "m", "input": "hi"}
 STRICT = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
@@ -98,7 +98,7 @@ def test_every_form_of_tool_choice_is_read(choice: Any, expected: ToolChoice) ->
         ({"input": [{"type": "no_such_item"}]}, "input[0].type"),
         ({"input": [{"role": "user", "content": "x"}] * 2049}, "input"),
         ({"input": [{"type": "compaction_trigger"}, {"role": "user", "content": "x"}]}, "input[0].type"),
-        ({"input": [{"type": "configuration_update"}]}, "input[0].type"),
+        ({"input": [{"type": "configuration_update"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0].type"),
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": LOOSE, "strict": True}}}, "text.format"),
         ({"safety_identifier": "x" * 129}, "safety_identifier"),

@@ -72,6 +72,13 @@ def test_a_refusal_says_what_was_wrong(
     assert "secret" not in json.dumps(line, default=str)
 
 
+def test_a_response_records_hints_as_a_chat_completion_does(server: Running, logged: CapturingLogger) -> None:
+    """A model may not follow them, so the line keeps what was asked for."""
+    body = {"model": "m", "input": "hi", "text": {"verbosity": "low"}, "reasoning": {"effort": "high"}, "user": "u"}
+    post(server, body, "/v1/responses")
+    assert line_of(logged)["recorded"] == {"user": "u", "reasoning_effort": "high", "verbosity": "low"}
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_scripted_cut_is_one_line(
     server: Running, logged: CapturingLogger, caplog: pytest.LogCaptureFixture, *, stream: bool

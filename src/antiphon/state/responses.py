@@ -29,6 +29,7 @@ from antiphon.state.sweeping import SweepSchedule
 Json = dict[str, Any]
 LEASE_S = 15.0
 """How long a running background response is believed without news of its process."""
+_SETTINGS = ("additional_tools", "configuration_update")
 _RUNNING = ("queued", "in_progress")
 _BATCH = 500
 _MAX_CHARS_ON_LOOP = 20_000
@@ -58,9 +59,11 @@ class KeptResponse(msgspec.Struct, frozen=True, kw_only=True):
         """Everything that a next turn follows: from the last compaction on, where there was one."""
         output: list[Json] = self.body["output"]
         compacted = [at for at, item in enumerate(output) if item["type"] == "compaction"]
+        before = (*self.history, *self.input)
         if compacted:
-            return tuple(output[compacted[-1] :])
-        return (*self.history, *self.input, *output)
+            # A summary does not say which tools and settings hold.
+            return (*(item for item in before if item["type"] in _SETTINGS), *output[compacted[-1] :])
+        return (*before, *output)
 
 
 class StoreStatistics(msgspec.Struct, frozen=True):

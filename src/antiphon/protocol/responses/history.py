@@ -15,7 +15,8 @@ from antiphon.protocol import problems
 from antiphon.protocol.chat import FunctionCall, Message, ToolCall
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.ids import new_id
-from antiphon.protocol.responses.item_fields import FOREIGN_CALLS, FOREIGN_OUTPUTS, kind_of
+from antiphon.protocol.responses.item_fields import FOREIGN_CALLS, FOREIGN_OUTPUTS, SETTINGS, kind_of
+from antiphon.protocol.responses.mcp_fields import without_secrets
 from antiphon.protocol.responses.mcp_history import McpRecord, result_of_call
 from antiphon.protocol.responses.tools import shown_name
 
@@ -30,6 +31,7 @@ _ID_PREFIX = {
     "message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco", "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco", "compaction": "cmp", "mcp_call": "mcp", "mcp_list_tools": "mcpl",
     "mcp_approval_request": "mcpr", "mcp_approval_response": "mcpa",
+    "additional_tools": "at", "configuration_update": "cu",
 }  # fmt: skip
 _HIDDEN = {
     "type",
@@ -74,6 +76,8 @@ def _kept(item: Json) -> Json:
             kept["content"] = [{"type": part, "text": item["content"], **extra}]
     elif kind in _CALLS | _OUTPUTS:
         kept.setdefault("status", "completed")
+    if "tools" in kept:
+        kept["tools"] = without_secrets(kept["tools"])
     return kept
 
 
@@ -168,6 +172,8 @@ class _Conversation:
             self._note_inner_result(kind, item, position)
         elif kind in _MCP:
             self._take_mcp(kind, item)
+        elif kind in SETTINGS:
+            return
         else:
             self._close()
 

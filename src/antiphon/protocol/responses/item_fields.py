@@ -11,6 +11,7 @@ from antiphon.protocol import problems
 from antiphon.protocol.fields import Enumeration, Spec, String
 from antiphon.protocol.message_fields import MAX_MESSAGES
 from antiphon.protocol.responses.mcp_fields import MCP_ITEMS
+from antiphon.protocol.responses.tool_fields import EFFORTS, tools, updated_format
 from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Tagged, Unsupported
 
 STATUSES = ("in_progress", "completed", "incomplete")
@@ -137,6 +138,19 @@ _CHECKED: dict[str, Object] = {
         required=("encrypted_content",),
     ),
     "compaction_trigger": Object({"type": String()}, required=("type",)),
+    "additional_tools": Object(
+        {"type": String(), "id": item_id, "role": Enumeration(("developer",)), "tools": tools},
+        required=("role", "tools"),
+    ),
+    "configuration_update": Object(
+        {
+            "type": String(),
+            "id": item_id,
+            "reasoning": Object({"effort": Enumeration(EFFORTS, nullable=True)}, nullable=True),
+            "text": Object({"format": updated_format}, required=("format",), nullable=True),
+        },
+        required=("type",),
+    ),
     **{kind: Object(table.fields | _recorded, table.required) for kind, table in MCP_ITEMS.items()},
 }
 
@@ -150,10 +164,7 @@ FOREIGN_OUTPUTS = (
     "tool_search_output", "program_output",
 )  # fmt: skip
 """Results of such calls as items of their own."""
-UNSERVED = ("additional_tools", "configuration_update")
-"""Items that ask for something to be done, which this server does not do."""
-
-KINDS = (*_CHECKED, *FOREIGN_CALLS, *FOREIGN_OUTPUTS, *UNSERVED)
+KINDS = (*_CHECKED, *FOREIGN_CALLS, *FOREIGN_OUTPUTS)
 
 
 class ItemSpec(JsonObject):
@@ -166,15 +177,19 @@ class ItemSpec(JsonObject):
             Enumeration(KINDS).check(kind, f"{path}.type")
         if kind in _CHECKED:
             _CHECKED[kind].check(value, path)
+        if kind == "configuration_update" and value.get("reasoning") is None and value.get("text") is None:
+            raise problems.bad_request(
+                "A configuration update needs 'reasoning', 'text', or both.", path, "missing_required_parameter"
+            )
 
     def refuse(self, value: Any, path: str) -> None:
         kind = kind_of(value)
-        if kind in UNSERVED:
-            raise problems.bad_request(
-                f"Items of type '{kind}' are not supported by this server.", f"{path}.type", "unsupported_value"
-            )
         if kind in _CHECKED:
             _CHECKED[kind].refuse(value, path)
+
+
+SETTINGS = ("additional_tools", "configuration_update")
+"""Items that say nothing themselves: they change how what follows is answered (see ``settings_items.py``)."""
 
 
 def kind_of(item: dict[str, Any]) -> Any:

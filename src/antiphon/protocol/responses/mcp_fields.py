@@ -10,6 +10,7 @@ from antiphon.protocol.fields import Enumeration, Flag, Spec, String
 from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Unsupported
 
 Json = dict[str, Any]
+HIDDEN_PATH = "/<redacted>"
 LABEL_PATTERN = "^[a-zA-Z][a-zA-Z0-9_-]*$"
 
 _label = String(min_length=1, max_length=64, pattern=LABEL_PATTERN)
@@ -127,8 +128,8 @@ def shown_address(url: str) -> str:
         host = parts.hostname or ""
         port = f":{parts.port}" if parts.port is not None else ""
     except ValueError:
-        return "<redacted>"
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}/<redacted>"
+        return HIDDEN_PATH
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{HIDDEN_PATH}"
 
 
 def without_secrets(value: Any) -> Any:

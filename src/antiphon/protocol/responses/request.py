@@ -7,13 +7,21 @@ from typing import Any, cast
 import msgspec
 
 from antiphon.protocol import problems
-from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message
+from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message, ToolChoice
 from antiphon.protocol.chat_request import check_body, read_sampling
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.responses.compaction import without_trigger
 from antiphon.protocol.responses.errors import own_words
 from antiphon.protocol.responses.fields import responses
-from antiphon.protocol.responses.tools import HostedTools, ServedTool, ToolNames, read_tool_choice, read_tools
+from antiphon.protocol.responses.item_fields import kind_of
+from antiphon.protocol.responses.tools import (
+    HostedTools,
+    ServedTool,
+    ToolNames,
+    Toolset,
+    read_tool_choice,
+    read_tools,
+)
 from antiphon.protocol.strict_schema import check_response_schema
 
 Json = dict[str, Any]
@@ -23,6 +31,19 @@ _OF_COMPACTION = {
     "prompt_cache_options", "service_tier",
 }  # fmt: skip
 _LOGPROBS = "message.output_text.logprobs"
+
+
+class GivenTools(msgspec.Struct, frozen=True, kw_only=True):
+    """The tools as they were given, for items that add to them: what they are, and by which rules they were read.
+
+    ``is_choice_open``: ``tool_choice`` names what only an item of the conversation may bring.
+    """
+
+    toolset: Toolset = Toolset()
+    tool_choice: Any = None
+    hosted_tools: HostedTools = "refuse"
+    served: frozenset[str] = frozenset()
+    is_choice_open: bool = False
 
 
 class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +75,7 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     client_metadata: Mapping[str, Any] | None = None
     compacts_now: bool = False
     context_management: tuple[Json, ...] = ()
+    given: GivenTools = GivenTools()
 
     @property
     def limits_tools(self) -> bool:
@@ -85,7 +107,7 @@ def parse_response(
     request = check_body(obj, responses)
     _check_together(request, can_store=can_store)
     toolset = read_tools(request.get("tools") or (), hosted_tools, served)
-    choice = read_tool_choice(request, toolset)
+    choice, is_open = _choice(request, toolset)
     responses.refuse(request, "")
     text: Json = request.get("text") or {}
     reasoning: Json = request.get("reasoning") or {}
@@ -104,7 +126,7 @@ def parse_response(
         tools=toolset.tools,
         tool_choice=choice,
         parallel_tool_calls=parallel,
-        response_format=_format(text.get("format")),
+        response_format=read_format(text.get("format")),
         reasoning_effort=reasoning.get("effort"),
         verbosity=text.get("verbosity"),
         stream=bool(request.get("stream")),
@@ -136,7 +158,30 @@ def parse_response(
         client_metadata=request.get("client_metadata"),
         compacts_now=compacts_now,
         context_management=tuple(request.get("context_management") or ()),
+        given=GivenTools(
+            toolset=toolset,
+            tool_choice=request.get("tool_choice"),
+            hosted_tools=hosted_tools,
+            served=frozenset(served),
+            is_choice_open=is_open,
+        ),
     )
+
+
+def _choice(request: Json, toolset: Toolset) -> tuple[ToolChoice, bool]:
+    """Return what may or must be called, and whether items may bring the tool that is chosen."""
+    given: Any = request.get("input")
+    brings_tools = (
+        request.get("previous_response_id") is not None
+        or request.get("conversation") is not None
+        or (isinstance(given, list) and any(kind_of(item) == "additional_tools" for item in cast("list[Json]", given)))
+    )
+    try:
+        return read_tool_choice(request, toolset), False
+    except ApiError:
+        if not brings_tools:
+            raise
+        return ToolChoice("auto"), True
 
 
 def parse_compaction(obj: Any) -> ResponseRequest:
@@ -182,7 +227,8 @@ def _check_together(request: Json, *, can_store: bool) -> None:
         raise problems.unsupported_value("store", "true", ("false",))
 
 
-def _format(spec: Json | None) -> JsonSchemaFormat | JsonObjectFormat | None:
+def read_format(spec: Json | None) -> JsonSchemaFormat | JsonObjectFormat | None:
+    """Return the form that ``text.format`` asks for, None for plain text. Raises ``ApiError`` 400 for a schema that is not strict."""
     if spec is None or spec["type"] == "text":
         return None
     if spec["type"] == "json_object":

@@ -9,8 +9,8 @@ import msgspec
 from antiphon.protocol import problems
 from antiphon.protocol.chat import Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.responses.fields import HOSTED_TOOLS, MAX_TOOLS, SERVED_CHOICES, SERVED_TOOLS
 from antiphon.protocol.responses.mcp_fields import shown_tool
+from antiphon.protocol.responses.tool_fields import HOSTED_TOOLS, MAX_TOOLS, SERVED_CHOICES, SERVED_TOOLS
 from antiphon.protocol.strict_schema import check_function_parameters
 
 Json = dict[str, Any]
@@ -30,6 +30,11 @@ class ServedTool(msgspec.Struct, frozen=True):
     @property
     def kind(self) -> str:
         return self.spec["type"]
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """What no other tool of a request may share."""
+        return self.kind, self.spec.get("server_label")
 
 
 class ToolNames(msgspec.Struct, frozen=True):
@@ -60,9 +65,22 @@ class Toolset(msgspec.Struct, frozen=True):
     def is_empty(self) -> bool:
         return not (self.tools or self.served)
 
+    def with_more(self, more: "Toolset") -> "Toolset":
+        """Return both together; a tool of ``more`` takes the place of one with its name. What is echoed stays."""
+        keys = {served.key for served in more.served}
+        return Toolset(
+            tools=(*(tool for tool in self.tools if tool.name not in more.names.wire), *more.tools),
+            names=ToolNames({**self.names.wire, **more.names.wire}),
+            echoed=self.echoed,
+            left_out=tuple(dict.fromkeys((*self.left_out, *more.left_out))),
+            served=(*(served for served in self.served if served.key not in keys), *more.served),
+        )
 
-def read_tools(given: Sequence[Json], hosted_tools: HostedTools, served: AbstractSet[str] = frozenset()) -> Toolset:
-    """Return the tools of a checked request. ``served`` are the hosted tools that this server runs.
+
+def read_tools(
+    given: Sequence[Json], hosted_tools: HostedTools, served: AbstractSet[str] = frozenset(), where: str = "tools"
+) -> Toolset:
+    """Return the tools of a checked list. ``served`` are the hosted tools that this server runs; ``where`` is the list's path.
 
     Raises ``ApiError`` 400 for a repeated name, for parameters that are not a schema or (asked to be strict) not of the
     strict subset, and for a hosted tool that is not run where those are refused.
@@ -73,7 +91,7 @@ def read_tools(given: Sequence[Json], hosted_tools: HostedTools, served: Abstrac
     left_out: list[str] = []
     run: list[ServedTool] = []
     for index, tool in enumerate(given):
-        path = f"tools[{index}]"
+        path = f"{where}[{index}]"
         if tool["type"] in served:
             run.append(_served(tool, path, run))
             echoed.append(shown_tool(tool))
@@ -84,32 +102,37 @@ def read_tools(given: Sequence[Json], hosted_tools: HostedTools, served: Abstrac
             left_out.append(tool["type"])
             continue
         found: list[tuple[Tool, Json]] = []
-        for namespace, one, where in _members(tool, path):
-            read, shown = _read(one, namespace, where)
+        for namespace, one, place in _members(tool, path):
+            read, shown = _read(one, namespace, place)
             if read.name in wire:
                 raise problems.bad_request(
-                    f"Invalid '{where}.name': duplicate tool name '{one['name']}'. Each tool needs a name of its own.",
-                    f"{where}.name",
+                    f"Invalid '{place}.name': duplicate tool name '{one['name']}'. Each tool needs a name of its own.",
+                    f"{place}.name",
                     "invalid_value",
                 )
             wire[read.name] = (namespace, one["name"])
             found.append((read, shown))
         tools.extend(read for read, _ in found)
         echoed.append(found[0][1] if tool["type"] != "namespace" else tool | {"tools": [shown for _, shown in found]})
-    if len(tools) > MAX_TOOLS:
-        raise problems.wrong_length("tools", "array", MAX_TOOLS, len(tools), above=True)
+    check_number(len(tools), where)
     return Toolset(tuple(tools), ToolNames(wire), tuple(echoed), tuple(left_out), tuple(run))
+
+
+def check_number(count: int, where: str) -> None:
+    """Raise ``ApiError`` 400 for more tools than are taken."""
+    if count > MAX_TOOLS:
+        raise problems.wrong_length(where, "array", MAX_TOOLS, count, above=True)
 
 
 def _served(tool: Json, path: str, earlier: Sequence[ServedTool]) -> ServedTool:
     table = SERVED_TOOLS[tool["type"]]
     table.check(tool, path)
     table.refuse(tool, path)
-    label = tool.get("server_label")
-    if any(other.kind == tool["type"] and other.spec.get("server_label") == label for other in earlier):
+    made, label = ServedTool(tool, path), tool.get("server_label")
+    if any(other.key == made.key for other in earlier):
         what = f"the server label '{label}'" if label is not None else f"the tool '{tool['type']}'"
         raise problems.bad_request(f"Invalid '{path}': {what} is there twice.", path, "invalid_value")
-    return ServedTool(tool, path)
+    return made
 
 
 def _members(tool: Json, path: str) -> Iterator[tuple[str | None, Json, str]]:

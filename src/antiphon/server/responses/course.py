@@ -17,9 +17,8 @@ from antiphon.protocol.chat import ChatRequest, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Completed, FinishReason, Started, ToolCallDelta, ToolCallStarted
 from antiphon.protocol.rendering import TurnEvent
-from antiphon.protocol.responses.fields import MAX_TOOLS
 from antiphon.protocol.responses.output_items import ItemDone, ItemEvent
-from antiphon.protocol.responses.tools import among
+from antiphon.protocol.responses.tools import among, check_number
 from antiphon.server.responses.said import Said
 from antiphon.server.responses.server_tool import ServerCall, ServerTool
 from antiphon.server.responses.spending import Spending
@@ -151,7 +150,7 @@ class ToolCourse:
                 _check_name(definition.name, (*(other.name for other in chat.tools), *owners))
                 owners[definition.name] = tool
                 tools.append(definition)
-        _check_number(len(tools))
+        check_number(len(tools), "tools")
         limit = turn.chat.max_tokens
         left = None if limit is None else limit - self._spending.answer_tokens
         choice = self._choice(tools)
@@ -233,14 +232,4 @@ def _check_name(name: str, others: Sequence[str]) -> None:
     if name in others:
         raise problems.bad_request(
             f"Two tools have the name '{name}'. Each tool needs a name of its own.", "tools", "invalid_value"
-        )
-
-
-def _check_number(count: int) -> None:
-    if count > MAX_TOOLS:
-        raise problems.bad_request(
-            f"The request's tools and those of its MCP servers are {count}, and this server takes {MAX_TOOLS}. "
-            "Choose among an MCP server's tools with 'allowed_tools'.",
-            "tools",
-            "array_above_max_length",
         )

@@ -55,6 +55,8 @@ class ResponseIntake:
         request = await self._bodies.work(body, self._parse, value, hosted_tools)
         request = msgspec.structs.replace(request, chat=msgspec.structs.replace(request.chat, priority=call.priority))
         call.note["model"] = request.chat.model
+        if recorded := request.chat.recorded():
+            call.note["recorded"] = recorded
         if request.client_metadata is not None:
             call.note["client_metadata"] = encode(request.client_metadata)[:_MAX_NOTED].decode(errors="replace")
         return request
@@ -64,8 +66,8 @@ class ResponseIntake:
     ) -> Turn:
         """Return the request's turn, and say in headers and in the log line what the model is not shown."""
         turn = await self._turns.make(request, account, find_recent)
-        if request.left_out:
-            call.extra[LEFT_OUT] = call.note["left_out_tools"] = ", ".join(request.left_out)
+        if turn.request.left_out:
+            call.extra[LEFT_OUT] = call.note["left_out_tools"] = ", ".join(turn.request.left_out)
         if turn.num_dropped:
             call.note["dropped_items"] = turn.num_dropped
             call.extra[DROPPED] = str(turn.num_dropped)

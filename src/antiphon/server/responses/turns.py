@@ -15,6 +15,7 @@ from antiphon.protocol.responses import ResponseRequest, messages_of, with_ids
 from antiphon.protocol.responses.compaction import after_summary, threshold
 from antiphon.protocol.responses.item_fields import kind_of
 from antiphon.protocol.responses.mcp_history import McpRecord
+from antiphon.protocol.responses.settings_items import configured
 from antiphon.protocol.responses.tools import among
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import ServerTool, ServerTools
@@ -86,6 +87,8 @@ class Turns:
         kept = await self._referenced(history, items, account)
         items = tuple(kept.get(item["id"], item) if kind_of(item) == "item_reference" else item for item in items)
         everything = (*history, *items)
+        # As they came: an MCP server's token is in the request, and not in the items as they are kept.
+        request = configured(request, (*history, *request.input), len(history))
         _check_approvals(everything, request)
         render = partial(messages_of, unseal=self._sealer.unseal, kept=kept)
         turn = Turn(
