@@ -28,7 +28,7 @@ Json = dict[str, Any]
 SEALED_REASONING = "reasoning.encrypted_content"
 _OF_COMPACTION = {
     "model", "input", "instructions", "previous_response_id", "prompt_cache_key", "prompt_cache_retention",
-    "prompt_cache_options", "service_tier",
+    "prompt_cache_options", "service_tier", "image",
 }  # fmt: skip
 _LOGPROBS = "message.output_text.logprobs"
 
