@@ -45,7 +45,7 @@ product is 391. La mer est calme ce soir; der Wind hat sich gelegt. 1. Wash the 
 """
 _NUM_STEPS = 6
 _DECODED: Final = (1, 8, 16)
-"""Sequences of the decode steps that are measured."""
+"""Sequences of the decode steps that are measured. A lone one carries a draft token, as in service."""
 _CONTEXT: Final = 256
 """Tokens of the prompt that is measured, and behind which the texts are decoded; at most the sample's."""
 
@@ -88,7 +88,7 @@ def measure(path: Path, source: Path, wanted: NDArray[np.float32], *, extra_buff
     divergence = float((np.exp(wanted) * (wanted - rows)).sum(axis=1, dtype=np.float64).mean())
     ids = model.vocabulary.tokenize(SAMPLE)[:_CONTEXT]
     works = {"prompt": lambda: _compute_prompt(context, ids)} | {
-        f"{num} rows": lambda num=num: _decode(context, ids, num) for num in _DECODED
+        f"{num} row{'s' * (num > 1)}": lambda num=num: _decode(context, ids, num) for num in _DECODED
     }
     return Measurement({name: _cpu_s(work) for name, work in works.items()}, divergence, size_bytes)
 
@@ -140,7 +140,7 @@ def _outputs(model: LoadedFile) -> tuple[ModelContext, NDArray[np.float32]]:
     """Return a context, and the log-probabilities after each of the sample's tokens."""
     ids = model.vocabulary.tokenize(SAMPLE)
     settings = ContextSettings(
-        cells=len(ids) + max(_DECODED) * (_CONTEXT + _NUM_STEPS),
+        cells=len(ids) + max(_DECODED) * (_CONTEXT + _NUM_STEPS + 1),
         batch_size=len(ids),
         micro_batch_size=len(ids),
         num_sequences=max(_DECODED),
@@ -172,8 +172,11 @@ def _decode(context: ModelContext, ids: list[int], num_rows: int) -> None:
         context.batch.clear()
         for slot in range(num_rows):
             token = ids[(slot + step) % len(ids)]
-            context.batch.add(slot, len(ids) + step, [token], 1, is_prompt=False)
+            tokens = [token] if num_rows > 1 else [token, token]
+            context.batch.add(slot, len(ids) + step, tokens, len(tokens), is_prompt=False)
         context.decode()
+        if num_rows == 1:
+            context.remove(0, len(ids) + step + 1)
     for slot in range(num_rows):
         context.remove(slot, len(ids))
 

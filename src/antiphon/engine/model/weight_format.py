@@ -78,6 +78,7 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 _AS_IS: Final = _Candidate("llama", "as-is")
+_F16_WITH_OPENVINO: Final = _Candidate("openvino", "f16")
 
 
 class _ChildFailedError(Exception):
@@ -224,7 +225,9 @@ class _Choice:
         first, *others = candidates
         with tempfile.TemporaryDirectory(dir=self._directory, prefix=".measuring-") as folder:
             try:
-                rows = self._reference(Path(folder))
+                exact = self._exact(Path(folder))
+                rows = Path(folder) / "rows.npy"
+                _run("refer", str(exact), str(rows))
                 original = self._measure(first, rows)
             except _ChildFailedError as error:
                 return _Record(first.type, first.runtime, f"not measured: {error}"), False
@@ -232,6 +235,8 @@ class _Choice:
             least = WORTH_EMBEDDING if original.is_embedding else WORTH
             for candidate in others:
                 try:
+                    if candidate == _F16_WITH_OPENVINO:
+                        _copy(self._source, self._directory, candidate, exact)
                     measured = self._measure(candidate, rows)
                 except _ChildFailedError as error:
                     words.append(f"{candidate}: left out, {error}")
@@ -246,15 +251,12 @@ class _Choice:
                 _discard(_copy_path(self._source, self._directory, candidate))
         return _Record(best.type, best.runtime, "; ".join(words)), True
 
-    def _reference(self, folder: Path) -> Path:
-        """Return a file with the outputs of the file's own weights, computed in f16 where they are quantised."""
-        exact, rows = folder / "f16.gguf", folder / "rows.npy"
+    def _exact(self, folder: Path) -> Path:
+        """Return a file of the same weights in a plain type, made in ``folder`` where they are quantised."""
         if _read_header(self._source).file_type in _PLAIN_TYPES:
-            exact = self._source
-        else:
-            _run("convert", str(self._source), str(exact), "f16")
-        _run("refer", str(exact), str(rows))
-        return rows
+            return self._source
+        _run("convert", str(self._source), str(folder / "f16.gguf"), "f16")
+        return folder / "f16.gguf"
 
     def _measure(self, candidate: _Candidate, rows: Path) -> Measurement:
         path = self._source if candidate == _AS_IS else _copy(self._source, self._directory, candidate)
@@ -298,13 +300,14 @@ def _forced(source: Path, directory: Path, candidate: _Candidate) -> Path:
         ) from error
 
 
-def _copy(source: Path, directory: Path, candidate: _Candidate) -> Path:
+def _copy(source: Path, directory: Path, candidate: _Candidate, exact: Path | None = None) -> Path:
+    """Return the copy for a candidate, made if it does not exist; ``exact`` are the source's weights in a plain type."""
     target = _copy_path(source, directory, candidate)
     if not target.exists():
         unfinished = target.with_name(target.name + _UNFINISHED)
         _discard(unfinished)
         command = "convert" if candidate.runtime == "llama" else "convert-openvino"
-        _run(command, str(source), str(unfinished), candidate.type)
+        _run(command, str(exact or source), str(unfinished), candidate.type)
         unfinished.rename(target)
     return target
 

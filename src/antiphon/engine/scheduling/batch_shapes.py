@@ -11,7 +11,7 @@ TILE = 64
 """Rows from which llama.cpp's CPU flash attention processes keys in tiles instead of one by one."""
 _FIXED_COST = 18.0
 """What a step costs apart from its rows, in rows: it reads the weights once, and the loop runs once."""
-_FIXED_COST_PAGED = 10.0
+_FIXED_COST_PAGED = 12.0
 """The same with OpenVINO's kernels."""
 _ATTENTION_COST = 1.95
 """What attention to 1,000 tokens costs, in products with all weights, for a model with one head per million parameters."""

@@ -12,6 +12,7 @@ from antiphon.engine.ipc.messages import ModelInfo
 from antiphon.engine.machine import free_memory
 from antiphon.engine.model.base import LoadedFile, ModelContext, ModelError, Traits
 from antiphon.engine.model.llama import Context, LlamaError, Model
+from antiphon.engine.model.openvino.context import PagedContext
 from antiphon.engine.model.openvino.model import PagedModel
 from antiphon.engine.model.sizing import ContextSettings, Machine, ModelFacts, Sizes
 from antiphon.engine.model.thread_throttle import ThreadThrottle
@@ -19,6 +20,8 @@ from antiphon.engine.model.weight_format import Served
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.worker.native_start import NativeStart
 
+_WARM_SEQUENCES = 17
+_WARM_UP_S = 0.8
 C = TypeVar("C", bound=ModelContext)
 ChooseSizes = Callable[[EngineSettings, ModelFacts, Machine], Sizes]
 
@@ -138,6 +141,9 @@ def compute_first_batch(context: ModelContext, model: LoadedFile, num_tokens: in
         raise EngineStartFailed(f"the first batch could not be computed: {error}", hint="Free memory.") from error
     context.batch.clear()
     context.clear()
+    if isinstance(model, PagedModel) and isinstance(context, PagedContext):
+        context.warm_up(_WARM_SEQUENCES, _WARM_UP_S)
+        model.forget_weights()
 
 
 def describe(loaded: LoadedModel, *, is_embedding: bool) -> ModelInfo:

@@ -1,6 +1,7 @@
 """A compiled model and the pages of its KV cache."""
 
 import contextlib
+import time
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,10 @@ from antiphon.engine.model.sizing import ContextSettings
 
 _STORAGE: Final = {"bf16": np.uint16, "f16": np.uint16, "f32": np.uint32, "u8": np.uint8}
 """Numbers of the same size for OpenVINO's types of cached values, some of which numpy does not know."""
+
+
+_PROMPTS: Final = (256, 128, 64)
+"""Rows of prefill steps that are common enough to be made ready in advance."""
 
 
 class PagedContext:
@@ -83,14 +88,22 @@ class PagedContext:
         """Empty every slot."""
         self._tables.clear()
 
-    def warm_up(self, num_rows: int) -> None:
-        """Compute ``num_rows`` single tokens: the first batch of each size takes longer, since kernels are made for it."""
+    def warm_up(self, num_sequences: int, within_s: float) -> None:
+        """Compute steps of the usual sizes for at most ``within_s``: the first of each size waits for kernels to be made."""
+        until = time.monotonic() + within_s
+        prompts = [size for size in _PROMPTS if size <= self.batch.capacity]
+        for size, is_prompt in (
+            *((size, True) for size in prompts),
+            *((n, False) for n in range(2, num_sequences + 1)),
+        ):
+            if time.monotonic() > until:
+                break
+            self.batch.clear()
+            for slot in range(1 if is_prompt else size):
+                self.batch.add(slot, 0, [0] * size if is_prompt else [0], 1, is_prompt=is_prompt)
+            self.decode()
+            self.clear()
         self.batch.clear()
-        for slot in range(num_rows):
-            self.batch.add(slot, 0, [0], 1, is_prompt=False)
-        self.decode()
-        self.batch.clear()
-        self.clear()
 
     def _set_inputs(self) -> None:
         tensor = openvino().Tensor

@@ -11,6 +11,7 @@ import numpy as np
 from antiphon.engine.model.openvino.graph import read_paged
 from antiphon.engine.model.openvino.library import OpenVinoError, genai, openvino
 from antiphon.engine.model.openvino.model import GRAPH, ORIGIN, WEIGHTS, Origin
+from antiphon.engine.model.openvino.weights import store_products_in_f32
 from antiphon.engine.model.quantise import quantise
 
 _READABLE: Final = {"f16": (1,), "q8_0": (7,), "q4_0": (2, 14, 15)}
@@ -37,8 +38,13 @@ def convert(source: Path, target: Path, weight_format: str) -> None:
             quantise(source, file, weight_format)
         _read(file)
         target.mkdir()
-        for part in (GRAPH, WEIGHTS):
-            (folder / part).rename(target / part)
+        if weight_format == "f16":
+            model = openvino().Core().read_model(folder / GRAPH)
+            store_products_in_f32(model)
+            openvino().save_model(model, target / GRAPH, compress_to_fp16=False)
+        else:
+            for part in (GRAPH, WEIGHTS):
+                (folder / part).rename(target / part)
     read_paged(openvino().Core(), target / GRAPH)  # fails here rather than at every start
     origin = Origin(num_parameters, weight_format)
     (target / ORIGIN).write_bytes(msgspec.json.encode(origin))

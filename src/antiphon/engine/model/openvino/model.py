@@ -10,6 +10,7 @@ from antiphon.engine.model.llama import Model
 from antiphon.engine.model.openvino.context import PagedContext
 from antiphon.engine.model.openvino.graph import read_paged
 from antiphon.engine.model.openvino.library import openvino
+from antiphon.engine.model.openvino.weights import forget_file
 from antiphon.engine.model.sizing import ContextSettings, ModelFacts
 
 GRAPH: Final = "openvino_model.xml"
@@ -74,6 +75,10 @@ class PagedModel:
         """
         core = openvino().Core()
         return PagedContext(core, read_paged(core, self._graph), settings)
+
+    def forget_weights(self) -> None:
+        """Give back the memory of weights that a context has packed; to be called after its first batches."""
+        forget_file(self._graph.with_name(WEIGHTS))
 
     def _number(self, key: str, default: int = 0) -> int:
         return int(self.metadata.get(f"{self.architecture}.{key}", default))
