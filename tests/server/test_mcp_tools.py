@@ -3,7 +3,7 @@
 import json
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from tests.waiting import PATIENCE_S, wait_until
 
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedCall
+from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.errors import ApiError
+from antiphon.protocol.events import Event
 from antiphon.state import McpServer, ResponseSettings
 
 MODEL = "gpt-4o-mini"
@@ -312,6 +315,39 @@ def test_without_the_setting_mcp_is_a_hosted_tool_like_others(tmp_path: Path, mc
         pytest.raises(openai.BadRequestError, match="mcp_hosts"),
     ):
         ask(client, "hello", files(mcp))
+
+
+class Strict(ScriptedBackend):
+    """Cannot enforce the schema of a tool that takes a path."""
+
+    def __init__(self) -> None:
+        super().__init__(Script(models=(MODEL,), replies=REPLIES))
+        self.asked: list[ChatRequest] = []
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
+        self.asked.append(request)
+        for number, tool in enumerate(request.tools):
+            if "path" in json.dumps((tool.parameters or {}).get("properties", {})):
+                path = f"tools[{number}].function.parameters"
+                raise ApiError(400, "not enforced", param=path, code="invalid_function_parameters")
+        async for event in super().chat(request):
+            yield event
+
+
+def test_a_schema_that_cannot_be_enforced_is_shown_in_words(tmp_path: Path, mcp: McpUp) -> None:
+    """Nobody here wrote it. A client's own schema is refused as ever."""
+    backend = Strict()
+    with (
+        running(backend, tmp_path, responses=ResponseSettings(mcp_hosts=("127.0.0.1",))) as up,
+        openai.OpenAI(base_url=up.url, api_key="x", max_retries=0) as client,
+    ):
+        assert kinds(ask(client, "please read", files(mcp))) == ["mcp_list_tools", "mcp_call", "message"]
+        shown = next(tool for tool in backend.asked[-1].tools if tool.name == "files__read")
+        assert shown.parameters == {"type": "object"}
+        assert '"path"' in (shown.description or "")
+        own = WEATHER | {"parameters": {"type": "object", "properties": {"path": {"type": "string"}}}}
+        with pytest.raises(openai.BadRequestError, match="not enforced"):
+            ask(client, "please read", files(mcp), own)
 
 
 def test_a_client_that_leaves_ends_the_call(server: Running, mcp: McpUp) -> None:

@@ -5,7 +5,8 @@ Calls of the client's own functions end the turn, and so do calls that wait for 
 with them is run first. ``tool_choice`` "required" asks for one call and is then fulfilled.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -15,16 +16,27 @@ from antiphon.backends.base import Backend
 from antiphon.protocol import problems
 from antiphon.protocol.chat import ChatRequest, Tool, ToolChoice
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.events import ChoiceFinished, Completed, FinishReason, Started, ToolCallDelta, ToolCallStarted
+from antiphon.protocol.events import (
+    ChoiceFinished,
+    Completed,
+    Event,
+    FinishReason,
+    Started,
+    ToolCallDelta,
+    ToolCallStarted,
+)
 from antiphon.protocol.rendering import TurnEvent
 from antiphon.protocol.responses.output_items import ItemDone, ItemEvent
 from antiphon.protocol.responses.tools import among, check_number
+from antiphon.server.logs import log
 from antiphon.server.responses.said import Said
 from antiphon.server.responses.server_tool import ServerCall, ServerTool
 from antiphon.server.responses.spending import Spending
 from antiphon.server.responses.turns import Turn
 
 Json = dict[str, Any]
+_ANY_OBJECT: Json = {"type": "object"}
+_PLACE = re.compile(r"tools\[(\d+)\]")
 
 
 class ToolCourse:
@@ -37,6 +49,7 @@ class ToolCourse:
         self._said = Said()
         self._num_runs = 0
         self._num_generations = 0
+        self._in_words: set[str] = set()
 
     async def events(self, *, is_started: bool, summary: str | None) -> AsyncGenerator[TurnEvent]:
         """Yield what happens, from the tools' preparation to ``Completed``.
@@ -59,7 +72,7 @@ class ToolCourse:
                 yield ChoiceFinished(0, "length")
                 break
             generation = _Generation(owners, self._num_calls_left)
-            async with aclosing(self._backend.chat(chat)) as answer:
+            async with aclosing(self._answer(chat, owners)) as answer:
                 async for event in answer:
                     for shown in self._follow(event, generation):
                         if not (is_started and isinstance(shown, Started)):
@@ -82,11 +95,38 @@ class ToolCourse:
             async for event in events:
                 yield event
         chat, owners = self._next(None)
-        async with aclosing(self._backend.chat(msgspec.structs.replace(chat, max_tokens=1))) as answer:
+        async with aclosing(self._answer(msgspec.structs.replace(chat, max_tokens=1), owners)) as answer:
             async for event in answer:
                 self._follow(event, _Generation(owners, 0))
         yield ChoiceFinished(0, "stop")
         yield Completed(self._spending.meter.usage, is_estimate=self._spending.is_estimate)
+
+    async def _answer(self, chat: ChatRequest, owners: Mapping[str, ServerTool]) -> AsyncGenerator[Event]:
+        """Yield the events of a generation.
+
+        Nobody here wrote the schemas of an MCP server: one that cannot be enforced is shown to the model in words instead.
+        """
+        while True:
+            try:
+                async with aclosing(self._backend.chat(chat)) as events:
+                    async for event in events:
+                        yield event
+            except ApiError as error:
+                tool = _unenforced(error, chat, owners)
+                if tool is None:
+                    raise
+                log.warning("a tool's schema is not enforced", tool=tool.name, reason=error.message)
+                self._in_words.add(tool.name)
+                chat = msgspec.structs.replace(chat, tools=tuple(map(self._worded, chat.tools)))
+            else:
+                return
+
+    def _worded(self, tool: Tool) -> Tool:
+        if tool.name not in self._in_words or tool.parameters == _ANY_OBJECT:
+            return tool
+        schema = msgspec.json.encode(tool.parameters).decode()
+        description = f"{tool.description or ''}\nJSON Schema of the arguments: {schema}".strip()
+        return msgspec.structs.replace(tool, description=description, parameters=_ANY_OBJECT)
 
     @property
     def _opening(self) -> Started:
@@ -149,7 +189,7 @@ class ToolCourse:
             for definition in tool.definitions:
                 _check_name(definition.name, (*(other.name for other in chat.tools), *owners))
                 owners[definition.name] = tool
-                tools.append(definition)
+                tools.append(self._worded(definition))
         check_number(len(tools), "tools")
         limit = turn.chat.max_tokens
         left = None if limit is None else limit - self._spending.answer_tokens
@@ -226,6 +266,15 @@ class _Generation:
         tool, call = found
         call.pieces.append(event.arguments)
         return [*tool.add_arguments(call, event.arguments)]
+
+
+def _unenforced(error: ApiError, chat: ChatRequest, owners: Mapping[str, ServerTool]) -> Tool | None:
+    """Return the tool of the server's whose schema was refused, None for any other error."""
+    place = _PLACE.match(error.param or "")
+    if error.code != "invalid_function_parameters" or place is None:
+        return None
+    tool = chat.tools[int(place[1])]
+    return tool if tool.name in owners and tool.parameters != _ANY_OBJECT else None
 
 
 def _check_name(name: str, others: Sequence[str]) -> None:
