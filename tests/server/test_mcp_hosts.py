@@ -4,8 +4,9 @@ import asyncio
 import http.server
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from ipaddress import ip_address
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -158,6 +159,32 @@ def test_a_server_that_does_not_answer_is_given_up() -> None:
         silent.set()
         server.shutdown()
         thread.join()
+
+
+def test_a_goodbye_that_does_not_end_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The response does not wait for it longer than the bound."""
+    monkeypatch.setattr("antiphon.server.responses.mcp.session._CLOSE_S", 0.05)
+    said: list[str] = []
+
+    async def ask(url: str) -> None:
+        async def say_goodbye() -> None:
+            said.append("begun")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                said.append("cut")
+
+        async def connect(stack: AsyncExitStack) -> Any:
+            stack.push_async_callback(say_goodbye)
+            return await http_connection(url, {}, McpHosts(("127.0.0.1",)), 20)(stack)
+
+        session = McpSession(connect, 20)
+        assert await session.list_tools(128)
+        await session.aclose()
+
+    with mcp_server() as up:
+        asyncio.run(ask(up.url))
+    assert said == ["begun", "cut"]
 
 
 def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

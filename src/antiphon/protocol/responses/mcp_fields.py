@@ -63,12 +63,12 @@ _named: dict[str, Spec] = {
     "type": String(),
     "id": _item_id,
     "server_label": String(max_length=128),
-    "name": String(max_length=128),
+    "name": String(note="As the MCP server has it, whatever it is."),
     "arguments": String(),
 }
 _listed = Object(
     {
-        "name": String(max_length=128),
+        "name": String(),
         "description": String(nullable=True),
         "input_schema": Spec(),
         "annotations": JsonObject(nullable=True),

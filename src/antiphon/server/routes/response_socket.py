@@ -92,7 +92,8 @@ class ResponseSockets:
         refuse_query(call)
         if self.num_open >= self._settings.max_websockets:
             raise overloaded(retry_after_s=5)
-        cut: Callable[[], None] = call.scope[CUT_CONNECTION]
+        # Other servers than ours (``ray_serve.py``) offer no way to cut a connection.
+        cut: Callable[[], None] = call.scope.get(CUT_CONNECTION, _leave_open)
         socket = ResponseSocket(
             receive,
             send,
@@ -206,6 +207,10 @@ def _body_of(event: Json) -> tuple[Json, bool]:
     elif options is not None:
         body["prompt_cache_options"] = options
     return body | {"stream": True}, generates is not False
+
+
+def _leave_open() -> None:
+    """Do nothing: the connection ends when its client leaves."""
 
 
 async def _no_answer(message: Any) -> None:  # noqa: ARG001 - the interface's own

@@ -5,7 +5,6 @@ is a task of its own, which answers one question after another.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -27,6 +26,8 @@ logging.getLogger("mcp").propagate = False
 
 Connect = Callable[[AsyncExitStack], Awaitable[Transport]]
 Question = Callable[[Client], Awaitable[Any]]
+_CLOSE_S = 3.0
+"""How long a goodbye may take: of a program that is stopped, or of a server by HTTP."""
 MAX_PAGES = 32
 """Pages of a server's list of tools."""
 
@@ -74,10 +75,14 @@ class McpSession:
     async def aclose(self) -> None:
         """End the session, and what it waits for. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CLOSE_S)
+        if not task.done():
+            # It waits for a server that does not answer the goodbye; the second time nothing is said.
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
+            await asyncio.wait({task})
 
     async def _ask(self, question: Question) -> Any:
         if self._task is None or self._task.done():
