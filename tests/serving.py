@@ -24,6 +24,7 @@ from antiphon.server.request.faults import FaultSettings
 from antiphon.server.service import Service
 from antiphon.server.settings import ServerSettings
 from antiphon.state import ResponseSettings
+from antiphon.webhooks import WebhookSettings
 
 
 class Running(NamedTuple):
@@ -49,6 +50,7 @@ def running(
     faults: FaultSettings | None = None,
     responses: ResponseSettings | None = None,
     gateway: GatewaySettings | None = None,
+    webhooks: WebhookSettings | None = None,
     files: FileSettings | None = None,
     console: ConsoleSettings | None = None,
     batches: BatchSettings | None = None,
@@ -76,6 +78,7 @@ def running(
                 faults=faults,
                 responses=responses,
                 gateway=gateway,
+                webhooks=webhooks,
                 files=files,
                 console=ConsoleOptions(settings=console or ConsoleSettings(), home=home),
                 batches=batches,

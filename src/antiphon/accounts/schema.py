@@ -258,3 +258,16 @@ upload_parts = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Index("upload_parts_by_upload", "upload_id"),
 )
+
+# Events that are waiting to be sent to an application (antiphon.webhooks).
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("event_id", String(64), primary_key=True),
+    Column("url", String(1000), primary_key=True),
+    Column("body", LargeBinary, nullable=False),  # JSON, the bytes that are signed
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("next_at_ms", BigInteger, nullable=False),
+    Column("num_attempts", Integer, nullable=False),
+    Index("webhook_deliveries_by_time", "next_at_ms"),
+)

@@ -62,6 +62,7 @@ def response_routes(service: Service, access: Access) -> ResponseRoutes:
         intake=service.intake,
         answers=service.answers,
         relay=service.response_relay,
+        webhooks=service.webhooks,
     )
 
 

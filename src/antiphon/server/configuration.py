@@ -20,6 +20,7 @@ from antiphon.server.console.settings import ConsoleSettings
 from antiphon.server.request.faults import FaultSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
 from antiphon.state import ResponseSettings
+from antiphon.webhooks import WebhookSettings
 
 SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
@@ -33,6 +34,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "files": FileSettings,
     "console": ConsoleSettings,
     "batches": BatchSettings,
+    "webhooks": WebhookSettings,
     "faults": FaultSettings,
 }
 
@@ -51,6 +53,7 @@ class Configuration:
     files: FileSettings
     console: ConsoleSettings
     batches: BatchSettings
+    webhooks: WebhookSettings
     faults: FaultSettings
     engine: Mapping[str, Any]
     embedding_engine: Mapping[str, Any]
@@ -85,6 +88,7 @@ def load_configuration(
         files=build(FileSettings, layers["files"], "files"),
         console=build(ConsoleSettings, layers["console"], "console"),
         batches=build(BatchSettings, layers["batches"], "batches"),
+        webhooks=build(WebhookSettings, layers["webhooks"], "webhooks"),
         faults=build(FaultSettings, layers["faults"], "faults"),
         engine=layers["engine"],
         embedding_engine=layers["embedding_engine"],

@@ -2,11 +2,12 @@
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from antiphon.accounts import Accounts
-from antiphon.backends.base import AliasingBackend, Backend, ForwardingBackend, ResponseRelayingBackend
+from antiphon.backends.base import AliasingBackend, Backend, ForwardingBackend, PartStatistics, ResponseRelayingBackend
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
 from antiphon.batches import BatchSettings, BatchStore
@@ -38,6 +39,7 @@ from antiphon.server.responses.server_tool import ServerTools
 from antiphon.server.responses.turns import Turns
 from antiphon.server.settings import ServerSettings
 from antiphon.state import CompletionStore, ConversationStore, ResponseSettings, ResponseStore, UpstreamObjects
+from antiphon.webhooks import Deliveries, WebhookSender, WebhookSettings
 
 _QUIET = frozenset({"/health", "/metrics"})
 _CONSOLE_PAGES = ("/console",)
@@ -63,6 +65,7 @@ class Service:
         faults: FaultSettings | None = None,
         responses: ResponseSettings | None = None,
         gateway: GatewaySettings | None = None,
+        webhooks: WebhookSettings | None = None,
         upstreams: ForwardingBackend | None = None,
         files: FileSettings | None = None,
         console: ConsoleOptions | None = None,
@@ -82,7 +85,7 @@ class Service:
             self.live,
         )
         self.bodies = RequestBodies(settings.max_body_bytes, log_bodies=settings.log_prompts)
-        self.metrics = Metrics(backend.statistics, accounts.statistics)
+        self.metrics = Metrics(self._parts, accounts.statistics)
         self.in_flight = InFlight(settings.max_requests, self.metrics.in_flight)
         self.response_settings = responses or ResponseSettings()
         self.responses = ResponseStore(accounts.engine, self.response_settings)
@@ -118,6 +121,7 @@ class Service:
         )
         self.batch_settings = batches or BatchSettings()
         self.batches = BatchStore(accounts.engine, secrets.token_hex(16), lease_s=self.batch_settings.lease_s)
+        self.webhooks = WebhookSender(webhooks or WebhookSettings(), Deliveries(accounts.engine))
         self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
         self.jobs = Jobs(self.responses)
         mcp = McpServers(self.response_settings)
@@ -154,6 +158,7 @@ class Service:
                 access=self.access,
                 slots=asyncio.Semaphore(self.batch_settings.concurrency),
                 max_line_bytes=settings.max_body_bytes,
+                webhooks=self.webhooks,
             )
         )
 
@@ -161,15 +166,21 @@ class Service:
         """End the streams of open pages, for which a server that ends need not wait."""
         self.console.close()
 
+    def _parts(self) -> Sequence[PartStatistics]:
+        sent = [PartStatistics("webhooks", {}, self.webhooks.statistics())] if self.webhooks.is_on else []
+        return [*self.backend.statistics(), *sent]
+
     def start(self) -> None:
         """Begin what runs without a request. Call it in the event loop, once."""
         self.file_sweeper.start()
         self.batch_runner.start()
+        self.webhooks.start()
 
     async def aclose(self) -> None:
         """Stop what runs in the background. The caller closes ``backend`` and ``accounts`` after it."""
         await self.batch_runner.aclose()
         await self.jobs.aclose()
+        await self.webhooks.aclose()
         await self.file_sweeper.aclose()
         await self.files.blobs.aclose()
 

@@ -9,6 +9,7 @@ from antiphon.batches import BatchSettings, BatchStore
 from antiphon.files import FileStore
 from antiphon.server.batches.lines import LineRunner
 from antiphon.server.request.access import Access
+from antiphon.webhooks import WebhookSender
 
 
 class BatchTools(msgspec.Struct, frozen=True):
@@ -22,3 +23,4 @@ class BatchTools(msgspec.Struct, frozen=True):
     access: Access
     slots: asyncio.Semaphore
     max_line_bytes: int
+    webhooks: WebhookSender

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 import msgspec
@@ -17,10 +17,17 @@ from antiphon.server.batches.lines import not_executed
 from antiphon.server.batches.output_files import OutputFiles
 from antiphon.server.batches.tools import BatchTools
 from antiphon.server.logs import log
+from antiphon.webhooks import EventType
 
 _TRY_AGAIN_AFTER_S = 5.0
 _PER_COMMIT = 500
-_OVER = ("completed", "expired", "cancelled", "failed")
+_EVENTS: Mapping[str, EventType] = {
+    "completed": "batch.completed",
+    "expired": "batch.expired",
+    "cancelled": "batch.cancelled",
+    "failed": "batch.failed",
+}
+_OVER = tuple(_EVENTS)
 _EXPIRED = "This request could not be executed before the completion window expired."
 _FIRST_FAULT = 500
 
@@ -89,6 +96,14 @@ class BatchWork:
                 log.warning("the files of a batch were not written", batch=self._batch.id, error=error.message)
                 await asyncio.sleep(_TRY_AGAIN_AFTER_S)
         log.info("batch", batch=self._batch.id, status=self._batch.status, requests=self._batch.num_total)
+        await self._tools.webhooks.announce(_EVENTS[self._batch.status], self._batch.id, await self._key_name())
+
+    async def _key_name(self) -> str:
+        try:
+            return (await self._tools.accounts.principal_of(self._batch.account)).name
+        except ApiError:
+            # The key has ended; only endpoints for all keys hear of its batches.
+            return self._batch.account
 
     async def _validate(self) -> None:
         check = InputCheck(

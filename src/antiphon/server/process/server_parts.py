@@ -94,6 +94,7 @@ class ServerParts:
             faults=configuration.faults,
             responses=configuration.responses,
             gateway=configuration.gateway,
+            webhooks=configuration.webhooks,
             upstreams=router,
             files=configuration.files,
             console=ConsoleOptions(

@@ -4,6 +4,8 @@ A response is one more rendering of the event stream that chat completions are m
 and ledger. What is stored is written before its last event is sent, so that a client that read it can continue from it.
 """
 
+import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing
 
 from antiphon.accounts import Principal
@@ -32,8 +34,15 @@ from antiphon.server.responses.jobs import Job, Jobs
 from antiphon.server.responses.relaying import ResponseRelay
 from antiphon.server.responses.turns import Turn, Turns
 from antiphon.state import KeptResponse, ResponseStore
+from antiphon.webhooks import EventType, WebhookSender
 
 _RUNNING = ("queued", "in_progress")
+_ENDED: Mapping[str, EventType] = {
+    "completed": "response.completed",
+    "failed": "response.failed",
+    "cancelled": "response.cancelled",
+    "incomplete": "response.incomplete",
+}
 
 
 class ResponseRoutes:
@@ -52,6 +61,7 @@ class ResponseRoutes:
         turns: Turns,
         intake: ResponseIntake,
         answers: Answers,
+        webhooks: WebhookSender,
         relay: ResponseRelay | None = None,
     ) -> None:
         self._backend = backend
@@ -65,6 +75,7 @@ class ResponseRoutes:
         self._intake = intake
         self._answers = answers
         self._relay = relay
+        self._webhooks = webhooks
 
     async def create(self, call: Call) -> None:
         """Answer a request for a response."""
@@ -229,11 +240,20 @@ class ResponseRoutes:
         account = await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation)
         await self._answers.save(state, turn)
         job = Job()
-        self._jobs.start(state.id, job, self._work(account, state, turn, job))
+        self._jobs.start(state.id, job, self._work_and_announce(account, state, turn, job, principal.name))
         if turn.chat.stream:
             await call.stream(job.follow(-1), STREAM_HEADERS)
         else:
             await call.respond(encode(state.value()))
+
+    async def _work_and_announce(
+        self, account: RequestAccount, state: ResponseState, turn: Turn, job: Job, key: str
+    ) -> None:
+        try:
+            await self._work(account, state, turn, job)
+        finally:
+            # Shielded: what has been cancelled is reported too.
+            await asyncio.shield(self._webhooks.announce(_ENDED[state.status], state.id, key))
 
     async def _work(self, account: RequestAccount, state: ResponseState, turn: Turn, job: Job) -> None:
         """Generate in the background. However it ends, the stored response says so."""
