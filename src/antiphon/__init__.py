@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from antiphon.toolkit.embeddings.embedder import aembed as aembed
     from antiphon.toolkit.embeddings.embedder import embed as embed
     from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache as EmbeddingCache
+    from antiphon.toolkit.embeddings.prefixes import Prefixes as Prefixes
     from antiphon.toolkit.embeddings.similarity import cosine_similarity as cosine_similarity
     from antiphon.toolkit.errors import BatchFileError as BatchFileError
     from antiphon.toolkit.errors import BudgetExceededError as BudgetExceededError
@@ -95,6 +96,8 @@ if TYPE_CHECKING:
     from antiphon.toolkit.evaluation.scores import contains as contains
     from antiphon.toolkit.evaluation.scores import equals as equals
     from antiphon.toolkit.evaluation.scores import judge as judge
+    from antiphon.toolkit.index import AnswerStream as AnswerStream
+    from antiphon.toolkit.index import AsyncAnswerStream as AsyncAnswerStream
     from antiphon.toolkit.index import AsyncIndex as AsyncIndex
     from antiphon.toolkit.index import CitedAnswer as CitedAnswer
     from antiphon.toolkit.index import Document as Document
@@ -187,7 +190,18 @@ _PUBLIC = {
         "UnknownPriceError",
     ),
     "antiphon.toolkit.chat.history": ("Turn",),
-    "antiphon.toolkit.index": ("AsyncIndex", "CitedAnswer", "Document", "Hit", "Index", "UpdateReport", "read_folder"),
+    "antiphon.toolkit.embeddings.prefixes": ("Prefixes",),
+    "antiphon.toolkit.index": (
+        "AnswerStream",
+        "AsyncAnswerStream",
+        "AsyncIndex",
+        "CitedAnswer",
+        "Document",
+        "Hit",
+        "Index",
+        "UpdateReport",
+        "read_folder",
+    ),
     "antiphon.toolkit.costs.prices": ("Price", "PriceTable", "cost_of"),
     "antiphon.toolkit.record": ("Attempt", "CallRecord", "Timing", "ToolCall"),
     "antiphon.toolkit.chat.reply": (

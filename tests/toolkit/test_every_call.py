@@ -87,6 +87,9 @@ SYNCHRONOUS: dict[str, Callable[..., object]] = {
     "Index.update": lambda client, path, **o: indexed(client, path / "new", lambda i: i.update(DOCUMENTS), **o),
     "Index.search": lambda client, path, **o: indexed(client, path, lambda i: i.search("lost?"), **o),
     "Index.answer": lambda client, path, **o: indexed(client, path, lambda i: i.answer("lost?", model="m"), **o),
+    "Index.stream_answer": lambda client, path, **o: indexed(
+        client, path, lambda i: list(i.stream_answer("lost?", model="m")), **o
+    ),
     "bulk.run": lambda client, path, **o: run(list(requests_of(path)), path / "o.jsonl", client=client, **o),
 }
 

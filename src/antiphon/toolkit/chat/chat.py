@@ -82,6 +82,15 @@ class _ChatCalls(ChatState):
             self._is_busy = False
         yield self._commit(turn, pin=pin)
 
+    def events(
+        self, content: Content, schema: OutputSchema[T] | None = None, **request: Any
+    ) -> AsyncGenerator[Event | Reply[T]]:
+        """Send a message and yield what happens until its answer is complete, then the reply; asynchronous in ``Chat`` too.
+
+        ``schema`` describes the type of the answer.
+        """
+        return self._events(content, request, schema, pin=False)
+
     def _partials(
         self, schema: OutputSchema[T], content: Content, request: dict[str, Any]
     ) -> AsyncGenerator[Any | Reply[T]]:
@@ -161,10 +170,6 @@ class AsyncChat(_ChatCalls):
             return reply.text
 
         return _chat_tool(name, description, ask, timeout_s=timeout_s, needs_approval=needs_approval)
-
-    def events(self, content: Content, schema: OutputSchema[T], **request: Any) -> AsyncGenerator[Event | Reply[T]]:
-        """Send a message and yield what happens until its answer, of the type that ``schema`` describes, is complete."""
-        return self._events(content, request, schema, pin=False)
 
     async def count_tokens(self) -> TokenCount:
         return await self._count()

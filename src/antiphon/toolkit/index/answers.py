@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
-from antiphon.toolkit.chat.chat import AsyncChat
+from antiphon.toolkit.calls.options import EmbeddingOptions
+from antiphon.toolkit.chat.chat import AsyncChat, Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
-from antiphon.toolkit.chat.reply import Reply
+from antiphon.toolkit.chat.reply import Event, Reply, TextDelta
 from antiphon.toolkit.clients import Connection
-from antiphon.toolkit.errors import OutputError
+from antiphon.toolkit.errors import OutputError, ToolkitError
 from antiphon.toolkit.index.documents import Hit
 from antiphon.toolkit.usage import Usage
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
@@ -19,6 +22,10 @@ from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 INSTRUCTIONS = (
     "Answer the question from the numbered sources alone. After each statement name its source in brackets, like [1]. "
     "If the sources do not hold the answer, say that they do not."
+)
+_REWRITE = (
+    "Do not answer yet. Write the following question as one that can be understood without this conversation. "
+    "Write the question alone."
 )
 _MARK = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
 
@@ -57,7 +64,7 @@ class CitedAnswer:
     sources: tuple[Hit, ...]
     citations: tuple[Citation, ...]
     unknown_marks: tuple[int, ...]
-    reply: Reply[None] = field(repr=False)
+    reply: Reply[Any] = field(repr=False)
     saving: Saving | None
 
     @property
@@ -75,28 +82,84 @@ class CitedAnswer:
         return self.reply.cost
 
 
-async def answer_from(
-    sources: Sequence[Hit],
-    question: str,
-    *,
-    connection: Connection,
-    num_characters: Callable[[Iterable[str]], int],
-    options: ChatOptions,
-) -> CitedAnswer:
-    """Answer ``question`` from ``sources``; ``num_characters`` tells the length of whole documents.
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Answers from sources: each question in a new chat with ``options``, or as a turn of ``chat``.
 
-    Raises OutputError without any source, and what a chat raises.
+    ``search`` finds sources; ``num_characters`` tells the length of whole documents.
     """
-    if not sources:
+
+    connection: Connection
+    search: Callable[[str], Awaitable[list[Hit]]]
+    num_characters: Callable[[Iterable[str]], int]
+    options: ChatOptions
+    chat: Chat | AsyncChat | None = None
+
+    def __post_init__(self) -> None:
+        if self.chat is not None and (given := self.options.keys() - EmbeddingOptions.__optional_keys__):
+            raise ToolkitError(
+                f"The chat has its own options, and {sorted(given)!r} were given", hint="give one of them"
+            )
+
+    async def answer(self, question: str) -> CitedAnswer:
+        """Return the whole answer. Raises OutputError without any source, and what a chat raises."""
+        if self.chat is None:
+            sources = await self._sources(question)
+            return self._cited(await self._new_chat().send(_question(question, sources)), sources)
+        last: CitedAnswer | None = None
+        async with aclosing(self.stream(question)) as parts:
+            async for part in parts:
+                last = part if isinstance(part, CitedAnswer) else last
+        assert last is not None
+        return last
+
+    async def stream(self, question: str) -> AsyncGenerator[str | CitedAnswer]:
+        """Yield the text as it comes, then the answer; raises what ``answer`` raises."""
+        if self.chat is None:
+            sources, chat = await self._sources(question), self._new_chat()
+            asked = _question(question, sources)
+        else:
+            chat = self.chat
+            sources = await self._sources(await _standing_alone(chat, question))
+            asked = f"{INSTRUCTIONS}\n\n{_question(question, sources)}"
+        turn: AsyncGenerator[Event | Reply[None]] = chat.events(asked)
+        async with aclosing(turn) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    yield event.text
+                elif isinstance(event, Reply):
+                    yield self._cited(event, sources)
+
+    def _new_chat(self) -> AsyncChat:
+        asked: ChatOptions = {**self.options, "prefer": {"temperature": 0.0, **self.options.get("prefer", {})}}
+        return AsyncChat(INSTRUCTIONS, client=self.connection.client, **asked)
+
+    async def _sources(self, question: str) -> list[Hit]:
+        if sources := await self.search(question):
+            return sources
         raise OutputError(
             "Nothing in the index fits the question", hint="look at index.statistics(), or loosen the filter"
         )
-    asked: ChatOptions = {**options, "prefer": {"temperature": 0.0, **options.get("prefer", {})}}
-    chat = AsyncChat(INSTRUCTIONS, client=connection.client, **asked)
-    return cited(await chat.send(_question(question, sources)), sources, num_characters)
+
+    def _cited(self, reply: Reply[Any], sources: Sequence[Hit]) -> CitedAnswer:
+        return cited(reply, sources, self.num_characters)
 
 
-def cited(reply: Reply[None], sources: Sequence[Hit], num_characters: Callable[[Iterable[str]], int]) -> CitedAnswer:
+async def _standing_alone(chat: Chat | AsyncChat, question: str) -> str:
+    """Return a question of a conversation such that it can be searched for without what was said before."""
+    if not chat.turns:
+        return question
+    text = question
+    # In a copy: what is asked here does not belong to the conversation.
+    turn: AsyncGenerator[Event | Reply[None]] = chat.fork().events(f"{_REWRITE}\n\n{question}")
+    async with aclosing(turn) as events:
+        async for event in events:
+            if isinstance(event, Reply):
+                text = event.text.strip() or question
+    return text
+
+
+def cited(reply: Reply[Any], sources: Sequence[Hit], num_characters: Callable[[Iterable[str]], int]) -> CitedAnswer:
     """Tie the marks in the text of ``reply`` to ``sources``."""
     numbers = _numbers(reply.text)
     return CitedAnswer(

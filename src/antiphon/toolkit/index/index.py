@@ -9,18 +9,22 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 from antiphon.toolkit.calls.options import EmbeddingOptions, require_options
+from antiphon.toolkit.chat.chat import AsyncChat, Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.clients import Client, Connection, connect
 from antiphon.toolkit.embeddings.chunking import Chunk, Chunking
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Embedder, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
+from antiphon.toolkit.embeddings.prefixes import Prefixes, known_prefixes
 from antiphon.toolkit.errors import EmbeddingError, IndexingError
-from antiphon.toolkit.index.answers import CitedAnswer, answer_from
+from antiphon.toolkit.index.answer_stream import AsyncAnswerStream
+from antiphon.toolkit.index.answers import Answerer, CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, require_utf8
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.fusion import fuse
@@ -43,7 +47,8 @@ class AsyncIndex:
     """A persistent index in the file ``path``; made on first use. Use it as ``async with``.
 
     An index belongs to one embedding model and one chunking, since vectors of two models cannot be compared; opening
-    it with another raises IndexingError. ``client`` None is one from the environment. ``options`` are those of calls for
+    it with another raises IndexingError. ``prefixes`` are what the model expects before questions and passages; those of
+    well-known models are known by their names. ``client`` None is one from the environment. ``options`` are those of calls for
     embeddings (``EmbeddingOptions``), and hold for ``answer`` as well.
     """
 
@@ -54,6 +59,7 @@ class AsyncIndex:
         model: str = DEFAULT_EMBEDDING_MODEL,
         dimensions: int | None = None,
         chunking: Chunking | None = None,
+        prefixes: Prefixes | None = None,
         client: Client | None = None,
         cache: EmbeddingCache | None = None,
         **options: Unpack[EmbeddingOptions],
@@ -64,8 +70,14 @@ class AsyncIndex:
         self.chunking = chunking or Chunking()
         self._store = IndexStore(Path(path))
         self._embedder = Embedder(self.connection, model=model, dimensions=dimensions, cache=cache, **options)
+        self.prefixes = prefixes or self._prefixes(model)
         self._adopt(
-            {"model": model, "dimensions": dimensions, "chunking": [self.chunking.tokens, self.chunking.overlap]}
+            {
+                "model": model,
+                "dimensions": dimensions,
+                "chunking": [self.chunking.tokens, self.chunking.overlap],
+                "prefixes": [self.prefixes.query, self.prefixes.passage],
+            }
         )
 
     async def update(
@@ -128,18 +140,36 @@ class AsyncIndex:
         num_sources: int = 5,
         where: Where | None = None,
         mode: Mode = "hybrid",
+        chat: Chat | AsyncChat | None = None,
         **options: Unpack[ChatOptions],
     ) -> CitedAnswer:
         """Answer ``question`` from the index, with citations.
 
         ``options`` are those of a chat, such as ``model`` and ``max_completion_tokens``; the temperature is 0 unless given,
-        where the model takes one. Raises OutputError when nothing in the index can serve as a source.
+        where the model takes one. With ``chat`` the question is a turn of that conversation, so that it may refer to what
+        was said before; its sources are then searched for with the question as the model writes it anew. Raises OutputError
+        when nothing in the index can serve as a source.
         """
-        sources = await self.search(question, limit=num_sources, where=where, mode=mode)
-        asked: ChatOptions = {**self._options, **options}
-        return await answer_from(
-            sources, question, connection=self.connection, num_characters=self.num_characters, options=asked
-        )
+        return await self._answerer(num_sources, where, mode, chat, options).answer(question)
+
+    def stream_answer(
+        self,
+        question: str,
+        *,
+        num_sources: int = 5,
+        where: Where | None = None,
+        mode: Mode = "hybrid",
+        chat: Chat | AsyncChat | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> AsyncAnswerStream:
+        """Do what ``answer`` does, while the text comes. Nothing is sent before the first iteration."""
+        return AsyncAnswerStream(self._answerer(num_sources, where, mode, chat, options).stream(question))
+
+    def _answerer(
+        self, num_sources: int, where: Where | None, mode: Mode, chat: Chat | AsyncChat | None, options: ChatOptions
+    ) -> Answerer:
+        search = partial(self.search, limit=num_sources, where=where, mode=mode)
+        return Answerer(self.connection, search, self.num_characters, {**self._options, **options}, chat)
 
     def statistics(self) -> IndexStatistics:
         """Return an immutable picture of the index."""
@@ -161,6 +191,13 @@ class AsyncIndex:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def _prefixes(self, model: str) -> Prefixes:
+        """Return the prefixes of the index; one that was made before there were any goes on without."""
+        stored = self._store.setting("prefixes")
+        if stored is not None:
+            return Prefixes(*stored)
+        return Prefixes() if self._store.setting("model") is not None else known_prefixes(model)
 
     def _adopt(self, settings: dict[str, Any]) -> None:
         for name, value in settings.items():
@@ -192,7 +229,7 @@ class AsyncIndex:
             known |= await asyncio.to_thread(self._store.vectors_of, document.id)
         num_embedded = 0
         while missing := [key for key in _keys(group) if key not in known]:
-            texts = {_text_to_embed(*key): key for key in missing}
+            texts = {self.prefixes.passage + _text_to_embed(*key): key for key in missing}
             made = await self._embedder.embed_fitting(list(texts))
             if made.model:
                 self._check_model(made.model)
@@ -224,7 +261,7 @@ class AsyncIndex:
             )
 
     async def _by_vector(self, question: str, limit: int, where: Where | None) -> list[tuple[int, float]]:
-        made = await self._embedder.embed([question])
+        made = await self._embedder.embed([self.prefixes.query + question])
         if made.usage.num_calls:
             self._check_model(made.model)
         return await asyncio.to_thread(self._store.by_vector, made[0], limit, where)

@@ -9,11 +9,14 @@ from typing import Self, Unpack
 
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.calls.options import EmbeddingOptions
+from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.clients import Client, portal_client
 from antiphon.toolkit.embeddings.chunking import Chunking
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
+from antiphon.toolkit.embeddings.prefixes import Prefixes
+from antiphon.toolkit.index.answer_stream import AnswerStream
 from antiphon.toolkit.index.answers import CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
 from antiphon.toolkit.index.filters import Where
@@ -31,14 +34,27 @@ class Index:
         model: str = DEFAULT_EMBEDDING_MODEL,
         dimensions: int | None = None,
         chunking: Chunking | None = None,
+        prefixes: Prefixes | None = None,
         client: Client | None = None,
         cache: EmbeddingCache | None = None,
         **options: Unpack[EmbeddingOptions],
     ) -> None:
         own = portal_client(client)
         self._index = AsyncIndex(
-            path, model=model, dimensions=dimensions, chunking=chunking, client=own, cache=cache, **options
+            path,
+            model=model,
+            dimensions=dimensions,
+            chunking=chunking,
+            prefixes=prefixes,
+            client=own,
+            cache=cache,
+            **options,
         )
+
+    @property
+    def prefixes(self) -> Prefixes:
+        """What is put before questions and passages when they are embedded."""
+        return self._index.prefixes
 
     def update(
         self, documents: Iterable[Document], *, delete_missing: bool = False, on_progress: Progress | None = None
@@ -61,10 +77,27 @@ class Index:
         num_sources: int = 5,
         where: Where | None = None,
         mode: Mode = "hybrid",
+        chat: Chat | None = None,
         **options: Unpack[ChatOptions],
     ) -> CitedAnswer:
         """Answer ``question`` from the index, with citations; see ``AsyncIndex.answer``."""
-        return portal.call(self._index.answer(question, num_sources=num_sources, where=where, mode=mode, **options))
+        made = self._index.answer(question, num_sources=num_sources, where=where, mode=mode, chat=chat, **options)
+        return portal.call(made)
+
+    def stream_answer(
+        self,
+        question: str,
+        *,
+        num_sources: int = 5,
+        where: Where | None = None,
+        mode: Mode = "hybrid",
+        chat: Chat | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> AnswerStream:
+        """Do what ``answer`` does, while the text comes. Nothing is sent before the first iteration."""
+        return AnswerStream(
+            self._index.stream_answer(question, num_sources=num_sources, where=where, mode=mode, chat=chat, **options)
+        )
 
     def statistics(self) -> IndexStatistics:
         """Return an immutable picture of the index."""
