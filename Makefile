@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check binding installs clients container-test load soak bench docs screenshots clean
+.PHONY: help serve test check binding installs clients container-test load batch-kills soak bench docs screenshots clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ load: $(VENV)/.installed ## Send the largest bodies and measure other clients, 5
 
 soak: $(VENV)/.installed ## Send 20,000 responses to a bounded store and watch its size, 2 minutes
 	@$(BIN)/python -m pytest -m soak tests/load -s $(ARGS)
+
+batch-kills: $(VENV)/.installed ## Kill server and engines ten times under batches, and compare answers and ledger (ANTIPHON_KILLS=10)
+	@$(BIN)/python -m pytest -m load tests/kills -s $(ARGS)
 
 bench: $(VENV)/.installed ## Measure beside the peers that are installed
 	@$(BIN)/python -m benchmarks $(ARGS)
