@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -175,6 +176,24 @@ async def test_content_that_somebody_removed_is_named(store: FileStore, tmp_path
     with pytest.raises(ApiError) as raised:
         await content_of(store, file)
     assert (raised.value.status, raised.value.code) == (500, "file_content_missing")
+
+
+@pytest.mark.parametrize("failure", [asyncio.CancelledError(), OSError("connection lost")])
+async def test_a_commit_whose_confirmation_is_lost_keeps_the_content(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """The row may be there, so the content stays; without a row it is an orphan."""
+    insert = store._insert  # pyright: ignore[reportPrivateUsage]
+
+    async def lose(*args: Any) -> str:
+        await insert(*args)
+        raise failure
+
+    monkeypatch.setattr(store, "_insert", lose)
+    with pytest.raises((asyncio.CancelledError, ApiError)):
+        await keep(store, b"kept")
+    ((file,), _) = await store.page("a", limit=2, descending=True, after=None, purpose=None)
+    assert await content_of(store, file) == b"kept"
 
 
 async def test_what_breaks_off_is_not_kept(store: FileStore, tmp_path: Path) -> None:

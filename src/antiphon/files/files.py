@@ -18,10 +18,12 @@ from antiphon.files import quota, references
 from antiphon.files.blobs import BlobStore, BlobWriter, WrittenBlob
 from antiphon.files.errors import content_missing, file_too_large, storage_quota_exceeded
 from antiphon.files.settings import FileSettings
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.ids import new_id
 
 Json = dict[str, Any]
 _ATTEMPTS = 5
+_FIRST_FAULT = 500
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,12 +124,21 @@ class FileStore:
         try:
             with _database():
                 location = await self._insert(made, written)
-        except BaseException:
-            await self.blobs.remove(written.location)
+        except ApiError as error:
+            await self.discard(error, written.location)
             raise
         if location != written.location:
             await self.blobs.remove(written.location)
         return made
+
+    async def discard(self, error: ApiError, location: str) -> None:
+        """Remove content that ``error`` kept out of the database.
+
+        Only a refusal says that nothing was committed. After a lost connection, or a cancellation, a row may name the content;
+        if none does, the sweeper removes it.
+        """
+        if error.status < _FIRST_FAULT:
+            await self.blobs.remove(location)
 
     async def _insert(self, made: StoredFile, written: WrittenBlob) -> str:
         for _ in range(_ATTEMPTS - 1):

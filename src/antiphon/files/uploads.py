@@ -136,11 +136,11 @@ class UploadStore:
                 await _count_part(connection, part, settings.max_upload_bytes)
                 await quota.take(connection, upload.account, settings, num_bytes=part.num_bytes)
                 await connection.execute(insert(upload_parts).values(msgspec.structs.asdict(part)))
-        except BaseException as error:
-            await self._files.blobs.remove(written.location)
-            if isinstance(error, (SQLAlchemyError, OSError)):
-                raise store_unreachable("database of files") from error
+        except ApiError as error:
+            await self._files.discard(error, written.location)
             raise
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of files") from error
         return part
 
     async def complete(
@@ -169,8 +169,8 @@ class UploadStore:
         try:
             _check_md5(written, md5)
             return await self._make_file(upload, new, written)
-        except BaseException:
-            await self._files.blobs.remove(written.location)
+        except ApiError as error:
+            await self._files.discard(error, written.location)
             raise
 
     async def _make_file(

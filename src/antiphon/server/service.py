@@ -14,6 +14,7 @@ from antiphon.batches import BatchSettings, BatchStore
 from antiphon.files import FileSettings, FileStore, FileSweeper, UploadStore, make_blob_store
 from antiphon.server.batches import BatchRunner, LineRunner
 from antiphon.server.batches.tools import BatchTools
+from antiphon.server.batches.upstream_batches import UpstreamBatches
 from antiphon.server.console.parts import ConsoleOptions, ConsoleParts
 from antiphon.server.endpoint import Shell
 from antiphon.server.forwarding import Forwarder
@@ -156,6 +157,7 @@ class Service:
                 files=self.files,
                 lines=LineRunner(accounts, headers, self.batch_settings.price_factor),
                 access=self.access,
+                upstreams=UpstreamBatches(upstreams or (backend if isinstance(backend, ForwardingBackend) else None)),
                 slots=asyncio.Semaphore(self.batch_settings.concurrency),
                 max_line_bytes=settings.max_body_bytes,
                 webhooks=self.webhooks,

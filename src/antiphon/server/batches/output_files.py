@@ -32,17 +32,10 @@ class OutputFiles:
                 batch.detail, output_file_id=_id(made.get(False)), error_file_id=_id(made.get(True)), times=times
             ),
         )
-        try:
-            unused = await self._commit(done, made, written)
-        except BaseException:
-            await self._remove([blob.location for blob in written.values() if blob])
-            raise
-        await self._remove(unused)
-        return done
-
-    async def _remove(self, locations: list[str]) -> None:
-        for location in locations:
+        # If this is cancelled or the connection lost, the commit may have worked; the sweeper removes what no row names.
+        for location in await self._commit(done, made, written):
             await self._files.blobs.remove(location)
+        return done
 
     async def fail(self, batch: StoredBatch) -> None:
         """End a batch that did not begin."""

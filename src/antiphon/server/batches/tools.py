@@ -8,6 +8,7 @@ from antiphon.accounts import Accounts
 from antiphon.batches import BatchSettings, BatchStore
 from antiphon.files import FileStore
 from antiphon.server.batches.lines import LineRunner
+from antiphon.server.batches.upstream_batches import UpstreamBatches
 from antiphon.server.request.access import Access
 from antiphon.webhooks import WebhookSender
 
@@ -21,6 +22,7 @@ class BatchTools(msgspec.Struct, frozen=True):
     files: FileStore
     lines: LineRunner
     access: Access
+    upstreams: UpstreamBatches
     slots: asyncio.Semaphore
     max_line_bytes: int
     webhooks: WebhookSender

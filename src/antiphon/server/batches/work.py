@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from antiphon.batches import FinishedLine, InputCheck, StoredBatch
+from antiphon.batches import BatchLine, FinishedLine, InputCheck, StoredBatch
 from antiphon.batches.store import now_ms
 from antiphon.files.references import location_of
 from antiphon.protocol.errors import ApiError
@@ -16,6 +16,8 @@ from antiphon.server.batches.input_file import check_input, lines_of
 from antiphon.server.batches.lines import not_executed
 from antiphon.server.batches.output_files import OutputFiles
 from antiphon.server.batches.tools import BatchTools
+from antiphon.server.batches.upstream_answers import UpstreamAnswers
+from antiphon.server.batches.upstream_batches import NoBatchesError
 from antiphon.server.logs import log
 from antiphon.webhooks import EventType
 
@@ -142,6 +144,8 @@ class BatchWork:
     async def _answer_until_stopped(self) -> None:
         """Answer what is not finished, until it is all finished, or the batch is cancelled or expired."""
         if self._batch.status == "cancelling" or self._is_expired():
+            self._stop.set()
+        if await self._is_answered_upstream() or self._stop.is_set():
             return
         answering = asyncio.create_task(self._answer())
         stop = asyncio.create_task(self._stop.wait())
@@ -154,11 +158,32 @@ class BatchWork:
                 task.cancel()
             await asyncio.gather(answering, stop, return_exceptions=True)
 
+    async def _is_answered_upstream(self) -> bool:
+        """Let the model's upstream answer, if it has one that has batches; return whether it did."""
+        detail = self._batch.detail
+        if detail.upstream is None and (detail.is_line_by_line or self._stop.is_set()):
+            return False
+        destination = self._tools.upstreams.destination(detail.model or "")
+        if destination is None:
+            return False
+        try:
+            async with aclosing(await self._lines()) as lines:
+                await UpstreamAnswers(self._tools, self._batch, destination, self._stop).run(lines)
+        except NoBatchesError as error:
+            log.info("requests of a batch are sent one by one", batch=self._batch.id, reason=str(error))
+            detail = msgspec.structs.replace(detail, is_line_by_line=True)
+            self._batch = await self._store.advance(msgspec.structs.replace(self._batch, detail=detail))
+            return False
+        return True
+
     async def _answer(self) -> None:
-        done = await self._store.finished_numbers(self._batch.id)
-        lines = lines_of(self, self._batch.detail.endpoint, done, self._tools.max_line_bytes)
-        async with aclosing(lines):
+        async with aclosing(await self._lines()) as lines:
             await LineAnswers(self._tools, self._batch).run(lines)
+
+    async def _lines(self) -> AsyncGenerator[BatchLine]:
+        """Return the lines that are not finished."""
+        done = await self._store.finished_numbers(self._batch.id)
+        return lines_of(self, self._batch.detail.endpoint, done, self._tools.max_line_bytes)
 
     async def _begin_to_end(self) -> None:
         """Write how the batch will end. What was in flight counts as not executed."""
