@@ -191,6 +191,24 @@ def test_results_of_hosted_tools_as_items_of_their_own_belong_to_their_calls(kin
     assert "README.md" in (said[1].content or "")
 
 
+def test_a_result_without_a_call_id_belongs_to_the_call_before_it() -> None:
+    """OpenAI's own tool search names neither; the model sees what was found."""
+    found = [{"type": "function", "name": "get_weather"}]
+    search = {
+        "type": "tool_search_call",
+        "id": "tsc_1",
+        "call_id": None,
+        "execution": "server",
+        "arguments": {"q": "rain"},
+    }
+    output = {"type": "tool_search_output", "id": "tso_1", "call_id": None, "execution": "server", "tools": found}
+    call, result = messages(search, output)
+    assert "rain" in call.tool_calls[0].function.arguments
+    assert "get_weather" in (result.content or "")
+    with pytest.raises(ApiError, match="No tool call found"):
+        messages(output)
+
+
 def test_sealed_thinking_is_opened() -> None:
     """A reasoning item without its text is read through its seal; without that, through its summary."""
     sealed = {"type": "reasoning", "id": "rs", "summary": [], "encrypted_content": "X"}

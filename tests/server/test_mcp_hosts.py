@@ -12,7 +12,7 @@ import httpx2 as httpx
 import pytest
 from tests.server.mcp_server import mcp_server
 
-from antiphon.server.request.body import _loggable
+from antiphon.server.request.body import shown_body
 from antiphon.server.responses.mcp.hosts import McpHosts
 from antiphon.server.responses.mcp.network import MAX_ANSWER_BYTES, AnswerTooLarge, mcp_http_client
 from antiphon.server.responses.mcp.session import McpFailure, McpSession, http_connection
@@ -208,7 +208,7 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch
         b'{"tools": [{"type": "mcp", "server_label": "a", "authorization": "SECRET"',
     ],
 )
-def test_logged_bodies_hide_what_is_for_mcp_servers(body: bytes) -> None:
+def test_bodies_in_the_log_and_in_the_console_hide_what_is_for_mcp_servers(body: bytes) -> None:
     """Also with ``log_prompts``, which shows everything else."""
-    assert "SECRET" not in _loggable(body)
-    assert _loggable(b'{"a": 1}') == '{"a": 1}'
+    assert b"SECRET" not in shown_body(body)
+    assert shown_body(b'{"a": 1}') == b'{"a": 1}'

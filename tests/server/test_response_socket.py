@@ -21,6 +21,7 @@ from antiphon.accounts import Principal
 from antiphon.accounts.reports import UsageQuery
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedCall, ScriptedError
+from antiphon.server.console.settings import ConsoleSettings
 from antiphon.server.responses.socket import MAX_LANES, MAX_REMEMBERED, MAX_WAITING, RecentResponses, bare
 from antiphon.state import KeptResponse, ResponseSettings
 
@@ -361,6 +362,21 @@ def test_a_key_is_asked_for_at_the_upgrade_and_for_each_request(tmp_path: Path) 
 
 def run_there(server: Running, work: Any) -> Any:
     return asyncio.run_coroutine_threadsafe(work, server.loop).result(PATIENCE_S)
+
+
+def test_a_request_is_captured_for_the_console_without_its_secrets(tmp_path: Path) -> None:
+    """As one over HTTP: what was asked and what was answered, and no token of an MCP server."""
+    settings = ResponseSettings(hosted_tools="leave-out")
+    tool = {"type": "mcp", "server_label": "a", "server_url": "http://h/SECRET", "authorization": "SECRET"}
+    with running(backend(), tmp_path, responses=settings, console=ConsoleSettings(capture=True)) as up:
+        with connect(address(up)) as ws:
+            assert ask(ws, "hello", tools=[tool])["tools"] == []
+        ring = up.service.console.capture
+        assert ring is not None
+        (captured,) = ring._entries.values()
+        assert b"hello" in captured.contents.request
+        assert b"SECRET" not in captured.contents.request
+        assert b"response.completed" in b"".join(captured.contents.answer)
 
 
 def test_the_number_of_connections_is_bounded(tmp_path: Path) -> None:

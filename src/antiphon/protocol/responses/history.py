@@ -142,14 +142,20 @@ class _Conversation:
     def _collect_results(self) -> dict[str, Json]:
         calls = {_call_id(item, at) for at, item in enumerate(self._items) if kind_of(item) in _CALLS}
         results: dict[str, Json] = {}
-        for item in self._items:
-            if kind_of(item) in _OUTPUTS:
-                call_id = str(item.get("call_id"))
-                if call_id not in calls:
-                    raise problems.bad_request(
-                        f"No tool call found for function call output with call_id {call_id}.", "input"
-                    )
-                results.setdefault(call_id, item)
+        unnamed: str | None = None
+        for position, item in enumerate(self._items):
+            kind = kind_of(item)
+            if kind in FOREIGN_CALLS and item.get("call_id") is None:
+                unnamed = _call_id(item, position)
+            if kind not in _OUTPUTS:
+                continue
+            # What another server ran by itself may have no call_id: then the call is the one just before.
+            call_id = unnamed if item.get("call_id") is None else str(item["call_id"])
+            if call_id is None or call_id not in calls:
+                raise problems.bad_request(
+                    f"No tool call found for function call output with call_id {item.get('call_id')}.", "input"
+                )
+            results.setdefault(call_id, item)
         return results
 
     def _take(self, kind: str, item: Json, position: int) -> None:

@@ -64,14 +64,19 @@ class RequestBodies:
                 has_more = message.get("more_body", False)
             body = chunks.pop() if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
-            if call.trace.contents is not None:
-                await self.work(body, call.trace.contents.set_request, body)
+            await self.keep_captured(call, body)
             await self._check_values(body)
             if self._log_bodies:
-                log.debug("body", request_id=call.request_id, body=_loggable(body))
+                log.debug("body", request_id=call.request_id, body=shown_body(body).decode(errors="backslashreplace"))
             yield body
         finally:
             self.num_bytes_held -= num_bytes
+
+    async def keep_captured(self, call: Call, body: bytes) -> None:
+        """Keep the body for the console, if the request is captured."""
+        contents = call.trace.contents
+        if contents is not None:
+            await self.work(body, lambda: contents.set_request(shown_body(body)))
 
     @asynccontextmanager
     async def hold(self, call: Call, body: bytes) -> AsyncGenerator[None]:
@@ -81,7 +86,7 @@ class RequestBodies:
         try:
             await self._check_values(body)
             if self._log_bodies:
-                log.debug("body", request_id=call.request_id, body=_loggable(body))
+                log.debug("body", request_id=call.request_id, body=shown_body(body).decode(errors="backslashreplace"))
             yield
         finally:
             self.num_bytes_held -= len(body)
@@ -116,14 +121,14 @@ class RequestBodies:
         )
 
 
-def _loggable(body: bytes) -> str:
-    """Return a body for the log: tokens and headers that are meant for an MCP server are not shown."""
+def shown_body(body: bytes) -> bytes:
+    """Return a body for the log and the console: tokens and headers that are meant for an MCP server are not shown."""
     if b"mcp" not in body:
-        return body.decode(errors="backslashreplace")
+        return body
     try:
-        return msgspec.json.encode(without_secrets(msgspec.json.decode(body))).decode()
-    except (msgspec.DecodeError, RecursionError):
-        return "[a body that is not JSON and names MCP is not shown]"
+        return msgspec.json.encode(without_secrets(msgspec.json.decode(body)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b"[a body that is not JSON and names MCP is not shown]"
 
 
 def _check_encoding(call: Call) -> None:

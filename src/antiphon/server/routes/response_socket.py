@@ -12,6 +12,7 @@ from typing import Any
 
 from antiphon.accounts import CLIENT_CLOSED_REQUEST, Principal
 from antiphon.backends.base import Backend
+from antiphon.backends.trace import TRACE
 from antiphon.protocol import decode_json, problems
 from antiphon.protocol.errors import ApiError, overloaded, server_fault
 from antiphon.protocol.rendering import encode
@@ -125,7 +126,11 @@ class ResponseSockets:
         scope = {key: value for key, value in connection.scope.items() if key != "antiphon.request_id"}
         call = Call(self._shell.standard_headers, scope, connection.receive, _no_answer)
         socket.num_responses += 1
+        TRACE.set(call.trace)
+        if self._shell.capture is not None:
+            self._shell.capture.begin(call)
         try:
+            await self._bodies.keep_captured(call, data)
             await self._answered(call, socket, event, data, stream_id)
             call.status = call.status or _OK
         except ApiError as error:
@@ -184,6 +189,8 @@ class ResponseSockets:
                         if state.status in {"completed", "incomplete"}:
                             # Before the last event is sent: a client that has read it may continue at once.
                             socket.recent.add(kept_response(state.value(), turn), num_bytes)
+                        if call.trace.contents is not None:
+                            call.trace.contents.add_answer(frame)
                         await socket.send(bare(frame, stream_id))
 
 
