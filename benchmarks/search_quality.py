@@ -26,10 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
-from antiphon.toolkit.embeddings.chunking import Chunk
+from antiphon.search.chunking import Chunk
+from antiphon.search.fusion import fuse
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.index import Document, Hit, Index
-from antiphon.toolkit.index.fusion import fuse
 from antiphon.toolkit.index.store import EmbeddedDocument, IndexStore
 
 SOURCES = Path("/usr/share/doc/python3.11/html/_sources")

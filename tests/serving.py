@@ -24,6 +24,7 @@ from antiphon.server.request.faults import FaultSettings
 from antiphon.server.service import Service
 from antiphon.server.settings import ServerSettings
 from antiphon.state import ResponseSettings
+from antiphon.vector_stores import VectorStoreSettings
 from antiphon.webhooks import WebhookSettings
 
 
@@ -52,6 +53,7 @@ def running(
     gateway: GatewaySettings | None = None,
     webhooks: WebhookSettings | None = None,
     files: FileSettings | None = None,
+    vector_stores: VectorStoreSettings | None = None,
     console: ConsoleSettings | None = None,
     batches: BatchSettings | None = None,
     **settings: Any,
@@ -80,6 +82,7 @@ def running(
                 gateway=gateway,
                 webhooks=webhooks,
                 files=files,
+                vector_stores=vector_stores,
                 console=ConsoleOptions(settings=console or ConsoleSettings(), home=home),
                 batches=batches,
             )

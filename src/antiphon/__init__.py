@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from antiphon.errors import AntiphonError as AntiphonError
+    from antiphon.search.chunking import Chunk as Chunk
+    from antiphon.search.chunking import Chunking as Chunking
     from antiphon.toolkit.calls.breaker import BreakerStatistics as BreakerStatistics
     from antiphon.toolkit.calls.breaker import CircuitBreaker as CircuitBreaker
     from antiphon.toolkit.calls.options import CallOptions as CallOptions
@@ -52,8 +54,6 @@ if TYPE_CHECKING:
     from antiphon.toolkit.costs.prices import cost_of as cost_of
     from antiphon.toolkit.costs.report import Report as Report
     from antiphon.toolkit.costs.report import ReportStatistics as ReportStatistics
-    from antiphon.toolkit.embeddings.chunking import Chunk as Chunk
-    from antiphon.toolkit.embeddings.chunking import Chunking as Chunking
     from antiphon.toolkit.embeddings.embedder import Embedder as Embedder
     from antiphon.toolkit.embeddings.embedder import Embeddings as Embeddings
     from antiphon.toolkit.embeddings.embedder import aembed as aembed
@@ -157,7 +157,7 @@ _PUBLIC = {
     "antiphon.toolkit.chat.chat": ("AsyncChat", "Chat"),
     "antiphon.toolkit.chat.chat_state": ("ChatOptions", "SamplingWarning"),
     "antiphon.toolkit.costs.choose": ("ModelChoice", "ModelCard", "Task", "choose_model"),
-    "antiphon.toolkit.embeddings.chunking": ("Chunk", "Chunking"),
+    "antiphon.search.chunking": ("Chunk", "Chunking"),
     "antiphon.toolkit.embeddings.embedding_cache": ("EmbeddingCache",),
     "antiphon.toolkit.embeddings.embedder": ("Embedder", "Embeddings", "aembed", "embed"),
     "antiphon.toolkit.errors": (

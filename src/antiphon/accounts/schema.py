@@ -271,3 +271,53 @@ webhook_deliveries = Table(
     Column("num_attempts", Integer, nullable=False),
     Index("webhook_deliveries_by_time", "next_at_ms"),
 )
+
+# Vector stores (antiphon.vector_stores): what is in them; the chunks and vectors are in one SQLite file for each store.
+vector_stores = Table(
+    "vector_stores",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("name", String(256), nullable=False),
+    Column("description", String(2000)),
+    Column("metadata", LargeBinary, nullable=False),  # JSON
+    Column("model", String(256), nullable=False),  # that makes its vectors
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("last_active_at_ms", BigInteger, nullable=False),
+    Column("expires_after_days", Integer),
+    Column("expires_at_ms", BigInteger),  # NULL: kept until it is deleted
+    Index("vector_stores_by_account", "account", "created_at_ms", "id"),
+    Index("vector_stores_by_expiry", "expires_at_ms"),
+)
+
+vector_store_files = Table(
+    "vector_store_files",
+    metadata,
+    Column("vector_store_id", String(64), primary_key=True),
+    Column("file_id", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("filename", String(255), nullable=False),
+    Column("batch_id", String(64)),
+    Column("status", String(16), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("attributes", LargeBinary, nullable=False),  # JSON
+    Column("chunk_tokens", Integer, nullable=False),
+    Column("chunk_overlap", Integer, nullable=False),
+    Column("usage_bytes", BigInteger, nullable=False),
+    Column("error_code", String(32)),
+    Column("error_message", String(2000)),
+    Column("leased_until_ms", BigInteger, nullable=False),  # until then one process reads it
+    Index("vector_store_files_by_status", "status", "leased_until_ms"),
+    Index("vector_store_files_by_file", "file_id"),
+    Index("vector_store_files_by_batch", "batch_id"),
+)
+
+vector_store_batches = Table(
+    "vector_store_batches",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("vector_store_id", String(64), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("is_cancelled", Boolean, nullable=False),
+    Index("vector_store_batches_by_store", "vector_store_id"),
+)

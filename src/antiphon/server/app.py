@@ -32,6 +32,8 @@ from antiphon.server.routes.stored_completions import StoredCompletionRoutes
 from antiphon.server.routes.tokens import TokenRoutes
 from antiphon.server.routes.unknown import unknown_route
 from antiphon.server.routes.uploads import UploadRoutes
+from antiphon.server.routes.vector_store_files import VectorStoreFileRoutes
+from antiphon.server.routes.vector_stores import VectorStoreRoutes
 from antiphon.server.service import Service
 
 
@@ -74,7 +76,13 @@ class Handlers:
         self.responses = response_routes(service, service.access)
         self.stored_completions = StoredCompletionRoutes(service.access, service.bodies, service.completions)
         self.conversations = ConversationRoutes(service.access, service.bodies, service.conversations)
-        self.files = FileRoutes(service.access, service.admissions, service.forms, service.files)
+        self.files = FileRoutes(
+            service.access,
+            service.admissions,
+            service.forms,
+            service.files,
+            service.vector_stores.ingestion.forget_file,
+        )
         self.uploads = UploadRoutes(
             service.access,
             service.admissions,
@@ -98,6 +106,12 @@ class Handlers:
                 "/v1/embeddings": self.generation.embeddings,
                 "/v1/responses": self.responses.create,
             }
+        )
+        self.vector_stores = VectorStoreRoutes(
+            service.access, service.admissions, service.bodies, service.vector_stores
+        )
+        self.vector_store_files = VectorStoreFileRoutes(
+            service.access, service.admissions, service.bodies, service.vector_stores
         )
         self.unknown = unknown_route(PATHS)
         self.models = ModelRoutes(service.access, self.unknown)
@@ -206,6 +220,38 @@ ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
     "/v1/batches": {"GET": lambda to: to.batches.list_batches, "POST": lambda to: to.batches.create},
     "/v1/batches/{batch_id}": {"GET": lambda to: to.batches.retrieve},
     "/v1/batches/{batch_id}/cancel": {"POST": lambda to: to.batches.cancel},
+    "/v1/vector_stores": {
+        "GET": lambda to: to.vector_stores.list_stores,
+        "POST": lambda to: to.vector_stores.create,
+    },
+    "/v1/vector_stores/{vector_store_id}": {
+        "GET": lambda to: to.vector_stores.retrieve,
+        "POST": lambda to: to.vector_stores.update,
+        "DELETE": lambda to: to.vector_stores.delete,
+    },
+    "/v1/vector_stores/{vector_store_id}/search": {"POST": lambda to: to.vector_stores.search},
+    "/v1/vector_stores/{vector_store_id}/files": {
+        "GET": lambda to: to.vector_store_files.list_files,
+        "POST": lambda to: to.vector_store_files.add,
+    },
+    "/v1/vector_stores/{vector_store_id}/files/{file_id}": {
+        "GET": lambda to: to.vector_store_files.retrieve,
+        "POST": lambda to: to.vector_store_files.update,
+        "DELETE": lambda to: to.vector_store_files.remove,
+    },
+    "/v1/vector_stores/{vector_store_id}/files/{file_id}/content": {
+        "GET": lambda to: to.vector_store_files.content,
+    },
+    "/v1/vector_stores/{vector_store_id}/file_batches": {"POST": lambda to: to.vector_store_files.add_batch},
+    "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}": {
+        "GET": lambda to: to.vector_store_files.retrieve_batch,
+    },
+    "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}/cancel": {
+        "POST": lambda to: to.vector_store_files.cancel_batch,
+    },
+    "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}/files": {
+        "GET": lambda to: to.vector_store_files.list_batch_files,
+    },
     "/v1/models": {"GET": lambda to: to.models.list_models},
     "/v1/models/{model:path}": {
         "GET": lambda to: to.models.retrieve_model,

@@ -20,6 +20,7 @@ from antiphon.server.console.settings import ConsoleSettings
 from antiphon.server.request.faults import FaultSettings
 from antiphon.server.settings import ModelSettings, ServerSettings
 from antiphon.state import ResponseSettings
+from antiphon.vector_stores import VectorStoreSettings
 from antiphon.webhooks import WebhookSettings
 
 SECTIONS: Mapping[str, type[msgspec.Struct]] = {
@@ -32,6 +33,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "cache": CacheSettings,
     "responses": ResponseSettings,
     "files": FileSettings,
+    "vector_stores": VectorStoreSettings,
     "console": ConsoleSettings,
     "batches": BatchSettings,
     "webhooks": WebhookSettings,
@@ -51,6 +53,7 @@ class Configuration:
     cache: CacheSettings
     responses: ResponseSettings
     files: FileSettings
+    vector_stores: VectorStoreSettings
     console: ConsoleSettings
     batches: BatchSettings
     webhooks: WebhookSettings
@@ -86,6 +89,7 @@ def load_configuration(
         cache=build(CacheSettings, layers["cache"], "cache"),
         responses=build(ResponseSettings, layers["responses"], "responses"),
         files=build(FileSettings, layers["files"], "files"),
+        vector_stores=build(VectorStoreSettings, layers["vector_stores"], "vector_stores"),
         console=build(ConsoleSettings, layers["console"], "console"),
         batches=build(BatchSettings, layers["batches"], "batches"),
         webhooks=build(WebhookSettings, layers["webhooks"], "webhooks"),

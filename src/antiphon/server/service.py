@@ -39,7 +39,9 @@ from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import ServerTools
 from antiphon.server.responses.turns import Turns
 from antiphon.server.settings import ServerSettings
+from antiphon.server.vector_embedding import ServerEmbedding
 from antiphon.state import CompletionStore, ConversationStore, ResponseSettings, ResponseStore, UpstreamObjects
+from antiphon.vector_stores import VectorStores, VectorStoreSettings
 from antiphon.webhooks import Deliveries, WebhookSender, WebhookSettings
 
 _QUIET = frozenset({"/health", "/metrics"})
@@ -69,6 +71,7 @@ class Service:
         webhooks: WebhookSettings | None = None,
         upstreams: ForwardingBackend | None = None,
         files: FileSettings | None = None,
+        vector_stores: VectorStoreSettings | None = None,
         console: ConsoleOptions | None = None,
         batches: BatchSettings | None = None,
     ) -> None:
@@ -107,6 +110,13 @@ class Service:
         self.files = FileStore(accounts.engine, make_blob_store(file_settings, home), file_settings)
         self.uploads = UploadStore(self.files)
         self.file_sweeper = FileSweeper(self.files, self.uploads)
+        store_settings = vector_stores or VectorStoreSettings()
+        self.vector_stores = VectorStores(
+            self.files,
+            home,
+            ServerEmbedding(backend, accounts, store_settings.embedding_model),
+            store_settings,
+        )
         self.forms = MultipartForms()
         self.response_relay = (
             ResponseRelay(
@@ -177,12 +187,14 @@ class Service:
         self.file_sweeper.start()
         self.batch_runner.start()
         self.webhooks.start()
+        self.vector_stores.start()
 
     async def aclose(self) -> None:
         """Stop what runs in the background. The caller closes ``backend`` and ``accounts`` after it."""
         await self.batch_runner.aclose()
         await self.jobs.aclose()
         await self.webhooks.aclose()
+        await self.vector_stores.aclose()
         await self.file_sweeper.aclose()
         await self.files.blobs.aclose()
 

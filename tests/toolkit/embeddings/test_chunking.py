@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.errors import ConfigError
-from antiphon.toolkit.embeddings.chunking import Chunking
+from antiphon.search.chunking import Chunking
 
 TEXTS = st.text(alphabet=st.characters(codec="utf-8"), max_size=400)
 

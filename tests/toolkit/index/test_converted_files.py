@@ -7,7 +7,7 @@ import pytest
 from tests.toolkit.model_endpoints import ThinkingEndpoint
 
 from antiphon import Index, read_folder
-from antiphon.toolkit.index import converted
+from antiphon.search import converted
 
 PAGE = """<!DOCTYPE html><html><head><title>Fees &amp; hours</title><style>p { color: red }</style></head>
 <body><script>alert("no")</script><h1>Library</h1><p>It opens at <b>nine</b>.</p>

@@ -12,7 +12,7 @@ import pytest
 from tests.serving import running
 from tests.toolkit.short_backend import CHAT, ShortBackend
 
-from antiphon.toolkit.embeddings.chunking import Chunking
+from antiphon.search.chunking import Chunking
 from antiphon.toolkit.errors import FilterError, IndexingError, OutputError
 from antiphon.toolkit.index import Document, Index, read_folder
 from antiphon.toolkit.index.store import EmbeddedDocument, IndexStore
@@ -247,7 +247,7 @@ def test_common_words_are_passed_over_in_large_collections(tmp_path: Path, monke
         [EmbeddedDocument(Document(f"d{n}", text), "f", SMALL.chunks(text), [vector]) for n, text in enumerate(texts)]
     )
     assert len(store.by_words("common rare", 50)) == 21
-    monkeypatch.setattr("antiphon.toolkit.index.store.MAX_SCORED", 5)
+    monkeypatch.setattr("antiphon.search.index_file.MAX_SCORED", 5)
     assert len(store.by_words("common rare", 50)) == 1
     assert len(store.by_words("common", 50)) == 21
     assert store.by_words("absent", 50) == []

@@ -97,6 +97,7 @@ class ServerParts:
             webhooks=configuration.webhooks,
             upstreams=router,
             files=configuration.files,
+            vector_stores=configuration.vector_stores,
             console=ConsoleOptions(
                 settings=configuration.console,
                 home=configuration.home,

@@ -1,7 +1,7 @@
 """``/v1/files``: files that clients upload and download."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
@@ -34,11 +34,20 @@ _MANY = 500
 class FileRoutes:
     """The handlers of files."""
 
-    def __init__(self, access: Access, admissions: Admissions, forms: MultipartForms, store: FileStore) -> None:
+    def __init__(
+        self,
+        access: Access,
+        admissions: Admissions,
+        forms: MultipartForms,
+        store: FileStore,
+        forget: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """``forget`` takes a file that was deleted out of what was made of it."""
         self._access = access
         self._admissions = admissions
         self._forms = forms
         self._store = store
+        self._forget = forget
 
     async def create(self, call: Call) -> None:
         """Keep an uploaded file."""
@@ -129,6 +138,7 @@ class FileRoutes:
         file = await self._found(call)
         if not await self._store.delete(file):
             raise no_such_file(file.id)
+        await self._forget(file.id)
         await call.respond_json({"object": "file", "deleted": True, "id": file.id})
 
     async def _found(self, call: Call) -> StoredFile:

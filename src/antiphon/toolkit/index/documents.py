@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from antiphon.toolkit.embeddings.chunking import Chunking, Syntax
+from antiphon.search.chunking import Syntax
+from antiphon.search.converted import CONVERTED_SUFFIXES, ConvertedText, convert, missing_reason
+from antiphon.search.document import Document
+from antiphon.search.errors import SearchError
 from antiphon.toolkit.errors import IndexingError
-from antiphon.toolkit.index.converted import CONVERTED_SUFFIXES, ConvertedText, convert, missing_reason
 from antiphon.toolkit.usage import Usage
 
 TEXT_SUFFIXES = (".md", ".markdown", ".rst", ".txt", ".text", ".py", ".adoc", ".tex", ".org")
 SUFFIXES = (*TEXT_SUFFIXES, *CONVERTED_SUFFIXES)
 _MARKDOWN = (".md", ".markdown")
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A text under a name that is unique in its index.
-
-    ``title`` is embedded and searched with each chunk, which tells what a lone paragraph is about. ``metadata`` is a
-    flat JSON object to filter by; it is stored, not embedded.
-    """
-
-    id: str
-    text: str
-    title: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
-    syntax: Syntax = "text"
-
-    def fingerprint(self, chunking: Chunking) -> str:
-        """Name what the chunks and vectors depend on, so that a change of anything else embeds nothing."""
-        parts = [self.text, self.title, self.syntax, chunking.tokens, chunking.overlap]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +118,7 @@ def _read(path: Path, relative: Path) -> tuple[list[Document], str | None]:
         return [_read_text(path, relative, suffix)], None
     try:
         return [_converted(made, relative, suffix) for made in convert(path) if made.text], None
-    except IndexingError as error:
+    except SearchError as error:
         return [], error.message
 
 

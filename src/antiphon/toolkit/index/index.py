@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
+from antiphon.search.chunking import Chunk, Chunking
+from antiphon.search.fusion import fuse
 from antiphon.toolkit.calls.options import EmbeddingOptions, require_options
 from antiphon.toolkit.chat.chat import AsyncChat, Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.clients import Client, Connection, connect
-from antiphon.toolkit.embeddings.chunking import Chunk, Chunking
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Embedder, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.embeddings.prefixes import Prefixes, known_prefixes
@@ -27,7 +28,6 @@ from antiphon.toolkit.index.answer_stream import AsyncAnswerStream
 from antiphon.toolkit.index.answers import Answerer, CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, require_utf8
 from antiphon.toolkit.index.filters import Where
-from antiphon.toolkit.index.fusion import fuse
 from antiphon.toolkit.index.store import EmbeddedDocument, IndexStatistics, IndexStore, Vector, metadata_json
 
 Mode = Literal["hybrid", "vector", "bm25"]
@@ -124,7 +124,7 @@ class AsyncIndex:
             raise IndexingError(f"limit must be at least 1, not {limit!r}")
         candidates = max(limit * CANDIDATES_PER_HIT, MIN_CANDIDATES)
         by_words = (
-            [] if mode == "vector" else await asyncio.to_thread(self._store.by_words, question, candidates, where)
+            [] if mode == "vector" else await asyncio.to_thread(self._store.matching, question, candidates, where)
         )
         by_vector = [] if mode == "bm25" else await self._by_vector(question, candidates, where)
         if mode == "hybrid":
@@ -264,7 +264,7 @@ class AsyncIndex:
         made = await self._embedder.embed([self.prefixes.query + question])
         if made.usage.num_calls:
             self._check_model(made.model)
-        return await asyncio.to_thread(self._store.by_vector, made[0], limit, where)
+        return await asyncio.to_thread(self._store.nearest, made[0], limit, where)
 
     def _hits(
         self,

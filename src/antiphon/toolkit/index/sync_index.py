@@ -7,12 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
+from antiphon.search.chunking import Chunking
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.calls.options import EmbeddingOptions
 from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.clients import Client, portal_client
-from antiphon.toolkit.embeddings.chunking import Chunking
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.embeddings.prefixes import Prefixes

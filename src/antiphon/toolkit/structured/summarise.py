@@ -11,6 +11,7 @@ from typing import Unpack
 
 from openai import OpenAI
 
+from antiphon.search.chunking import Chunking
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.calls.model_families import family_of
 from antiphon.toolkit.calls.options import require_options
@@ -18,7 +19,6 @@ from antiphon.toolkit.calls.under_way import UnderWay
 from antiphon.toolkit.chat.chat import AsyncChat
 from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.clients import DEFAULT_MODEL, Client, connect, portal_client
-from antiphon.toolkit.embeddings.chunking import Chunking
 from antiphon.toolkit.errors import HistoryError
 from antiphon.toolkit.pacing.task_group import all_or_none
 from antiphon.toolkit.record import CallRecord, total_cost, total_usage

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.errors import AntiphonError
-from antiphon.toolkit.errors import IndexingError
+from antiphon.search.errors import SearchError
 
 HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 CONVERTED_SUFFIXES = (*HTML_SUFFIXES, ".docx", ".pdf")
@@ -43,7 +43,7 @@ def missing_reason(suffix: str) -> str | None:
 def convert(path: Path) -> list[ConvertedText]:
     """Read a file by its suffix; a PDF gives one text for each page that has any.
 
-    Raises IndexingError, which says in a few words what is wrong, for a file that is not what its suffix says.
+    Raises SearchError, which says in a few words what is wrong, for a file that is not what its suffix says.
     """
     suffix = path.suffix.lower()
     try:
@@ -56,7 +56,7 @@ def convert(path: Path) -> list[ConvertedText]:
         raise
     except Exception as error:
         # What the readers raise for a damaged file is of many kinds.
-        raise IndexingError(f"it cannot be read as {suffix}: {type(error).__name__}: {error}") from error
+        raise SearchError(f"it cannot be read as {suffix}: {type(error).__name__}: {error}") from error
 
 
 def _markdown(html: bytes | str) -> ConvertedText:
@@ -101,7 +101,7 @@ def _pages(path: Path) -> Iterator[ConvertedText]:
         warnings.simplefilter("ignore")
         reader = PdfReader(path)
         if reader.is_encrypted:
-            raise IndexingError("it is encrypted")
+            raise SearchError("it is encrypted")
         title = str((reader.metadata.title if reader.metadata else None) or "")
         for number, page in enumerate(reader.pages, 1):
             text = page.extract_text().strip()
