@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
@@ -65,11 +65,12 @@ class Tab:
         found: list[str] = self.page.evaluate("window.violations")
         return found
 
-    def accessibility_problems(self) -> list[str]:
-        """What axe finds on the page as it is."""
+    def accessibility_problems(self, *, rules: Sequence[str] | None = None) -> list[str]:
+        """What axe finds on the page as it is, by all its rules or by some."""
         # The page's policy allows no foreign script; the one of the debugger's is none of the page's.
         self.page.evaluate(_AXE.read_text() + "\n;0")
-        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        only = {} if rules is None else {"runOnly": list(rules)}
+        found = self.page.evaluate("options => axe.run(document, options)", {"resultTypes": ["violations"], **only})
         return [
             f"{each['id']}: {node['html'][:160]} {json.dumps(node['any'][:1])[:300]}"
             for each in found["violations"]

@@ -10,6 +10,7 @@ import venv
 from collections.abc import Generator
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 from tests.processes import ServerProcess, home_with_models, serving
 
@@ -138,6 +139,9 @@ def test_a_gateway_needs_no_engine(
         '[[gateway.routes]]\nmodel = "*"\ntargets = [{ backend = "other" }]\n'
     )
     with serving(home, "--config", str(settings), python=server.python, PYTHONPATH="") as gateway:
+        console = gateway.url.removesuffix("/v1") + "/console"
+        for name in ("", "/main.js", "/vendor/htm-preact-3.1.1.js"):
+            assert httpx.get(console + name).status_code == 200, "the console's pages are in the wheel"
         told = toolkit.run("-c", CHAT, OPENAI_BASE_URL=gateway.url, OPENAI_API_KEY="k")
     assert told.strip() == "smollm2-135m-instruct"
 

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import openai
 import pytest
 from tests.serving import Running, running
 from tests.waiting import wait_until
 
 from antiphon.accounts import AccountSettings, ModelPrice
+from antiphon.backends.routing import Router
+from antiphon.backends.routing.settings import RouteSettings, TargetSettings
 from antiphon.backends.scripted.backend import ScriptedBackend
-from antiphon.backends.scripted.script import Reply, Script
+from antiphon.backends.scripted.script import Reply, Script, ScriptedError
 from antiphon.server.console.settings import ConsoleSettings
 
 SCRIPT = Script(models=("gpt-4o-mini",), replies=(Reply(text="No key here: sk-antip-abcdefghijklmnop, and more."),))
@@ -276,3 +279,47 @@ def test_the_console_can_be_turned_off(tmp_path: Path) -> None:
     with server(tmp_path, console=ConsoleSettings(enabled=False)) as up:
         assert httpx.get(f"{up.root}/console").status_code == 404
         assert httpx.get(f"{up.root}/console/api/requests").status_code == 404
+
+
+def test_limits_say_what_they_have_left(tmp_path: Path) -> None:
+    """After a request of a key with a limit, the key's page knows what is left of it."""
+    with server(tmp_path) as up, httpx.Client(base_url=up.root, headers={"origin": up.root}) as client:
+        client.post("/console/api/keys", json={"name": "me"})
+        app = client.post("/console/api/keys", json={"name": "app", "rpd": 10}).json()
+        assert app["left"] == []
+        ask(client, key=app["key"])
+        keys = {key["name"]: key for key in client.get("/console/api/keys").json()["data"]}
+        assert keys["app"]["left"] == [{"model": "gpt-4o-mini", "scope": "rpd", "limit": 10, "left": 9}]
+
+
+def test_attempts_at_backends_are_in_the_row_and_on_the_page(tmp_path: Path) -> None:
+    """A request that a first backend refused and a second one answered shows both tries, with their times."""
+    broken = ScriptedBackend(Script(models=("shared",), replies=(Reply(error=ScriptedError(status=503)),)))
+    working = ScriptedBackend(Script(models=("shared",), replies=(Reply(text="here"),)))
+    route = RouteSettings(
+        model="shared", targets=(TargetSettings(backend="broken", weight=1000.0), TargetSettings(backend="working"))
+    )
+    router = Router({"broken": broken, "working": working}, (route,))
+    with running(router, tmp_path) as up, httpx.Client(base_url=up.root) as client:
+        found: list[Any] = []
+        while len(found) < 2:
+            answered = client.post("/v1/chat/completions", json={"model": "shared", "messages": MESSAGES})
+            assert answered.status_code == 200
+            page = client.get(f"/console/api/requests/{answered.headers['x-request-id']}").json()
+            found = page["request"]["attempts"]
+        assert [(each["backend"], each["status"]) for each in found] == [("broken", 503), ("working", 200)]
+        assert 0 <= found[0]["start_s"] <= found[1]["start_s"] <= page["request"]["duration_s"]
+
+
+def test_a_response_over_a_websocket_is_captured(open_server: Running) -> None:
+    """What is sent and answered over a WebSocket is on the page of its request as over HTTP."""
+    with openai.OpenAI(base_url=open_server.url, api_key="any") as client, client.responses.connect() as socket:
+        socket.response.create(model="gpt-4o-mini", input="over a socket")
+        for event in socket:
+            if event.type == "response.completed":
+                break
+    with httpx.Client(base_url=open_server.root) as http:
+        row = http.get("/console/api/requests", params={"limit": 1}).json()["data"][0]
+        contents = http.get(f"/console/api/requests/{row['request_id']}").json()["contents"]
+    assert json.loads(contents["request"])["input"] == "over a socket"
+    assert "No key here" in contents["answer"]

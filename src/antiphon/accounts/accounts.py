@@ -23,6 +23,7 @@ from antiphon.accounts.errors import (
 from antiphon.accounts.keyring import Keyring
 from antiphon.accounts.keys import KeyStore
 from antiphon.accounts.ledger import Ledger, LedgerStatistics, UnwrittenRowsError
+from antiphon.accounts.levels import LimitLeft, LimitLevels
 from antiphon.accounts.limiter import BudgetHold, LimitDecision, Limiter, LimiterStatistics, make_limiter
 from antiphon.accounts.outcome import Kind, Outcome, how_it_failed
 from antiphon.accounts.prices import PriceBook
@@ -70,6 +71,7 @@ class Accounts:
         self._budgets = Budgets(engine, self._ledger)
         self._prices = PriceBook(settings.prices, settings.price_provider)
         self._limits: dict[tuple[Limits, str, bool], Limits] = {}
+        self._levels = LimitLevels()
         self.listeners: list[Callable[[UsageRow], None]] = []
         """Called with every row that is handed to the ledger; they return at once."""
 
@@ -218,6 +220,8 @@ class Accounts:
                 decision.reservation.settle(0)
             raise request_too_large(request.model, organization, limits.tpm, n_tokens, decision.headers())
         decision = await self._limiter.reserve(request.principal.account, counted_as, limits, n_tokens)
+        if decision.readings:
+            self._levels.note(request.principal.account, counted_as, decision.readings)
         refused_by = decision.refused_by
         if refused_by is None:
             return decision
@@ -300,6 +304,10 @@ class Accounts:
     async def request(self, request_id: str) -> LoggedRequest | None:
         """Return one request that is over; None if there is none. Raises as ``report``."""
         return await self._from_ledger(lambda: find_request(self.engine, request_id))
+
+    def limits_left(self, principal: Principal) -> list[LimitLeft]:
+        """Return what the limits of a key have left, by the models that it used lately; see ``LimitLevels``."""
+        return self._levels.left(principal.account)
 
     def key_name(self, key_id: str | None) -> str | None:
         """Return the name of a key without waiting; None for a request without a key."""

@@ -84,6 +84,9 @@ _KEY = _object(
         "budget_usd": _MAYBE_NUMBER,
         "budget_period": _MAYBE_TEXT,
         "spent_usd": _MAYBE_NUMBER,
+        "left": _list(
+            _object({"model": _TEXT, "scope": {"enum": ["rpm", "tpm", "rpd"]}, "limit": _COUNT, "left": _COUNT})
+        ),
         "models": {"type": ["array", "null"], "items": _TEXT},
     },
     key={"type": "string", "description": "The key itself; only when it is created or rotated"},

@@ -124,6 +124,7 @@ class KeyRoutes:
             "budget_usd": None if principal.budget is None else principal.budget.usd,
             "budget_period": None if principal.budget is None else principal.budget.period,
             "spent_usd": await self._accounts.spent_usd(principal),
+            "left": msgspec.to_builtins(self._accounts.limits_left(principal)),
             "models": principal.models,
         }
 

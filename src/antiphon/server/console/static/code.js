@@ -21,6 +21,8 @@ function python(value, indent = 0) {
   if (typeof value === "string") return pythonText(value);
   if (typeof value !== "object") return String(value);
   if (Array.isArray(value)) {
+    const flat = `[${value.map((each) => python(each)).join(", ")}]`;
+    if (flat.length <= 60 && !flat.includes("\n") && value.every((each) => typeof each !== "object")) return flat;
     return value.length ? `[\n${value.map((each) => `${pad}${python(each, indent + 1)},\n`).join("")}${end}]` : "[]";
   }
   const pairs = Object.entries(value);
@@ -35,7 +37,7 @@ const pythonText = (text) => JSON.stringify(text);
 
 function asPython(operation, body) {
   const lines = Object.entries(body).map(([name, value]) => `    ${name}=${python(value, 1)},`);
-  const head = `from openai import OpenAI\n\nclient = OpenAI(base_url="${baseUrl()}")  # the key: OPENAI_API_KEY\n`;
+  const head = `from openai import OpenAI\n\n# The key is read from OPENAI_API_KEY.\nclient = OpenAI(base_url="${baseUrl()}")\n`;
   const call = `client.${OPERATIONS[operation]}(\n${lines.join("\n")}\n)`;
   if (!body.stream) return `${head}answer = ${call}\nprint(${PRINTED[operation] ?? "answer"})\n`;
   const piece = operation === "responses" ? "event" : "chunk";
@@ -59,7 +61,7 @@ function asCurl(operation, body) {
 
 function asNode(operation, body) {
   const json = JSON.stringify(body, null, 2).replace(/^(\s*)"([A-Za-z_]\w*)":/gm, "$1$2:");
-  const head = `import OpenAI from "openai";\n\nconst client = new OpenAI({ baseURL: "${baseUrl()}" }); // the key: OPENAI_API_KEY\n`;
+  const head = `import OpenAI from "openai";\n\n// The key is read from OPENAI_API_KEY.\nconst client = new OpenAI({ baseURL: "${baseUrl()}" });\n`;
   const call = `await client.${OPERATIONS[operation]}(${json});\n`;
   if (!body.stream) return `${head}const answer = ${call}console.log(${PRINTED[operation] ?? "answer"});\n`;
   const shown =

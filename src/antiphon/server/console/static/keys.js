@@ -158,7 +158,7 @@ function CreateDialog({ isFirst, onClose, onDone }) {
     ${(form, set) => html`
       ${isFirst &&
       html`<p class="callout">This is the first key. From then on every program needs one, and this one is an admin's, for the console.</p>`}
-      <${Field} label="Name" name="key-name"><input id="key-name" required maxlength="200" value=${form.name} onInput=${set("name")} /><//>
+      <${Field} label="Name" name="key-name"><input id="key-name" required autofocus maxlength="200" value=${form.name} onInput=${set("name")} /><//>
       ${!isFirst &&
       html`<label class="check"><input type="checkbox" checked=${form.is_admin} onChange=${set("is_admin")} />Admin: may use the console and read everyone's usage</label>`}
       <${Field} label="Expires after days" name="key-expires" hint="Empty means never.">

@@ -18,12 +18,13 @@ export function Column({ column, index, models }) {
       </select>
     </header>
     <div class="messages" role="log" aria-live="polite" aria-busy=${isRunning ? "true" : "false"} tabindex="0" aria-label=${`Conversation with ${column.model}`}>
+      ${messages.length === 0 && html`<p class="welcome">Ask ${column.model} something. The settings take a system prompt, tools and a schema.</p>`}
       ${messages.map((message, place) => html`<${Message} key=${place} message=${message} facts=${facts[place]} />`)}
       ${isRunning && html`<${Growing} answer=${answer} />`}
       ${error &&
       html`<div class="problem-card message">
         <p class="problem" role="alert">${error.message}</p>
-        <button type="button" onClick=${() => state.retry(index)}>Try again</button>
+        <div><button type="button" onClick=${() => state.retry(index)}>Try again</button></div>
       </div>`}
       ${!isRunning && open.length > 0 && html`<${CallResults} key=${messages.length} calls=${open} index=${index} />`}
       <div ref=${end}></div>

@@ -72,10 +72,7 @@ function Facts({ request }) {
 
 function Problem({ request, contents }) {
   return html`<section class="card problem-card" aria-labelledby="problem-title">
-    <header>
-      <h2 id="problem-title">It failed: ${request.error}</h2>
-      <${Status} code=${request.status} />
-    </header>
+    <h2 id="problem-title">It failed: ${request.error}</h2>
     ${contents?.message
       ? html`<p>${contents.message}</p>`
       : html`<p class="note">The log has the message under the id of this request.</p>`}

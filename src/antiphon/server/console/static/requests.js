@@ -48,12 +48,19 @@ function accepts(filters, row) {
 function useRequests(filters) {
   const [state, setState] = useState({ rows: null, hasMore: false, error: null });
   const [live, setLive] = useState([]);
-  const isLoading = useRef(false);
+  const loading = useRef({ isOn: false, isStale: false });
+  const wanted = useRef(filters);
+  wanted.current = filters;
   const load = async (before) => {
-    if (isLoading.current) return;
-    isLoading.current = true;
+    if (loading.current.isOn) {
+      // What is being read may be from before the reason to read again.
+      loading.current.isStale ||= before === undefined;
+      return;
+    }
+    loading.current = { isOn: true, isStale: false };
+    const asked = wanted.current;
     try {
-      const page = await call("GET", `/requests?${queryOf(filters, before)}`);
+      const page = await call("GET", `/requests?${queryOf(asked, before)}`);
       setState((old) => ({
         rows: before ? [...old.rows, ...page.data] : page.data,
         hasMore: page.has_more,
@@ -62,7 +69,9 @@ function useRequests(filters) {
     } catch (error) {
       setState((old) => ({ ...old, error }));
     } finally {
-      isLoading.current = false;
+      const { isStale } = loading.current;
+      loading.current = { isOn: false, isStale: false };
+      if (isStale || asked !== wanted.current) load();
     }
   };
   useEffect(() => {
@@ -106,7 +115,7 @@ function Row({ row, place, isCurrent, onFocus }) {
     cost: dollars(row.usd),
   };
   return html`<div class=${`row ${isLive ? "is-live" : ""}`} role="row" aria-rowindex=${place + 2} style=${{ top: `${place * ROW}px` }}>
-    ${COLUMNS.map(([name]) => html`<div key=${name} role="cell" class=${`cell ${name}`}>${cells[name]}</div>`)}
+    ${COLUMNS.map(([name]) => html`<div key=${name} role="cell" class=${`cell cell-${name}`}>${cells[name]}</div>`)}
   </div>`;
 }
 
@@ -146,7 +155,7 @@ function VirtualTable({ rows, onEnd }) {
   return html`<div class="list" ref=${box} onScroll=${measure} onKeyDown=${move}>
     <div role="table" aria-label="Requests" aria-rowcount=${rows.length + 1} class="table" style=${{ height: `${(rows.length + 1) * ROW}px` }}>
       <div role="row" aria-rowindex="1" class="row head">
-        ${COLUMNS.map(([name, title]) => html`<div key=${name} role="columnheader" class=${`cell ${name}`}>${title}</div>`)}
+        ${COLUMNS.map(([name, title]) => html`<div key=${name} role="columnheader" class=${`cell cell-${name}`}>${title}</div>`)}
       </div>
       <div role="rowgroup" class="body">
         ${shown.map((row, index) => {

@@ -65,7 +65,7 @@ export function Usage() {
     ${error && value === null && html`<${Failure} error=${error} again=${again} />`}
     ${value === null && !error && html`<${Loading} what="Adding up" />`}
     ${value !== null && html`<${Report} report=${value} measure=${measure} group=${group} />`}
-    ${keys.value && html`<${Budgets} keys=${keys.value.data} />`}
+    ${keys.value && html`<${Budgets} keys=${keys.value.data} /><${LimitsLeft} keys=${keys.value.data} />`}
   <//>`;
 }
 
@@ -154,5 +154,27 @@ function Budgets({ keys }) {
         </li>`;
       })}
     </ul>
+  </section>`;
+}
+
+const SCOPES = { rpm: "requests a minute", tpm: "tokens a minute", rpd: "requests a day" };
+
+/** What the limits of keys that were used lately have left; they fill again by themselves. */
+function LimitsLeft({ keys }) {
+  const rows = keys.filter((key) => key.state === "active").flatMap((key) => key.left.map((each) => ({ ...each, key: key.name })));
+  if (rows.length === 0) return null;
+  return html`<section class="card" aria-labelledby="limits-title">
+    <h2 id="limits-title">Limits</h2>
+    <div class="scroll" role="region" aria-label="What limits have left" tabindex="0"><table>
+      <thead><tr><th scope="col">Key</th><th scope="col">Model</th><th scope="col">Limit</th><th scope="col" class="number">Left</th></tr></thead>
+      <tbody>
+        ${rows.map((row) => html`<tr key=${`${row.key} ${row.model} ${row.scope}`}>
+          <th scope="row" class="name">${row.key}</th>
+          <td>${row.model}</td>
+          <td>${count(row.limit)} ${SCOPES[row.scope]}</td>
+          <td class="number">${count(row.left)}</td>
+        </tr>`)}
+      </tbody>
+    </table></div>
   </section>`;
 }
