@@ -1,11 +1,17 @@
 """Dollars."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from tests.toolkit.scripted_endpoint import Endpoint as ScriptedEndpoint
+from tests.toolkit.scripted_endpoint import answer, usage
 
+from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.clients import Endpoint
+from antiphon.toolkit.costs.budget import Budget
 from antiphon.toolkit.costs.prices import OPENAI, Price, PriceTable, cost_of
+from antiphon.toolkit.errors import BudgetExceededError
 from antiphon.toolkit.usage import Usage
 
 LOCAL = Endpoint("http://127.0.0.1:8000/v1")
@@ -87,3 +93,20 @@ def test_writes_to_the_prompt_cache_are_read_from_what_the_client_reports() -> N
     assert Usage.of_json({**told, "output_tokens_details": {"reasoning_tokens": 1}}) == Usage(
         9, 3, cached_tokens=1, reasoning_tokens=1, cache_write_tokens=2
     )
+
+
+def test_a_service_tier_has_its_own_price(endpoint: ScriptedEndpoint) -> None:
+    """Flex is cheaper and priority dearer; the one that processed the request counts, and budgets reserve for it."""
+    assert cost_of(Usage(1000, 1000), "gpt-5-mini") == Decimal("0.00225")
+    tiers = [PriceTable().cost(Usage(1000, 1000), "gpt-5-mini", service_tier=tier) for tier in ("flex", "priority")]
+    assert tiers == [Decimal("0.001125"), Decimal("0.00405")]
+    endpoint.base_url = "https://api.openai.com/v1"
+    endpoint.replies[:] = [answer("ok", tokens=usage(1000, 1000))]
+    dear = Budget(usd="0.003")
+    asked: dict[str, Any] = {"model": "gpt-5-mini", "api": "chat", "max_completion_tokens": 1000}
+    chat = Chat(client=endpoint.client(), context_tokens=100_000, service_tier="priority", **asked)
+    assert chat.send("hi").cost == Decimal("0.00405")
+    with pytest.raises(BudgetExceededError):
+        Chat(client=endpoint.client(), context_tokens=100_000, service_tier="priority", budget=dear, **asked).send("hi")
+    Chat(client=endpoint.client(), context_tokens=100_000, service_tier="flex", budget=dear, **asked).send("hi")
+    assert dear.statistics().spent_usd == Decimal("0.001125")

@@ -46,7 +46,8 @@ class CompletedCall:
 def facts_of(completion: ChatCompletion) -> AnswerFacts:
     """Return what a completion tells about itself."""
     finish_reason = completion.choices[0].finish_reason if completion.choices else None
-    return AnswerFacts(usage_of(completion), completion.model, finish_reason)
+    tier: Any = getattr(completion, "service_tier", None)
+    return AnswerFacts(usage_of(completion), completion.model, finish_reason, tier if isinstance(tier, str) else None)
 
 
 def usage_of(answer: object) -> Usage | None:

@@ -56,6 +56,7 @@ class AnswerFacts:
     usage: Usage | None
     answered_by: str
     finish_reason: str | None = None
+    service_tier: str | None = None
 
 
 @dataclass(slots=True)
@@ -95,7 +96,8 @@ class ModelCall:
         now = time.perf_counter()
         facts = facts or AnswerFacts(None, "")
         usage = facts.usage
-        cost = None if usage is None else self.guard.cost(usage, self.model, self.connection)
+        tier = facts.service_tier or self.request.get("service_tier")
+        cost = None if usage is None else self.guard.cost(usage, self.model, self.connection, tier)
         if self.reservation is not None:
             self.reservation.settle(usage, cost)
         if self.passage is not None and usage is not None:
@@ -110,7 +112,7 @@ class ModelCall:
             finish_reason=facts.finish_reason,
             request_id=(self.headers or {}).get("x-request-id"),
             num_retries=self.num_retries,
-            saved_by_prompt_cache=self.guard.saved_by_prompt_cache(self, usage, cost),
+            saved_by_prompt_cache=self.guard.saved_by_prompt_cache(self, usage, cost, tier),
             failed_over=self.failed_over,
             left_out=self.left_out,
         )
@@ -180,14 +182,16 @@ class CallGuard:
                     raise
                 failed = (*failed, (target.model, str(error)))
 
-    def cost(self, usage: Usage, model: str, connection: Connection) -> Decimal | None:
-        return self._prices.cost(usage, model, connection.endpoint)
+    def cost(self, usage: Usage, model: str, connection: Connection, tier: str | None = None) -> Decimal | None:
+        return self._prices.cost(usage, model, connection.endpoint, service_tier=tier)
 
-    def saved_by_prompt_cache(self, call: ModelCall, usage: Usage | None, cost: Decimal | None) -> Decimal | None:
+    def saved_by_prompt_cache(
+        self, call: ModelCall, usage: Usage | None, cost: Decimal | None, tier: str | None
+    ) -> Decimal | None:
         """Return the dollars by which cached prompt tokens were cheaper than others, or None if not known."""
         if usage is None or cost is None or not usage.cached_tokens:
             return None
-        uncached = self.cost(replace(usage, cached_tokens=0), call.model, call.connection)
+        uncached = self.cost(replace(usage, cached_tokens=0), call.model, call.connection, tier)
         return None if uncached is None else uncached - cost
 
     def ended(self, record: CallRecord) -> None:
@@ -241,7 +245,7 @@ class CallGuard:
         model = request.get("model", "")
 
         def cost(usage: Usage) -> Decimal | None:
-            return self.cost(usage, model, connection)
+            return self.cost(usage, model, connection, request.get("service_tier"))
 
         limit = kind.limit(request)
         num_answers = int(request.get("n") or 1)

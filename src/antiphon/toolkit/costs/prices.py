@@ -60,14 +60,23 @@ class PriceTable:
 
     prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
 
-    def cost(self, usage: Usage, model: str, endpoint: Endpoint = OPENAI, *, batch: bool = False) -> Decimal | None:
+    def cost(
+        self,
+        usage: Usage,
+        model: str,
+        endpoint: Endpoint = OPENAI,
+        *,
+        batch: bool = False,
+        service_tier: str | None = None,
+    ) -> Decimal | None:
         """Return dollars for ``usage`` of ``model``, or None if its price there is unknown.
 
+        ``service_tier`` is the one that processed the request ("flex", "priority"); your own prices know none.
         ``batch`` takes the price of a batch: OpenAI's, or half of your own unless your price says otherwise.
         """
         if model in self.prices:
             return self.prices[model].cost(usage, batch=batch)
-        return _known_cost(usage, model, endpoint, batch)
+        return _known_cost(usage, model, endpoint, batch=batch, service_tier=service_tier)
 
 
 def cost_of(usage: Usage, model: str, *, endpoint: Endpoint = OPENAI, batch: bool = False) -> Decimal | None:
@@ -85,7 +94,9 @@ def known_model(model: str, endpoint: Endpoint = OPENAI) -> Any | None:
         return None
 
 
-def _known_cost(usage: Usage, model: str, endpoint: Endpoint, batch: bool) -> Decimal | None:
+def _known_cost(
+    usage: Usage, model: str, endpoint: Endpoint, *, batch: bool, service_tier: str | None
+) -> Decimal | None:
     import genai_prices  # noqa: PLC0415 - 0.3 s to import, and not always needed
     from genai_prices.types import PriceContext  # noqa: PLC0415
 
@@ -95,7 +106,11 @@ def _known_cost(usage: Usage, model: str, endpoint: Endpoint, batch: bool) -> De
         cache_write_tokens=usage.cache_write_tokens,
         output_tokens=usage.completion_tokens,
     )
-    context: PriceContext | None = {"processing": "batch"} if batch else None
+    context: PriceContext = {}
+    if batch:
+        context["processing"] = "batch"
+    elif service_tier is not None:
+        context["service_tier"] = service_tier
     try:
         return genai_prices.calc_price(
             counted, model, provider_api_url=endpoint.base_url, price_context=context
