@@ -44,7 +44,7 @@ def _cut(prompt: int | None, completion: int | None, max_tokens: int | None, con
             CHECK, "problem", message, "shorten the prompt: trim the history, or retrieve chunks with an Index"
         )
     if max_tokens is not None and completion is not None and completion >= max_tokens:
-        message = f"The answer is cut {size}, since the request allows max_tokens={max_tokens}"
+        message = f"The answer is cut {size}, since the request allows max_completion_tokens={max_tokens}"
         return Finding(
             CHECK, "problem", message, f"max_completion_tokens={2 * max_tokens}   # or continue it: chat.continue_()"
         )
