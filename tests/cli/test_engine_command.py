@@ -40,6 +40,25 @@ def test_show_lists_every_library_with_what_it_uses_and_what_was_measured(capsys
         assert " ".join(row["instruction_sets"]) in out
 
 
+def test_show_lists_what_was_measured_for_each_model(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    """The runtime and the weight format of a model that was served, with every figure; a damaged record is left out."""
+    copies = home / "models" / ".layouts"
+    copies.mkdir(parents=True)
+    record = {"type": "f16", "runtime": "openvino", "reason": "as-is: 98 MB; f16 with OpenVINO: 2.5 times as fast"}
+    (copies / "My.model-0123456789ab.prebuilt-0123456789ab.openvino-2026.4.1.json").write_text(json.dumps(record))
+    (copies / "other-0123456789ab.prebuilt-0123456789ab.json").write_text("{")
+    assert run("show", "--json") == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    assert model == {
+        "file": "My.model",
+        "runtime": "openvino",
+        "type": "f16",
+        "measured": ["as-is: 98 MB", "f16 with OpenVINO: 2.5 times as fast"],
+    }
+    assert run("show") == 0
+    assert "My.model: f16 with OpenVINO\n  as-is: 98 MB\n  f16 with OpenVINO: 2.5" in capsys.readouterr().out
+
+
 def test_a_library_that_the_settings_exclude_is_shown_and_not_chosen(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,3 +130,17 @@ async def test_an_engine_that_meets_an_illegal_instruction_while_it_serves_resta
         assert "killed by SIGILL" in caplog.text
     finally:
         await engine.aclose()
+
+
+@pytest.mark.parametrize("code", [-signal.SIGSEGV, -signal.SIGKILL, 1])
+def test_after_a_death_with_openvino_llama_is_tried(code: int) -> None:
+    """The next start leaves OpenVINO out and gives up nothing else, and its deaths are handled as without OpenVINO."""
+    phase = Phase("computing the first batch", "xllamacpp 1", weight_format="f16", runtime="openvino")
+    way = next_way(Death(Way(), phase, code))
+    assert way is not None
+    assert (way.openvino, way.extra_buffers, way.as_is, way.without) == (False, True, False, ())
+    assert "with OpenVINO" in way.because
+    after = next_way(Death(way, LOADING, code))
+    assert after is not None
+    assert not after.openvino
+    assert not after.extra_buffers

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +21,8 @@ from antiphon.engine.model.native.find import find_libraries, selected
 from antiphon.engine.model.native.library import Candidate, LibraryRefusedError
 from antiphon.engine.model.native.processor import unused_sets
 from antiphon.engine.model.native.selftest_model import TYPES
+from antiphon.engine.model.openvino.library import version as openvino_version
+from antiphon.engine.model.weight_format import measured_choices
 from antiphon.engine.settings import library_directory
 from antiphon.errors import AntiphonError
 from antiphon.server.configuration import load_configuration
@@ -38,9 +41,9 @@ def show(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show each library of llama.cpp here: its instruction sets, how fast it is, and which one is chosen.
+    """Show each library of llama.cpp here, how fast it is and which one is chosen, and what serves each model.
 
-    Libraries that were not tested on this machine yet are tested now, which takes a second each.
+    The runtime and the weight format of a model are measured when it is first served. Libraries that were not tested on this machine yet are tested now, which takes a second each.
     """
     wanted, directory = _settings(config)
     every = find_libraries(directory)
@@ -52,7 +55,16 @@ def show(
     chosen = _chosen([one for one in tested if one.candidate in allowed])
     rows = [_row(one, [name for name, best in chosen.items() if best is one]) for one in tested]
     if as_json:
-        print_json({"library": wanted, "directory": directory, "libraries": rows})
+        models = msgspec.to_builtins(measured_choices(_copies(config)))
+        print_json(
+            {
+                "library": wanted,
+                "directory": directory,
+                "libraries": rows,
+                "openvino": openvino_version(),
+                "models": models,
+            }
+        )
         return
     if not rows:
         print("No library of llama.cpp is installed. Install one: pip install 'antiphon[local]'")
@@ -63,6 +75,12 @@ def show(
         print(f"\n{row['name']}\n  {row['path']}")
         for label, value in _details(row):
             print(f"  {label}: {value}")
+    print(f"\nOpenVINO {openvino_version() or 'is not installed'}")
+    for choice in measured_choices(_copies(config)):
+        runtime = "OpenVINO" if choice.runtime == "openvino" else "llama.cpp"
+        print(f"\n{choice.file}: {choice.type} with {runtime}")
+        for line in choice.measured:
+            print(f"  {line}")
 
 
 @app.command
@@ -110,6 +128,13 @@ def _settings(config: Path | None) -> tuple[str, Path]:
     configuration = load_configuration(file=config)
     given = configuration.engine
     return given.get("library", "auto"), Path(given.get("library_directory", library_directory(configuration.home)))
+
+
+def _copies(config: Path | None) -> Path:
+    """Return where converted models and measurements of them are kept."""
+    copies = load_configuration(file=config).engine_settings("chat", Path()).cache_directory
+    assert copies is not None
+    return copies
 
 
 def _chosen(tested: list[Examined]) -> dict[str, Examined]:

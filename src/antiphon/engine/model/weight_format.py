@@ -11,6 +11,7 @@ measurement holds for one version of each runtime on one kind of processor.
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,8 @@ _SLOW_TYPES: Final = {"3": "Q4_1", "8": "Q5_0", "9": "Q5_1"}
 _PLAIN_TYPES: Final = {"0": "F32", "1": "F16"}
 _FOUR_BIT_TYPES: Final = {"2": "Q4_0", "14": "Q4_K", "15": "Q4_K"}
 _UNFINISHED: Final = ".unfinished"
+_RECORD_NAME: Final = re.compile(r"-[0-9a-f]{12}\..*$")
+"""What follows the file's name in the name of a record."""
 _LLAMA_TYPES: Final = ("bf16", "q8_0")
 
 
@@ -59,6 +62,15 @@ class Served(msgspec.Struct, frozen=True):
     type: str
     reason: str
     runtime: Runtime = "llama"
+
+
+class MeasuredChoice(msgspec.Struct, frozen=True):
+    """What was chosen for a file in the past: its name, the runtime and type that serve it, and what was measured."""
+
+    file: str
+    runtime: Runtime
+    type: str
+    measured: tuple[str, ...]
 
 
 class _Candidate(msgspec.Struct, frozen=True):
@@ -120,6 +132,15 @@ def prepare(settings: EngineSettings, library: Library, *, extra_buffers: bool =
 def wanted_runtime(settings: EngineSettings) -> str:
     """Return the runtime that the settings, or in their place the environment, ask for."""
     return settings.runtime if settings.runtime != "auto" else os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+
+
+def measured_choices(directory: Path) -> list[MeasuredChoice]:
+    """Return every choice that is kept in a ``cache_directory``, by name."""
+    found = [(path, record) for path in sorted(directory.glob("*.json")) if (record := _recorded(path)) is not None]
+    return [
+        MeasuredChoice(_RECORD_NAME.sub("", path.name), record.runtime, record.type, tuple(record.reason.split("; ")))
+        for path, record in found
+    ]
 
 
 class _Header(msgspec.Struct, frozen=True):
