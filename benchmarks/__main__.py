@@ -145,6 +145,7 @@ def _write(samples: list[Sample], footprints: list[Footprint], options: argparse
     stem = options.out / time.strftime("%Y-%m-%d-%H%M%S")
     stem.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     stem.with_suffix(".svg").write_text(chart(table))
+    print(", ".join(f"{key} {value}" for key, value in machine.describe().items()), end="\n\n")
     print(markdown(table))
     print()
     print(footprint_table(footprints))

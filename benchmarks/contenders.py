@@ -222,10 +222,30 @@ class VLlm(_Cells):
         return folder
 
 
+class OpenVinoGenAi(_Cells):
+    """OpenVINO GenAI's own pipeline behind a thin front, over the same weights as f16: its scheduler in place of ours."""
+
+    name = "openvino-genai"
+    tasks: tuple[Task, ...] = ("chat",)
+
+    def __init__(self, python: str, folder: Path) -> None:
+        self._python = python
+        self._folder = folder.absolute() / "openvino"
+
+    def missing(self) -> str | None:
+        return None if package_folder(self._python, "openvino_genai") else "pip install 'antiphon[local]'"
+
+    def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
+        status = model.stat()
+        folder = self._folder / f"{model.stem}-{status.st_size}-{status.st_mtime_ns}"
+        numbers = [str(number) for number in (port, threads, self.cells)]
+        return Launch([self._python, "-m", "benchmarks.openvino_front", str(model), str(folder), *numbers])
+
+
 def contenders(peers_python: str, vllm_python: str, antiphon_options: list[str], folder: Path) -> list[Contender]:
     """Return all, Antiphon first, with its home below ``folder``. Each peer is looked up in its own environment."""
     peers = (LlamaServer(peers_python), XLlamaCpp(peers_python), LlamaCppPython(peers_python))
-    return [Antiphon(antiphon_options, folder), *peers, VLlm(vllm_python, folder)]
+    return [Antiphon(antiphon_options, folder), *peers, OpenVinoGenAi(peers_python, folder), VLlm(vllm_python, folder)]
 
 
 def _values_per_token(model: Path) -> int | None:

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import msgspec
 
+from antiphon.engine.model.native.processor import processor_flags
+
+_INSTRUCTION_SETS = frozenset({
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "i8mm", "bf16", "sve",
+})  # fmt: skip
+"""What decides how fast matrices are multiplied, by Linux's names."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,6 +71,7 @@ def describe() -> dict[str, str | int]:
     memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
     return {
         "processor": cpu.partition(": ")[2] or platform.machine(),
+        "instruction_sets": " ".join(sorted(processor_flags() & _INSTRUCTION_SETS)),
         "cores": os.cpu_count() or 0,
         "memory_gib": round(memory_kib / 2**20),
         "python": platform.python_version(),

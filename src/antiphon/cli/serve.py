@@ -99,7 +99,7 @@ def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
     settings = configuration.engine_settings("chat", files[0].path) if files else None
     copies = settings.cache_directory if settings is not None and settings.weight_format == "auto" else None
     if copies is not None and not copies.exists():
-        text += "; if llama.cpp is slow with their types, it tries others once (half a minute)"
+        text += "; it measures once which runtime and weight format are fastest for them (about a minute)"
     return f"[dim]{escape(text)}[/dim]"
 
 
