@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx2 as httpx
+from tests.conformance.placeholders import with_objects
 from tests.processes import home_with_models, serving
 
 ROOT = Path(__file__).parents[2]
@@ -119,13 +120,14 @@ def official_client(target: Target) -> str:
     conftest.write_text(
         re.sub(r'^api_key = ".*"$', f'api_key = "{target.key}"', conftest.read_text(), flags=re.MULTILINE)
     )
-    report = []
-    for name in CLIENT_TESTS:
-        finished = run(
-            BIN / "python", "-m", "pytest", "-o", "addopts=", "-q", "--tb=line", "-p", "no:cacheprovider",
-            f"tests/api_resources/{name}.py", cwd=source, TEST_API_BASE_URL=target.url,
-        )  # fmt: skip
-        report += [f"{name}: {finished.stdout.strip().splitlines()[-1]}", *_reasons(finished.stdout)]
+    report: list[str] = []
+    with with_objects(target.url, target.key) as url:
+        for name in CLIENT_TESTS:
+            finished = run(
+                BIN / "python", "-m", "pytest", "-o", "addopts=", "-q", "--tb=line", "-p", "no:cacheprovider",
+                f"tests/api_resources/{name}.py", cwd=source, TEST_API_BASE_URL=url,
+            )  # fmt: skip
+            report += [f"{name}: {finished.stdout.strip().splitlines()[-1]}", *_reasons(finished.stdout)]
     return "\n".join(report)
 
 

@@ -1,0 +1,95 @@
+"""A proxy that gives the official client's tests the objects which they only name.
+
+The tests retrieve, change and delete a response, a completion or a conversation under made-up ids. For each request whose
+path has such an id, an object is made first, and its own id takes the place of the made-up one. Everything else passes
+unchanged.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx2 as httpx
+from tests.waiting import wait_until
+
+MODEL = "gpt-4o-mini"
+_HOP = {"connection", "transfer-encoding", "content-length", "content-encoding", "host", "keep-alive"}
+_FROM_SCRATCH = re.compile(r"/(resp_677efb5139a88190b512bc3fef8e535d|response_id|completion_id|conv_123)(?=[/?]|$)")
+
+
+@contextmanager
+def with_objects(url: str, key: str) -> Generator[str]:
+    """Yield the base URL of the proxy before the API at ``url``."""
+    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60) as client:
+        handler = type("Handler", (_Handler,), {"client": client})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    client: httpx.Client
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # a client of the suite left
+            super().handle()
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        path = _with_ids(self.client, self.path.removeprefix("/v1"))
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+        answer = self.client.request(self.command, path, content=body, headers=headers)
+        self.send_response(answer.status_code)
+        for name, value in answer.headers.items():
+            if name.lower() not in _HOP:
+                self.send_header(name, value)
+        self.send_header("content-length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    do_GET = do_POST = do_DELETE = _pass_on  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Say nothing."""
+
+
+def _with_ids(client: httpx.Client, path: str) -> str:
+    found = _FROM_SCRATCH.search(path)
+    if found is None:
+        return path
+    made = _MAKERS[found[1].split("_")[0]](client)
+    path = path.replace(found[1], made["id"])
+    return path.replace("msg_abc", made.get("item_id", "msg_abc"))
+
+
+def _response(client: httpx.Client) -> dict[str, str]:
+    body = {"model": MODEL, "input": "hi", "background": True, "stream": False}
+    made = client.post("/responses", json=body).json()
+    wait_until(lambda: client.get(f"/responses/{made['id']}").json()["status"] == "completed")
+    return {"id": made["id"]}
+
+
+def _completion(client: httpx.Client) -> dict[str, str]:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "store": True}
+    return {"id": client.post("/chat/completions", json=body).json()["id"]}
+
+
+def _conversation(client: httpx.Client) -> dict[str, str]:
+    made = client.post("/conversations", json={"items": [{"role": "user", "content": "hi"}]}).json()
+    listed = client.get(f"/conversations/{made['id']}/items").json()["data"]
+    return {"id": made["id"], "item_id": listed[0]["id"]}
+
+
+_MAKERS: dict[str, Callable[[httpx.Client], dict[str, str]]] = {
+    "resp": _response, "response": _response, "completion": _completion, "conv": _conversation,
+}  # fmt: skip
