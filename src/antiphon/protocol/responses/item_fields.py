@@ -8,7 +8,7 @@ elsewhere is checked for its type alone: it is shown to the model as calls and r
 from typing import Any
 
 from antiphon.protocol import problems
-from antiphon.protocol.fields import Enumeration, Spec, String
+from antiphon.protocol.fields import Enumeration, Flag, Spec, String
 from antiphon.protocol.message_fields import MAX_MESSAGES
 from antiphon.protocol.responses.mcp_fields import MCP_ITEMS
 from antiphon.protocol.responses.tool_fields import EFFORTS, tools, updated_format
@@ -84,6 +84,7 @@ _call_fields: dict[str, Spec] = {
     "namespace": _namespace,
     "name": _name,
     "caller": _caller,
+    "async": Flag(nullable=True, note="Recorded."),
     "status": status,
     **_recorded,
 }
