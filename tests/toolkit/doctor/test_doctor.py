@@ -171,7 +171,7 @@ def test_tiers_are_known_by_their_limits() -> None:
 @pytest.mark.parametrize(
     ("reason", "known", "says"),
     [
-        ("length", {"max_tokens": 20}, "max_tokens=20"),
+        ("length", {"max_tokens": 20}, "max_completion_tokens=20"),
         ("length", {"context": 120}, "fill the context of 120"),
         ("length", {}, "or at the model's context length"),
         ("content_filter", {}, "content filter"),
