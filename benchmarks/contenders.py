@@ -236,10 +236,8 @@ class OpenVinoGenAi(_Cells):
         return None if package_folder(self._python, "openvino_genai") else "pip install 'antiphon[local]'"
 
     def launch(self, task: Task, model: Path, port: int, threads: int) -> Launch:  # noqa: ARG002 - chat only
-        status = model.stat()
-        folder = self._folder / f"{model.stem}-{status.st_size}-{status.st_mtime_ns}"
         numbers = [str(number) for number in (port, threads, self.cells)]
-        return Launch([self._python, "-m", "benchmarks.openvino_front", str(model), str(folder), *numbers])
+        return Launch([self._python, "-m", "benchmarks.openvino_front", str(model), str(self._folder), *numbers])
 
 
 def contenders(peers_python: str, vllm_python: str, antiphon_options: list[str], folder: Path) -> list[Contender]:

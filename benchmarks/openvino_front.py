@@ -1,6 +1,6 @@
 """OpenVINO GenAI's own pipeline (continuous batching, prefix cache) behind a thin HTTP front, for comparison.
 
-``python -m benchmarks.openvino_front MODEL.gguf FOLDER PORT THREADS CELLS``: converts the model into FOLDER if it is not
+``python -m benchmarks.openvino_front MODEL.gguf FOLDER PORT THREADS CELLS``: converts the model below FOLDER if it is not
 there, then answers streamed chat completions of exactly ``max_tokens``. Nothing else of OpenAI's API is here.
 """
 
@@ -20,7 +20,9 @@ _BATCH = 256
 
 
 def _converted(model: Path, folder: Path) -> Path:
-    """Return the folder with graph and tokeniser; the first call makes it, with the weights in f16."""
+    """Return the folder below ``folder`` with graph and tokeniser; the first call makes it, with the weights in f16."""
+    status = model.stat()
+    folder /= f"{model.stem}-{status.st_size}-{status.st_mtime_ns}"
     if not (folder / "openvino_model.xml").exists():
         folder.mkdir(parents=True, exist_ok=True)
         copy = folder / "model.gguf"

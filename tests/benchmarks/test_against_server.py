@@ -93,7 +93,9 @@ def test_bytes_of_the_cache_are_found_or_reckoned_up(tmp_path: Path, model_home:
     ours, *peers = contenders("/bin/true", "/bin/true", [], tmp_path)
     metrics = '# TYPE antiphon_engine_kv_bytes gauge\nantiphon_engine_kv_bytes{model="m"} 377487360\n'
     assert ours.kv_bytes(chat, metrics) == 16384 * 23040
-    assert [peer.kv_bytes(chat, "") for peer in peers] == [16384 * 23040, 16384 * 23040, 8192 * 23040, 16384 * 23040]
+    assert [peer.kv_bytes(chat, "") for peer in peers] == [
+        cells * 23040 for cells in (16384, 16384, 8192, 16384, 16384)
+    ]
     assert {contender.kv_bytes(embedding, "") for contender in (ours, *peers)} == {None}
 
 
