@@ -154,8 +154,6 @@ class ResponseSockets:
         model = ""
         try:
             value, generates = _body_of(event)
-            if (contents := call.trace.contents) is not None:
-                await self._bodies.work(data, lambda: contents.set_request(encode(value)))
             self._access.require_named_model(principal, value)
             request = await self._intake.parsed(call, data, value)
             model = request.chat.model
@@ -188,8 +186,6 @@ class ResponseSockets:
                 async with aclosing(frames) as sent:
                     async for frame in sent:
                         num_bytes += len(frame)
-                        if call.trace.contents is not None:
-                            call.trace.contents.add_answer(frame)
                         if state.status in {"completed", "incomplete"}:
                             # Before the last event is sent: a client that has read it may continue at once.
                             socket.recent.add(kept_response(state.value(), turn), num_bytes)
