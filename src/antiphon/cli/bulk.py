@@ -24,6 +24,12 @@ def bulk(
     retry_failed: Annotated[
         bool, Parameter(negative="", help="Repeat the requests that failed in an earlier run.")
     ] = False,
+    batch: Annotated[
+        bool, Parameter(negative="", help="Send them as batches: answered within a day, at half the price.")
+    ] = False,
+    wait: Annotated[
+        bool, Parameter(help="With --batch: wait for the answers; the same command later takes them.")
+    ] = True,
     json: Annotated[bool, Parameter(negative="", help="Print the report as one JSON object.")] = False,
     server: Server | None = None,
 ) -> int:
@@ -41,6 +47,8 @@ def bulk(
             concurrency=concurrency,
             retry_failed=retry_failed,
             progress=sys.stderr.isatty(),
+            via="batch" if batch else "calls",
+            wait=wait,
         )
     _show(report, as_json=json)
     return 0 if report.is_ok else 3
@@ -56,6 +64,8 @@ def _show(report: BulkReport, *, as_json: bool) -> None:
     )
     if now.pacer.rpm or now.pacer.tpm:
         print(f"limits in force: {now.pacer.rpm or 'no'} requests and {now.pacer.tpm or 'no'} tokens a minute")
+    if report.is_pending:
+        print(f"{now.num_pending} requests are in batches under way; the same command later takes the answers")
     if not report.is_ok:
         earlier = f" and {now.num_failed_before} in an earlier run" if now.num_failed_before else ""
         print(

@@ -158,6 +158,13 @@ class Connection:
             else:
                 stream.close()
 
+    async def call(self, method: Callable[[Any], Callable[..., Any]], arguments: Mapping[str, Any]) -> Any:
+        """Call a method of the client that has no call here, such as those of files; never retried."""
+        call = method(self.client.with_options(max_retries=0))
+        if isinstance(self.client, AsyncOpenAI):
+            return await call(**arguments)
+        return await anyio.to_thread.run_sync(lambda: call(**arguments), abandon_on_cancel=True)
+
     async def get_json(self, path: str) -> Any:
         """GET ``path``, below the base URL or absolute, and return its JSON value (None for no JSON); never retried."""
         return await self._ask(lambda client: client.get, path, {})

@@ -14,7 +14,7 @@ from antiphon.toolkit.usage import Usage
 class BulkStatistics:
     """A moment of a run. ``cost`` is None when unknown.
 
-    ``num_resumed`` requests have their line from an earlier run; of these ``num_failed_before`` are failures.
+    ``num_pending`` requests are in batches that the server has not answered yet. ``num_resumed`` requests have their line from an earlier run; of these ``num_failed_before`` are failures.
     """
 
     num_requests: int
@@ -27,6 +27,7 @@ class BulkStatistics:
     cost: Decimal | None
     seconds: float
     pacer: PacerStatistics
+    num_pending: int = 0
 
     @property
     def num_done(self) -> int:
@@ -46,7 +47,7 @@ class BulkStatistics:
 
 @dataclass(frozen=True, slots=True)
 class BulkReport:
-    """The end of a run: every request has one line in ``out``. Usage, cost and seconds are this run's alone."""
+    """The end of a run: every request that is not pending has one line in ``out``. Usage, cost and seconds are this run's."""
 
     out: Path
     statistics: BulkStatistics
@@ -55,3 +56,8 @@ class BulkReport:
     def is_ok(self) -> bool:
         """Whether every line is an answer, those of earlier runs included."""
         return self.statistics.num_failed + self.statistics.num_failed_before == 0
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether batches are under way, whose answers the same call takes later."""
+        return self.statistics.num_pending > 0

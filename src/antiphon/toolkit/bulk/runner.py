@@ -10,26 +10,29 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import openai
 from openai.types.chat import ChatCompletion
 
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.bulk.batchfile import Request, RequestFile, Result, as_object
+from antiphon.toolkit.bulk.halfprice import ENDED, BatchApi, BatchPart, BatchPlan, refused
 from antiphon.toolkit.bulk.journal import Journal
 from antiphon.toolkit.bulk.post import Posted, post
 from antiphon.toolkit.bulk.progress import bar
 from antiphon.toolkit.bulk.report import BulkReport, BulkStatistics
 from antiphon.toolkit.calls.caller import CHAT
-from antiphon.toolkit.calls.guard import AnswerFacts, CallGuard, CallKind, ModelCall
+from antiphon.toolkit.calls.guard import ANSWER_TOKENS, AnswerFacts, CallGuard, CallKind, ModelCall
 from antiphon.toolkit.calls.options import CallOptions, require_options
 from antiphon.toolkit.calls.retry import RetryPolicy
 from antiphon.toolkit.calls.under_way import UnderWay
 from antiphon.toolkit.clients import Client, Connection, connect, portal_client
+from antiphon.toolkit.costs.budget import BudgetReservation
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import (
     BatchFileError,
+    BudgetExceededError,
     BulkError,
     RequestTooLargeError,
     RetryExhaustedError,
@@ -37,12 +40,18 @@ from antiphon.toolkit.errors import (
 from antiphon.toolkit.pacing.pace import Pace
 from antiphon.toolkit.pacing.task_group import all_or_none
 from antiphon.toolkit.pacing.token_estimate import estimate_prompt
+from antiphon.toolkit.record import CallRecord, Timing
 from antiphon.toolkit.usage import NO_USAGE, Usage
 
 # A long run outlives a restart of the server; the client's own retries are off.
 RETRY = RetryPolicy(attempts=8, total_s=900.0, longest_s=60.0)
 # A picture for people: costing tokens at every answer would slow a fast run.
 SHOW_EVERY_S = 0.1
+
+_NOT_FOR_BATCHES = {"retry", "breaker", "fallbacks", "cache", "pace"}
+# A small batch is commonly done in seconds, a large one takes up to a day.
+_FIRST_LOOK_S = 2.0
+_LONGEST_LOOK_S = 60.0
 
 OnProgress = Callable[[BulkStatistics], None]
 Requests = str | Path | Iterable[Request]
@@ -59,6 +68,8 @@ async def arun(
     retry_failed: bool = False,
     progress: bool = False,
     on_progress: OnProgress | None = None,
+    via: Literal["calls", "batch"] = "calls",
+    wait: bool = True,
     **options: Unpack[CallOptions],
 ) -> BulkReport:
     """Make every request once and write ``out``, one line for each, in the order of the requests.
@@ -70,7 +81,17 @@ async def arun(
     connection, a refused key, an empty quota) raises BulkError. A budget that does not cover the next request raises
     BudgetExceededError once all that was under way is answered and on disk. Raises BatchFileError for an unreadable line or a
     repeated custom_id, before anything is sent, and JournalError when ``out`` belongs to other requests.
+
+    ``via="batch"`` sends the requests through the server's batch interface, which answers within a day at half the price.
+    ``wait=False`` returns while batches are under way (``report.is_pending``); the same call later takes what is done.
+    Requests that a batch expired without answering are failures, which ``retry_failed`` makes again.
     """
+    if not wait and via == "calls":
+        raise BulkError("wait=False is for via='batch'")
+    if via == "batch" and (unused := sorted(options.keys() & _NOT_FOR_BATCHES)):
+        raise BulkError(
+            f"A batch takes no {', '.join(unused)}: the server paces it and tries again", hint="leave them out"
+        )
     require_options(options, CallOptions, "A bulk run")
     _check(rpm=rpm, tpm=tpm, concurrency=concurrency)
     if "pace" in options and (rpm is not None or tpm is not None):
@@ -87,7 +108,11 @@ async def arun(
             run.num_failed_before = sum(not journal.entries[name].is_ok for name in custom_ids if name not in todo)
             with bar(enabled=progress) as shown:
                 run.on_change = [notify for notify in (shown, on_progress) if notify is not None]
-                await run.work((request for request in source if request.custom_id in todo), concurrency)
+                remaining = (request for request in source if request.custom_id in todo)
+                if via == "batch":
+                    await run.batch(list(remaining), Path(out), wait=wait)
+                else:
+                    await run.work(remaining, concurrency)
         await asyncio.to_thread(journal.write_out, custom_ids)
         return BulkReport(Path(out), run.statistics())
 
@@ -103,6 +128,8 @@ def run(
     retry_failed: bool = False,
     progress: bool = False,
     on_progress: OnProgress | None = None,
+    via: Literal["calls", "batch"] = "calls",
+    wait: bool = True,
     **options: Unpack[CallOptions],
 ) -> BulkReport:
     """Do what ``arun`` does, and wait for it."""
@@ -117,6 +144,8 @@ def run(
             retry_failed=retry_failed,
             progress=progress,
             on_progress=on_progress,
+            via=via,
+            wait=wait,
             **options,
         )
     )
@@ -128,8 +157,8 @@ class _Spent:
 
     by_model: Mapping[str, Usage]
 
-    def cost(self, prices: PriceTable, connection: Connection) -> Decimal | None:
-        costs = [prices.cost(usage, model, connection.endpoint) for model, usage in self.by_model.items()]
+    def cost(self, prices: PriceTable, connection: Connection, *, batch: bool) -> Decimal | None:
+        costs = [prices.cost(usage, model, connection.endpoint, batch=batch) for model, usage in self.by_model.items()]
         return None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0))
 
 
@@ -138,6 +167,7 @@ class _Run:
 
     def __init__(self, connection: Connection, journal: Journal, options: CallOptions, pace: Pace) -> None:
         self.num_requests = self.num_resumed = self.num_failed_before = 0
+        self.num_pending = 0
         self.on_change: list[OnProgress] = []
         self._connection = connection
         self._journal = journal
@@ -150,12 +180,100 @@ class _Run:
         self._begun = time.monotonic()
         self._shown_at = 0.0
         self._under_way = UnderWay()
+        self._is_batch = False
+        self._budget = options.get("budget")
+        self._report = options.get("report")
+        self._reserved: dict[str, BudgetReservation] = {}
 
     async def work(self, requests: Iterator[Request], concurrency: int) -> None:
         """Let ``concurrency`` workers take requests in turn until none is left; the first error ends all."""
         async with all_or_none(self._worker(requests) for _ in range(concurrency)) as workers:
             for done in asyncio.as_completed(workers):
                 await done
+
+    async def batch(self, requests: list[Request], out: Path, *, wait: bool) -> None:
+        """Send ``requests`` as batches, each once, and take the answers of those that are done."""
+        plan, api = BatchPlan.load(out), BatchApi(self._connection)
+        by_id = {request.custom_id: request for request in requests}
+        plan.require_same(requests)
+        if fresh := [request for request in requests if request.custom_id not in plan.planned_ids]:
+            self._reserve(fresh)
+            plan.add(fresh)
+        self._is_batch = True
+        for part in plan.parts:
+            if part.status != "done":
+                await self._send_part(api, plan, part, by_id)
+        pause_s = _FIRST_LOOK_S
+        while waiting := [part for part in plan.parts if part.status == "sent"]:
+            for part in waiting:
+                await self._take_part(api, plan, part, by_id)
+            self.num_pending = sum(len(part.requests) for part in plan.parts if part.status == "sent")
+            if not wait or not self.num_pending:
+                return
+            await self._pace.clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_LOOK_S)
+
+    def _reserve(self, requests: Iterable[Request]) -> None:
+        """Set aside what the requests may cost at most, at the price of batches. Raises BudgetExceededError."""
+        if self._budget is None:
+            return
+        try:
+            for request in requests:
+                limit = _kind(request.path).limit(request.body) or (ANSWER_TOKENS if _kind(request.path).limits else 0)
+                most = Usage(estimate_prompt(request.body), limit)
+                cost = self._cost(most, request)
+                self._reserved[request.custom_id] = self._budget.reserve(most.total_tokens, cost)
+        except BudgetExceededError:
+            for reservation in self._reserved.values():
+                reservation.release(was_called=False)
+            raise
+
+    def _cost(self, usage: Usage, request: Request) -> Decimal | None:
+        model = str(request.body.get("model", ""))
+        return self._prices.cost(usage, model, self._connection.endpoint, batch=True)
+
+    def _settle(self, request: Request, result: Result) -> None:
+        usage, body = _usage(result.body), as_object(result.body)
+        cost = None if usage is None else self._cost(usage, request)
+        if (reservation := self._reserved.pop(request.custom_id, None)) is not None:
+            reservation.settle(usage, cost)
+        if usage is None:
+            return
+        model = str(request.body.get("model", ""))
+        self._usage[model] = self._usage.get(model, NO_USAGE) + usage
+        if self._report is not None:
+            answered_by, reason = str(body.get("model") or ""), _finish_reason(body)
+            self._report.add(CallRecord(model, answered_by, usage, cost, Timing(0.0), reason, result.request_id))
+
+    async def _send_part(self, api: BatchApi, plan: BatchPlan, part: BatchPart, by_id: Mapping[str, Request]) -> None:
+        if part.status == "planned":
+            part.file_id = await api.upload(part, [by_id[name] for name in part.requests if name in by_id])
+            part.status = "uploaded"
+            plan.save()
+        if part.status == "uploaded":
+            part.batch_id = await api.create(part)
+            part.status = "sent"
+            plan.save()
+
+    async def _take_part(self, api: BatchApi, plan: BatchPlan, part: BatchPart, by_id: Mapping[str, Request]) -> None:
+        batch = await api.look(part)
+        if batch.get("status") not in ENDED:
+            return
+        if batch["status"] == "failed":
+            raise refused(batch)
+        results = await api.results(batch)
+        for name in part.requests:
+            if name not in by_id:
+                # Taken before the run was killed.
+                continue
+            lost = Result(name, None, error={"code": f"batch_{batch['status']}", "message": "the batch has no answer"})
+            result = results.get(name, lost)
+            await self._journal.append(by_id[name], result)
+            self._counts["succeeded" if result.is_ok else "failed"] += 1
+            self._settle(by_id[name], result)
+            self._show()
+        part.status = "done"
+        plan.save()
 
     def statistics(self) -> BulkStatistics:
         return BulkStatistics(
@@ -166,7 +284,8 @@ class _Run:
             num_failed=self._counts["failed"],
             num_retries=self._counts["retries"],
             usage=sum(self._usage.values(), NO_USAGE),
-            cost=_Spent(self._usage).cost(self._prices, self._connection),
+            cost=_Spent(self._usage).cost(self._prices, self._connection, batch=self._is_batch),
+            num_pending=self.num_pending,
             seconds=time.monotonic() - self._begun,
             pacer=self._pace.statistics(),
         )
