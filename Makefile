@@ -63,5 +63,8 @@ docs: $(VENV)/.installed ## Run every example in README and docs
 screenshots: $(VENV)/.installed ## Take the pictures of the console in docs/images (needs chromium and fonts-inter)
 	@$(BIN)/python -m pytest -m screenshots tests/console $(ARGS)
 
+record: $(VENV)/.installed ## Record the tapes of the guide's examples anew, against the default models
+	@$(BIN)/python -m pytest --record tests/testing/test_recorded_guide.py $(ARGS)
+
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import httpx2
+import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from tests.serving import running
@@ -74,6 +76,18 @@ async def test_the_other_client_plays_it_too(tape: Tape) -> None:
                 messages=[{"content": "grüße aus Köln", "role": "user"}], model="gpt-4o-mini", stream=False
             )
     assert made.choices[0].message.content == "grüße aus Köln"
+
+
+def test_a_connection_that_failed_fails_again(tmp_path: Path) -> None:
+    """In the same way: what an application does without a server is part of its recording."""
+    tape = Tape(tmp_path / "tape.json")
+    client = OpenAI(base_url="http://127.0.0.1:9/v1", api_key="any", max_retries=0)
+    for way in (tape.recording, tape.playing):
+        with way(), pytest.raises(openai.APIConnectionError) as raised:
+            ask(client)
+        assert isinstance(raised.value.__cause__, httpx2.ConnectError)
+        if way == tape.recording:
+            tape.write()
 
 
 def test_a_changed_request_fails_with_the_difference(tape: Tape) -> None:

@@ -40,7 +40,10 @@ class TapeError(AntiphonError):
 
 @dataclass(slots=True)
 class RecordedExchange:
-    """One request and its answer. ``pieces`` are bytes as text; bytes that are not UTF-8 are lone surrogates."""
+    """One request and its answer. ``pieces`` are bytes as text; bytes that are not UTF-8 are lone surrogates.
+
+    ``failure`` is the name of httpx2's error where the connection failed; ``status`` is then 0.
+    """
 
     method: str
     path: str
@@ -48,20 +51,28 @@ class RecordedExchange:
     status: int
     headers: Mapping[str, str]
     pieces: list[str] = field(default_factory=list[str])
+    failure: str | None = None
     is_used: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        answer = {"status": self.status, "headers": dict(self.headers), "pieces": self.pieces}
+        answer: dict[str, Any] = {"status": self.status, "headers": dict(self.headers), "pieces": self.pieces}
+        if self.failure is not None:
+            answer = {"failure": self.failure}
         return {"method": self.method, "path": self.path, "request": self.request, "answer": answer}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RecordedExchange:
         answer = value["answer"]
-        return cls(
-            value["method"], value["path"], value["request"], answer["status"], answer["headers"], answer["pieces"]
-        )
+        asked = (value["method"], value["path"], value["request"])
+        if "failure" in answer:
+            return cls(*asked, 0, {}, failure=answer["failure"])
+        return cls(*asked, answer["status"], answer["headers"], answer["pieces"])
 
     def response(self) -> httpx2.Response:
+        """Return the answer; raises the error with which the connection failed."""
+        if self.failure is not None:
+            error: type[httpx2.TransportError] = getattr(httpx2, self.failure, httpx2.ConnectError)
+            raise error("the connection failed when the tape was recorded")
         parts = [piece.encode("utf-8", "surrogateescape") for piece in self.pieces]
         return httpx2.Response(self.status, headers=dict(self.headers), stream=PlayedStream(parts))
 
@@ -80,9 +91,10 @@ class Tape:
     def recording(self) -> Generator[None]:
         """Send requests over the network until the block ends, and keep them and their answers for ``write``."""
         self._exchanges = []
-        self.base_url = _without_credentials(os.environ.get("OPENAI_BASE_URL"))
         with intercepted(self._record, self._record_async):
             yield
+        # At the end, since a fixture of the test may have named the server.
+        self.base_url = _without_credentials(os.environ.get("OPENAI_BASE_URL"))
 
     @contextmanager
     def playing(self) -> Generator[None]:
@@ -132,14 +144,22 @@ class Tape:
 
     def _record(self, request: httpx2.Request, send: Send) -> httpx2.Response:
         self._prepare(request)
-        response = send(request)
+        try:
+            response = send(request)
+        except httpx2.TransportError as error:
+            self._fail(request, error)
+            raise
         pieces = self._begin(request, response)
         response.stream = _SyncRecorder(response.stream, pieces)  # pyright: ignore[reportArgumentType]
         return response
 
     async def _record_async(self, request: httpx2.Request, send: AsyncSend) -> httpx2.Response:
         self._prepare(request)
-        response = await send(request)
+        try:
+            response = await send(request)
+        except httpx2.TransportError as error:
+            self._fail(request, error)
+            raise
         pieces = self._begin(request, response)
         response.stream = _AsyncRecorder(response.stream, pieces)  # pyright: ignore[reportArgumentType]
         return response
@@ -151,6 +171,10 @@ class Tape:
             secret = request.headers.get(name, "").removeprefix("Bearer ").strip()
             if len(secret) >= _MIN_SECRET:
                 self._secrets.add(secret)
+
+    def _fail(self, request: httpx2.Request, error: httpx2.TransportError) -> None:
+        method, path, asked = _asked(request)
+        self._exchanges.append(RecordedExchange(method, path, asked, 0, {}, failure=type(error).__name__))
 
     def _begin(self, request: httpx2.Request, response: httpx2.Response) -> list[str]:
         method, path, asked = _asked(request)
