@@ -105,6 +105,8 @@ if TYPE_CHECKING:
     from antiphon.toolkit.index import Index as Index
     from antiphon.toolkit.index import UpdateReport as UpdateReport
     from antiphon.toolkit.index import read_folder as read_folder
+    from antiphon.toolkit.observing import observe as observe
+    from antiphon.toolkit.observing import stop_observing as stop_observing
     from antiphon.toolkit.pacing.pace import Pace as Pace
     from antiphon.toolkit.record import Attempt as Attempt
     from antiphon.toolkit.record import CallRecord as CallRecord
@@ -143,6 +145,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "antiphon.toolkit.observing": ("observe", "stop_observing"),
     "antiphon.toolkit.evaluation.cases": ("Case",),
     "antiphon.toolkit.evaluation.evaluation": ("Evaluation",),
     "antiphon.toolkit.evaluation.result": ("EvaluationResult",),

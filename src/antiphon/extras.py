@@ -28,6 +28,7 @@ EXTRA_OF = {
     "pypdf": "files",
     "mcp": "mcp",
     "mcp_types": "mcp",
+    "opentelemetry": "otel",
 }
 """Top-level module: the extra of this package that depends on it."""
 
@@ -40,6 +41,7 @@ _PURPOSE = {
     "ray": "Ray Serve",
     "files": "Reading HTML, Word documents and PDF",
     "mcp": "Calling the tools of MCP servers",
+    "otel": "Making spans",
 }
 
 

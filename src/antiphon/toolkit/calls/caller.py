@@ -21,6 +21,7 @@ from antiphon.toolkit.calls.streaming import Piece, Read, read_chunks, read_resp
 from antiphon.toolkit.clients import ApiResponse, Connection, EventStream
 from antiphon.toolkit.errors import OutputError, ToolkitError
 from antiphon.toolkit.messages import reasoning_text
+from antiphon.toolkit.observing import event
 from antiphon.toolkit.record import CallRecord, Timing
 from antiphon.toolkit.tokens.count import count_through
 from antiphon.toolkit.usage import Usage
@@ -74,6 +75,7 @@ class ModelCaller:
         completion = None if self._cache is None else self._cache.get(self.connection.endpoint, kept)
         if completion is None:
             return None
+        event("antiphon.cache_hit", {"gen_ai.request.model": request["model"]})
         usage = usage_of(completion)
         record = CallRecord(
             model=request["model"],

@@ -21,6 +21,7 @@ from antiphon.toolkit.clients import Connection
 from antiphon.toolkit.costs.budget import Budget, BudgetReservation
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import CircuitOpenError, RetryExhaustedError
+from antiphon.toolkit.observing import event
 from antiphon.toolkit.pacing.clock import SystemClock
 from antiphon.toolkit.pacing.pace import Pace, Passage
 from antiphon.toolkit.pacing.token_estimate import TokenEstimator
@@ -181,6 +182,8 @@ class CallGuard:
                 if not targets or not may_fail_over(error):
                     raise
                 failed = (*failed, (target.model, str(error)))
+                told = {"antiphon.from_model": target.model, "antiphon.to_model": targets[0].model}
+                event("antiphon.fallback", {**told, "error.type": type(error).__qualname__})
 
     def cost(self, usage: Usage, model: str, connection: Connection, tier: str | None = None) -> Decimal | None:
         return self._prices.cost(usage, model, connection.endpoint, service_tier=tier)

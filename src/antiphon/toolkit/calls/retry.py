@@ -19,6 +19,7 @@ from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.calls.retry_table import RetryCase, RetryTable
 from antiphon.toolkit.errors import RetryExhaustedError
+from antiphon.toolkit.observing import event
 from antiphon.toolkit.pacing.clock import Clock, SystemClock
 from antiphon.wire.failures import LASTING_CODES, is_transient, should_retry
 from antiphon.wire.retry_after import retry_after_s
@@ -97,6 +98,7 @@ class RetryPolicy:
                     if attempt == 1 or not classify(error)[0]:
                         raise
                     raise _exhausted(attempt, clock.now() - begun, decision) from error
+            event("antiphon.retry", {"antiphon.wait_s": decision.wait_s, "antiphon.reason": decision.reason})
             await clock.sleep(decision.wait_s)
             attempt += 1
             if on_retry is not None:

@@ -73,7 +73,7 @@ class _ChatCalls(ChatState):
         turn = self._turn_loop(await _read(content), request, output)
         self._is_busy = True
         try:
-            async for event in turn.run(stream=True):
+            async for event in self._observed(turn, stream=True):
                 yield event
         except ToolsPendingError:
             self._keep_waiting(turn, request, pin=pin)
@@ -102,7 +102,7 @@ class _ChatCalls(ChatState):
     async def _run(self, turn: TurnLoop[T], request: Mapping[str, Any], *, pin: bool) -> None:
         self._is_busy = True
         try:
-            async for _ in turn.run(stream=False):
+            async for _ in self._observed(turn, stream=False):
                 pass
         except ToolsPendingError:
             self._keep_waiting(turn, request, pin=pin)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
+from uuid import uuid4
 
 from antiphon.toolkit.calls.caller import ModelCaller
 from antiphon.toolkit.calls.forms import Api
 from antiphon.toolkit.calls.options import CallOptions, require_options
 from antiphon.toolkit.chat.history import History, Message, Turn, write_chat
 from antiphon.toolkit.chat.pending import Decisions, PendingTurn
-from antiphon.toolkit.chat.reply import Reply
+from antiphon.toolkit.chat.reply import Event, Reply
 from antiphon.toolkit.chat.trim import HistoryPolicy
 from antiphon.toolkit.chat.turn_loop import TurnLoop, TurnOptions
 from antiphon.toolkit.clients import DEFAULT_MODEL, Connection
 from antiphon.toolkit.errors import HistoryError, ToolkitError
 from antiphon.toolkit.messages import ITEMS, REASONING, plain_messages
+from antiphon.toolkit.observing import PROVIDER, observed
 from antiphon.toolkit.record import CallRecord, ToolCall, total_cost, total_usage
 from antiphon.toolkit.schemas.output_schema import OutputSchema
 from antiphon.toolkit.tools.tool import Tool
@@ -97,6 +99,7 @@ class ChatState:
         self._last: Reply[Any] | None = None
         self._is_busy = False
         self._pending: PendingTurn | None = None
+        self._conversation_id = uuid4().hex
 
     @property
     def model(self) -> str:
@@ -253,6 +256,16 @@ class ChatState:
             resumed=resumed,
             decisions=decisions,
         )
+
+    def _observed(self, turn: TurnLoop[T], *, stream: bool) -> AsyncGenerator[Event]:
+        """Return the events of a turn, which are made in a span of their own if spans are wanted."""
+        attributes = {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.provider.name": PROVIDER,
+            "gen_ai.conversation.id": self._conversation_id,
+            "gen_ai.request.model": self.model,
+        }
+        return observed("invoke_agent", attributes, turn.run(stream=stream), turn.facts)
 
     def _keep_waiting(self, turn: TurnLoop[T], request: Mapping[str, Any], *, pin: bool) -> None:
         """Keep a turn that ended before its answer, for ``resume``."""

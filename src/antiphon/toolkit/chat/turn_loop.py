@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from openai.types.chat import ChatCompletion, ChatCompletionMessage
 from pydantic import ValidationError
 
+from antiphon.toolkit import observing
 from antiphon.toolkit.calls.caller import CompletedCall, ModelCaller
 from antiphon.toolkit.calls.dialects import written_calls
 from antiphon.toolkit.calls.streaming import Piece
@@ -40,7 +41,7 @@ from antiphon.toolkit.errors import (
     TruncatedError,
 )
 from antiphon.toolkit.messages import ITEMS, REASONING, plain_messages
-from antiphon.toolkit.record import Attempt, CallRecord, total_usage
+from antiphon.toolkit.record import Attempt, CallRecord, total_cost, total_usage
 from antiphon.toolkit.schemas.output_schema import OutputSchema
 from antiphon.toolkit.tokens.context import context_tokens
 from antiphon.toolkit.tokens.count import TokenCount, count_through
@@ -212,6 +213,8 @@ class TurnLoop(Generic[T]):
                 report = replace(report, summary=await self._summarise(before, report))
                 self.history = replace(self.history, summary=report.summary)
             self._trim = report
+            told = {"antiphon.turns_left_out": len(report.dropped), "antiphon.tokens_after": report.tokens_after}
+            observing.event("antiphon.trim", told)
 
     async def _fit_results(self, room: int, count: Count) -> None:
         async def least(messages: Sequence[Message]) -> int:
@@ -247,6 +250,21 @@ class TurnLoop(Generic[T]):
             tuple(self._records),
             tuple(self._results),
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the turn took so far, as attributes of its span."""
+        usage, cost = total_usage(tuple(self._records)), total_cost(tuple(self._records))
+        last = self._records[-1] if self._records else None
+        return {
+            "gen_ai.response.model": None if last is None else last.answered_by,
+            "gen_ai.response.finish_reasons": None
+            if last is None or last.finish_reason is None
+            else [last.finish_reason],
+            "gen_ai.usage.input_tokens": None if usage is None else usage.prompt_tokens,
+            "gen_ai.usage.output_tokens": None if usage is None else usage.completion_tokens,
+            "antiphon.cost_usd": None if cost is None else float(cost),
+            "antiphon.num_calls": len(self._records),
+        }
 
     def _keep_calls(self, message: ChatCompletionMessage) -> None:
         calls = [ToolCall(call.id, call.name, call.text, call.is_custom) for call in written_calls(message)]
@@ -322,6 +340,10 @@ class TurnLoop(Generic[T]):
     def _reject(self, text: str, why: str, record: CallRecord) -> Attempt:
         attempt = Attempt(text, record.usage, why)
         self._attempts.append(attempt)
+        observing.event(
+            "antiphon.answer_rejected",
+            {"antiphon.attempt": len(self._attempts), **observing.content({"antiphon.reason": why})},
+        )
         if len(self._attempts) >= self._options.attempts:
             raise ExtractionError(
                 f"The answer did not validate on {len(self._attempts)} attempts, at last: {why}",

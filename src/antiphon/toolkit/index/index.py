@@ -29,6 +29,7 @@ from antiphon.toolkit.index.answers import Answerer, CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, require_utf8
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.store import EmbeddedDocument, IndexStatistics, IndexStore, Vector, metadata_json
+from antiphon.toolkit.observing import span
 
 Mode = Literal["hybrid", "vector", "bm25"]
 
@@ -122,6 +123,13 @@ class AsyncIndex:
         """
         if limit < 1:
             raise IndexingError(f"limit must be at least 1, not {limit!r}")
+        attributes = {"gen_ai.operation.name": "retrieval", "gen_ai.data_source.id": str(self._store.path)}
+        with span("retrieval", attributes, {"gen_ai.retrieval.query.text": question}) as note:
+            hits = await self._search(question, limit, where, mode)
+            note({"antiphon.num_hits": len(hits)})
+        return hits
+
+    async def _search(self, question: str, limit: int, where: Where | None, mode: Mode) -> list[Hit]:
         candidates = max(limit * CANDIDATES_PER_HIT, MIN_CANDIDATES)
         by_words = (
             [] if mode == "vector" else await asyncio.to_thread(self._store.matching, question, candidates, where)

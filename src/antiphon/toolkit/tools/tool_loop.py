@@ -19,6 +19,8 @@ import anyio.to_thread
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from antiphon.toolkit import observing
+from antiphon.toolkit.observing import span
 from antiphon.toolkit.record import ToolCall
 from antiphon.toolkit.tools.invoke import StopIterationInToolError
 from antiphon.toolkit.tools.large_results import bounded
@@ -75,7 +77,7 @@ async def run_tools(
         async with gate:
             begun = time.perf_counter()
             try:
-                outcome, content, value = await _run_one(toolbox, call, limits, approve)
+                outcome, content, value = await _run_observed(toolbox, call, limits, approve)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001 - raised below as it is; a task group would wrap it
@@ -91,6 +93,23 @@ async def run_tools(
     if ended_by:
         raise ended_by[0]
     return [results[index] for index in range(len(calls))]
+
+
+async def _run_observed(
+    toolbox: Toolbox, call: ToolCall, limits: ToolLimits, approve: Approve | None
+) -> tuple[Outcome, str, Any]:
+    attributes = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": call.name,
+        "gen_ai.tool.call.id": call.id,
+        "gen_ai.tool.type": "custom" if call.is_custom else "function",
+    }
+    asked = {"gen_ai.tool.call.arguments": call.arguments}
+    with span(f"execute_tool {call.name}", attributes, asked) as note:
+        outcome, content, value = await _run_one(toolbox, call, limits, approve)
+        note({"antiphon.tool.outcome": outcome, "error.type": None if outcome == "ok" else outcome})
+        note(observing.content({"gen_ai.tool.call.result": content}))
+    return outcome, content, value
 
 
 async def _run_one(
