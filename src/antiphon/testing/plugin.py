@@ -112,7 +112,9 @@ def _has_passed(request: pytest.FixtureRequest) -> bool:
 
 
 def _forget_endpoints() -> None:
-    """Let the toolkit ask anew for contexts and tokenizers, so that a test sends the same requests in any order."""
+    """Let the toolkit ask anew what an endpoint has, so that a test sends the same requests in any order."""
     for name in ("antiphon.toolkit.tokens.context", "antiphon.toolkit.tokens.server_tokens"):
         if name in sys.modules:
             sys.modules[name].forget_endpoints()
+    if (forms := sys.modules.get("antiphon.toolkit.calls.forms")) is not None:
+        forms.FORMS.forget()
