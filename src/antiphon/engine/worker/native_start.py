@@ -76,6 +76,15 @@ class NativeStart:
             check_memory(served.path)
         return served
 
+    def weights_without_openvino(self, because: str) -> Served:
+        """Return the file to load with llama.cpp, after OpenVINO could not load the model.
+
+        Raises:
+            EngineStartFailed: as ``weights``.
+        """
+        self._way = msgspec.structs.replace(self._way, openvino=False, because=f"OpenVINO failed: {because}")
+        return self.weights()
+
     def described(self) -> dict[str, str]:
         """Return what the model's information says of the library."""
         return {

@@ -1,5 +1,7 @@
 """Opens a model file as the core that serves its kind."""
 
+from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.model.weight_format import wanted_runtime
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.steps.loop import Emit
 from antiphon.engine.worker.core import EngineCore
@@ -18,8 +20,14 @@ def open_core(settings: EngineSettings, native: NativeStart, emit: Emit) -> Engi
     served = native.weights()
     native.enter("loading the model")
     if served.runtime == "openvino":
-        converted = load_converted(served.path, settings.model_path)
-        return GenerationCore(settings, native, served, converted, emit)
+        try:
+            converted = load_converted(served.path, settings.model_path)
+            return GenerationCore(settings, native, served, converted, emit)
+        except EngineStartFailed as error:
+            if wanted_runtime(settings) != "auto":
+                raise
+            served = native.weights_without_openvino(error.message)
+            native.enter("loading the model")
     model = load_model(served.path, settings.gpu_layers, extra_buffers=native.extra_buffers)
     core = EmbeddingCore if model.is_embedding else GenerationCore
     return core(settings, native, served, model, emit)
