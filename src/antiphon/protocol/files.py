@@ -33,7 +33,7 @@ upload_request = Object(
     {
         "filename": String(min_length=1, max_length=MAX_FILENAME),
         "purpose": _purpose,
-        "bytes": Integer(minimum=1),
+        "bytes": Integer(minimum=0),
         "mime_type": String(min_length=1, max_length=MAX_FILENAME),
         "expires_after": expires_after,
     },

@@ -58,7 +58,8 @@ class UploadRoutes:
         body = await self._body(call, upload_request)
         filename = safe_filename(body["filename"])
         check_file_name(filename, body["purpose"])
-        check_batch_size(body["purpose"], body["bytes"])
+        if body["bytes"]:
+            check_batch_size(body["purpose"], body["bytes"])
         new = NewFile(
             account=principal.account,
             filename=filename,
