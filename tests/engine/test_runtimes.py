@@ -1,5 +1,7 @@
 """What every runtime does alike: the step loop over a real model gives what the model alone gives, whatever else runs."""
 
+import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +153,21 @@ def test_an_aborted_decode_can_be_repeated(context: ModelContext) -> None:
     context.abort(False)
     context.remove(0, 0)
     assert np.array_equal(run(context, 0, 0, PROMPT), wanted)
+
+
+def test_a_decode_that_is_aborted_on_its_way_harms_no_later_one(context: ModelContext) -> None:
+    """Whether it is stopped in the middle or goes on to its end, steps of other sizes give what they gave before."""
+    wanted = run(context, 0, 0, PROMPT[:2])
+    for pause_s in (number * 20e-6 for number in range(60)):
+        context.clear()
+        aborting = threading.Timer(pause_s, context.abort, [True])
+        aborting.start()
+        with contextlib.suppress(Aborted):
+            run(context, 0, 0, PROMPT)
+        aborting.join()
+        context.abort(False)
+        context.clear()
+        assert np.array_equal(run(context, 0, 0, PROMPT[:2]), wanted)
 
 
 def test_more_than_the_cache_holds_is_refused(model: LoadedFile, are_same: AreSame) -> None:

@@ -1,6 +1,5 @@
 """A compiled model and the pages of its KV cache."""
 
-import contextlib
 import time
 from typing import Any, Final
 
@@ -58,18 +57,17 @@ class PagedContext:
         try:
             self._request.infer()
         except RuntimeError as error:
-            if self._is_aborting:
-                raise Aborted from error
             raise OpenVinoError(str(error)) from error
         rows: NDArray[np.float32] = self._request.get_output_tensor(0).data
         self._logits = rows.reshape(-1, rows.shape[-1])[: self.batch.num_outputs]
 
     def abort(self, requested: bool) -> None:
-        """Stop the running decode before its next operation, or allow decodes again. Safe from any thread."""
+        """Stop the next decode, or allow decodes again. Safe from any thread.
+
+        A decode that runs goes on to its end: OpenVINO's graph keeps the sizes of a step that was stopped in the middle, and
+        then fails in a step of another size.
+        """
         self._is_aborting = requested
-        if requested:
-            with contextlib.suppress(RuntimeError):
-                self._request.cancel()
 
     def logits(self) -> NDArray[np.float32]:
         """Return a view of shape (outputs, vocabulary); it changes with the next decode."""
