@@ -211,7 +211,9 @@ def test_doctor_tells_scripts(antiphon: Command, tmp_path: Path) -> None:
     assert broken.status == 1
     assert "fix: antiphon serve" in broken.out
     (tmp_path / "a.json").write_text('{"choices": [{"finish_reason": "length"}], "usage": {"completion_tokens": 5}}')
-    assert "max_tokens=5" in antiphon("doctor", "--answer", str(tmp_path / "a.json"), "--max-tokens", "5").out
+    assert (
+        "max_completion_tokens=5" in antiphon("doctor", "--answer", str(tmp_path / "a.json"), "--max-tokens", "5").out
+    )
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "toolkit" / "commands.md"
