@@ -1,11 +1,12 @@
 """A proxy that gives the official client's tests the objects which they only name.
 
-The tests retrieve, change and delete a response, a completion or a conversation under made-up ids. For each request whose
+The tests retrieve, change and delete responses, completions, conversations, files, uploads and batches under made-up ids. For each request whose
 path has such an id, an object is made first, and its own id takes the place of the made-up one. Everything else passes
 unchanged.
 """
 
 import contextlib
+import json
 import re
 import threading
 from collections.abc import Callable, Generator
@@ -17,7 +18,9 @@ from tests.waiting import wait_until
 
 MODEL = "gpt-4o-mini"
 _HOP = {"connection", "transfer-encoding", "content-length", "content-encoding", "host", "keep-alive"}
-_FROM_SCRATCH = re.compile(r"/(resp_677efb5139a88190b512bc3fef8e535d|response_id|completion_id|conv_123)(?=[/?]|$)")
+_FROM_SCRATCH = re.compile(
+    r"/(resp_677efb5139a88190b512bc3fef8e535d|response_id|completion_id|conv_123|file_id|upload_abc123|batch_id)(?=[/?]|$)"
+)
 
 
 @contextmanager
@@ -90,6 +93,26 @@ def _conversation(client: httpx.Client) -> dict[str, str]:
     return {"id": made["id"], "item_id": listed[0]["id"]}
 
 
+def _file(client: httpx.Client, content: bytes = b"text", purpose: str = "batch") -> dict[str, str]:
+    form = {"file": ("lines.jsonl", content)}
+    return {"id": client.post("/files", data={"purpose": purpose}, files=form).json()["id"]}
+
+
+def _upload(client: httpx.Client) -> dict[str, str]:
+    wanted = {"filename": "a.txt", "purpose": "assistants", "bytes": 4, "mime_type": "text/plain"}
+    return {"id": client.post("/uploads", json=wanted).json()["id"]}
+
+
+def _batch(client: httpx.Client) -> dict[str, str]:
+    """Make one that is not over when it is to be cancelled."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+    lines = [{"custom_id": str(n), "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(500)]
+    file = _file(client, "\n".join(map(json.dumps, lines)).encode())
+    wanted = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    return {"id": client.post("/batches", json=wanted).json()["id"]}
+
+
 _MAKERS: dict[str, Callable[[httpx.Client], dict[str, str]]] = {
     "resp": _response, "response": _response, "completion": _completion, "conv": _conversation,
+    "file": _file, "upload": _upload, "batch": _batch,
 }  # fmt: skip
