@@ -28,6 +28,8 @@ COMMANDS = {
     "embed": ("antiphon.cli.embed:embed", "Embed texts."),
     "search": ("antiphon.cli.search:search", "Index a folder, search it, ask it."),
     "bulk": ("antiphon.cli.bulk:bulk", "Run thousands of requests under limits; resumes."),
+    "files": ("antiphon.cli.files:app", "Upload, list, show, download and delete files."),
+    "batches": ("antiphon.cli.batches:app", "Start, list, show and cancel batches, and fetch their answers."),
     "launch": ("antiphon.cli.launch:launch", "Start Codex and other tools against this server."),
     "eval": ("antiphon.cli.evaluate:evaluate", "Measure models on your own cases; find what got worse."),
     "tokens": ("antiphon.cli.tokens:tokens", "Count the tokens of a text or a conversation."),
