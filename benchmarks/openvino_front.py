@@ -81,8 +81,8 @@ def _handler(pipeline: _Pipeline) -> type[BaseHTTPRequestHandler]:
             del format, args
 
         def do_GET(self) -> None:
-            """Say that the server is ready."""
-            self._answer(200 if self.path in {"/health", "/v1/models"} else 404, b'{"object":"list","data":[]}')
+            """Say that the server is ready, and name its model."""
+            self._answer(200 if self.path in {"/health", "/v1/models"} else 404, b'{"data":[{"id":"model"}]}')
 
         def do_POST(self) -> None:
             """Stream a chat completion."""
