@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from antiphon.toolkit.index import Document as Document
     from antiphon.toolkit.index import Hit as Hit
     from antiphon.toolkit.index import Index as Index
+    from antiphon.toolkit.index import Rerank as Rerank
     from antiphon.toolkit.index import UpdateReport as UpdateReport
     from antiphon.toolkit.index import read_folder as read_folder
     from antiphon.toolkit.observing import observe as observe
@@ -202,6 +203,7 @@ _PUBLIC = {
         "Document",
         "Hit",
         "Index",
+        "Rerank",
         "UpdateReport",
         "read_folder",
     ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from antiphon.toolkit.index.answer_stream import AsyncAnswerStream
 from antiphon.toolkit.index.answers import Answerer, CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, require_utf8
 from antiphon.toolkit.index.filters import Where
+from antiphon.toolkit.index.rerank import Rerank, reranked
 from antiphon.toolkit.index.store import EmbeddedDocument, IndexStatistics, IndexStore, Vector, metadata_json
 from antiphon.toolkit.observing import span
 
@@ -114,18 +115,27 @@ class AsyncIndex:
         return await asyncio.to_thread(self._store.delete, list(ids))
 
     async def search(
-        self, question: str, *, limit: int = 10, where: Where | None = None, mode: Mode = "hybrid"
+        self,
+        question: str,
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        mode: Mode = "hybrid",
+        rerank: Rerank | None = None,
     ) -> list[Hit]:
         """Return the chunks that answer ``question`` best, at most ``limit``, among documents that satisfy ``where``.
 
-        ``vector`` ranks by meaning, ``bm25`` by words (no call to the server), ``hybrid`` by both. Raises
-        FilterError for a filter that is not understood.
+        ``vector`` ranks by meaning, ``bm25`` by words (no call to the server), ``hybrid`` by both.
+        ``rerank`` has a model order what they found. Raises FilterError for a filter that is not understood.
         """
         if limit < 1:
             raise IndexingError(f"limit must be at least 1, not {limit!r}")
         attributes = {"gen_ai.operation.name": "retrieval", "gen_ai.data_source.id": str(self._store.path)}
         with span("retrieval", attributes, {"gen_ai.retrieval.query.text": question}) as note:
-            hits = await self._search(question, limit, where, mode)
+            wanted = limit if rerank is None else max(limit, rerank.num_candidates)
+            hits = await self._search(question, wanted, where, mode)
+            if rerank is not None:
+                hits = (await reranked(hits, question, rerank, self.connection, self._options))[:limit]
             note({"antiphon.num_hits": len(hits)})
         return hits
 
@@ -148,6 +158,7 @@ class AsyncIndex:
         num_sources: int = 5,
         where: Where | None = None,
         mode: Mode = "hybrid",
+        rerank: Rerank | None = None,
         chat: Chat | AsyncChat | None = None,
         **options: Unpack[ChatOptions],
     ) -> CitedAnswer:
@@ -158,7 +169,8 @@ class AsyncIndex:
         was said before; its sources are then searched for with the question as the model writes it anew. Raises OutputError
         when nothing in the index can serve as a source.
         """
-        return await self._answerer(num_sources, where, mode, chat, options).answer(question)
+        search = partial(self.search, limit=num_sources, where=where, mode=mode, rerank=rerank)
+        return await self._answerer(search, chat, options).answer(question)
 
     def stream_answer(
         self,
@@ -167,16 +179,17 @@ class AsyncIndex:
         num_sources: int = 5,
         where: Where | None = None,
         mode: Mode = "hybrid",
+        rerank: Rerank | None = None,
         chat: Chat | AsyncChat | None = None,
         **options: Unpack[ChatOptions],
     ) -> AsyncAnswerStream:
         """Do what ``answer`` does, while the text comes. Nothing is sent before the first iteration."""
-        return AsyncAnswerStream(self._answerer(num_sources, where, mode, chat, options).stream(question))
+        search = partial(self.search, limit=num_sources, where=where, mode=mode, rerank=rerank)
+        return AsyncAnswerStream(self._answerer(search, chat, options).stream(question))
 
     def _answerer(
-        self, num_sources: int, where: Where | None, mode: Mode, chat: Chat | AsyncChat | None, options: ChatOptions
+        self, search: Callable[[str], Awaitable[list[Hit]]], chat: Chat | AsyncChat | None, options: ChatOptions
     ) -> Answerer:
-        search = partial(self.search, limit=num_sources, where=where, mode=mode)
         return Answerer(self.connection, search, self.num_characters, {**self._options, **options}, chat)
 
     def statistics(self) -> IndexStatistics:

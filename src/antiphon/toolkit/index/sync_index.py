@@ -21,6 +21,7 @@ from antiphon.toolkit.index.answers import CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.index import AsyncIndex, Mode
+from antiphon.toolkit.index.rerank import Rerank
 from antiphon.toolkit.index.store import IndexStatistics
 
 
@@ -66,9 +67,17 @@ class Index:
         """Remove documents; return how many of ``ids`` there were."""
         return portal.call(self._index.delete(ids))
 
-    def search(self, question: str, *, limit: int = 10, where: Where | None = None, mode: Mode = "hybrid") -> list[Hit]:
+    def search(
+        self,
+        question: str,
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        mode: Mode = "hybrid",
+        rerank: Rerank | None = None,
+    ) -> list[Hit]:
         """Return the chunks that answer ``question`` best; see ``AsyncIndex.search``."""
-        return portal.call(self._index.search(question, limit=limit, where=where, mode=mode))
+        return portal.call(self._index.search(question, limit=limit, where=where, mode=mode, rerank=rerank))
 
     def answer(
         self,
@@ -77,11 +86,14 @@ class Index:
         num_sources: int = 5,
         where: Where | None = None,
         mode: Mode = "hybrid",
+        rerank: Rerank | None = None,
         chat: Chat | None = None,
         **options: Unpack[ChatOptions],
     ) -> CitedAnswer:
         """Answer ``question`` from the index, with citations; see ``AsyncIndex.answer``."""
-        made = self._index.answer(question, num_sources=num_sources, where=where, mode=mode, chat=chat, **options)
+        made = self._index.answer(
+            question, num_sources=num_sources, where=where, mode=mode, rerank=rerank, chat=chat, **options
+        )
         return portal.call(made)
 
     def stream_answer(
@@ -91,12 +103,15 @@ class Index:
         num_sources: int = 5,
         where: Where | None = None,
         mode: Mode = "hybrid",
+        rerank: Rerank | None = None,
         chat: Chat | None = None,
         **options: Unpack[ChatOptions],
     ) -> AnswerStream:
         """Do what ``answer`` does, while the text comes. Nothing is sent before the first iteration."""
         return AnswerStream(
-            self._index.stream_answer(question, num_sources=num_sources, where=where, mode=mode, chat=chat, **options)
+            self._index.stream_answer(
+                question, num_sources=num_sources, where=where, mode=mode, rerank=rerank, chat=chat, **options
+            )
         )
 
     def statistics(self) -> IndexStatistics:
