@@ -28,13 +28,12 @@ export function Models() {
   <//>`;
 }
 
-/** The layout of the weights and the reason, in words for people. */
-function layoutOf(settings) {
-  const format = settings.weight_format ?? "as in the file";
-  return settings.weight_format_reason ? `${format}: ${reasonOf(settings.weight_format_reason)}` : format;
+/** What was chosen, and on a click what it was compared with: one line for each. */
+function Chosen({ what, why }) {
+  if (!why) return what;
+  const lines = why.replace(`${what}: `, "").split("; ");
+  return html`${what}<details><summary>Why</summary><ul class="reasons">${lines.map((line) => html`<li key=${line}>${line}</li>`)}</ul></details>`;
 }
-
-const reasonOf = (reason) => reason.replace(/^\w+: /, "").replaceAll("; ", "\n");
 
 function Loaded({ model, engine }) {
   const settings = model.settings ?? {};
@@ -42,14 +41,14 @@ function Loaded({ model, engine }) {
   const facts = [
     ["State", html`<span class=${`badge ${model.state === "ready" ? "good" : "warn"}`}>${model.state}</span>`],
     ["File", html`<code>${model.file}</code>`],
-    ["Memory", engine ? `${bytes(memory)}${engine.kv_bytes ? `, of which ${bytes(engine.kv_bytes)} for the KV cache` : ""}` : NONE],
+    ["Memory", engine ? `${bytes(memory)} in use${engine.kv_bytes ? `; the KV cache may take ${bytes(engine.kv_bytes)}` : ""}` : NONE],
     ["Context", model.context_length ? `${count(model.context_length)} tokens (trained on ${count(model.training_context)})` : NONE],
     ["Speed", speedOf(engine, model)],
     ["Parameters", compact(model.num_parameters)],
-    ["Weights in memory", layoutOf(settings)],
+    ["Weights in memory", html`<${Chosen} what=${settings.weight_format ?? "as in the file"} why=${settings.weight_format_reason} />`],
     ["KV cache in", [settings.kv_type_k, settings.kv_type_v].filter(Boolean).join(" / ") || NONE],
     ["Threads", settings.threads ?? NONE],
-    ["llama.cpp", [settings.library, settings.library_reason].filter(Boolean).join("\n") || NONE],
+    ["llama.cpp", html`<${Chosen} what=${settings.library ?? NONE} why=${settings.library_reason} />`],
   ];
   return html`<section class="card" aria-label=${model.id}>
     <header><h2>${model.id}</h2><span class="note">${model.is_embedding ? "embeddings" : "chat"}</span></header>
