@@ -202,9 +202,9 @@ def scale(num_chunks: int, dimensions: int, num_queries: int) -> None:
                 query = vectors[rng.integers(num_chunks)]
                 question = text(6)
                 begun = time.perf_counter()
-                store.by_vector(query, 50, where)
+                store.nearest(query, 50, where)
                 middle = time.perf_counter()
-                store.by_words(question, 50, where)
+                store.matching(question, 50, where)
                 end = time.perf_counter()
                 spans["vector"].append(middle - begun)
                 spans["bm25"].append(end - middle)

@@ -31,12 +31,13 @@ from antiphon.server.request.live import LiveRequests
 from antiphon.server.request.multipart import MultipartForms
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.responses.answers import Answers
+from antiphon.server.responses.file_search import FileSearch
 from antiphon.server.responses.intake import ResponseIntake
 from antiphon.server.responses.jobs import Jobs
 from antiphon.server.responses.mcp.servers import McpServers
 from antiphon.server.responses.relaying import ResponseRelay
 from antiphon.server.responses.sealing import Sealer
-from antiphon.server.responses.server_tool import ServerTools
+from antiphon.server.responses.server_tool import OpenTool, ServerTools
 from antiphon.server.responses.turns import Turns
 from antiphon.server.settings import ServerSettings
 from antiphon.server.vector_embedding import ServerEmbedding
@@ -136,7 +137,8 @@ class Service:
         self.sealer = Sealer(accounts.derive_key("sealed reasoning"))
         self.jobs = Jobs(self.responses)
         mcp = McpServers(self.response_settings)
-        tools = ServerTools({"mcp": mcp.open} if mcp.is_on else {})
+        openers: dict[str, OpenTool] = {"file_search": FileSearch(self.vector_stores).open}
+        tools = ServerTools(openers | {"mcp": mcp.open} if mcp.is_on else openers)
         self.turns = Turns(
             backend,
             self.responses,

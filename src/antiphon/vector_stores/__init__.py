@@ -5,7 +5,7 @@
 
 from antiphon.vector_stores.embedding import StoreEmbedding
 from antiphon.vector_stores.records import FileBatch, FileCounts, NewStoreFile, StoreFile, VectorStore
-from antiphon.vector_stores.searching import Found, SearchQuery
+from antiphon.vector_stores.searching import Found, SearchQuery, search_query
 from antiphon.vector_stores.settings import VectorStoreSettings
 from antiphon.vector_stores.vector_stores import VectorStores
 
@@ -20,4 +20,5 @@ __all__ = [
     "VectorStore",
     "VectorStoreSettings",
     "VectorStores",
+    "search_query",
 ]

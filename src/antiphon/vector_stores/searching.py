@@ -5,13 +5,14 @@ from typing import Any
 
 import msgspec
 
-from antiphon.protocol.vector_stores import Condition
+from antiphon.protocol.vector_stores import Condition, compile_filters
 from antiphon.search.fusion import RANK_CONSTANT, fuse
 from antiphon.search.index_file import IndexFile, StoredChunk, Vector
 from antiphon.vector_stores.embedding import StoreEmbedding
 from antiphon.vector_stores.indexes import Indexes
 from antiphon.vector_stores.records import VectorStore
 
+Json = dict[str, Any]
 Ranking = list[tuple[int, float]]
 _CANDIDATES_PER_RESULT = 5
 _MIN_CANDIDATES = 50
@@ -44,6 +45,23 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     score: float
     attributes: Mapping[str, Any]
+
+
+def search_query(body: Json) -> SearchQuery:
+    """Return the query of a checked body, of a search or of the tool ``file_search``."""
+    given = body["query"]
+    ranking: Json = body.get("ranking_options") or {}
+    weights: Json = ranking.get("hybrid_search") or {}
+    filters = body.get("filters")
+    return SearchQuery(
+        queries=(given,) if isinstance(given, str) else tuple(given),
+        limit=body.get("max_num_results") or 10,
+        condition=None if filters is None else compile_filters(filters, "filters", "metadata"),
+        score_threshold=ranking.get("score_threshold") or 0.0,
+        uses_words=ranking.get("ranker") != "none",
+        vector_weight=weights.get("embedding_weight", 1.0),
+        word_weight=weights.get("text_weight", 1.0),
+    )
 
 
 class StoreSearch:

@@ -27,14 +27,14 @@ from antiphon.protocol.events import (
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.rendering.logprobs import token_values
 from antiphon.protocol.responses.compaction import Compacted, Compacting
-from antiphon.protocol.responses.output_items import ItemAdded, ItemDone, ItemEvent, ItemNews
+from antiphon.protocol.responses.output_items import Cited, ItemAdded, ItemDone, ItemEvent, ItemNews
 from antiphon.protocol.responses.request import ResponseRequest
 
 Json = dict[str, Any]
 Named = tuple[str, Json]
 """An event's type and its fields, without ``type`` and ``sequence_number``."""
 Seal = Callable[[str], str]
-TurnEvent = Event | Compacting | Compacted | ItemEvent
+TurnEvent = Event | Compacting | Compacted | ItemEvent | Cited
 """What happens in the course of a response: what a backend says, and what the server adds to it."""
 
 _INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -106,15 +106,17 @@ class ResponseState:
                 return self._begin_compaction()
             case Compacted():
                 return self._end_compaction(event.text)
-            case ItemAdded() | ItemNews() | ItemDone():
+            case ItemAdded() | ItemNews() | ItemDone() | Cited():
                 return self._serve(event)
             case _:
                 return self._grow(event)
         return []
 
-    def _serve(self, event: ItemEvent) -> list[Named]:
+    def _serve(self, event: ItemEvent | Cited) -> list[Named]:
         """Show what happens to an item that the server makes. What the model said before it is over when it begins."""
         match event:
+            case Cited():
+                return self._cite(event)
             case ItemAdded():
                 events = self._close()
                 item = Item(len(self._items), event.item)
@@ -194,6 +196,18 @@ class ResponseState:
         shown = token_values(event.logprobs) if self._request.shows_logprobs else []
         delta = item.place(content_index=0, delta=event.text, logprobs=shown)
         return [*events, ("response.output_text.delta", delta)]
+
+    def _cite(self, event: Cited) -> list[Named]:
+        """Annotate the open message where its text ends now, in characters."""
+        item, events = self.open_message, []
+        if item is None:
+            item, events = self._begin_message({"type": "output_text", "annotations": [], "logprobs": [], "text": ""})
+        part = item.value["content"][0]
+        annotation = {**event.annotation, "index": len(item.text)}
+        number = len(part["annotations"])
+        part["annotations"] = [*part["annotations"], annotation]
+        added = item.place(content_index=0, annotation_index=number, annotation=annotation)
+        return [*events, ("response.output_text.annotation.added", added)]
 
     def _refusal(self, text: str) -> list[Named]:
         item, events = self._open, []

@@ -15,6 +15,7 @@ from antiphon.protocol import problems
 from antiphon.protocol.chat import FunctionCall, Message, ToolCall
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.ids import new_id
+from antiphon.protocol.responses.file_search import results_text
 from antiphon.protocol.responses.item_fields import FOREIGN_CALLS, FOREIGN_OUTPUTS, SETTINGS, kind_of
 from antiphon.protocol.responses.mcp_fields import without_secrets
 from antiphon.protocol.responses.mcp_history import McpRecord, result_of_call
@@ -30,7 +31,7 @@ _OUTPUTS = {"function_call_output", "custom_tool_call_output", *FOREIGN_OUTPUTS}
 _ID_PREFIX = {
     "message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco", "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco", "compaction": "cmp", "mcp_call": "mcp", "mcp_list_tools": "mcpl",
-    "mcp_approval_request": "mcpr", "mcp_approval_response": "mcpa",
+    "mcp_approval_request": "mcpr", "mcp_approval_response": "mcpa", "file_search_call": "fs",
     "additional_tools": "at", "configuration_update": "cu",
 }  # fmt: skip
 _HIDDEN = {
@@ -204,7 +205,8 @@ class _Conversation:
     def _note_inner_result(self, kind: str, item: Json, position: int) -> None:
         """A hosted tool's call carries its own result, or has none that a model could read."""
         if kind in FOREIGN_CALLS:
-            inner = {key: item[key] for key in _RESULTS if item.get(key) is not None}
+            text = results_text(item) if kind == "file_search_call" else None
+            inner = text or {key: item[key] for key in _RESULTS if item.get(key) is not None}
             self._results.setdefault(
                 _call_id(item, position), {"output": inner or str(item.get("status", "completed"))}
             )

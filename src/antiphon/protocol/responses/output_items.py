@@ -34,4 +34,10 @@ class ItemDone(msgspec.Struct, frozen=True):
     remembered: Json | None = None
 
 
+class Cited(msgspec.Struct, frozen=True):
+    """The text that was said so far rests on a source. ``annotation`` is complete but for its ``index``."""
+
+    annotation: Json
+
+
 ItemEvent = ItemAdded | ItemNews | ItemDone

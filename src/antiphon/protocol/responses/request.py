@@ -30,6 +30,7 @@ _OF_COMPACTION = {
     "model", "input", "instructions", "previous_response_id", "prompt_cache_key", "prompt_cache_retention",
     "prompt_cache_options", "service_tier", "image",
 }  # fmt: skip
+_SEARCH_RESULTS = "file_search_call.results"
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -72,6 +73,7 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     summarises: bool = False
     seals_reasoning: bool = False
     shows_logprobs: bool = False
+    shows_search_results: bool = False
     client_metadata: Mapping[str, Any] | None = None
     compacts_now: bool = False
     context_management: tuple[Json, ...] = ()
@@ -154,6 +156,7 @@ def parse_response(
         truncates=request.get("truncation") == "auto",
         summarises=(reasoning.get("summary") or reasoning.get("generate_summary")) is not None,
         seals_reasoning=SEALED_REASONING in include,
+        shows_search_results=_SEARCH_RESULTS in include,
         shows_logprobs=logprobs,
         client_metadata=request.get("client_metadata"),
         compacts_now=compacts_now,

@@ -2,6 +2,7 @@
 
 from antiphon.protocol.fields import Enumeration, Flag, String
 from antiphon.protocol.message_fields import NAME_PATTERN
+from antiphon.protocol.responses.file_search import file_search_choice, file_search_tool
 from antiphon.protocol.responses.mcp_fields import mcp_choice, mcp_tool
 from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Tagged
 
@@ -61,9 +62,9 @@ HOSTED_TOOLS = (
     "tool_search", "programmatic_tool_calling",
 )  # fmt: skip
 """Tools that OpenAI runs on its own servers; ``[responses] hosted_tools`` says what becomes of those that are not run here."""
-SERVED_TOOLS: dict[str, Object] = {"mcp": mcp_tool}
+SERVED_TOOLS: dict[str, Object] = {"mcp": mcp_tool, "file_search": file_search_tool}
 """Hosted tools that this server can run, where its settings allow it."""
-SERVED_CHOICES: dict[str, Object] = {"mcp": mcp_choice}
+SERVED_CHOICES: dict[str, Object] = {"mcp": mcp_choice, "file_search": file_search_choice}
 """How ``tool_choice`` names one of them."""
 
 

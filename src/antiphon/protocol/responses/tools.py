@@ -22,10 +22,14 @@ _SETTING = {"mcp": "To run MCP tools, list the server's host in [responses] mcp_
 
 
 class ServedTool(msgspec.Struct, frozen=True):
-    """A hosted tool that this server runs: its definition as it was given, and its place in the request."""
+    """A hosted tool that this server runs: its definition as it was given, and its place in the request.
+
+    ``shows_results``: the client asked with ``include`` for what a search found.
+    """
 
     spec: Json
     path: str
+    shows_results: bool = False
 
     @property
     def kind(self) -> str:

@@ -26,6 +26,7 @@ from antiphon.protocol.events import (
     ToolCallStarted,
 )
 from antiphon.protocol.rendering import TurnEvent
+from antiphon.protocol.responses.file_search import Citations
 from antiphon.protocol.responses.output_items import ItemDone, ItemEvent
 from antiphon.protocol.responses.tools import among, check_number
 from antiphon.server.logs import log
@@ -47,6 +48,7 @@ class ToolCourse:
         self._turn = turn
         self._spending = spending
         self._said = Said()
+        self._citations = Citations()
         self._num_runs = 0
         self._num_generations = 0
         self._in_words: set[str] = set()
@@ -78,6 +80,8 @@ class ToolCourse:
                         if not (is_started and isinstance(shown, Started)):
                             yield shown
                         is_started = True
+            for shown in self._citations.flush():
+                yield shown
             self._num_generations += 1
             async with aclosing(self._run(generation)) as running:
                 async for event in running:
@@ -150,7 +154,7 @@ class ToolCourse:
             case _:
                 self._spending.refresh()
                 self._said.hear(event)
-                return generation.take(event)
+                return [shown for one in generation.take(event) for shown in self._citations.follow(one)]
 
     async def _run(self, generation: "_Generation") -> AsyncGenerator[TurnEvent]:
         """Run what was called, and say that the turn is over if it is."""
@@ -171,7 +175,10 @@ class ToolCourse:
 
     def _noted(self, event: ItemEvent) -> ItemEvent:
         if isinstance(event, ItemDone):
-            self._said.add(event.remembered or event.item)
+            remembered = event.remembered or event.item
+            self._said.add(remembered)
+            if remembered["type"] == "file_search_call" and remembered.get("results"):
+                self._citations.add(remembered["results"])
             self._num_runs += event.item["type"].endswith("_call")
         return event
 

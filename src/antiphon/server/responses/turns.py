@@ -99,7 +99,10 @@ class Turns:
             items=items,
             shown=everything,
             render=render,
-            tools=tuple(self._tools.open(served, account) for served in request.served),
+            tools=tuple(
+                self._tools.open(msgspec.structs.replace(served, shows_results=request.shows_search_results), account)
+                for served in request.served
+            ),
             max_tool_calls=min(request.max_tool_calls or self._max_tool_calls, self._max_tool_calls),
         )
         if request.context_management and not request.compacts_now:

@@ -6,7 +6,7 @@ from typing import Any
 from antiphon.accounts import Principal
 from antiphon.protocol import decode_json, problems
 from antiphon.protocol.shapes import Object
-from antiphon.protocol.vector_stores import check_chunking, compile_filters, create_store, search, update_store
+from antiphon.protocol.vector_stores import check_chunking, create_store, search, update_store
 from antiphon.server.request.access import Access
 from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.body import RequestBodies
@@ -15,7 +15,7 @@ from antiphon.server.request.pages import read_page
 from antiphon.server.request.query import note_unused_query, refuse_query
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.server.routes.vector_store_parts import new_files
-from antiphon.vector_stores import Found, SearchQuery, VectorStore, VectorStores
+from antiphon.vector_stores import Found, VectorStore, VectorStores, search_query
 from antiphon.vector_stores.errors import no_such_store
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
@@ -121,23 +121,6 @@ async def read_body(bodies: RequestBodies, call: Call, table: Object, *, optiona
         table.check(value, "")
         table.refuse(value, "")
         return value  # pyright: ignore[reportUnknownVariableType] - the table checked it
-
-
-def search_query(body: Json) -> SearchQuery:
-    """Return the query of a checked body, of a search or of the tool ``file_search``."""
-    given = body["query"]
-    ranking: Json = body.get("ranking_options") or {}
-    weights: Json = ranking.get("hybrid_search") or {}
-    filters = body.get("filters")
-    return SearchQuery(
-        queries=(given,) if isinstance(given, str) else tuple(given),
-        limit=body.get("max_num_results") or 10,
-        condition=None if filters is None else compile_filters(filters, "filters", "metadata"),
-        score_threshold=ranking.get("score_threshold") or 0.0,
-        uses_words=ranking.get("ranker") != "none",
-        vector_weight=weights.get("embedding_weight", 1.0),
-        word_weight=weights.get("text_weight", 1.0),
-    )
 
 
 def listed(data: list[Json], *, has_more: bool) -> Json:
