@@ -5,6 +5,7 @@ through caches and routes has no other value that every one of them sees. A back
 """
 
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 
 import msgspec
@@ -131,10 +132,10 @@ class RequestContents:
 class RequestTrace:
     """The trace of one request. ``queue_s`` and ``prefill_s`` are of the engine here, None for any other backend.
 
-    ``arrived`` is on the monotonic clock. ``contents`` is None unless capture is on.
+    ``arrived`` is on the monotonic clock. ``first_token_s`` counts from the arrival. ``contents`` is None unless capture is on.
     """
 
-    __slots__ = ("arrived", "attempts", "contents", "message", "prefill_s", "queue_s")
+    __slots__ = ("arrived", "attempts", "contents", "first_token_s", "message", "prefill_s", "propagated", "queue_s")
 
     def __init__(self) -> None:
         self.arrived = time.monotonic()
@@ -142,6 +143,9 @@ class RequestTrace:
         self.prefill_s: float | None = None
         self.attempts: list[RouteAttempt] = []
         self.contents: RequestContents | None = None
+        self.first_token_s: float | None = None
+        self.propagated: Mapping[str, str] = {}
+        """Headers that carry the trace context to an upstream; empty unless tracing is on."""
         self.message: str | None = None
         """The message of the error that ended the request."""
 

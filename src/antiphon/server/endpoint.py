@@ -12,6 +12,7 @@ from antiphon.server.request.capture import CAPTURED_PATHS, CaptureRing
 from antiphon.server.request.headers import Scope, StandardHeaders
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.request.query import note_client_id
+from antiphon.server.tracing import Tracing
 
 _TOO_LARGE = 413
 CONSOLE = "/console"
@@ -20,7 +21,7 @@ Observe = Callable[[Call, str], None]
 
 
 class Shell:
-    """What all endpoints share: the check of Host and Origin, the standard headers, who observes the end, and the capture."""
+    """What all endpoints share: the check of Host and Origin, the standard headers, who observes the end, the capture, and the spans."""
 
     def __init__(
         self,
@@ -28,8 +29,10 @@ class Shell:
         standard_headers: StandardHeaders,
         observe: Observe,
         capture: CaptureRing | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.capture = capture
+        self.tracing = tracing
         self.origin_check = origin_check
         self.standard_headers = standard_headers
         self.observe = observe
@@ -48,12 +51,16 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(self._shell.standard_headers, scope, receive, send)
         TRACE.set(call.trace)
+        if self._shell.tracing is not None:
+            self._shell.tracing.begin(call, self._path)
         if self._capture is not None and scope["method"] == "POST":
             self._capture.begin(call)
         try:
             await self._answer(call)
         finally:
             self._shell.observe(call, self._path)
+            if self._shell.tracing is not None:
+                self._shell.tracing.end(call)
 
     async def _answer(self, call: Call) -> None:
         try:

@@ -40,6 +40,7 @@ from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import OpenTool, ServerTools
 from antiphon.server.responses.turns import Turns
 from antiphon.server.settings import ServerSettings
+from antiphon.server.tracing import Tracing
 from antiphon.server.vector_embedding import ServerEmbedding
 from antiphon.state import CompletionStore, ConversationStore, ResponseSettings, ResponseStore, UpstreamObjects
 from antiphon.vector_stores import VectorStores, VectorStoreSettings
@@ -160,7 +161,9 @@ class Service:
             host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
         )
         headers = StandardHeaders(organization, origin_check)
-        self.shell = Shell(origin_check, headers, self._observe, self.console.capture)
+        self.shell = Shell(
+            origin_check, headers, self._observe, self.console.capture, Tracing() if settings.tracing else None
+        )
         self.batch_runner = BatchRunner(
             BatchTools(
                 settings=self.batch_settings,

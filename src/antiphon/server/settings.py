@@ -17,7 +17,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ``shutdown_grace_s``: how long running requests may go on after Ctrl-C. ``allowed_hosts``: values of the Host header
     accepted in addition to the address itself and loopback names (``*`` accepts all). ``cors_origins``: web origins that may call
     (empty: none; ``*``: all). ``log_format``: ``auto`` is human in a
-    terminal and JSON otherwise. ``log_prompts`` puts request bodies into debug logs; off by default.
+    terminal and JSON otherwise. ``log_prompts`` puts request bodies into debug logs; off by default. ``tracing`` makes spans of OpenTelemetry (extra ``otel``).
     """
 
     host: str = "127.0.0.1"
@@ -31,6 +31,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "human", "json"] = "auto"
     log_prompts: bool = False
+    tracing: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports

@@ -13,6 +13,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
+from antiphon.backends.trace import TRACE
 from antiphon.backends.upstream.failures import (
     UpstreamError,
     disconnected,
@@ -236,10 +237,11 @@ class Http:
         timeouts = self._settings.timeouts
         # A large body is written in pieces, so that it does not block the event loop.
         data = io.BytesIO(body) if body is not None and len(body) >= _LARGE else body
+        headers = _propagated()
         async with self._as_failures():
             # aiohttp has a timeout for connecting; it has none for the head of the answer alone.
             async with asyncio.timeout(timeouts.connect_s + timeouts.first_byte_s):
-                return await self._open().request(method, url, data=data, allow_redirects=False)
+                return await self._open().request(method, url, data=data, headers=headers, allow_redirects=False)
 
     async def _send_on(self, request: ForwardRequest) -> aiohttp.ClientResponse:
         first_byte_s = self._settings.timeouts.first_byte_s
@@ -252,7 +254,7 @@ class Http:
                 deadline.reschedule(loop.time() + first_byte_s)
                 yield piece
 
-        headers = dict(request.headers)
+        headers = request.headers | dict(_propagated())
         if request.num_bytes is not None:
             headers["content-length"] = str(request.num_bytes)
         data = body if body is None or isinstance(body, bytes) else pieces(body)
@@ -306,6 +308,12 @@ class Http:
                 read_bufsize=_MAX_LINE,
             )
         return self._session
+
+
+def _propagated() -> Mapping[str, str]:
+    """Return the headers that carry the trace context of the request that this is for; empty without tracing."""
+    trace = TRACE.get()
+    return {} if trace is None else trace.propagated
 
 
 def _reason(error: OSError) -> str:

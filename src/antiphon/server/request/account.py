@@ -82,6 +82,7 @@ class RequestAccount:
             self.failed(error)
         call, trace = self._call, self._call.trace
         self._live.end(call)
+        trace.first_token_s = self.first_token_s
         usage = self._usage()
         call.note |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
         if self.model is not None:

@@ -53,6 +53,7 @@ class Call:
         "principal",
         "request_id",
         "scope",
+        "span",
         "started",
         "started_at",
         "status",
@@ -76,6 +77,8 @@ class Call:
         self.extra: dict[str, str] = {}
         self.note: dict[str, Any] = {}
         self.trace = RequestTrace()
+        self.span: Any = None
+        """The request's span of OpenTelemetry, where tracing is on."""
 
     @property
     def priority(self) -> Priority:
