@@ -61,6 +61,16 @@ async def test_other_names_stay_unknown(name: str) -> None:
         await asked(made, name)
 
 
+@pytest.mark.parametrize("pattern", ["gpt-*", "*"])
+async def test_a_pattern_answers_no_name_of_any_length(pattern: str) -> None:
+    """Whatever is remembered of a name is bounded; a name that a route spells out may be longer."""
+    made = router(RouteSettings(model=pattern, targets=(TargetSettings(backend="far", model="big"),)))
+    assert made.serves("gpt-" + "x" * 252)
+    assert not made.serves("gpt-" + "x" * 253)
+    exact = router(RouteSettings(model="y" * 300, targets=(TargetSettings(backend="far", model="big"),)))
+    assert exact.serves("y" * 300)
+
+
 async def test_what_serves_a_name_comes_before_a_pattern() -> None:
     """A backend that lists the name, a route with it, and the route of all other names win over the pattern."""
     described = router().describe("gpt-7")

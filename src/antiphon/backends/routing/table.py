@@ -12,6 +12,8 @@ from antiphon.errors import ConfigError
 from antiphon.protocol.errors import model_not_found
 
 Balance = Literal["least-outstanding", "prefix"]
+_MAX_NAME = 256
+"""The longest name that a pattern answers, in characters."""
 MakeTargetState = Callable[[str, Backend], TargetState]
 
 
@@ -115,6 +117,9 @@ class RouteTable:
 
     def _find(self, model: str) -> Route | None:
         found = self._exact.get(model)
+        if found is None and len(model) > _MAX_NAME:
+            # Names that a pattern answers are remembered, with their limits and prices.
+            return None
         if found is None:
             found = next((route for pattern, route in self._patterns if pattern.fullmatch(model)), None)
         return found or self._served(model) or self._rest or self._default(model)
