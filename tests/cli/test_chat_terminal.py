@@ -20,6 +20,14 @@ from antiphon.backends.scripted.script import Pattern, Reply, Script
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07|[\x01\x02]")
 
+# A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from antiphon.cli import main
+main()
+"""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
@@ -49,9 +57,15 @@ class Terminal:
             "TERM": "xterm",
             "INPUTRC": os.devnull,
         }
-        command = [sys.executable, "-c", "from antiphon.cli import main; main()", "chat", *words]
+        command = [sys.executable, "-c", PROGRAM, "chat", *words]
         self.process = subprocess.Popen(
-            command, stdin=other, stdout=other, stderr=other, env=environment, cwd=home, start_new_session=True
+            command,
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            env=environment,
+            cwd=home,
+            start_new_session=True,
         )
         os.close(other)
         self._said = ""
