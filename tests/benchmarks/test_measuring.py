@@ -100,4 +100,4 @@ def test_what_others_used_excludes_us_and_includes_the_hypervisor() -> None:
 
 def test_the_machine_is_described_without_being_named() -> None:
     """Results may be published: no host name, no path."""
-    assert set(machine.describe()) == {"processor", "cores", "memory_gib", "python"}
+    assert set(machine.describe()) == {"processor", "instruction_sets", "cores", "memory_gib", "python"}
