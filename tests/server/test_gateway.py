@@ -61,9 +61,9 @@ def watched(server: Running) -> list[Outcome]:
     outcomes: list[Outcome] = []
     record = server.service.accounts.record
 
-    def note(request: Any, outcome: Outcome, *more: Any) -> None:
+    def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
         outcomes.append(outcome)
-        record(request, outcome, *more)
+        record(request, outcome, *more, **named)
 
     server.service.accounts.record = note  # type: ignore[method-assign]
     return outcomes

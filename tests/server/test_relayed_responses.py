@@ -104,9 +104,9 @@ async def front(
             outcomes: list[Outcome] = []
             record = server.service.accounts.record
 
-            def note(request: Any, outcome: Outcome, *more: Any) -> None:
+            def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
                 outcomes.append(outcome)
-                record(request, outcome, *more)
+                record(request, outcome, *more, **named)
 
             server.service.accounts.record = note  # type: ignore[method-assign]
             async with openai.AsyncOpenAI(
