@@ -66,7 +66,7 @@ async def test_both_kinds_of_client_answer_alike(endpoint: Endpoint, kind: str) 
     assert answered.value.choices[0].message.content == "hello"
     assert (answered.request_id, answered.num_retries) == ("req_1", 1)
     async with connection.chat_stream(REQUEST) as stream:
-        pieces = [chunk.choices[0].delta.content async for chunk in stream.chunks if chunk.choices]
+        pieces = [chunk.choices[0].delta.content async for chunk in stream.events if chunk.choices]
     assert "".join(piece or "" for piece in pieces) == "hello"
     assert stream.headers["x-request-id"] == "req_1"
 

@@ -6,6 +6,7 @@ says how much is left out, so that neither the model nor a reader takes the part
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import OrderedDict
 
@@ -44,7 +45,11 @@ class KeptResults:
     def __init__(self) -> None:
         self._texts: OrderedDict[int, str] = OrderedDict()
         self._numbers = itertools.count(1)
-        self.tool: Tool = SchemaTool(
+
+    @functools.cached_property
+    def tool(self) -> Tool:
+        """What the model reads them with. Made when a tool needs it: checking its schema takes some 20 ms."""
+        return SchemaTool(
             READ_RESULT,
             "Read a part of a tool's result that was too long to be shown whole.",
             {
