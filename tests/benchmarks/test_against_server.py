@@ -47,7 +47,7 @@ async def test_the_bare_client_reads_what_our_server_says(local_process: ServerP
 async def test_memory_does_not_grow_under_random_load(local_process: ServerProcess) -> None:
     """Chats that arrive and leave at random leave no more behind than the first ones did."""
     async with client_of(local_process) as client:
-        await arrivals(Run(client, "soak-1", [0, 2]), seconds=90, count=12)
+        await arrivals(Run(client, "soak-1", [0, 2]), seconds=90, count=24)
         settled = machine.rss_bytes(local_process.pid)
         answered = await arrivals(Run(client, "soak-2", [0, 2]), seconds=90, count=24)
     assert answered > 0
