@@ -15,6 +15,8 @@ from antiphon.accounts import Principal
 from antiphon.accounts.reports import UsageQuery
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Script
+from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+from antiphon.protocol.errors import ApiError
 from antiphon.vector_stores import VectorStoreSettings
 
 TEXTS = {
@@ -323,3 +325,36 @@ def test_files_are_read_after_a_restart(tmp_path: Path) -> None:
     ):
         settled(client, store.id)
         assert names(client.vector_stores.search(store.id, query="words")) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ApiError(429, "Slow down.", code="rate_limit_exceeded"),
+        ApiError(503, "The model is loading."),
+        ApiError(502, "The upstream is away."),
+    ],
+    ids=lambda fault: str(fault.status),
+)
+def test_a_file_waits_while_the_model_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: ApiError
+) -> None:
+    """It is read once the model answers; a passing failure is not the file's."""
+    for name in ("_RETRY_S", "LOOK_EVERY_S"):
+        monkeypatch.setattr(f"antiphon.vector_stores.ingestion.{name}", 0.01)
+    faults = [fault, fault]
+    made = backend()
+    embed = made.embed
+
+    async def fails_first(request: EmbeddingRequest) -> EmbeddingResult:
+        if faults:
+            raise faults.pop()
+        return await embed(request)
+
+    made.embed = fails_first  # type: ignore[method-assign]
+    with running(made, tmp_path) as up, openai.OpenAI(base_url=up.url, api_key="any", max_retries=0) as client:
+        store_id = client.vector_stores.create(name="library").id
+        client.vector_stores.files.create(store_id, file_id=upload(client, "a.txt", b"The blue whale."))
+        counts = settled(client, store_id).file_counts
+        assert (counts.completed, counts.failed) == (1, 0)
+        assert not faults

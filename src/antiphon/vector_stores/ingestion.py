@@ -26,6 +26,7 @@ from antiphon.vector_stores.reading import ReadText, read_text
 from antiphon.vector_stores.records import StoreFile
 from antiphon.vector_stores.settings import VectorStoreSettings
 from antiphon.vector_stores.store import LEASE_MS, VectorStoreTable
+from antiphon.wire.failures import is_transient
 
 LOOK_EVERY_S = 5.0
 """How often the database is asked for files of processes that were killed; new ones are begun at once."""
@@ -122,6 +123,9 @@ class Ingestion:
             except ApiError as error:
                 _log.warning("vector_store_files_not_read", error=error.message)
                 await asyncio.sleep(_RETRY_S)
+            except Exception:  # noqa: BLE001 - whatever failed, files that come later are read
+                _log.exception("vector_store_files_not_read")
+                await asyncio.sleep(_RETRY_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_EVERY_S)
 
@@ -142,7 +146,8 @@ class Ingestion:
             self._num_failed += 1
             await self._table.fail(file, error)
         except ApiError as error:
-            if error.status > _SERVER_ERROR:  # the model is loading, or busy: the file waits
+            # The model is loading, busy or limited: the file waits. A 500 may be the file's own.
+            if error.status != _SERVER_ERROR and is_transient(error.status):
                 await self._table.release(file)
                 raise
             await self._failed(file, error.message)
