@@ -16,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +47,8 @@ MOST_DISTANCE: Final = 0.001
 """1 - cosine, of an embedding model's vectors."""
 _MOST_BYTES: Final = 1_000_000_000
 """Larger files stay as they are: their copies would take long to make, and much memory."""
+_MOST_BYTES_AT_ONCE: Final = 256_000_000
+"""Of larger files the copies are made one after another: two may not fit into memory."""
 _SLOW_TYPES: Final = {"3": "Q4_1", "8": "Q5_0", "9": "Q5_1"}
 """llama.cpp's numbers of file types."""
 _PLAIN_TYPES: Final = {"0": "F32", "1": "F16"}
@@ -248,17 +252,16 @@ class _Choice:
             try:
                 exact = self._exact(Path(folder))
                 rows = Path(folder) / "rows.npy"
+                copies = self._make_copies(candidates, exact)
                 _run("refer", str(exact), str(rows))
-                original = self._measure(first, rows)
+                original = self._measure(copies[first](), rows)
             except _ChildFailedError as error:
                 return _Record(first.type, first.runtime, f"not measured: {error}"), False
             best, words = first, [_described(first, original)]
             least = WORTH_EMBEDDING if original.is_embedding else WORTH
             for candidate in others:
                 try:
-                    if candidate == _F16_WITH_OPENVINO:
-                        _copy(self._source, self._directory, candidate, exact)
-                    measured = self._measure(candidate, rows)
+                    measured = self._measure(copies[candidate](), rows)
                 except _ChildFailedError as error:
                     words.append(f"{candidate}: left out, {error}")
                     continue
@@ -279,8 +282,26 @@ class _Choice:
         _run("convert", str(self._source), str(folder / "f16.gguf"), "f16")
         return folder / "f16.gguf"
 
-    def _measure(self, candidate: _Candidate, rows: Path) -> Measurement:
-        path = self._source if candidate == _AS_IS else _copy(self._source, self._directory, candidate)
+    def _make_copies(self, candidates: Sequence[_Candidate], exact: Path) -> dict[_Candidate, Callable[[], Path]]:
+        """Make what each candidate serves, and return what gives its path, or raises why there is none.
+
+        All are there before anything is measured: work on another core would change the measurements. Copies of a small file
+        are made two at a time.
+        """
+        made: dict[_Candidate, Future[Path]] = {}
+        is_small = self._source.stat().st_size <= _MOST_BYTES_AT_ONCE
+        with ThreadPoolExecutor(2 if is_small else 1, thread_name_prefix="copies of weights") as pool:
+            for candidate in candidates:
+                plain = exact if candidate == _F16_WITH_OPENVINO else None
+                made[candidate] = pool.submit(self._make, candidate, plain)
+        return {candidate: future.result for candidate, future in made.items()}
+
+    def _make(self, candidate: _Candidate, exact: Path | None) -> Path:
+        if candidate == _AS_IS:
+            return self._source
+        return _copy(self._source, self._directory, candidate, exact)
+
+    def _measure(self, path: Path, rows: Path) -> Measurement:
         library = encode_candidate(self._library.candidate)
         output = _run("measure", str(path), str(self._source), str(rows), library, str(self._extra_buffers))
         return msgspec.json.decode(output, type=Measurement)
