@@ -1,5 +1,6 @@
 """Responses of an upstream: relayed as bytes where it has the endpoint, made of chat completions where it has not."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -252,3 +253,23 @@ def test_frames_of_any_cut_pass_and_what_is_not_json_ends_the_stream(size: int) 
     assert inspector.outcome.object_id == "resp_upstream1"
     with pytest.raises(MalformedStream):
         inspector.feed(b"data: {oops\n\n")
+
+
+async def test_an_upstream_that_says_nothing_is_asked_once_and_not_waited_for(tmp_path: Path) -> None:
+    """Requests that come meanwhile share the question; its time is that of a health check, not that of an answer."""
+    left = asyncio.Event()
+
+    async def silent_about_responses(request: web.Request, body: bytes) -> web.StreamResponse:
+        if request.path.endswith("/responses"):
+            await left.wait()
+        return await chat_only(request, body)
+
+    async with recording_api(silent_about_responses) as api:
+        upstream = UpstreamSettings(
+            name="api", base_url=api.url, models=(UpstreamModel(id="m"),), health_interval_s=0.2
+        )
+        with running(Router({"api": UpstreamBackend(upstream)}), tmp_path) as server:
+            async with openai.AsyncOpenAI(base_url=server.url, api_key="none", timeout=PATIENCE_S) as client:
+                made = [client.responses.create(model="m", input="hi") for _ in range(2)]
+                assert [response.output_text for response in await asyncio.gather(*made)] == ["ok", "ok"]
+        left.set()

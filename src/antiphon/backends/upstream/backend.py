@@ -70,6 +70,8 @@ class UpstreamBackend:
             for model in settings.models
         )
         self._guessed: frozenset[str] = frozenset()
+        self._asking = asyncio.Lock()
+        self._ask_again_at = 0.0
         self._has_responses = {"auto": None, "relay": True, "translate": False}[settings.responses]
         self._health = Health("loading", f"{settings.name}: not checked yet")
 
@@ -128,16 +130,25 @@ class UpstreamBackend:
     async def has_responses(self) -> bool:
         """Whether ``/v1/responses`` is relayed: as the settings say, or as the upstream answers to an empty request."""
         if self._has_responses is None:
-            try:
+            async with self._asking:
+                if self._has_responses is None and time.monotonic() >= self._ask_again_at:
+                    self._has_responses = await self._ask_for_responses()
+                    self._ask_again_at = time.monotonic() + self.settings.health_interval_s
+        return bool(self._has_responses)
+
+    async def _ask_for_responses(self) -> bool | None:
+        """Return None where the upstream does not say, in the time of a health check: it is asked again later."""
+        try:
+            async with asyncio.timeout(self.settings.health_interval_s):
                 await self._http.post("/responses", b"{}", "")
-            except UpstreamError as error:
-                if error.kind != "answered" or error.status not in _ABOUT_THE_REQUEST | _PATH_MISSING:
-                    return False
-                self._has_responses = error.status in _ABOUT_THE_REQUEST
-            else:
-                # It takes any body, so it is not an API that checks what it cannot do.
-                self._has_responses = False
-        return self._has_responses
+        except TimeoutError:
+            return None
+        except UpstreamError as error:
+            if error.kind != "answered" or error.status not in _ABOUT_THE_REQUEST | _PATH_MISSING:
+                return None
+            return error.status in _ABOUT_THE_REQUEST
+        # It takes any body, so it is not an API that checks what it cannot do.
+        return False
 
     async def relay(self, request: RelayRequest) -> WholeAnswer | StreamedAnswer:
         return await relay(self.settings.name, self._http, request)

@@ -150,10 +150,11 @@ class Forwarder:
                         sent = await self._addressed(call, principal, path, model, body)
                         await self._send(call, principal, path, sent, unknown)
                 else:
-                    upload = Upload(call, self._max_bytes)
-                    model = call.note_model(await upload.read_model(content_type))
-                    sent = await self._addressed(call, principal, path, model, upload)
-                    await self._send(call, principal, path, sent, unknown)
+                    with self._bodies.holding() as hold:
+                        upload = Upload(call, self._max_bytes)
+                        model = call.note_model(await upload.read_model(content_type, hold))
+                        sent = await self._addressed(call, principal, path, model, upload)
+                        await self._send(call, principal, path, sent, unknown)
         except ApiError as error:
             if call.scope["method"] == "POST":
                 self._admissions.record_refusal(call, principal, "other", model, error)
@@ -168,45 +169,51 @@ class Forwarder:
         not exist.
         """
         assert self._backend is not None
-        ids = [*ids_in_path(path), *(ids_in_body(body) if isinstance(body, bytes) else ())]
+        known = await self._named_objects(principal, path, body)
+        owner = self._named_upstream(call) or next((each.upstream for each in known), None)
+        found = self._backend.destination(model) if model else None
+        if model and (not principal.may_use(model) or (owner or found or self._default) is None):
+            self._access.require_model(principal, model)
+        if found is None and owner is None:
+            owner = self._default
+        if owner is not None:
+            found = Destination(owner, found.model if found is not None and found.upstream == owner else None)
+        if found is not None and principal.models is not None and not known and not model:
+            raise ApiError(
+                403,
+                "This key is limited to certain models, and this request names none, so it is not sent on.",
+                code="model_required",
+            )
+        return None if found is None else _Sent(found, model, body)
+
+    async def _named_objects(
+        self, principal: Principal, path: str, body: bytes | Upload | None
+    ) -> Sequence[UpstreamObject]:
+        """Return the upstreams' objects that a request names; ``ApiError`` 404 if one is another account's."""
+        ids = ids_in_path(path)
+        if isinstance(body, bytes):
+            ids += await self._bodies.work(body, ids_in_body, body)
         known = await self._objects.find(ids) if ids else {}
         for each in known.values():
             if each.account != principal.account:
                 raise ApiError(404, f"No object found with id '{each.id}'.", code="not_found")
+        return list(known.values())
+
+    def _named_upstream(self, call: Call) -> str | None:
+        assert self._backend is not None
         named = call.header(_HEADER)
         if named is not None and named not in self._backend.upstreams:
             names = ", ".join(self._backend.upstreams)
             raise ApiError(
                 404, f"There is no upstream {named[:100]!r}. Upstreams: {names}.", param=HEADER, code="unknown_upstream"
             )
-        owner = named or next((each.upstream for each in known.values()), None)
-        found = self._backend.destination(model) if model else None
-        if model and (owner is None or found is not None):
-            if found is None and self._default is None:
-                self._access.require_model(principal, model)
-                return None
-            if found is not None and not principal.may_use(model):
-                self._access.require_model(principal, model)
-        if owner is None and not known and found is None:
-            owner = self._default
-        destination = (
-            found if owner is None else Destination(owner, found.model if found and found.upstream == owner else None)
-        )
-        if destination is None:
-            return None
-        if principal.models is not None and not known and not model:
-            raise ApiError(
-                403,
-                "This key is limited to certain models, and this request names none, so it is not sent on.",
-                code="model_required",
-            )
-        return _Sent(destination, model, body)
+        return named
 
     async def _send(self, call: Call, principal: Principal, path: str, sent: _Sent | None, unknown: Handler) -> None:
         if sent is None:
             await unknown(call)
             return
-        body = _renamed(sent)
+        body = await self._bodies.work(sent.body if isinstance(sent.body, bytes) else b"", _renamed, sent)
         work = self._exchange(call, principal, path, sent, body)
         if isinstance(body, Upload):
             try:

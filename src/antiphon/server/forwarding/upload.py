@@ -1,7 +1,7 @@
 """The body of a request that is sent on: its beginning, read to find the model, and the rest, passed on as it comes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from antiphon.protocol.errors import ApiError
 from antiphon.server.forwarding.multipart import ModelField
@@ -33,11 +33,15 @@ class Upload:
         if self.num_bytes is not None and self.num_bytes > max_bytes:
             raise self._too_large()
 
-    async def read_model(self, content_type: str) -> str | None:
-        """Read the form until its field ``model`` has come, and return it; None for a form without one."""
+    async def read_model(self, content_type: str, hold: Callable[[int], None]) -> str | None:
+        """Read the form until its field ``model`` has come, and return it; None for a form without one.
+
+        ``hold`` counts the bytes that are kept for it.
+        """
         field = ModelField(content_type)
         while self._has_more and not (field.is_found or field.is_over) and len(self.head) < _MAX_HEAD:
             piece = await self._receive()
+            hold(len(piece))
             field.feed(piece)
             self.head += piece
         self._field = field

@@ -110,8 +110,9 @@ class RequestAccount:
 
     def failed(self, error: BaseException) -> None:
         """Record for the ledger and the log how the request ended."""
-        # A client that is gone ends a request as a cancellation does.
-        error = asyncio.CancelledError() if isinstance(error, ClientGone) else error
+        if isinstance(error, ClientGone):
+            # A client that is gone ends a request as a cancellation does, unless this server closed the connection.
+            error = error.__cause__ if isinstance(error.__cause__, ApiError) else asyncio.CancelledError()
         self.status, self.error_code = how_it_failed(error)
         if isinstance(error, ApiError):
             self._call.note_error(error)

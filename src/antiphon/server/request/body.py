@@ -1,9 +1,9 @@
 """Reads a request's body within its limits, and does the work on large ones away from the event loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -90,6 +90,23 @@ class RequestBodies:
             yield
         finally:
             self.num_bytes_held -= len(body)
+
+    @contextmanager
+    def holding(self) -> Generator[Callable[[int], None]]:
+        """Yield what counts further bytes of a body as held until the block ends; it raises ``ApiError`` 503 without room."""
+        held = 0
+
+        def hold(num_bytes: int) -> None:
+            nonlocal held
+            if self.num_bytes_held + num_bytes > _MAX_BODIES * self._max_bytes:
+                raise overloaded(retry_after_s=1)
+            held += num_bytes
+            self.num_bytes_held += num_bytes
+
+        try:
+            yield hold
+        finally:
+            self.num_bytes_held -= held
 
     async def work(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
         """Return ``function(*args)``, computed in the thread for large bodies if ``body`` is large."""
