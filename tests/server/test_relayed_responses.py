@@ -265,11 +265,10 @@ async def test_an_upstream_that_says_nothing_is_asked_once_and_not_waited_for(tm
         return await chat_only(request, body)
 
     async with recording_api(silent_about_responses) as api:
-        upstream = UpstreamSettings(
-            name="api", base_url=api.url, models=(UpstreamModel(id="m"),), health_interval_s=0.2
-        )
+        upstream = UpstreamSettings(name="api", base_url=api.url, models=(UpstreamModel(id="m"),), health_interval_s=2)
         with running(Router({"api": UpstreamBackend(upstream)}), tmp_path) as server:
             async with openai.AsyncOpenAI(base_url=server.url, api_key="none", timeout=PATIENCE_S) as client:
                 made = [client.responses.create(model="m", input="hi") for _ in range(2)]
                 assert [response.output_text for response in await asyncio.gather(*made)] == ["ok", "ok"]
         left.set()
+        assert [request.path for request in api.requests].count("/v1/responses") == 1
