@@ -1,7 +1,9 @@
 """Stored chat completions: for requests with ``store: true``, under the same retention and bound as responses."""
 
+import asyncio
 import time
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -53,8 +55,19 @@ class CompletionStore:
 
     async def save(self, completion: StoredCompletion) -> None:
         """Write a completion that is over."""
+        # Off the event loop: a long conversation takes a while to encode and compress.
+        row = await asyncio.to_thread(self._row, completion)
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(insert(stored_completions), [row])
+            if self._schedule.wrote(row["num_bytes"]):
+                await self.sweep()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of completions") from error
+
+    def _row(self, completion: StoredCompletion) -> Json:
         body, messages = _encode(completion.body), zlib.compress(_encode(completion.messages))
-        row: Json = {
+        return {
             "id": completion.id,
             "account": completion.account,
             "model": completion.model,
@@ -65,22 +78,30 @@ class CompletionStore:
             "messages": messages,
             "num_bytes": len(body) + len(messages) + _ROW_BYTES,
         }
-        try:
-            async with self._engine.begin() as connection:
-                await connection.execute(insert(stored_completions), [row])
-            if self._schedule.wrote(row["num_bytes"]):
-                await self.sweep()
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of completions") from error
 
     async def find(self, completion_id: str, account: str) -> StoredCompletion | None:
         """Return a completion of ``account``; None for one that is not kept, expired, or another's."""
         found = await self._select(account, stored_completions.c.id == completion_id)
         return found[0] if found else None
 
-    async def find_all(self, account: str, model: str | None = None) -> list[StoredCompletion]:
-        """Return every completion of ``account``, oldest first; of one model if it is named."""
-        return await self._select(account, *(() if model is None else (stored_completions.c.model == model,)))
+    async def find_ids(self, account: str, model: str | None, metadata: Mapping[str, str]) -> list[str]:
+        """Return the ids of the completions of ``account``, oldest first: of one model if it is named, with these metadata."""
+        table = stored_completions
+        live = (table.c.account == account) & (table.c.expires_at_ms > _now_ms())
+        query = select(table.c.id, table.c.metadata).where(live).order_by(table.c.created_at, table.c.id)
+        if model is not None:
+            query = query.where(table.c.model == model)
+        try:
+            async with self._engine.connect() as connection:
+                rows = (await connection.execute(query)).all()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of completions") from error
+        return [row.id for row in rows if not metadata or metadata.items() <= msgspec.json.decode(row.metadata).items()]
+
+    async def find_many(self, completion_ids: Sequence[str], account: str) -> list[StoredCompletion]:
+        """Return those of the completions that are kept, in the order of their ids."""
+        found = {one.id: one for one in await self._select(account, stored_completions.c.id.in_(completion_ids))}
+        return [found[name] for name in completion_ids if name in found]
 
     async def _select(self, account: str, *conditions: Any) -> list[StoredCompletion]:
         live = (stored_completions.c.account == account) & (stored_completions.c.expires_at_ms > _now_ms())

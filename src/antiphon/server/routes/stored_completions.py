@@ -44,8 +44,10 @@ class StoredCompletionRoutes:
         page = read_page(
             call, default_order="asc", also=("model", *(name for name, _ in given if name.startswith("metadata[")))
         )
-        found = await self._store.find_all(principal.account, dict(given).get("model"))
-        await call.respond_json(page.of([one.value() for one in found if wanted.items() <= one.metadata.items()]))
+        ids = await self._store.find_ids(principal.account, dict(given).get("model"), wanted)
+        listed = page.of([{"id": name} for name in ids])
+        shown = await self._store.find_many([item["id"] for item in listed["data"]], principal.account)
+        await call.respond_json(listed | {"data": [one.value() for one in shown]})
 
     async def retrieve(self, call: Call) -> None:
         """Show a stored completion."""
