@@ -358,3 +358,24 @@ def test_a_file_waits_while_the_model_has_no_room(
         counts = settled(client, store_id).file_counts
         assert (counts.completed, counts.failed) == (1, 0)
         assert not faults
+
+
+def test_a_file_that_waits_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one behind it is read, although the first is older."""
+    for name in ("_RETRY_S", "LOOK_EVERY_S"):
+        monkeypatch.setattr(f"antiphon.vector_stores.ingestion.{name}", 0.2)
+    made = backend()
+    embed = made.embed
+
+    async def fails_for_whales(request: EmbeddingRequest) -> EmbeddingResult:
+        if any("whale" in str(text) for text in request.inputs):
+            raise ApiError(503, "The model is loading.")
+        return await embed(request)
+
+    made.embed = fails_for_whales  # type: ignore[method-assign]
+    with running(made, tmp_path) as up, openai.OpenAI(base_url=up.url, api_key="any", max_retries=0) as client:
+        store_id = client.vector_stores.create(name="library").id
+        for name, text in (("a.txt", b"The blue whale."), ("b.txt", b"Rye bread.")):
+            client.vector_stores.files.create(store_id, file_id=upload(client, name, text))
+        wait_until(lambda: client.vector_stores.retrieve(store_id).file_counts.completed == 1)
+        assert client.vector_stores.retrieve(store_id).file_counts.in_progress == 1

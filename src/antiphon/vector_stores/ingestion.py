@@ -138,7 +138,7 @@ class Ingestion:
             await asyncio.sleep(SWEEP_EVERY_S)
 
     async def _process(self, file: StoreFile) -> None:
-        """Read one claimed file. Only a failure of the database or of the model for the time being is raised."""
+        """Read one claimed file. Only a failure of the database is raised."""
         keeping = asyncio.create_task(self._keep(file))
         try:
             await self._read(file)
@@ -148,8 +148,9 @@ class Ingestion:
         except ApiError as error:
             # The model is loading, busy or limited: the file waits. A 500 may be the file's own.
             if error.status != _SERVER_ERROR and is_transient(error.status):
-                await self._table.release(file)
-                raise
+                _log.warning("vector_store_file_waits", file_id=file.file_id, error=error.message)
+                await self._table.release(file, _RETRY_S)
+                return
             await self._failed(file, error.message)
         except asyncio.CancelledError:
             await asyncio.shield(self._table.release(file))

@@ -242,9 +242,9 @@ class VectorStoreTable:
         """Say that a claimed file is still being read; False if it need not be any more."""
         return await self._update_file(_is_same(file), {"leased_until_ms": now_ms() + LEASE_MS})
 
-    async def release(self, file: StoreFile) -> None:
-        """Let another process, or the next start, read a claimed file."""
-        await self._update_file(_is_same(file), {"leased_until_ms": 0})
+    async def release(self, file: StoreFile, wait_s: float = 0.0) -> None:
+        """Let any process read a claimed file, after ``wait_s``; until then others come first."""
+        await self._update_file(_is_same(file), {"leased_until_ms": now_ms() + round(wait_s * 1000) if wait_s else 0})
 
     async def complete(self, file: StoreFile, usage_bytes: int) -> bool:
         """Note that a claimed file is in the index; False if it was cancelled or removed meanwhile."""
