@@ -21,7 +21,7 @@ from antiphon.server.console.settings import ConsoleSettings
 from antiphon.server.logs import configure_logs
 from antiphon.server.process.http_server import address_of, bind, serve
 from antiphon.server.request.faults import FaultSettings
-from antiphon.server.service import Service
+from antiphon.server.service import Service, ServiceOptions
 from antiphon.server.settings import ServerSettings
 from antiphon.state import ResponseSettings
 from antiphon.vector_stores import VectorStoreSettings
@@ -59,6 +59,16 @@ def running(
     **settings: Any,
 ) -> Generator[Running]:
     """Serve ``backend`` on a free port until the block ends, then shut down as Ctrl-C does."""
+    parts: dict[str, Any] = {
+        "cache": cache,
+        "faults": faults,
+        "responses": responses,
+        "gateway": gateway,
+        "webhooks": webhooks,
+        "files": files,
+        "vector_stores": vector_stores,
+        "batches": batches,
+    }
     server_settings = ServerSettings(**{"port": 0, "shutdown_grace_s": 0.2, **settings})
     listener = bind(server_settings)
     started = threading.Event()
@@ -74,17 +84,12 @@ def running(
                 server_settings,
                 account_book,
                 backend,
-                organization="org-test",
-                home=home,
-                cache=cache,
-                faults=faults,
-                responses=responses,
-                gateway=gateway,
-                webhooks=webhooks,
-                files=files,
-                vector_stores=vector_stores,
-                console=ConsoleOptions(settings=console or ConsoleSettings(), home=home),
-                batches=batches,
+                ServiceOptions(
+                    organization="org-test",
+                    home=home,
+                    console=ConsoleOptions(settings=console or ConsoleSettings(), home=home),
+                    **{name: given for name, given in parts.items() if given is not None},
+                ),
             )
             box["running"] = Running(address_of(listener), service, asyncio.get_running_loop(), stop)
 

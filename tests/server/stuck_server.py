@@ -11,7 +11,7 @@ from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Script
 from antiphon.server.logs import configure_logs
 from antiphon.server.process.http_server import address_of, bind, new_event_loop, serve
-from antiphon.server.service import Service
+from antiphon.server.service import Service, ServiceOptions
 from antiphon.server.settings import ServerSettings
 
 NEVER = threading.Event()
@@ -35,7 +35,7 @@ async def main(what: str, folder: Path) -> None:
     script = Script(models=("m",))
     accounts = await Accounts.open(AccountSettings(), folder)
     backend = HangingBackend(script) if what == "closing" else ScriptedBackend(script)
-    service = Service(settings, accounts, backend, organization="org", home=folder)
+    service = Service(settings, accounts, backend, ServiceOptions(organization="org", home=folder))
     listener = bind(settings)
 
     async def start() -> None:

@@ -292,7 +292,7 @@ def test_a_batch_is_its_keys_alone(tmp_path: Path) -> None:
                 await connection.execute(update(table).values(account="key_gone", status="validating"))
 
         asyncio.run_coroutine_threadsafe(rename(), up.loop).result(PATIENCE_S)
-        find = up.service.batches.find
+        find = up.service.batches.store.find
         wait_until(
             lambda: (
                 getattr(asyncio.run_coroutine_threadsafe(find(batch.id), up.loop).result(PATIENCE_S), "status", "")

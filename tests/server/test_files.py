@@ -165,7 +165,7 @@ def test_a_wrong_form_is_refused_and_nothing_is_kept(
         assert (answer.status_code, said["code"], said["param"]) == error
         assert client.get(f"{server.url}/files").status_code == 200
     wait_until(lambda: blobs_on_disk(home) == before)
-    assert server.service.forms.num_open == 0
+    assert server.service.storage.forms.num_open == 0
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(server: Running, home
 def test_uploads_of_all_speeds_are_bounded_together(tmp_path: Path) -> None:
     """While as many forms are read as may be, another gets a 503; one that leaves makes room."""
     with running(backend(), tmp_path) as up:
-        up.service.forms._max_forms = 1  # pyright: ignore[reportPrivateUsage]
+        up.service.storage.forms._max_forms = 1  # pyright: ignore[reportPrivateUsage]
         waiting = threading.Event()
 
         def slowly() -> Iterator[bytes]:
@@ -224,7 +224,7 @@ def test_uploads_of_all_speeds_are_bounded_together(tmp_path: Path) -> None:
             )
         )
         thread.start()
-        wait_until(lambda: up.service.forms.num_open == 1)
+        wait_until(lambda: up.service.storage.forms.num_open == 1)
         assert httpx.post(f"{up.url}/files", content=form(iter([b"x"])), headers=HEADERS).status_code == 503
         waiting.set()
         thread.join(PATIENCE_S)

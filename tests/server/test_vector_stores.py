@@ -316,7 +316,7 @@ def test_files_are_read_after_a_restart(tmp_path: Path) -> None:
         running(backend(), tmp_path) as up,
         openai.OpenAI(base_url=up.url, api_key="any", max_retries=0) as client,
     ):
-        up.loop.call_soon_threadsafe(up.service.vector_stores.ingestion._tasks[0].cancel)
+        up.loop.call_soon_threadsafe(up.service.storage.vector_stores.ingestion._tasks[0].cancel)
         store = client.vector_stores.create(file_ids=[upload(client, "a.txt", b"words of the first run")])
         assert client.vector_stores.retrieve(store.id).status == "in_progress"
     with (

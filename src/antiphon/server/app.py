@@ -58,12 +58,12 @@ def response_routes(service: Service, access: Access) -> ResponseRoutes:
         admissions=service.admissions,
         in_flight=service.in_flight,
         bodies=service.bodies,
-        store=service.responses,
-        jobs=service.jobs,
-        turns=service.turns,
-        intake=service.intake,
-        answers=service.answers,
-        relay=service.response_relay,
+        store=service.responses.store,
+        jobs=service.responses.jobs,
+        turns=service.responses.turns,
+        intake=service.responses.intake,
+        answers=service.responses.answers,
+        relay=service.response_relay(),
         webhooks=service.webhooks,
     )
 
@@ -75,31 +75,31 @@ class Handlers:
         self.generation = generation_routes(service, service.access)
         self.responses = response_routes(service, service.access)
         self.stored_completions = StoredCompletionRoutes(service.access, service.bodies, service.completions)
-        self.conversations = ConversationRoutes(service.access, service.bodies, service.conversations)
+        self.conversations = ConversationRoutes(service.access, service.bodies, service.responses.conversations)
         self.files = FileRoutes(
             service.access,
             service.admissions,
-            service.forms,
-            service.files,
-            service.vector_stores.ingestion.forget_file,
+            service.storage.forms,
+            service.storage.files,
+            service.storage.vector_stores.ingestion.forget_file,
         )
         self.uploads = UploadRoutes(
             service.access,
             service.admissions,
             service.bodies,
-            service.forms,
-            files=service.files,
-            uploads=service.uploads,
+            service.storage.forms,
+            files=service.storage.files,
+            uploads=service.storage.uploads,
         )
         self.batches = BatchRoutes(
             service.access,
             service.bodies,
-            store=service.batches,
-            files=service.files,
-            settings=service.batch_settings,
-            look=service.batch_runner.look,
+            store=service.batches.store,
+            files=service.storage.files,
+            settings=service.batches.settings,
+            look=service.batches.runner.look,
         )
-        service.batch_runner.answer_with(
+        service.batches.runner.answer_with(
             {
                 "/v1/chat/completions": self.generation.chat_completions,
                 "/v1/completions": self.generation.completions,
@@ -108,10 +108,10 @@ class Handlers:
             }
         )
         self.vector_stores = VectorStoreRoutes(
-            service.access, service.admissions, service.bodies, service.vector_stores
+            service.access, service.admissions, service.bodies, service.storage.vector_stores
         )
         self.vector_store_files = VectorStoreFileRoutes(
-            service.access, service.admissions, service.bodies, service.vector_stores
+            service.access, service.admissions, service.bodies, service.storage.vector_stores
         )
         self.unknown = unknown_route(PATHS)
         self.models = ModelRoutes(service.access, self.unknown)
@@ -317,8 +317,8 @@ def _sockets(service: Service) -> ResponseSockets:
         admissions=service.admissions,
         in_flight=service.in_flight,
         bodies=service.bodies,
-        intake=service.intake,
-        answers=service.answers,
-        settings=service.response_settings,
+        intake=service.responses.intake,
+        answers=service.responses.answers,
+        settings=service.responses.settings,
         server_settings=service.settings,
     )

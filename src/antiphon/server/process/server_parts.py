@@ -26,7 +26,7 @@ from antiphon.models.catalogue import suggest_id
 from antiphon.server.configuration import Configuration
 from antiphon.server.console.parts import ConsoleOptions
 from antiphon.server.logs import log
-from antiphon.server.service import Service
+from antiphon.server.service import Service, ServiceOptions
 from antiphon.server.settings import ExtraModel, ModelSettings
 
 
@@ -88,24 +88,26 @@ class ServerParts:
             configuration.server,
             accounts,
             router if store is None else CachingBackend(router, store),
-            organization=configuration.accounts.organization,
-            home=configuration.home,
-            cache=configuration.cache,
-            faults=configuration.faults,
-            responses=configuration.responses,
-            gateway=configuration.gateway,
-            webhooks=configuration.webhooks,
-            upstreams=router,
-            files=configuration.files,
-            vector_stores=configuration.vector_stores,
-            console=ConsoleOptions(
-                settings=configuration.console,
+            ServiceOptions(
+                organization=configuration.accounts.organization,
                 home=configuration.home,
-                engines=self._engines_by_model,
-                local_names=lambda: local.model_names if isinstance(local, LocalBackend) else {},
-                num_workers=configuration.server.workers,
+                cache=configuration.cache,
+                faults=configuration.faults,
+                responses=configuration.responses,
+                gateway=configuration.gateway,
+                webhooks=configuration.webhooks,
+                files=configuration.files,
+                vector_stores=configuration.vector_stores,
+                console=ConsoleOptions(
+                    settings=configuration.console,
+                    home=configuration.home,
+                    engines=self._engines_by_model,
+                    local_names=lambda: local.model_names if isinstance(local, LocalBackend) else {},
+                    num_workers=configuration.server.workers,
+                ),
+                batches=configuration.batches,
             ),
-            batches=configuration.batches,
+            upstreams=router,
         )
 
     @classmethod
