@@ -118,6 +118,30 @@ def _page(summary: str, content_type: str) -> Json:
     return {"summary": summary, "tags": ["console"], "security": [], "responses": responses}
 
 
+def _key_paths() -> Json:
+    return {
+        "/console/api/keys": {
+            "get": _operation("Every key ever made", _object({"data": _list(_KEY)}), "503"),
+            "post": _operation(
+                "Create a key",
+                _KEY,
+                "400",
+                "503",
+                body=_object({"name": _TEXT}, **_LIMITS, is_admin=_FLAG, expires_days=_MAYBE_NUMBER),
+            ),
+        },
+        "/console/api/keys/{key_id}": {
+            "parameters": [_in_path("key_id")],
+            "post": _operation("Replace a key's limits", _KEY, "400", "503", body=_object({}, **_LIMITS)),
+            "delete": _operation("Revoke a key", _KEY, "400", "503"),
+        },
+        "/console/api/keys/{key_id}/rotate": {
+            "parameters": [_in_path("key_id")],
+            "post": _operation("Replace a key's secret", _KEY, "400", "503"),
+        },
+    }
+
+
 def console_paths(playground: Json) -> Json:
     """Return the paths; ``playground`` are those of generation, which the console has too."""
     filters = [
@@ -166,25 +190,7 @@ def console_paths(playground: Json) -> Json:
         "/console/api/usage": {
             "get": _operation("Usage by day, key and model", usage, "400", "503") | {"parameters": [days]}
         },
-        "/console/api/keys": {
-            "get": _operation("Every key ever made", _object({"data": _list(_KEY)}), "503"),
-            "post": _operation(
-                "Create a key",
-                _KEY,
-                "400",
-                "503",
-                body=_object({"name": _TEXT}, **_LIMITS, is_admin=_FLAG, expires_days=_MAYBE_NUMBER),
-            ),
-        },
-        "/console/api/keys/{key_id}": {
-            "parameters": [_in_path("key_id")],
-            "post": _operation("Replace a key's limits", _KEY, "400", "503", body=_object({}, **_LIMITS)),
-            "delete": _operation("Revoke a key", _KEY, "400", "503"),
-        },
-        "/console/api/keys/{key_id}/rotate": {
-            "parameters": [_in_path("key_id")],
-            "post": _operation("Replace a key's secret", _KEY, "400", "503"),
-        },
+        **_key_paths(),
         "/console/api/models": {
             "get": _operation("What is served, loaded and on disk", _object({"served": _list({"type": "object"})})),
             "post": _operation(

@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 
 from antiphon.protocol import problems
-from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message, ToolChoice
+from antiphon.protocol.chat import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message, Tool, ToolChoice
 from antiphon.protocol.chat_request import check_body, read_sampling
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.responses.compaction import without_trigger
@@ -111,34 +111,12 @@ def parse_response(
     toolset = read_tools(request.get("tools") or (), hosted_tools, served)
     choice, is_open = _choice(request, toolset)
     responses.refuse(request, "")
-    text: Json = request.get("text") or {}
     reasoning: Json = request.get("reasoning") or {}
     include: list[str] = request.get("include") or []
     logprobs = _LOGPROBS in include or bool(request.get("top_logprobs"))
     stored = can_store and request.get("store") is not False
     parallel = request.get("parallel_tool_calls") is not False
-    stream_options: Json = request.get("stream_options") or {}
-    chat = ChatRequest(
-        model=request["model"],
-        messages=(),
-        sampling=read_sampling(request),
-        max_tokens=request.get("max_output_tokens"),
-        logprobs=logprobs,
-        top_logprobs=request.get("top_logprobs") or 0,
-        tools=toolset.tools,
-        tool_choice=choice,
-        parallel_tool_calls=parallel,
-        response_format=read_format(text.get("format")),
-        reasoning_effort=reasoning.get("effort"),
-        verbosity=text.get("verbosity"),
-        stream=bool(request.get("stream")),
-        include_obfuscation=bool(stream_options.get("include_obfuscation")),
-        user=request.get("user"),
-        safety_identifier=request.get("safety_identifier"),
-        metadata=request.get("metadata") or {},
-        service_tier=request.get("service_tier"),
-        prompt_cache_key=request.get("prompt_cache_key"),
-    )
+    chat = _chat(request, toolset.tools, choice, logprobs=logprobs)
     items, compacts_now = without_trigger(_input(request.get("input")))
     return ResponseRequest(
         chat=chat,
@@ -168,6 +146,34 @@ def parse_response(
             served=frozenset(served),
             is_choice_open=is_open,
         ),
+    )
+
+
+def _chat(request: Json, tools: tuple[Tool, ...], choice: ToolChoice, *, logprobs: bool) -> ChatRequest:
+    """Return the generation that a checked body asks for, without its messages."""
+    text: Json = request.get("text") or {}
+    reasoning: Json = request.get("reasoning") or {}
+    stream_options: Json = request.get("stream_options") or {}
+    return ChatRequest(
+        model=request["model"],
+        messages=(),
+        sampling=read_sampling(request),
+        max_tokens=request.get("max_output_tokens"),
+        logprobs=logprobs,
+        top_logprobs=request.get("top_logprobs") or 0,
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=request.get("parallel_tool_calls") is not False,
+        response_format=read_format(text.get("format")),
+        reasoning_effort=reasoning.get("effort"),
+        verbosity=text.get("verbosity"),
+        stream=bool(request.get("stream")),
+        include_obfuscation=bool(stream_options.get("include_obfuscation")),
+        user=request.get("user"),
+        safety_identifier=request.get("safety_identifier"),
+        metadata=request.get("metadata") or {},
+        service_tier=request.get("service_tier"),
+        prompt_cache_key=request.get("prompt_cache_key"),
     )
 
 

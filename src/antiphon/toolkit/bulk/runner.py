@@ -17,13 +17,13 @@ from openai.types.chat import ChatCompletion
 
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.bulk.batchfile import Request, RequestFile, Result, as_object
+from antiphon.toolkit.bulk.call_kinds import CHAT_PATH, kind_of
 from antiphon.toolkit.bulk.halfprice import ENDED, BatchApi, BatchPart, BatchPlan, refused
 from antiphon.toolkit.bulk.journal import Journal
 from antiphon.toolkit.bulk.post import Posted, post
 from antiphon.toolkit.bulk.progress import bar
 from antiphon.toolkit.bulk.report import BulkReport, BulkStatistics
-from antiphon.toolkit.calls.caller import CHAT
-from antiphon.toolkit.calls.guard import ANSWER_TOKENS, AnswerFacts, CallGuard, CallKind, ModelCall
+from antiphon.toolkit.calls.guard import ANSWER_TOKENS, AnswerFacts, CallGuard, ModelCall
 from antiphon.toolkit.calls.options import CallOptions, require_options
 from antiphon.toolkit.calls.retry import RetryPolicy
 from antiphon.toolkit.calls.under_way import UnderWay
@@ -219,7 +219,9 @@ class _Run:
             return
         try:
             for request in requests:
-                limit = _kind(request.path).limit(request.body) or (ANSWER_TOKENS if _kind(request.path).limits else 0)
+                limit = kind_of(request.path).limit(request.body) or (
+                    ANSWER_TOKENS if kind_of(request.path).limits else 0
+                )
                 most = Usage(estimate_prompt(request.body), limit)
                 cost = self._cost(most, request)
                 self._reserved[request.custom_id] = self._budget.reserve(most.total_tokens, cost)
@@ -329,7 +331,7 @@ class _Run:
             return await post(call.connection, request.path, call.request)
 
         try:
-            call, answer = await self._guard.answer(_kind(request.path), request.body, send)
+            call, answer = await self._guard.answer(kind_of(request.path), request.body, send)
         finally:
             self._counts["retries"] += max(0, num_tries - 1)
         async with call.held:
@@ -338,34 +340,18 @@ class _Run:
             call.finish(AnswerFacts(usage, str(body.get("model") or ""), _finish_reason(body)))
         if usage is not None:
             self._usage[call.model] = self._usage.get(call.model, NO_USAGE) + usage
-        if self._cache is not None and request.path == _CHAT_PATH and not call.failed_over:
+        if self._cache is not None and request.path == CHAT_PATH and not call.failed_over:
             self._cache.put(self._connection.endpoint, request.body, ChatCompletion.construct(**body))
         return Result(request.custom_id, answer.status_code, answer.headers.get("x-request-id"), answer.body)
 
     def _cached(self, request: Request) -> Result | None:
-        if self._cache is None or request.path != _CHAT_PATH:
+        if self._cache is None or request.path != CHAT_PATH:
             return None
         kept = self._cache.get(self._connection.endpoint, request.body)
         return None if kept is None else Result(request.custom_id, _OK, body=kept.to_dict(mode="json", warnings=False))
 
 
-_CHAT_PATH = "/chat/completions"
 _OK = 200
-
-
-async def _prompt_tokens(_: Connection, body: Mapping[str, Any]) -> int:
-    return estimate_prompt(body)
-
-
-_KINDS = {
-    _CHAT_PATH: CHAT,
-    "/completions": CallKind(_prompt_tokens, ("max_tokens",)),
-    "/responses": CallKind(_prompt_tokens, ("max_output_tokens",)),
-}
-
-
-def _kind(path: str) -> CallKind:
-    return _KINDS.get(path, CallKind(_prompt_tokens))
 
 
 def _finish_reason(body: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,29 @@
+"""What the guard of a call needs to know of requests to each path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from antiphon.toolkit.calls.caller import CHAT
+from antiphon.toolkit.calls.guard import CallKind
+from antiphon.toolkit.clients import Connection
+from antiphon.toolkit.pacing.token_estimate import estimate_prompt
+
+CHAT_PATH = "/chat/completions"
+
+
+async def _prompt_tokens(_: Connection, body: Mapping[str, Any]) -> int:
+    return estimate_prompt(body)
+
+
+_KINDS = {
+    CHAT_PATH: CHAT,
+    "/completions": CallKind(_prompt_tokens, ("max_tokens",)),
+    "/responses": CallKind(_prompt_tokens, ("max_output_tokens",)),
+}
+
+
+def kind_of(path: str) -> CallKind:
+    """Return how requests to ``path`` are counted, and where they say how long an answer may be."""
+    return _KINDS.get(path, CallKind(_prompt_tokens))
