@@ -18,23 +18,13 @@ def refusal(schema: dict[str, Any]) -> str:
     return caught.value.message
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "integer", "minimum": LOW, "maximum": LOW},
-        {"allOf": [{"type": "integer", "minimum": LOW}, {"exclusiveMaximum": -(2**63) + 1}]},
-    ],
-)
-def test_ranges_below_64_bits(schema: dict[str, Any]) -> None:
-    """A range at or below the least integer of 64 bits is refused by its keyword."""
-    assert "aximum' is lower than an integer of 64 bits can be" in refusal(schema)
-
-
-@pytest.mark.parametrize("value", [-(2**63), 2**64, -1e300, {"a": [1, 1e30]}, 0.1 + 0.2, 1e-30])
-def test_constants_of_many_digits(value: Any) -> None:
-    """A constant that the compiler might take for another number is refused, wherever in the data it is."""
-    assert "'const' holds a number of too many digits" in refusal({"const": value})
-    assert "'enum' holds a number of too many digits" in refusal({"enum": [None, value]})
+@pytest.mark.parametrize("low", [LOW, -(2**63), -(2**63) + 1, -1e300, -(10**18)])
+def test_ranges_below_64_bits(low: float) -> None:
+    """A range at or below the least integer of 64 bits, which the compiler does not survive, never reaches it."""
+    check_schema({"type": "integer", "minimum": low, "maximum": low}, what="x", param="x")
+    for part in ({"exclusiveMaximum": low}, {"minimum": low}):
+        assert "so many digits" in refusal({"allOf": [{"type": "integer", "minimum": LOW}, part]})
+        assert "so many digits" in refusal({"type": "integer", "multipleOf": 3, **part})
 
 
 def test_usual_constants() -> None:

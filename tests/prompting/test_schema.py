@@ -81,7 +81,7 @@ def test_unenforceable_keyword(schema: dict[str, Any], keyword: str) -> None:
             "the '$ref' '#/$defs/missing' does not point to a part of the schema, as '#/$defs/name' does, which is not permitted.",
         ),
         ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "Unsatisfiable schema: incompatible types"),
-        ({"type": "object", "properties": []}, "properties must be an object"),
+        ({"type": "object", "properties": []}, "'properties' must be an object, but is an array."),
     ],
 )
 def test_impossible_schema(schema: dict[str, Any], reason: str) -> None:

@@ -11,13 +11,14 @@ from antiphon.prompting.grammars.lark import in_one_line
 from antiphon.prompting.grammars.trial import MAX_SCHEMA_CPU_S, UNSATISFIABLE, schema_error
 from antiphon.prompting.remembered import remembered
 from antiphon.prompting.schemas.bounds import bounded
-from antiphon.prompting.schemas.compiler_limits import MOST_INTEGER, beyond_compiler, is_number
+from antiphon.prompting.schemas.compiler_limits import beyond_compiler, is_number
 from antiphon.prompting.schemas.dialects import in_latest_terms
 from antiphon.prompting.schemas.exact import InexactError, exact_rules, has_inexact
 from antiphon.prompting.schemas.one_of import with_exclusive_alternatives
 from antiphon.prompting.schemas.references import ExpandedSchemaError, with_plain_references
 from antiphon.prompting.schemas.termination import never_ends
 from antiphon.prompting.schemas.traversal import DATA, NAMED_SCHEMAS, has_more_than, rewritten, schemas_in
+from antiphon.prompting.schemas.well_formed import malformed, with_whole_counts
 from antiphon.protocol.chat import ChatRequest, JsonSchemaFormat, Tool
 from antiphon.protocol.errors import ApiError
 
@@ -39,11 +40,16 @@ _UNENFORCED = ("extends", "disallow", "divisibleBy", "nullable", "discriminator"
 
 _MOST_WITH_FRACTION = 10**15
 """Numbers beyond have no thousandths."""
+_MOST_WRITTEN_OUT = 10**22
+"""A whole number beyond keeps its exponent."""
 _REASONS = {"minProperties": " Of several names that it does not declare, two may be the same."}
 _TOO_DEEP = "it is nested too deeply."
 _PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _OF_PATTERNS = ("regex parse error", "lookarounds not supported", "determine if regex")
+_OF_DIGITS = ("has too many digits", "Failed to generate regex")
 _COUNTING = frozenset({"multipleOf", "pattern", "patternProperties", "format", "maxLength", "minLength"})
+_RANGES = _COUNTING | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+"""Keywords that the compiler turns into regular expressions of its own."""
 _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
 
 
@@ -98,7 +104,7 @@ def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return an equivalent schema in the form that llguidance accepts."""
     without = rewritten(
         with_plain_references(in_latest_terms(dict(schema))),
-        lambda part: _with_closed_ends(_in_64_bits(_without_empty_rules(part))),
+        lambda part: _with_closed_ends(_with_integers(with_whole_counts(_without_empty_rules(part)))),
     )
     return with_exclusive_alternatives(cast("dict[str, Any]", without))
 
@@ -178,6 +184,9 @@ def _problem_before_compiling(schema: dict[str, Any]) -> str | None:
     keyword = _unenforced(schema)
     if keyword:
         return _refusal(keyword) + _REASONS.get(keyword, "")
+    wrong = malformed(schema)
+    if wrong:
+        return wrong
     hostile = beyond_compiler(schema)
     if hostile:
         return hostile
@@ -192,20 +201,21 @@ def _translate(error: str, schema: dict[str, Any]) -> str | None:
     """Return llguidance's error in terms of the keyword that is at fault."""
     one_line = _PLACE.sub("", in_one_line(error))
     unimplemented = _UNIMPLEMENTED.search(error)
+    used = {key for part in schemas_in(schema) for key in part}
     problem = one_line or None
     if unimplemented:
         problem = _refusal(*json.loads(unimplemented[1]))
-    elif "oneOf constraints" in error:
-        problem = _refusal("oneOf") + " Its alternatives may overlap; use 'anyOf'."
-    elif "min/maxProperties" in error:
-        problem = _refusal("minProperties", "maxProperties") + " They are where all declared properties are required."
+    elif any(words in error for words in _COMPOSED):
+        problem = next(advice for words, advice in _COMPOSED.items() if words in error)
     elif "Unknown format" in error:
         name = error.partition("Unknown format: ")[2].split()[0]
         problem = _refusal("format") + f" No format '{name}' is known; use 'pattern'."
     elif any(words in error for words in _OF_PATTERNS):
-        problem = f"{_refusal('pattern')} {one_line}"
+        problem = f"{_refusal('pattern')} {one_line}" if "pattern" in used else _refusal(*sorted(used & _RANGES))
+    elif any(words in error for words in _OF_DIGITS):
+        blamed = {"multipleOf"} if "multipleOf" in error else used & _RANGES
+        problem = _refusal(*sorted(blamed)) + " Its numbers have too many digits."
     elif "fuel exhausted" in error:
-        used = {key for part in schemas_in(schema) for key in part}
         problem = _refusal(*sorted(used & _COUNTING)) + " It takes too many steps to decide what fits."
     elif error == UNSATISFIABLE:
         problem = "no value satisfies it."
@@ -219,6 +229,11 @@ def _refusal(*keywords: str) -> str:
     return f"{names} cannot be enforced here{', so it is' if len(keywords) == 1 else ', so they are'} not permitted."
 
 
+_COMPOSED = {
+    "oneOf constraints": _refusal("oneOf") + " Its alternatives may overlap; use 'anyOf'.",
+    "min/maxProperties": _refusal("minProperties", "maxProperties")
+    + " They are where all declared properties are required.",
+}
 _EMPTY_RULES: tuple[tuple[str, Any], ...] = (
     ("uniqueItems", False),
     ("nullable", False),
@@ -233,13 +248,9 @@ def _without_empty_rules(schema: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if (key, value) not in _EMPTY_RULES}
 
 
-def _in_64_bits(schema: dict[str, Any]) -> dict[str, Any]:
-    """Write integers as such, also 5.2e16, and begin ranges where the compiler can: its own least integer is too low for it."""
-    made = {key: _as_integers(value) if key in {"const", "enum"} else value for key, value in schema.items()}
-    least = made.get("minimum")
-    if isinstance(least, int | float) and least < -MOST_INTEGER:
-        made["minimum"] = -MOST_INTEGER
-    return made
+def _with_integers(schema: dict[str, Any]) -> dict[str, Any]:
+    """Write integers as such in data, also 5.2e16."""
+    return {key: _as_integers(value) if key in {"const", "enum"} else value for key, value in schema.items()}
 
 
 def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +286,8 @@ def _as_integers(value: Any) -> Any:
         return [_as_integers(item) for item in cast("list[Any]", value)]
     if isinstance(value, dict):
         return {key: _as_integers(item) for key, item in cast("dict[str, Any]", value).items()}
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    is_written_out = isinstance(value, float) and value.is_integer() and abs(value) < _MOST_WRITTEN_OUT
+    return int(value) if is_written_out else value
 
 
 def _unenforced(schema: Any) -> str | None:

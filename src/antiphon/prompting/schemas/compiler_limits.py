@@ -24,13 +24,6 @@ def beyond_compiler(root: Schema) -> str | None:
     stray = _stray_reference(root)
     if stray is not None:
         return stray
-    for schema in schemas_in(root):
-        for keyword in ("const", "enum"):
-            if _is_inexact(schema.get(keyword)):
-                return f"'{keyword}' holds a number of too many digits to be enforced, which is not permitted."
-        for keyword in ("maximum", "exclusiveMaximum"):
-            if is_number(schema.get(keyword)) and schema[keyword] < -MOST_INTEGER:
-                return f"'{keyword}' is lower than an integer of 64 bits can be, which is not permitted."
     levels = _Levels(root).most()
     if levels > MAX_LEVELS:
         return f"its references nest up to {levels} levels, which exceeds the limit of {MAX_LEVELS}."
@@ -64,12 +57,12 @@ def _references(schemas: Iterable[Schema]) -> list[str]:
     return [schema["$ref"] for schema in schemas if isinstance(schema.get("$ref"), str)]
 
 
-def _is_inexact(value: Any) -> bool:
+def is_misread(value: Any) -> bool:
     """Whether data hold a number that the compiler would take for another one."""
     if isinstance(value, list):
-        return any(map(_is_inexact, cast("list[Any]", value)))
+        return any(map(is_misread, cast("list[Any]", value)))
     if isinstance(value, dict):
-        return any(map(_is_inexact, cast("Schema", value).values()))
+        return any(map(is_misread, cast("Schema", value).values()))
     if isinstance(value, float) and not value.is_integer():
         digits = Decimal(repr(value)).as_tuple()
         return len(digits.digits) > _EXACT_DIGITS or abs(cast("int", digits.exponent)) > _EXACT_EXPONENT

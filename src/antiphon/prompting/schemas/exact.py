@@ -1,6 +1,7 @@
-"""Writes schemas with integers beyond 2^53 as rules of a grammar, since the compiler takes them for the nearest double.
+"""Writes schemas with numbers of many digits as rules of a grammar, since the compiler takes them for the nearest double.
 
-Only what leads to such an integer is written so: objects, lists, alternatives and references on the way; every other part is
+These are integers beyond 2^53, ends of ranges that the compiler has no rule for, and constants like 0.30000000000000004.
+Only what leads to such a number is written so: objects, lists, alternatives and references on the way; every other part is
 left to the compiler as ``%json``. The layout of the output is the compiler's.
 """
 
@@ -8,11 +9,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from antiphon.prompting.schemas.compiler_limits import is_number
+from antiphon.prompting.schemas.compiler_limits import is_misread, is_number
 from antiphon.prompting.schemas.traversal import Schema, schemas_in
 from antiphon.protocol.json_pointer import resolve_pointer
 
 _RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_TOO_FAR = 10**18
+"""The compiler has no rule for a range that begins beyond."""
+_MOST_BITS = 1023
+"""An integer of more may exceed every double."""
 _NOTES = frozenset(
     {
         "title",
@@ -32,11 +37,11 @@ _NOTES = frozenset(
 
 
 class InexactError(ValueError):
-    """An integer cannot be enforced exactly together with some keyword, which the message names."""
+    """A number of many digits cannot be enforced exactly together with some keyword, which the message names."""
 
 
 def has_inexact(root: Any) -> bool:
-    """Whether a schema holds an integer that no double is."""
+    """Whether a schema holds a number that the compiler would take for another one."""
     return any(_holds_inexact(schema) for schema in schemas_in(root))
 
 
@@ -84,9 +89,9 @@ class _Writer:
             case "integer":
                 self._only(keys, "type", *_RANGE)
                 return f"/{_integers(*_ends(schema))}/"
-            case "number" if len({*_ends(schema)}) == 1:
+            case "number":
                 self._only(keys, "type", "minimum", "maximum")
-                return _literal(str(_ends(schema)[0]))
+                return f"/{_numbers(schema.get('minimum'), schema.get('maximum'))}/"
             case "object":
                 self._only(keys, "type", "properties", "required", "additionalProperties")
                 return self._object(schema)
@@ -94,12 +99,12 @@ class _Writer:
                 self._only(keys, "type", "items", "minItems", "maxItems")
                 return self._array(schema)
             case _:
-                raise InexactError("an integer of more than 53 bits can be enforced only where 'type' is 'integer'.")
+                raise InexactError("a number of so many digits can be enforced only where 'type' is 'integer'.")
 
     def _only(self, keys: set[str], *known: str) -> None:
         other = min(keys - set(known), default=None)
         if other is not None:
-            raise InexactError(f"an integer of more than 53 bits cannot be enforced together with '{other}'.")
+            raise InexactError(f"a number of so many digits cannot be enforced together with '{other}'.")
 
     def _reference(self, reference: str) -> str:
         if reference not in self._of_references:
@@ -111,21 +116,19 @@ class _Writer:
         values = cast("list[Any]", schema["enum"]) if "enum" in schema else [schema["const"]]
         values = [value for value in values if schema.get("const", value) == value and _is_of_type(value, schema)]
         if not values:
-            raise InexactError("an integer of more than 53 bits is not of its 'type', and no other value is left.")
+            raise InexactError("a number of so many digits is not of its 'type', and no other value is left.")
         return (
             f"({' | '.join(json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False) for value in values)})"
         )
 
     def _object(self, schema: Schema) -> str:
         if schema.get("additionalProperties", False) is not False:
-            raise InexactError(
-                "an integer of more than 53 bits cannot be enforced together with 'additionalProperties'."
-            )
+            raise InexactError("a number of so many digits cannot be enforced together with 'additionalProperties'.")
         properties = cast("dict[str, Any]", schema.get("properties") or {})
         required = set(cast("list[str]", schema.get("required") or []))
         if required - set(properties):
             raise InexactError(
-                "an integer of more than 53 bits cannot be enforced together with undeclared 'required' keys."
+                "a number of so many digits cannot be enforced together with undeclared 'required' keys."
             )
         # What may follow from each property on: once a property was written, and while none was.
         later = first = self._new_rule('""')
@@ -153,7 +156,7 @@ class _Writer:
         return made
 
     def _leads_to_inexact(self, schema: Any) -> bool:
-        """Whether a schema, or what its references lead to, holds an integer that no double is."""
+        """Whether a schema, or what its references lead to, holds a number that the compiler would take for another one."""
         followed: set[str] = set()
         waiting = [schema]
         while waiting:
@@ -182,8 +185,7 @@ def _of_type(schema: Schema, kind: Any) -> Schema:
 
 
 def _is_of_type(value: Any, schema: Schema) -> bool:
-    given = schema.get("type")
-    kinds: list[Any] = [given] if isinstance(given, str) else cast("list[Any]", given or [])
+    kinds = _kinds(schema)
     of_python: dict[type[object], tuple[str, ...]] = {
         bool: ("boolean",),
         int: ("integer", "number"),
@@ -195,20 +197,38 @@ def _is_of_type(value: Any, schema: Schema) -> bool:
     return not kinds or bool(set(of_python.get(cast("type[object]", type(value)), ("null",))) & set(kinds))
 
 
+def _kinds(schema: Mapping[str, Any]) -> list[Any]:
+    given: Any = schema.get("type")
+    return [given] if isinstance(given, str) else cast("list[Any]", given or [])
+
+
 def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
 def _holds_inexact(schema: Mapping[str, Any]) -> bool:
-    return any(_is_inexact(schema.get(key)) for key in ("const", "enum", *_RANGE))
+    if any(is_misread(schema.get(key)) or _has_no_double(schema.get(key)) for key in ("const", "enum")):
+        return True
+    is_integer = "integer" in _kinds(schema)
+    return any(_is_inexact_end(schema.get(key), key, is_integer=is_integer) for key in _RANGE)
 
 
-def _is_inexact(value: Any) -> bool:
+def _is_inexact_end(end: Any, keyword: str, *, is_integer: bool) -> bool:
+    """Whether the compiler would move an end of a range, or not take it at all."""
+    if not is_number(end) or abs(end) < 2**53:
+        return False
+    is_moved = is_integer and keyword.startswith("exclusive")  # the next integer is not a double
+    return is_moved or _has_no_double(end) or abs(end) >= _TOO_FAR
+
+
+def _has_no_double(value: Any) -> bool:
     if isinstance(value, list):
-        return any(map(_is_inexact, cast("list[Any]", value)))
+        return any(map(_has_no_double, cast("list[Any]", value)))
     if isinstance(value, dict):
-        return any(map(_is_inexact, cast("Schema", value).values()))
-    return isinstance(value, int) and abs(value) > 2**53 and int(float(value)) != value
+        return any(map(_has_no_double, cast("Schema", value).values()))
+    if not isinstance(value, int) or abs(value) <= 2**53:
+        return False
+    return value.bit_length() > _MOST_BITS or int(float(value)) != value
 
 
 def _ends(schema: Schema) -> tuple[int | None, int | None]:
@@ -245,6 +265,24 @@ def _integers(least: int | None, most: int | None) -> str:
         choices.append(f"-(?:{_naturals(*ends)})")
     if most is None or most >= 0:
         choices.append(_naturals(max(0, least or 0), most))
+    return f"(?:{'|'.join(choices)})"
+
+
+def _numbers(least: Any, most: Any) -> str:
+    """Return a regular expression for the numbers between two whole ends, written without an exponent."""
+    if any(end is not None and end != end // 1 for end in (least, most)):
+        raise InexactError("a number of so many digits cannot be enforced together with an end that is not whole.")
+    low, high = (None if end is None else int(end) for end in (least, most))
+    choices = [_integers(low, high)]
+    fraction = "[.][0-9]+"
+    if high is None or high > 0:
+        start = max(0, low or 0)
+        if high is None or start < high:
+            choices.append(f"(?:{_naturals(start, None if high is None else high - 1)}){fraction}")
+    if low is None or low < 0:
+        start = max(0, -(high or 0)) if high is not None else 0
+        if low is None or start < -low:
+            choices.append(f"-(?:{_naturals(start, None if low is None else -low - 1)}){fraction}")
     return f"(?:{'|'.join(choices)})"
 
 
