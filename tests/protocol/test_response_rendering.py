@@ -155,3 +155,17 @@ def test_sealed_thinking_is_the_same_in_the_item_and_in_the_response() -> None:
     sent = frames(ResponseStream(state), [*events, Completed(Usage(1, 1))])
     item = next(event["item"] for event in sent if event["type"] == "response.output_item.done")
     assert item["encrypted_content"] == sent[-1]["response"]["output"][0]["encrypted_content"]
+
+
+def test_a_response_is_encoded_once_it_is_over_and_anew_if_it_fails_then() -> None:
+    """What is stored and what is sent are the same bytes; before the end each snapshot is new."""
+    stream = ResponseStream(new_state(parse_response(REQUEST)))
+    frames(stream, [Started("m", 1), TextDelta(0, "Once")])
+    early = stream.state.encoded()
+    frames(stream, [TextDelta(0, " more")])
+    assert stream.state.encoded() != early
+    last = frames(stream, [ChoiceFinished(0, "stop"), Completed(Usage(1, 1))])[-1]
+    assert json.loads(stream.state.encoded()) == last["response"]
+    assert stream.state.encoded() is stream.state.encoded()
+    failed = parsed(stream.error(ApiError(503, "It was not stored.", type="server_error")))
+    assert failed["response"]["status"] == json.loads(stream.state.encoded())["status"] == "failed"

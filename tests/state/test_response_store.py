@@ -1,11 +1,16 @@
 """What is kept of responses: by owner, for a time, within a bound, and never half."""
 
 import time
+import zlib
 from typing import Any
 
+import msgspec
 import pytest
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from antiphon.accounts.schema import response_items, responses
+from antiphon.protocol.ids import new_id, new_item_id
 from antiphon.state import KeptResponse, ResponseSettings, ResponseStore
 from antiphon.state import responses as responses_module
 
@@ -46,6 +51,48 @@ async def test_items_are_found_by_their_ids(engine: AsyncEngine) -> None:
     assert await store.delete("resp_1", "a")
     assert await store.find_items(["msg_resp_1"], "a") == {}
     assert await store.find("resp_1", "a") is None
+
+
+async def test_an_item_is_found_through_the_id_of_its_response(engine: AsyncEngine) -> None:
+    """Items that the server names need no row of an index; those that clients name have one each."""
+    store = ResponseStore(engine, ResponseSettings())
+    first, second, foreign = (new_id("resp", "_") for _ in range(3))
+    await store.save(numbered(first))
+    await store.save(numbered(second, (*numbered(first).input, {"id": "mine", "type": "message"})))
+    await store.save(msgspec.structs.replace(numbered(foreign), account="b"))
+    assert await indexed(engine) == {(new_item_id("msg", first, 0), second), ("mine", second)}
+    wanted = [new_item_id("msg", one, number) for one in (first, foreign) for number in (0, 1)]
+    assert set(await store.find_items([*wanted, "mine", "msg_short"], "a")) == {*wanted[:2], "mine"}
+    assert await store.delete(first, "a")
+    assert set(await store.find_items(wanted, "a")) == {wanted[0]}, "it was the input of a later response"
+    assert await store.delete(second, "a")
+    assert await store.find_items([*wanted, "mine"], "a") == {}
+    assert await indexed(engine) == set()
+
+
+def numbered(response_id: str, given: tuple[dict[str, Any], ...] | None = None) -> KeptResponse:
+    """A response whose items have the ids that the server gives them."""
+    own = [{"id": new_item_id("msg", response_id, number), "type": "message"} for number in (0, 1)]
+    body = {"id": response_id, "status": "completed", "output": own[1:]}
+    return KeptResponse(id=response_id, account="a", body=body, input=(own[0],) if given is None else given)
+
+
+async def indexed(engine: AsyncEngine) -> set[tuple[str, str]]:
+    async with engine.connect() as connection:
+        return {(row.item_id, row.response_id) for row in await connection.execute(select(response_items))}
+
+
+@pytest.mark.parametrize("length", [0, 10, 511, 512, 5000, 30_000])
+async def test_what_was_compressed_is_read_as_it_was(engine: AsyncEngine, length: int) -> None:
+    """Short items lie in the database as they are, long ones compressed; so did all of earlier versions."""
+    store = ResponseStore(engine, ResponseSettings())
+    one = kept("resp_1", text="x" * length, history=({"id": "earlier", "text": "y" * length},))
+    await store.save(one, body=msgspec.json.encode(one.body))
+    assert await store.find("resp_1", "a") == one
+    change = update(responses).values(input=zlib.compress(msgspec.json.encode(one.input)))
+    async with engine.begin() as connection:
+        await connection.execute(change)
+    assert await store.find("resp_1", "a") == one
 
 
 async def test_saving_again_replaces(engine: AsyncEngine) -> None:

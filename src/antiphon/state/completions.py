@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import stored_completions
+from antiphon.state.json_size import MAX_CHARS_ON_LOOP, has_fewer_chars
+from antiphon.state.packing import packed, unpacked
 from antiphon.state.settings import ResponseSettings
 from antiphon.state.sweeping import SweepSchedule
 
@@ -55,8 +56,9 @@ class CompletionStore:
 
     async def save(self, completion: StoredCompletion) -> None:
         """Write a completion that is over."""
-        # Off the event loop: a long conversation takes a while to encode and compress.
-        row = await asyncio.to_thread(self._row, completion)
+        # A long conversation takes a while to encode and compress, a thread costs more than a short one.
+        is_small = has_fewer_chars((completion.body, completion.messages), MAX_CHARS_ON_LOOP)
+        row = self._row(completion) if is_small else await asyncio.to_thread(self._row, completion)
         try:
             async with self._engine.begin() as connection:
                 await connection.execute(insert(stored_completions), [row])
@@ -66,7 +68,7 @@ class CompletionStore:
             raise store_unreachable("database of completions") from error
 
     def _row(self, completion: StoredCompletion) -> Json:
-        body, messages = _encode(completion.body), zlib.compress(_encode(completion.messages))
+        body, messages = _encode(completion.body), packed(completion.messages)
         return {
             "id": completion.id,
             "account": completion.account,
@@ -169,7 +171,7 @@ def _stored(row: Row[Any]) -> StoredCompletion:
         created_at=row.created_at,
         metadata=msgspec.json.decode(row.metadata),
         body=msgspec.json.decode(row.body),
-        messages=tuple(msgspec.json.decode(zlib.decompress(row.messages))),
+        messages=unpacked(row.messages),
     )
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+MAX_CHARS_ON_LOOP = 20_000
+"""What is smaller is encoded and compressed faster than a thread begins to."""
+
 
 def has_fewer_chars(value: Any, limit: int) -> bool:
     """Whether the texts and names in ``value``, and 8 for each value, come to fewer than ``limit`` characters."""

@@ -10,7 +10,6 @@ reported, and stored, as failed.
 
 import asyncio
 import time
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import response_items, responses
-from antiphon.state.json_size import has_fewer_chars
+from antiphon.protocol.ids import response_id_of
+from antiphon.state.json_size import MAX_CHARS_ON_LOOP, has_fewer_chars
+from antiphon.state.packing import packed, unpacked
 from antiphon.state.settings import ResponseSettings
 from antiphon.state.sweeping import SweepSchedule
 
@@ -32,7 +33,6 @@ LEASE_S = 15.0
 _SETTINGS = ("additional_tools", "configuration_update")
 _RUNNING = ("queued", "in_progress")
 _BATCH = 500
-_MAX_CHARS_ON_LOOP = 20_000
 _ROW_BYTES, _ITEM_BYTES = 500, 300
 """What a row and the row of each item take in addition to their content, with keys, indexes and unfilled pages; measured."""
 _DAY_MS = 86_400_000
@@ -87,11 +87,14 @@ class ResponseStore:
     def is_on(self) -> bool:
         return self._settings.store != "off"
 
-    async def save(self, kept: KeptResponse, *, replaces: bool = True) -> None:
-        """Write a response. ``replaces``: another may be stored under its id. Raises ``ApiError`` 503 if the database refuses."""
+    async def save(self, kept: KeptResponse, *, body: bytes | None = None, replaces: bool = True) -> None:
+        """Write a response. ``body``: its own as JSON, where the caller has it. ``replaces``: one may be stored under its id.
+
+        Raises ``ApiError`` 503 if the database refuses.
+        """
         # A long history takes a while to encode and compress, a thread costs more than a short one.
-        is_small = has_fewer_chars((kept.input, kept.history, kept.body["output"]), _MAX_CHARS_ON_LOOP)
-        row = self._row(kept) if is_small else await asyncio.to_thread(self._row, kept)
+        is_small = has_fewer_chars((kept.input, kept.history, kept.body["output"]), MAX_CHARS_ON_LOOP)
+        row = self._row(kept, body) if is_small else await asyncio.to_thread(self._row, kept, body)
         items = _item_rows(kept)
         row["num_bytes"] += _ROW_BYTES + _ITEM_BYTES * len(items)
         try:
@@ -107,10 +110,10 @@ class ResponseStore:
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of responses") from error
 
-    def _row(self, kept: KeptResponse) -> Json:
+    def _row(self, kept: KeptResponse, body: bytes | None) -> Json:
         now = _now_ms()
-        body, given = _encode(kept.body), zlib.compress(_encode(kept.input))
-        history = zlib.compress(_encode(kept.history))
+        body = _encode(kept.body) if body is None else body
+        given, history = packed(kept.input), packed(kept.history)
         return {
             "id": kept.id,
             "account": kept.account,
@@ -157,20 +160,33 @@ class ResponseStore:
 
     async def find_items(self, item_ids: Sequence[str], account: str) -> dict[str, Json]:
         """Return items of stored responses by their ids; those that are not kept, or another's, are missing."""
+        own = [response_id for response_id in map(response_id_of, item_ids) if response_id is not None]
+        items = await self._items_of(own, item_ids, account)
+        missing = [item_id for item_id in item_ids if item_id not in items]
+        # An item lives on in every later response whose input it was; one of these is enough.
+        return items | await self._items_of(await self._holders(missing, account), missing, account)
+
+    async def _holders(self, item_ids: Sequence[str], account: str) -> list[str]:
+        """Return responses that together have those of the items that are kept, one for each item at most."""
         wanted = response_items.c.item_id.in_(item_ids) & (response_items.c.account == account)
+        live = response_items.join(responses, responses.c.id == response_items.c.response_id)
+        holder = select(func.max(response_items.c.response_id)).select_from(live).group_by(response_items.c.item_id)
+        if not item_ids:
+            return []
         try:
             async with self._engine.connect() as connection:
-                named = select(response_items.c.response_id).where(wanted).distinct()
-                found = [row.response_id for row in await connection.execute(named)]
+                found = await connection.execute(holder.where(wanted, responses.c.expires_at_ms > _now_ms()))
+                return list(found.scalars())
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of responses") from error
+
+    async def _items_of(self, response_ids: Sequence[str], item_ids: Sequence[str], account: str) -> dict[str, Json]:
+        wanted = set(item_ids)
         items: dict[str, Json] = {}
-        for response_id in found:
+        for response_id in dict.fromkeys(response_ids):
             kept = await self.find(response_id, account)
             if kept is not None:
-                items |= {
-                    item["id"]: item for item in (*kept.input, *kept.body["output"]) if item.get("id") in item_ids
-                }
+                items |= {item["id"]: item for item in (*kept.input, *kept.body["output"]) if item.get("id") in wanted}
         return items
 
     async def delete(self, response_id: str, account: str) -> bool:
@@ -231,8 +247,9 @@ async def _remove(connection: AsyncConnection, response_ids: Sequence[str]) -> N
 
 
 def _item_rows(kept: KeptResponse) -> list[Json]:
-    """Return where each item of a response is found by its id; an id that comes twice is found once."""
-    ids = dict.fromkeys(item["id"] for item in (*kept.input, *kept.body["output"]) if item.get("id"))
+    """Return where the items are found whose own ids do not say it; an id that comes twice is found once."""
+    given = (item["id"] for item in (*kept.input, *kept.body["output"]) if item.get("id"))
+    ids = dict.fromkeys(item_id for item_id in given if response_id_of(item_id) != kept.id)
     return [{"item_id": item_id, "account": kept.account, "response_id": kept.id} for item_id in ids]
 
 
@@ -241,8 +258,8 @@ def _kept(row: Row[Any]) -> KeptResponse:
         id=row.id,
         account=row.account,
         body=msgspec.json.decode(row.body),
-        input=tuple(msgspec.json.decode(zlib.decompress(row.input))),
-        history=tuple(msgspec.json.decode(zlib.decompress(row.history))),
+        input=unpacked(row.input),
+        history=unpacked(row.history),
         conversation=row.conversation_id,
     )
 

@@ -24,7 +24,8 @@ from antiphon.protocol.events import (
     ToolCallStarted,
     Usage,
 )
-from antiphon.protocol.ids import new_id
+from antiphon.protocol.ids import new_item_id
+from antiphon.protocol.rendering.frames import encode
 from antiphon.protocol.rendering.logprobs import token_values
 from antiphon.protocol.responses.compaction import Compacted, Compacting
 from antiphon.protocol.responses.output_items import Cited, ItemAdded, ItemDone, ItemEvent, ItemNews
@@ -37,6 +38,7 @@ Seal = Callable[[str], str]
 TurnEvent = Event | Compacting | Compacted | ItemEvent | Cited
 """What happens in the course of a response: what a backend says, and what the server adds to it."""
 
+_RUNNING = ("queued", "in_progress")
 _INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -80,6 +82,7 @@ class ResponseState:
         self._error: ApiError | None = None
         self._completed_at: float | None = None
         self.status = "queued" if request.background else "in_progress"
+        self._encoded: bytes | None = None
 
     def take(self, event: TurnEvent) -> None:
         """Take one event in for an answer in one piece: as ``feed``, without the events that nobody reads."""
@@ -92,6 +95,7 @@ class ResponseState:
 
     def feed(self, event: TurnEvent, now: float) -> list[Named]:
         """Take one event in; return the events of the wire that follow from it. ``now`` is the wall clock in seconds."""
+        self._encoded = None
         match event:
             case Started():
                 self._model = event.model
@@ -147,10 +151,21 @@ class ResponseState:
     def fail(self, error: ApiError, now: float) -> None:
         """End the response as failed."""
         self.status, self._error, self._completed_at = "failed", error, now
+        self._encoded = None
 
     def cancel(self) -> None:
         """End the response as cancelled by its client."""
         self.status = "cancelled"
+        self._encoded = None
+
+    def encoded(self) -> bytes:
+        """Return the response object as JSON; once it is over, the same bytes to all who ask."""
+        if self._encoded is not None:
+            return self._encoded
+        encoded = encode(self.value())
+        if self.status not in _RUNNING:
+            self._encoded = encoded
+        return encoded
 
     def value(self) -> Json:
         """Return the response object."""
@@ -171,6 +186,9 @@ class ResponseState:
             **self._request.echo,
         }
 
+    def _new_id(self, prefix: str) -> str:
+        return new_item_id(prefix, self.id, len(self._request.input) + len(self._items))
+
     def _begin(self, value: Json) -> tuple[Item, list[Named]]:
         events = self._close()
         item = Item(len(self._items), value)
@@ -179,7 +197,7 @@ class ResponseState:
         return item, [*events, ("response.output_item.added", {"output_index": item.position, "item": dict(value)})]
 
     def _begin_compaction(self) -> list[Named]:
-        item, events = self._begin({"id": new_id("cmp", "_"), "type": "compaction", "encrypted_content": ""})
+        item, events = self._begin({"id": self._new_id("cmp"), "type": "compaction", "encrypted_content": ""})
         return [*events, ("response.compaction.compacting", item.place())]
 
     def _end_compaction(self, text: str) -> list[Named]:
@@ -218,7 +236,7 @@ class ResponseState:
 
     def _begin_message(self, part: Json) -> tuple[Item, list[Named]]:
         value: Json = {
-            "id": new_id("msg", "_"),
+            "id": self._new_id("msg"),
             "type": "message",
             "status": "in_progress",
             "role": "assistant",
@@ -233,7 +251,7 @@ class ResponseState:
         item, events = self._open, []
         if item is None or item.value["type"] != "reasoning":
             item, events = self._begin(
-                {"id": new_id("rs", "_"), "type": "reasoning", "status": "in_progress", "summary": []}
+                {"id": self._new_id("rs"), "type": "reasoning", "status": "in_progress", "summary": []}
             )
             part: Json = {"type": "reasoning_text", "text": ""}
             events.append(("response.content_part.added", item.place(content_index=0, part=part)))
@@ -252,7 +270,7 @@ class ResponseState:
             ("custom_tool_call", "ctc", "input") if event.kind == "custom" else ("function_call", "fc", "arguments")
         )
         value: Json = {
-            "id": new_id(prefix, "_"),
+            "id": self._new_id(prefix),
             "type": kind,
             "status": "in_progress",
             "call_id": event.id,

@@ -25,7 +25,7 @@ class ResponseBody:
         self.state.take(event)
 
     def encoded(self) -> bytes:
-        return encode(self.state.value())
+        return self.state.encoded()
 
 
 class ResponseStream:
@@ -43,45 +43,38 @@ class ResponseStream:
         self._opening = b""
 
     def feed(self, event: TurnEvent) -> list[bytes]:
-        if (
-            type(event) is TextDelta
-            and self._is_plain
-            and self._growing is not None
-            and self._growing is self.state.open_message
-        ):
+        if type(event) is TextDelta and self._growing is not None:
             self._growing.pieces.append(event.text)
-            return [self._text_frame(event.text)]
+            number = self.number
+            self.number = number + 1
+            return [self._opening + encode(event.text) + b',"logprobs":[],"sequence_number":%d}\n\n' % number]
         frames = [self._frame(*named) for named in self.state.feed(event, time.time())]
         if isinstance(event, Started):
-            value = encode(self.state.value())
+            value = self.state.encoded()
             frames = [self._snapshot_frame(f"response.{kind}", value) for kind in ("created", "in_progress")]
         elif self.state.status in {"completed", "incomplete"}:
-            frames.append(self._snapshot_frame(f"response.{self.state.status}", encode(self.state.value())))
+            frames.append(self._snapshot_frame(f"response.{self.state.status}", self.state.encoded()))
         self._watch()
         return frames
 
     def error(self, error: ApiError) -> bytes:
         """Return the frame for a failure in the middle of the stream; nothing follows it."""
         self.state.fail(error, time.time())
-        return self._snapshot_frame("response.failed", encode(self.state.value()))
+        return self._snapshot_frame("response.failed", self.state.encoded())
 
     def done(self) -> bytes:
         """Return what follows the last event: nothing, since that event says that it is the last."""
         return b""
 
     def _watch(self) -> None:
-        message = self.state.open_message
+        """Prepare for the deltas of the open message, which differ in little; every other event may end it."""
+        message = self.state.open_message if self._is_plain else None
         if message is self._growing:
             return
         self._growing = message
         if message is not None:
             head = encode({"type": _DELTA, **message.place(content_index=0)})
             self._opening = b"event: " + _DELTA.encode() + b"\ndata: " + head[:-1] + b',"delta":'
-
-    def _text_frame(self, text: str) -> bytes:
-        number = self.number
-        self.number += 1
-        return self._opening + encode(text) + b',"logprobs":[],"sequence_number":%d}\n\n' % number
 
     def _snapshot_frame(self, kind: str, response: bytes) -> bytes:
         """Return an event that shows the whole response, given as JSON."""

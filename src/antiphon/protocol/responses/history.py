@@ -14,7 +14,7 @@ import msgspec
 from antiphon.protocol import problems
 from antiphon.protocol.chat import FunctionCall, Message, ToolCall
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.ids import new_id
+from antiphon.protocol.ids import new_id, new_item_id
 from antiphon.protocol.responses.file_search import results_text
 from antiphon.protocol.responses.item_fields import FOREIGN_CALLS, FOREIGN_OUTPUTS, SETTINGS, kind_of
 from antiphon.protocol.responses.mcp_fields import without_secrets
@@ -60,15 +60,18 @@ class UnknownItem(ApiError):  # noqa: N818 - named after what happened
         )
 
 
-def with_ids(items: Iterable[Json]) -> tuple[Json, ...]:
-    """Return items as they are kept and listed: with type, id and status, texts of messages as parts."""
-    return tuple(_kept(item) for item in items)
+def with_ids(items: Iterable[Json], response_id: str | None = None) -> tuple[Json, ...]:
+    """Return items as they are kept and listed: with type, id and status, texts of messages as parts.
+
+    ``response_id``: the response that they are the input of.
+    """
+    return tuple(_kept(item, response_id, position) for position, item in enumerate(items))
 
 
-def _kept(item: Json) -> Json:
+def _kept(item: Json, response_id: str | None, position: int) -> Json:
     kind: str = kind_of(item)
-    kept = {"id": item.get("id") or new_id(_ID_PREFIX.get(kind, "item"), "_"), **item, "type": kind}
-    kept["id"] = kept["id"] or new_id(_ID_PREFIX.get(kind, "item"), "_")
+    kept = {"id": None, **item, "type": kind}
+    kept["id"] = item.get("id") or _new_id(kind, response_id, position)
     if kind == "message":
         kept.setdefault("status", "completed")
         if isinstance(item["content"], str):
@@ -80,6 +83,11 @@ def _kept(item: Json) -> Json:
     if "tools" in kept:
         kept["tools"] = without_secrets(kept["tools"])
     return kept
+
+
+def _new_id(kind: str, response_id: str | None, position: int) -> str:
+    prefix = _ID_PREFIX.get(kind, "item")
+    return new_id(prefix, "_") if response_id is None else new_item_id(prefix, response_id, position)
 
 
 class _Assistant:

@@ -108,6 +108,11 @@ class RequestAccount:
             )
         )
 
+    @property
+    def counts_frames(self) -> bool:
+        """Whether a planned fault counts the frames of the answer, which then have to come one by one."""
+        return self._fault is not None
+
     def failed(self, error: BaseException) -> None:
         """Record for the ledger and the log how the request ended."""
         if isinstance(error, ClientGone):

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from antiphon.protocol.events import Completed
-from antiphon.protocol.ids import new_id
 from antiphon.protocol.rendering import ResponseState, ResponseStream, TurnEvent
 from antiphon.server.request.call import Call
 from antiphon.server.responses.sealing import Sealer
@@ -22,23 +21,29 @@ class Answers:
 
     def begin(self, call: Call, turn: Turn) -> ResponseState:
         """Return a new response, which has said nothing yet."""
-        return ResponseState(new_id("resp", "_"), call.started_at, turn.request, self._sealer.seal)
+        return ResponseState(turn.response_id, call.started_at, turn.request, self._sealer.seal)
 
     def stream(self, state: ResponseState, turn: Turn) -> ResponseStream:
         """Return what renders the response as events."""
         return ResponseStream(state, obfuscates=turn.chat.include_obfuscation, is_plain=not turn.request.shows_logprobs)
 
     async def frames(
-        self, first: TurnEvent, rest: AsyncGenerator[TurnEvent], stream: ResponseStream, turn: Turn
+        self,
+        first: TurnEvent,
+        rest: AsyncGenerator[TurnEvent],
+        stream: ResponseStream,
+        turn: Turn,
+        *,
+        joins: bool = False,
     ) -> AsyncGenerator[bytes]:
-        """Yield the frames of a turn's events."""
-        for frame in stream.feed(first):
+        """Yield the frames of a turn's events. ``joins``: those of one event together, since to send costs more than to make."""
+        for frame in _sent(stream.feed(first), joins=joins):
             yield frame
         async for event in rest:
             frames = stream.feed(event)
             if isinstance(event, Completed):
                 await self.keep(stream.state, turn)
-            for frame in frames:
+            for frame in frames if len(frames) == 1 else _sent(frames, joins=joins):
                 yield frame
 
     async def keep(self, state: ResponseState, turn: Turn) -> None:
@@ -48,13 +53,18 @@ class Answers:
             return
         value = state.value()
         if is_stored:
-            await self._store.save(kept_response(value, turn), replaces=turn.request.background)
+            kept = kept_response(value, turn)
+            await self._store.save(kept, body=state.encoded(), replaces=turn.request.background)
         if turn.request.conversation is not None:
             await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]))
 
     async def save(self, state: ResponseState, turn: Turn) -> None:
         """Store a response as it is now, whatever its status."""
-        await self._store.save(kept_response(state.value(), turn))
+        await self._store.save(kept_response(state.value(), turn), body=state.encoded())
+
+
+def _sent(frames: list[bytes], *, joins: bool) -> list[bytes]:
+    return [b"".join(frames)] if joins and frames else frames
 
 
 def kept_response(value: dict[str, Any], turn: Turn) -> KeptResponse:

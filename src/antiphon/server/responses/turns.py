@@ -11,6 +11,7 @@ from antiphon.backends.base import Backend
 from antiphon.protocol import problems
 from antiphon.protocol.chat import ChatRequest, Message, Tool
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.ids import new_id
 from antiphon.protocol.responses import ResponseRequest, messages_of, with_ids
 from antiphon.protocol.responses.compaction import after_summary, threshold
 from antiphon.protocol.responses.item_fields import kind_of
@@ -29,12 +30,15 @@ FindResponse = Callable[[str], KeptResponse | None]
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """``chat`` is what a backend answers. ``history`` are the items before ``items``, the new ones with their ids.
 
+    ``response_id`` is the id of the answer.
+
     ``shown`` are the items that ``chat`` shows: all but ``num_dropped`` at the beginning, which were left out for
     ``truncation: auto``. ``compacts_first``: a summary takes the conversation's place before it is answered, for
     ``context_management``. ``tools`` are run by this server, at most ``max_tool_calls`` times.
     """
 
     request: ResponseRequest
+    response_id: str
     account: str
     chat: ChatRequest
     history: tuple[Json, ...]
@@ -83,7 +87,8 @@ class Turns:
         ``ApiError`` 400 or 404 for what it follows and is not kept here, and for items that do not fit.
         """
         history = await self._history(request, account, find_recent)
-        items = with_ids(request.input)
+        response_id = new_id("resp", "_")
+        items = with_ids(request.input, response_id)
         kept = await self._referenced(history, items, account)
         items = tuple(kept.get(item["id"], item) if kind_of(item) == "item_reference" else item for item in items)
         everything = (*history, *items)
@@ -93,6 +98,7 @@ class Turns:
         render = partial(messages_of, unseal=self._sealer.unseal, kept=kept)
         turn = Turn(
             request=request,
+            response_id=response_id,
             account=account,
             chat=request.with_messages(render(everything)),
             history=history,

@@ -13,7 +13,7 @@ from antiphon.backends.base import Backend
 from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import Completed
-from antiphon.protocol.rendering import ResponseState, encode
+from antiphon.protocol.rendering import ResponseState
 from antiphon.protocol.responses import parse_compaction
 from antiphon.protocol.responses.errors import own_words
 from antiphon.server.logs import log
@@ -225,13 +225,14 @@ class ResponseRoutes:
                 if turn.chat.stream:
                     stream = self._answers.stream(state, turn)
                     first = await anext(events)
-                    frames = self._answers.frames(first, events, stream, turn)
+                    joins = not account.counts_frames
+                    frames = self._answers.frames(first, events, stream, turn, joins=joins)
                     await call.stream(account.guarded(frames, stream.error))
                     return
                 async for event in events:
                     state.take(event)
             await self._answers.keep(state, turn)
-            await call.respond(encode(state.value()))
+            await call.respond(state.encoded())
 
     async def _start(self, call: Call, principal: Principal, turn: Turn) -> None:
         self._jobs.check_room()
@@ -244,7 +245,7 @@ class ResponseRoutes:
         if turn.chat.stream:
             await call.stream(job.follow(-1), STREAM_HEADERS)
         else:
-            await call.respond(encode(state.value()))
+            await call.respond(state.encoded())
 
     async def _work_and_announce(
         self, account: RequestAccount, state: ResponseState, turn: Turn, job: Job, key: str
