@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from antiphon.search.chunking import Chunking as Chunking
     from antiphon.toolkit.calls.breaker import BreakerStatistics as BreakerStatistics
     from antiphon.toolkit.calls.breaker import CircuitBreaker as CircuitBreaker
+    from antiphon.toolkit.calls.call_events import CallEnded as CallEnded
+    from antiphon.toolkit.calls.call_events import FailedOver as FailedOver
+    from antiphon.toolkit.calls.call_events import RequestRetried as RequestRetried
+    from antiphon.toolkit.calls.call_events import RequestSent as RequestSent
     from antiphon.toolkit.calls.options import CallOptions as CallOptions
     from antiphon.toolkit.calls.options import EmbeddingOptions as EmbeddingOptions
     from antiphon.toolkit.calls.options import Fallback as Fallback
@@ -30,8 +34,11 @@ if TYPE_CHECKING:
     from antiphon.toolkit.chat.chat_state import SamplingWarning as SamplingWarning
     from antiphon.toolkit.chat.history import Turn as Turn
     from antiphon.toolkit.chat.reply import AnswerRejected as AnswerRejected
+    from antiphon.toolkit.chat.reply import ChatEvent as ChatEvent
+    from antiphon.toolkit.chat.reply import HistoryTrimmed as HistoryTrimmed
     from antiphon.toolkit.chat.reply import ParameterLeftOutWarning as ParameterLeftOutWarning
     from antiphon.toolkit.chat.reply import ReasoningDelta as ReasoningDelta
+    from antiphon.toolkit.chat.reply import Replied as Replied
     from antiphon.toolkit.chat.reply import Reply as Reply
     from antiphon.toolkit.chat.reply import TextDelta as TextDelta
     from antiphon.toolkit.chat.reply import ToolFinished as ToolFinished
@@ -154,6 +161,7 @@ _PUBLIC = {
     "antiphon.errors": ("AntiphonError",),
     "antiphon.toolkit.calls.breaker": ("BreakerStatistics", "CircuitBreaker"),
     "antiphon.toolkit.costs.budget": ("Budget", "BudgetStatistics"),
+    "antiphon.toolkit.calls.call_events": ("CallEnded", "FailedOver", "RequestRetried", "RequestSent"),
     "antiphon.toolkit.calls.options": ("CallOptions", "EmbeddingOptions", "Fallback"),
     "antiphon.toolkit.pacing.pace": ("Pace",),
     "antiphon.toolkit.structured.cascade": ("Cascade", "acascade", "cascade"),
@@ -211,8 +219,11 @@ _PUBLIC = {
     "antiphon.toolkit.record": ("Attempt", "CallRecord", "Timing", "ToolCall"),
     "antiphon.toolkit.chat.reply": (
         "AnswerRejected",
+        "ChatEvent",
+        "HistoryTrimmed",
         "ParameterLeftOutWarning",
         "ReasoningDelta",
+        "Replied",
         "Reply",
         "TextDelta",
         "ToolFinished",

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from pydantic import BaseModel
+from tests.toolkit.model_endpoints import ThinkingEndpoint
 from tests.toolkit.scripted_endpoint import Endpoint, answer, error
 
 import antiphon
@@ -110,6 +111,44 @@ def test_what_happened_on_the_way_is_an_event(
     chat.send("short")
     names = [[event.name for event in span.events] for span in exporter.get_finished_spans()]
     assert names == [["antiphon.retry"], ["antiphon.fallback"], [], ["antiphon.cache_hit"], ["antiphon.trim"]]
+
+
+@pytest.mark.parametrize("way", ["send", "stream"])
+def test_calls_have_spans_if_they_are_asked_for(endpoint: Endpoint, exporter: InMemorySpanExporter, way: str) -> None:
+    """One for each request that was sent, below that of the exchange, with what the conventions name."""
+    captured, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(captured))
+    antiphon.observe(calls=True, tracer_provider=provider)
+    endpoint.replies = [error(503), answer("a")]
+    retry = RetryPolicy(attempts=2, initial_s=0.001, jitter=0)
+    chat = Chat(client=endpoint.client(), retry=retry, temperature=0.5, max_completion_tokens=9)
+    chat.send("x") if way == "send" else list(chat.stream("x"))
+    failed, answered, root = captured.get_finished_spans()
+    assert [failed.name, answered.name, root.name] == ["chat gpt-4o-mini", "chat gpt-4o-mini", "invoke_agent"]
+    assert parent(failed) == parent(answered) == root.context.span_id
+    assert (failed.attributes["error.type"], failed.status.is_ok) == ("InternalServerError", False)
+    told = {
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.max_tokens": 9,
+        "gen_ai.usage.input_tokens": 10,
+        "gen_ai.response.model": "gpt-4o-mini-dated",
+        "gen_ai.response.finish_reasons": ("stop",),
+        "server.address": "scripted.test",
+    }
+    assert {name: answered.attributes.get(name) for name in told} == told
+    assert {name for name in answered.attributes if name.startswith("gen_ai.")} <= KNOWN
+    assert (answered.kind, exporter.get_finished_spans()) == (trace.SpanKind.CLIENT, ())
+
+
+def test_calls_for_embeddings_have_spans_too(exporter: InMemorySpanExporter) -> None:
+    """Every call goes one way, and so has its span."""
+    captured, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(captured))
+    antiphon.observe(calls=True, tracer_provider=provider)
+    antiphon.embed(["a"], model="m", client=ThinkingEndpoint().client(), cache=False)
+    (span,) = captured.get_finished_spans()
+    assert (span.name, span.attributes["gen_ai.operation.name"]) == ("embeddings m", "embeddings")
+    assert exporter.get_finished_spans() == ()
 
 
 def test_errors_are_on_the_span(endpoint: Endpoint, exporter: InMemorySpanExporter) -> None:

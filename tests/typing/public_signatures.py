@@ -13,8 +13,11 @@ from antiphon import (
     AsyncReplyStream,
     AsyncResultStream,
     Budget,
+    CallEnded,
+    CallRecord,
     Cascade,
     Chat,
+    ChatEvent,
     Chunking,
     CircuitBreaker,
     CitedAnswer,
@@ -33,6 +36,7 @@ from antiphon import (
     Reply,
     ReplyStream,
     Report,
+    RequestSent,
     ResponseCache,
     ResultStream,
     RetryPolicy,
@@ -77,6 +81,13 @@ async def asynchronous(city: str) -> list[str]:
 
 def approve(call: ToolCall) -> bool | str:
     return call.name == "plain" or "not that one"
+
+
+def listen(event: ChatEvent) -> None:
+    if isinstance(event, CallEnded):
+        assert_type(event.record, CallRecord)
+    elif isinstance(event, RequestSent):
+        assert_type(event.attempt, int)
 
 
 def synchronous() -> None:
@@ -127,6 +138,8 @@ def synchronous() -> None:
         assert_type(item.parsed, Person)
     assert_type(chat.send("hi").completion, ChatCompletion | None)
     assert_type(chat.send("hi").reasoning, str | None)
+    Chat(on_event=listen, n=2, prompt_cache_key="k")
+    assert_type(chat.stream_resume({"c1": True, "c2": "no"}), ReplyStream[None])
     Chat(api="responses", reasoning="low", prefer={"temperature": 0}, top_p=0.5, stop=["a"], service_tier="flex")
     assert_type(extract_many(Person, "x").parsed, list[Person])
     assert_type(stream_items(Person, "x"), ResultStream[Person, list[Person]])

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from tests.toolkit.scripted_endpoint import Endpoint, answer, error
 
 import antiphon
+from antiphon import TextDelta, ToolStarted
 from antiphon.testing import ScriptedEndpoint, calls
 from antiphon.toolkit.chat.chat import AsyncChat, Chat
 from antiphon.toolkit.costs.budget import Budget
@@ -144,6 +145,68 @@ async def test_the_asynchronous_face_pauses_too(endpoint: Endpoint) -> None:
         assert [call.name for call in raised.value.calls] == ["delete"]
         assert (await chat.resume(True)).text == "done"
     assert sorted(files.ran) == ["delete a", "delete a", "look b", "look b"]
+
+
+def test_a_resumed_turn_can_be_streamed(endpoint: Endpoint, tmp_path: Path) -> None:
+    """By the process that saved it, or by another; the tools run once."""
+    files = Files()
+    endpoint.replies = [BOTH, answer("all is done")]
+    paused(endpoint, files).save(tmp_path / "chat.json")
+    chat = Chat.load(tmp_path / "chat.json", client=endpoint.client(), tools=files.tools)
+    stream = chat.stream_resume({"c1": True})
+    assert files.ran == []
+    assert "".join(stream) == "all is done"
+    assert (sorted(files.ran), stream.reply.text, len(chat.turns)) == (["delete a", "look b"], "all is done", 1)
+
+
+@pytest.mark.parametrize("ending", ["before the tools", "after the tools"])
+def test_a_resumed_stream_that_is_left_early_waits_again(endpoint: Endpoint, ending: str) -> None:
+    """Before the tools ran it waits for the decision, afterwards for the model alone."""
+    files = Files()
+    endpoint.replies = [BOTH, answer("all is done")]
+    chat = paused(endpoint, files)
+    wanted = TextDelta if ending == "after the tools" else ToolStarted
+    with chat.stream_resume(True) as stream:
+        for event in stream.events():
+            if isinstance(event, wanted):
+                break
+    ran = ["delete a", "look b"] if ending == "after the tools" else []
+    assert (sorted(files.ran), [call.id for call in chat.pending_calls]) == (ran, [] if ran else ["c1"])
+    endpoint.replies = [answer("well")]
+    assert chat.resume({} if ran else True).text == "well"
+    assert sorted(files.ran) == ["delete a", "look b"]
+
+
+@pytest.mark.anyio
+async def test_the_asynchronous_face_streams_a_resumed_turn(endpoint: Endpoint) -> None:
+    """With the same method."""
+    files = Files()
+    endpoint.replies = [BOTH, answer("all is done")]
+    async with AsyncChat(client=endpoint.async_client(), tools=files.tools) as chat:
+        with pytest.raises(ToolsPendingError):
+            await chat.send("go")
+        assert "".join([text async for text in chat.stream_resume(True)]) == "all is done"
+
+
+def test_tools_of_earlier_rounds_do_not_run_again_when_a_later_one_ends_the_program(endpoint: Endpoint) -> None:
+    """The turn goes on behind the rounds that are done."""
+    files, ended = Files(), []
+
+    def leave() -> str:
+        """End the program."""
+        ended.append(1)
+        if len(ended) == 1:
+            raise SystemExit(3)
+        return "left"
+
+    endpoint.replies = [BOTH, answer(None, calls=[("c3", "leave", "{}")]), answer("done")]
+    chat = Chat(client=endpoint.client(), tools=[*files.tools, leave])
+    with pytest.raises(ToolsPendingError):
+        chat.send("go")
+    with pytest.raises(SystemExit):
+        chat.resume(True)
+    assert chat.resume({}).text == "done"
+    assert (sorted(files.ran), len(ended)) == (["delete a", "look b"], 2)
 
 
 FIRST = """

@@ -19,11 +19,11 @@ async def _prompt_tokens(_: Connection, body: Mapping[str, Any]) -> int:
 
 _KINDS = {
     CHAT_PATH: CHAT,
-    "/completions": CallKind(_prompt_tokens, ("max_tokens",)),
+    "/completions": CallKind(_prompt_tokens, ("max_tokens",), "text_completion"),
     "/responses": CallKind(_prompt_tokens, ("max_output_tokens",)),
 }
 
 
 def kind_of(path: str) -> CallKind:
     """Return how requests to ``path`` are counted, and where they say how long an answer may be."""
-    return _KINDS.get(path, CallKind(_prompt_tokens))
+    return _KINDS.get(path, CallKind(_prompt_tokens, operation=path.strip("/")))

@@ -12,8 +12,9 @@ from openai import APIStatusError
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
+from antiphon.toolkit.calls.call_events import OnCallEvent
 from antiphon.toolkit.calls.dialects import require_completion
-from antiphon.toolkit.calls.forms import FORMS, Api, Form
+from antiphon.toolkit.calls.forms import FORMS, Api, Form, Route
 from antiphon.toolkit.calls.guard import AnswerFacts, CallGuard, CallKind, ModelCall
 from antiphon.toolkit.calls.options import CallOptions
 from antiphon.toolkit.calls.responses_form import completion_of, sealer
@@ -32,6 +33,7 @@ async def _prompt_tokens(connection: Connection, request: Mapping[str, Any]) -> 
     return counted.tokens
 
 
+_PATHS: dict[Route, str] = {"chat": "/chat/completions", "responses": "/responses"}
 CHAT = CallKind(_prompt_tokens, ("max_completion_tokens", "max_tokens"))
 
 
@@ -63,9 +65,16 @@ class ModelCaller:
     ``api`` says whether requests, which are in the form of chat completions, go out in that of responses.
     """
 
-    def __init__(self, connection: Connection, options: CallOptions, *, api: Api = "auto") -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        options: CallOptions,
+        *,
+        api: Api = "auto",
+        on_event: OnCallEvent | None = None,
+    ) -> None:
         self.connection = connection
-        self._guard = CallGuard(connection, options)
+        self._guard = CallGuard(connection, options, on_event=on_event)
         self._cache = options.get("cache")
         self._api: Api = api
 
@@ -88,8 +97,7 @@ class ModelCaller:
             from_cache=True,
             saved_by_cache=None if usage is None else self._guard.cost(usage, request["model"], self.connection),
         )
-        if self._guard.report is not None:
-            self._guard.report.add(record)
+        self._guard.ended(record)
         return CompletedCall(completion, record)
 
     def store(self, request: Mapping[str, Any], completion: ChatCompletion) -> None:
@@ -192,6 +200,7 @@ class _CallForms:
         endpoint = call.connection.endpoint
         self.current = FORMS.form(call.request, endpoint, api=self._api, optional=self._optional)
         call.left_out = self.current.left_out
+        call.sending(_PATHS[self.current.route], self.current.arguments)
         return self.current
 
     def adapt(self, call: ModelCall, error: APIStatusError) -> bool:

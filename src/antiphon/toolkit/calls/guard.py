@@ -11,17 +11,26 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 
 from openai import APIError, APIStatusError
 
+from antiphon.toolkit.calls.call_events import (
+    CallEnded,
+    CallEvent,
+    FailedOver,
+    OnCallEvent,
+    RequestRetried,
+    RequestSent,
+)
 from antiphon.toolkit.calls.options import CallOptions, Fallback
 from antiphon.toolkit.calls.retry import RetryPolicy, classify, requested_wait_s
 from antiphon.toolkit.clients import Connection
 from antiphon.toolkit.costs.budget import Budget, BudgetReservation
 from antiphon.toolkit.costs.prices import PriceTable
 from antiphon.toolkit.errors import CircuitOpenError, RetryExhaustedError
-from antiphon.toolkit.observing import event
+from antiphon.toolkit.observing import NOT_OBSERVED, ClientSpan, client_span, event
 from antiphon.toolkit.pacing.clock import SystemClock
 from antiphon.toolkit.pacing.pace import Pace, Passage
 from antiphon.toolkit.pacing.token_estimate import TokenEstimator
@@ -40,11 +49,12 @@ class CallKind:
     """What a route's requests take.
 
     ``prompt_tokens`` counts what a request sends; ``limits`` are its parameters that bound what is generated, of which a
-    budget sets the first where none is given; empty for a route that generates nothing.
+    budget sets the first where none is given; empty for a route that generates nothing. ``operation`` is its name in spans.
     """
 
     prompt_tokens: Callable[[Connection, Mapping[str, Any]], Awaitable[int]]
     limits: tuple[str, ...] = ()
+    operation: str = "chat"
 
     def limit(self, request: Mapping[str, Any]) -> int | None:
         return next((request[name] for name in self.limits if request.get(name)), None)
@@ -72,17 +82,24 @@ class ModelCall:
     failed_over: tuple[tuple[str, str], ...]
     begun: float
     num_retries: int = 0
+    num_sent: int = 0
     headers: Mapping[str, str] | None = None
     first_token_at: float | None = None
     passage: Passage | None = None
     left_out: tuple[str, ...] = ()
     is_finished: bool = False
+    span: ClientSpan = NOT_OBSERVED
     held: AsyncExitStack = field(default_factory=AsyncExitStack)
     """What is held while the call is under way: its place in the pace, its open stream."""
 
     @property
     def model(self) -> str:
         return self.request.get("model", "")
+
+    def sending(self, path: str, request: Mapping[str, Any]) -> None:
+        """Tell the listener what is about to be sent."""
+        self.num_sent += 1
+        self.guard.tell(lambda: RequestSent(self.model, path, request, self.num_sent))
 
     def note(self, headers: Mapping[str, str], num_retries: int) -> None:
         """Take in what came before the answer: its headers, and how often the client itself tried again."""
@@ -117,6 +134,7 @@ class ModelCall:
             failed_over=self.failed_over,
             left_out=self.left_out,
         )
+        self.span.note_record(record)
         self.guard.ended(record)
         return record
 
@@ -129,11 +147,20 @@ Adapt = Callable[[ModelCall, APIStatusError], bool]
 class CallGuard:
     """Makes calls of one endpoint (and of its fallbacks') with the options given.
 
-    ``pace`` is what calls keep to where the options hold none; it leaves retries to the client.
+    ``pace`` is what calls keep to where the options hold none; it leaves retries to the client. ``on_event`` is
+    called with what happens; what it raises ends the call.
     """
 
-    def __init__(self, connection: Connection, options: CallOptions, *, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        options: CallOptions,
+        *,
+        pace: Pace | None = None,
+        on_event: OnCallEvent | None = None,
+    ) -> None:
         self.connection = connection
+        self._on_event = on_event
         self.report = options.get("report")
         self._budget = options.get("budget")
         self._retry = options.get("retry") or (RetryPolicy() if "pace" in options else None)
@@ -184,6 +211,7 @@ class CallGuard:
                 failed = (*failed, (target.model, str(error)))
                 told = {"antiphon.from_model": target.model, "antiphon.to_model": targets[0].model}
                 event("antiphon.fallback", {**told, "error.type": type(error).__qualname__})
+                self.tell(partial(FailedOver, target.model, targets[0].model, error))
 
     def cost(self, usage: Usage, model: str, connection: Connection, tier: str | None = None) -> Decimal | None:
         return self._prices.cost(usage, model, connection.endpoint, service_tier=tier)
@@ -203,14 +231,21 @@ class CallGuard:
             self._estimator.learn(record.usage)
         if self.report is not None:
             self.report.add(record)
+        self.tell(lambda: CallEnded(record))
+
+    def tell(self, happened: Callable[[], CallEvent]) -> None:
+        """Tell the listener, if there is one."""
+        if self._on_event is not None:
+            self._on_event(happened())
 
     async def _send(self, call: ModelCall, send: Send[T]) -> T:
         with self._breaker.guard() if self._breaker is not None else nullcontext():
             if self._retry is None:
                 return await send(call)
 
-            def count_retry() -> None:
+            def count_retry(reason: str, wait_s: float) -> None:
                 call.num_retries += 1
+                self.tell(lambda: RequestRetried(call.model, reason, wait_s))
 
             clock = SystemClock() if self._pace is None else self._pace.clock
             result, _ = await self._retry.acall(lambda: send(call), clock=clock, on_retry=count_retry)
@@ -219,11 +254,15 @@ class CallGuard:
     async def _paced(self, call: ModelCall, send: Send[T]) -> T:
         """Send once, in turn; what the try holds is kept for the call if it succeeds, and let go if not."""
         async with AsyncExitStack() as stack:
-            call.held, call.passage = stack, None
+            call.held, call.passage, call.span = stack, None, NOT_OBSERVED
             if self._pace is not None:
                 call.passage = await stack.enter_async_context(self._pace.passage(self._tokens(call, self._pace)))
+            call.span = stack.enter_context(
+                client_span(call.kind.operation, call.request, call.connection.endpoint.base_url)
+            )
             try:
-                result = await send(call)
+                with call.span.active():
+                    result = await send(call)
             except APIStatusError as error:
                 _note_refusal(call, error)
                 raise

@@ -21,6 +21,8 @@ from antiphon.toolkit.cache_file import open_cache, reading, writing
 from antiphon.toolkit.clients import Endpoint
 
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, completion TEXT NOT NULL, kept_at REAL NOT NULL)"
+# How an answer is delivered and computed does not change it.
+_OF_DELIVERY = {"stream", "stream_options", "prompt_cache_key", "service_tier"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,6 @@ def _completion(text: str) -> ChatCompletion | None:
 
 
 def _key(endpoint: Endpoint, request: Mapping[str, Any]) -> str:
-    # How the answer is delivered does not change it.
-    asked = {key: value for key, value in request.items() if key not in {"stream", "stream_options"}}
+    asked = {key: value for key, value in request.items() if key not in _OF_DELIVERY}
     text = json.dumps([endpoint.base_url, asked], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

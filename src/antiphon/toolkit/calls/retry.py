@@ -77,11 +77,11 @@ class RetryPolicy:
         function: Callable[[], Awaitable[T]],
         *,
         clock: Clock | None = None,
-        on_retry: Callable[[], None] | None = None,
+        on_retry: Callable[[str, float], None] | None = None,
     ) -> tuple[T, int]:
         """Await ``function()`` until it succeeds; return its result and the number of retries.
 
-        ``on_retry`` is called before each of them.
+        ``on_retry`` is called with the reason and the seconds of the wait before each of them.
 
         Errors that retrying cannot fix pass through; the last of the others is the cause of RetryExhaustedError.
         The client inside must not retry by itself (``max_retries=0``). Only the waits and the start of tries are
@@ -99,10 +99,10 @@ class RetryPolicy:
                         raise
                     raise _exhausted(attempt, clock.now() - begun, decision) from error
             event("antiphon.retry", {"antiphon.wait_s": decision.wait_s, "antiphon.reason": decision.reason})
+            if on_retry is not None:
+                on_retry(decision.reason, decision.wait_s)
             await clock.sleep(decision.wait_s)
             attempt += 1
-            if on_retry is not None:
-                on_retry()
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Do what ``acall`` does on the toolkit's own loop and return the result alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
@@ -49,17 +50,35 @@ class _ChatCalls(ChatState):
         return self._commit(turn, pin=pin)
 
     async def _resume(self, decisions: Decisions, output: TypeForm[T] | None) -> Reply[T]:
-        turn = self._resumption(decisions, None if output is None else describe_output(output))
+        schema = None if output is None else describe_output(output)
+        async with aclosing(self._resumed(decisions, schema, stream=False)) as events:
+            async for event in events:
+                if isinstance(event, Reply):
+                    return event
+        raise AssertionError("a turn ends with a reply")
+
+    async def _resumed(
+        self, decisions: Decisions, output: OutputSchema[T] | None, *, stream: bool
+    ) -> AsyncGenerator[Event | Reply[T]]:
+        turn = self._resumption(decisions, output)
         assert self._pending is not None
         pin, request = self._pending.is_pinned, self._pending.request
+        self._is_busy = True
         try:
-            await self._run(turn, request, pin=pin)
+            async with aclosing(self._observed(turn, stream=stream)) as events:
+                async for event in events:
+                    yield event
+        except ToolsPendingError:
+            self._keep_waiting(turn, request, pin=pin)
+            raise
         except BaseException:
-            if not turn.waiting:
-                # The tools ran: resuming again asks the model, and runs none of them twice.
+            if len(turn.messages) > len(self._pending.messages):
+                # The tools ran: resuming again goes on behind them, and runs none of them twice.
                 self._keep_waiting(turn, request, pin=pin)
             raise
-        return self._commit(turn, pin=pin)
+        finally:
+            self._is_busy = False
+        yield self._commit(turn, pin=pin)
 
     async def _continue(self, request: dict[str, Any]) -> Reply[None]:
         turn = self._continuation(request)
@@ -158,6 +177,11 @@ class AsyncChat(_ChatCalls):
     async def resume(self, decisions: Decisions, *, output: TypeForm[T]) -> Reply[T]: ...
     async def resume(self, decisions: Decisions, *, output: TypeForm[T] | None = None) -> Reply[Any]:
         return warned(await self._resume(decisions, output))
+
+    def stream_resume(self, decisions: Decisions) -> AsyncReplyStream[None]:
+        """Do what ``resume`` does, and return the answer as it comes."""
+        parts: AsyncGenerator[Event | Reply[None]] = self._resumed(decisions, None, stream=True)
+        return AsyncReplyStream(parts)
 
     def as_tool(
         self, name: str, description: str, *, timeout_s: float | None = None, needs_approval: bool = False
@@ -259,6 +283,15 @@ class Chat(_ChatCalls):
         ``output`` is the type that ``parse`` was called with. Raises what ``send`` raises, and HistoryError.
         """
         return warned(portal.call(self._resume(decisions, output)))
+
+    def stream_resume(self, decisions: Decisions) -> ReplyStream[None]:
+        """Do what ``resume`` does, and return the answer as it comes.
+
+        Nothing runs before the first iteration. Of a stream that is left early the turn waits again: with its tools, if they
+        have not run, else for the model alone.
+        """
+        parts: AsyncGenerator[Event | Reply[None]] = self._resumed(decisions, None, stream=True)
+        return ReplyStream(parts)
 
     def as_tool(
         self, name: str, description: str, *, timeout_s: float | None = None, needs_approval: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from copy import copy
 from dataclasses import replace
 from decimal import Decimal
@@ -16,7 +17,7 @@ from antiphon.toolkit.calls.forms import Api
 from antiphon.toolkit.calls.options import CallOptions, require_options
 from antiphon.toolkit.chat.history import History, Message, Turn, write_chat
 from antiphon.toolkit.chat.pending import Decisions, PendingTurn
-from antiphon.toolkit.chat.reply import Event, Reply
+from antiphon.toolkit.chat.reply import ChatEvent, Event, Replied, Reply
 from antiphon.toolkit.chat.trim import HistoryPolicy
 from antiphon.toolkit.chat.turn_loop import TurnLoop, TurnOptions
 from antiphon.toolkit.clients import DEFAULT_MODEL, Connection
@@ -37,7 +38,7 @@ CONTINUE = "Your last answer was cut off. Continue it exactly where it stopped, 
 class ChatOptions(CallOptions, total=False):
     """Options of a chat, all optional, in addition to those of every call (``CallOptions``).
 
-    ``temperature`` to ``service_tier`` and whatever ``request`` holds go to the model as they are; what ``prefer`` holds is
+    ``temperature`` to ``prompt_cache_key`` and whatever ``request`` holds go to the model as they are; what ``prefer`` holds is
     left out for a model that does not take it. ``reasoning`` is an effort ("low") or the API's object. ``api`` is
     "chat" or "responses"; "auto" takes responses for models that reason or need it, where the endpoint has it.
     ``history`` says how the conversation is kept within ``context_tokens`` (asked of the server if not given).
@@ -45,7 +46,8 @@ class ChatOptions(CallOptions, total=False):
     approval raise ToolsPendingError, and wait for ``resume``). ``reinforce`` adds the system prompt (True), or the given
     key instructions, to each message of the user, for models that forget them; ``frame`` puts key instructions (True: the
     first paragraph) at the beginning and at the end of the system prompt. ``attempts`` is how often ``parse`` asks for an
-    answer that validates.
+    answer that validates. ``on_event`` is called with each ``ChatEvent`` as it happens, between two steps of the exchange,
+    so it should return soon; what it raises ends the call.
     """
 
     model: str
@@ -56,11 +58,13 @@ class ChatOptions(CallOptions, total=False):
     presence_penalty: float
     frequency_penalty: float
     seed: int
+    n: int
     stop: str | Sequence[str]
     max_tokens: int
     max_completion_tokens: int
     reasoning: str | Mapping[str, Any]
     service_tier: str
+    prompt_cache_key: str
     request: Mapping[str, Any]
     prefer: Mapping[str, Any]
     history: HistoryPolicy
@@ -70,6 +74,7 @@ class ChatOptions(CallOptions, total=False):
     reinforce: bool | str
     frame: bool | str
     attempts: int
+    on_event: Callable[[ChatEvent], object]
 
 
 class SamplingWarning(UserWarning):
@@ -77,8 +82,8 @@ class SamplingWarning(UserWarning):
 
 
 _SENT = (
-    *("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop"),
-    *("max_tokens", "max_completion_tokens", "service_tier"),
+    *("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "n", "stop"),
+    *("max_tokens", "max_completion_tokens", "service_tier", "prompt_cache_key"),
 )
 
 
@@ -89,7 +94,8 @@ class ChatState:
         require_options(options, ChatOptions, "A chat")
         self._connection = connection
         self._options = _turn_options(options)
-        self._caller = ModelCaller(connection, options, api=options.get("api", "auto"))
+        self._on_event = options.get("on_event")
+        self._caller = ModelCaller(connection, options, api=options.get("api", "auto"), on_event=self._on_event)
         self._history = History(
             system=system,
             reminder=_reminder(system, options.get("reinforce", False)),
@@ -265,7 +271,12 @@ class ChatState:
             "gen_ai.conversation.id": self._conversation_id,
             "gen_ai.request.model": self.model,
         }
-        return observed("invoke_agent", attributes, turn.run(stream=stream), turn.facts)
+        events = observed("invoke_agent", attributes, turn.run(stream=stream), turn.facts)
+        return events if self._on_event is None else _told(events, self._on_event)
+
+    def _tell_reply(self, reply: Reply[Any]) -> None:
+        if self._on_event is not None:
+            self._on_event(Replied(reply))
 
     def _keep_waiting(self, turn: TurnLoop[T], request: Mapping[str, Any], *, pin: bool) -> None:
         """Keep a turn that ended before its answer, for ``resume``."""
@@ -276,6 +287,7 @@ class ChatState:
 
     def _commit(self, turn: TurnLoop[T], *, pin: bool) -> Reply[T]:
         assert turn.reply is not None
+        self._tell_reply(turn.reply)
         earlier = self._pending.records if self._pending is not None else ()
         self._history = turn.history.append(Turn(tuple(turn.messages), is_pinned=pin))
         self._records += turn.reply.records[len(earlier) :]
@@ -291,11 +303,13 @@ class ChatState:
         if not begun:
             return self._commit(turn, pin=cut.is_pinned)
         whole = f"{begun}{reply.text}"
+        joined = replace(reply, text=whole)
+        self._tell_reply(joined)
         last = {key: value for key, value in cut.messages[-1].items() if key not in {ITEMS, *REASONING}}
         messages = (*cut.messages[:-1], {**last, "content": whole})
         self._history = turn.history.replace_last(Turn(messages, cut.is_pinned))
         self._records += reply.records
-        self._last = joined = replace(reply, text=whole)
+        self._last = joined
         return joined
 
 
@@ -305,6 +319,13 @@ def saved_options(saved: Mapping[str, Any], options: ChatOptions) -> ChatOptions
         raise HistoryError("This is not a saved chat: it names no model")
     given: ChatOptions = {"model": saved["model"], **options}  # pyright: ignore[reportAssignmentType]
     return given
+
+
+async def _told(events: AsyncGenerator[Event], on_event: Callable[[ChatEvent], object]) -> AsyncGenerator[Event]:
+    async with aclosing(events):
+        async for event in events:
+            on_event(event)
+            yield event
 
 
 def _turn_options(options: ChatOptions) -> TurnOptions:
@@ -322,6 +343,7 @@ def _turn_options(options: ChatOptions) -> TurnOptions:
         model=options.get("model", DEFAULT_MODEL),
         request=_checked({**prefer, **asked}),
         optional=frozenset(prefer.keys() - asked.keys()),
+        on_event=options.get("on_event"),
         toolbox=toolbox,
         limits=options.get("limits") or ToolLimits(),
         approve=options.get("approve"),

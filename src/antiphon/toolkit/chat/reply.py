@@ -6,8 +6,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from typing_extensions import TypeAliasType
+
+from antiphon.toolkit.calls.call_events import CallEvent
 from antiphon.toolkit.chat.trim import TrimReport
 from antiphon.toolkit.messages import reasoning_text
 from antiphon.toolkit.record import Attempt, CallRecord, Timing, ToolCall, total_cost, total_usage
@@ -161,4 +164,20 @@ class AnswerRejected:
     attempt: Attempt
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryTrimmed:
+    """Old turns were left out of what is sent, so that it fits."""
+
+    report: TrimReport
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """The message has its answer, which is about to be added to the conversation."""
+
+    reply: Reply[Any]
+
+
 Event = TextDelta | ReasoningDelta | ToolStarted | ToolFinished | AnswerRejected
+ChatEvent = TypeAliasType("ChatEvent", Event | CallEvent | HistoryTrimmed | Replied)
+"""What ``on_event`` is called with."""

@@ -6,7 +6,7 @@ The one place where a chat talks to a model. Streamed or not, with tools or a ty
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
@@ -23,7 +23,9 @@ from antiphon.toolkit.chat.history import History, Message
 from antiphon.toolkit.chat.pending import PendingTurn
 from antiphon.toolkit.chat.reply import (
     AnswerRejected,
+    ChatEvent,
     Event,
+    HistoryTrimmed,
     ReasoningDelta,
     Reply,
     TextDelta,
@@ -76,6 +78,7 @@ class TurnOptions:
     context: int | None
     attempts: int
     optional: frozenset[str]
+    on_event: Callable[[ChatEvent], object] | None = None
 
 
 class TurnLoop(Generic[T]):
@@ -215,6 +218,8 @@ class TurnLoop(Generic[T]):
             self._trim = report
             told = {"antiphon.turns_left_out": len(report.dropped), "antiphon.tokens_after": report.tokens_after}
             observing.event("antiphon.trim", told)
+            if self._options.on_event is not None:
+                self._options.on_event(HistoryTrimmed(report))
 
     async def _fit_results(self, room: int, count: Count) -> None:
         async def least(messages: Sequence[Message]) -> int:

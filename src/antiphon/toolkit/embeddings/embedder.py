@@ -291,7 +291,7 @@ async def _prompt_tokens(_: Connection, request: Mapping[str, Any]) -> int:
     return sum(num_tokens_at_most(text) for text in request["input"])
 
 
-EMBEDDINGS = CallKind(_prompt_tokens)
+EMBEDDINGS = CallKind(_prompt_tokens, operation="embeddings")
 
 
 def num_tokens_at_most(text: str) -> int:

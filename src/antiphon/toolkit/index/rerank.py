@@ -67,7 +67,7 @@ async def _prompt_tokens(_: Connection, request: Mapping[str, Any]) -> int:
     return estimate_prompt({"input": texts}) + len(texts) * estimate_prompt({"input": request["query"]})
 
 
-_RERANK = CallKind(_prompt_tokens)
+_RERANK = CallKind(_prompt_tokens, operation="rerank")
 
 
 def _usage(body: Mapping[str, Any]) -> Usage | None:
