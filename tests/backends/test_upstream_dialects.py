@@ -192,6 +192,32 @@ CALLS: dict[str, list[Json]] = {
         said({"tool_calls": call("f", OSLO, index=0, id="a")}),
         said({"tool_calls": call("g", ROME, index=1, id="b")}),
     ],
+    "the whole call once more in the last delta": [
+        called(call("f", "", index=0, id="a")),
+        called(call(None, OSLO, index=0)),
+        called(call("g", ROME, index=1, id="b")),
+        called(call("f", OSLO, index=0, id="a"), call("g", {"city": "Rome"}, index=1, id="b")),
+    ],
+    "the whole message once more at the end": [
+        called(call("f", OSLO, index=0, id="a")),
+        called(call("g", ROME, index=1, id="b")),
+        {"choices": [{"index": 0, "message": {"tool_calls": [call("f", OSLO, id="a"), call("g", ROME, id="b")]}}]},
+    ],
+    "an empty object first": [
+        called(call("f", {}, index=0, id="a")),
+        called(call(None, OSLO, index=0)),
+        called(call("g", {}, index=1, id="b")),
+        called(call(None, ROME, index=1)),
+    ],
+    "index as text": [
+        called(call("f", "", index="0", id="a")),
+        called(call(None, OSLO, index="0")),
+        called(call("g", ROME, index="1", id="b")),
+    ],
+    "entries that are null": [
+        said({"tool_calls": [None, call("f", OSLO, index=0, id="a")]}),
+        said({"tool_calls": [call("g", ROME, index=1, id="b"), None]}),
+    ],
     "a message in place of a delta": [
         {"choices": [{"index": 0, "message": {"tool_calls": [call("f", OSLO, id="a"), call("g", ROME, id="b")]}}]},
     ],
@@ -245,10 +271,36 @@ async def test_a_name_may_come_in_pieces(more: Json, arguments: str | None) -> N
         assert from_events(await as_events(ended)) == expected
 
 
-async def test_a_number_as_finish_reason_is_relayed_as_text() -> None:
-    """The number means something else at each server, and the API's type is text."""
-    chunks = [said({"content": "a"}), said({}, 2), LAST]  # type: ignore[arg-type]
-    assert (await relayed(chunks))[1]["choices"][0]["finish_reason"] == "2"
+@pytest.mark.parametrize(("reason", "text"), [(2, "2"), (True, "true"), (["stop"], '["stop"]'), ({"a": 1}, '{"a":1}')])
+async def test_a_finish_reason_of_another_type_is_relayed_as_text(reason: Any, text: str) -> None:
+    """It means something else at each server, and the API's type is text."""
+    chunks = [said({"content": "a"}), said({}, reason), LAST]
+    assert (await relayed(chunks))[1]["choices"][0]["finish_reason"] == text
+
+
+async def test_two_calls_under_one_id_are_two() -> None:
+    """The second gets an id of its own, since a client answers calls by their ids."""
+    chunks = [called(call("f", OSLO, index=0, id="a")), called(call("g", ROME, index=1, id="a"))]
+    ended = [*chunks, said({}, "tool_calls"), LAST]
+    for found in (assembled(await relayed(ended)), from_events(await as_events(ended))):
+        assert [(name, arguments) for _, name, arguments in found] == [("f", OSLO), ("g", ROME)]
+        assert len({call_id for call_id, _, _ in found}) == 2
+
+
+async def test_an_empty_object_that_nothing_follows_is_all() -> None:
+    """A call without arguments that came as an object has them as text when its choice ends."""
+    ended = [called(call("f", {}, index=0, id="a")), said({}, "tool_calls"), LAST]
+    assert assembled(await relayed(ended)) == [("a", "f", "{}")]
+    assert from_events(await as_events(ended)) == [("a", "f", "{}")]
+
+
+async def test_text_that_a_last_message_repeats_comes_once() -> None:
+    """A server that ends its deltas with the whole message does not say it twice."""
+    whole = {"choices": [{"index": 0, "message": {"content": "ab"}, "finish_reason": "stop"}]}
+    chunks = [said({"content": "a"}), said({"content": "b"}), whole, LAST]
+    texts = [choice["delta"].get("content") for each in await relayed(chunks) for choice in each["choices"]]
+    assert "".join(text or "" for text in texts) == "ab"
+    assert "".join(event.text for event in await as_events(chunks) if isinstance(event, TextDelta)) == "ab"
 
 
 async def test_a_call_that_never_gets_a_name_is_an_error() -> None:
@@ -274,6 +326,10 @@ async def test_a_call_that_never_gets_a_name_is_an_error() -> None:
         ("tool-calls", "tool_calls"),
         ("FINISH_REASON_STOP", "stop"),
         ("<|endoftext|>", "stop"),
+        ("FinishReason.STOP", "stop"),
+        ("length_limit", "length"),
+        ("refusal", "content_filter"),
+        ("sensitive", "content_filter"),
     ],
 )
 async def test_finish_reasons_are_brought_into_the_apis_words(reason: str, expected: str) -> None:
@@ -289,7 +345,7 @@ async def test_finish_reasons_are_brought_into_the_apis_words(reason: str, expec
     assert (await answered(whole))["choices"][0]["finish_reason"] == expected
 
 
-@pytest.mark.parametrize("reason", ["error", "ERROR", "abort", "network_error"])
+@pytest.mark.parametrize("reason", ["error", "ERROR", "abort", "network_error", "MALFORMED_FUNCTION_CALL"])
 async def test_an_answer_that_ended_in_an_error_is_an_error_with_its_words(reason: str) -> None:
     """It does not look complete, and says why as far as the upstream did."""
     plain, worded = said({}, reason), said({}, reason)

@@ -20,15 +20,32 @@ _SYNONYMS = {
         "eos", "eos_token", "eot", "end_turn", "stop_sequence", "stop_token", "end_of_text", "endoftext",
         "end", "complete", "completed", "finish", "finished", "done",
     ),
-    "length": ("max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "model_length", "token_limit"),
+    "length": (
+        "max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "max_completion_tokens", "model_length",
+        "token_limit", "length_limit", "context_length", "context_length_exceeded",
+    ),
     "tool_calls": ("tool_call", "tool_use", "function_calls"),
-    "content_filter": ("content_filtered", "safety", "blocked", "recitation", "prohibited_content", "blocklist", "spii"),
+    "content_filter": (
+        "content_filtered", "safety", "blocked", "recitation", "prohibited_content", "blocklist", "spii",
+        "refusal", "refused", "sensitive",
+    ),
 }  # fmt: skip
 _REASONS = {word: reason for reason, words in _SYNONYMS.items() for word in (reason, *words)} | {
     "function_call": "function_call"
 }
 _FAILURES = frozenset(
-    {"error", "abort", "aborted", "cancelled", "canceled", "failed", "network_error", "insufficient_system_resource"}
+    {
+        "error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "failed",
+        "network_error",
+        "insufficient_system_resource",
+        "malformed_function_call",
+        "unexpected_tool_call",
+    }
 )
 _NO_REASONS = frozenset({"", "null", "none", "unspecified"})
 _TEXT_PARTS = frozenset({"text", "output_text"})
@@ -41,6 +58,17 @@ class Normaliser:
     def __init__(self, *, is_stream: bool) -> None:
         self.is_stream = is_stream
         self._calls: dict[int, ToolCallNumbers] = {}
+        self._said: set[int] = set()
+        """The choices that came as deltas: a message that ends one of them says it all once more."""
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether a tool call has come, so that the end of its choice has to be looked at."""
+        return bool(self._calls)
+
+    def note_delta(self, index: int) -> None:
+        """Record that a choice comes as deltas."""
+        self._said.add(index)
 
     def apply(self, answer: Json) -> bool:
         """Bring a chunk or a whole answer into OpenAI's form, in place; returns whether that changed it.
@@ -65,7 +93,10 @@ class Normaliser:
             return choice != before
         if self.is_stream and not isinstance(choice.get("delta"), dict):
             message = choice.pop("message", None)
-            choice["delta"] = cast("Json", message) if isinstance(message, dict) else {}
+            is_news = isinstance(message, dict) and choice["index"] not in self._said
+            choice["delta"] = cast("Json", message) if is_news else {}
+        elif self.is_stream:
+            self.note_delta(choice["index"])
         said = choice.get("delta" if self.is_stream else "message")
         is_changed = choice != before
         if not isinstance(said, dict):
@@ -74,7 +105,10 @@ class Normaliser:
         is_changed |= _join_parts(said)
         is_changed |= self._rewrite_calls(said, choice["index"])
         if choice.get("finish_reason") is not None and choice["index"] in self._calls:
-            self._calls[choice["index"]].check_named()
+            due = self._calls[choice["index"]].finish()
+            if due:
+                said["tool_calls"] = [*(said.get("tool_calls") or ()), *due]
+                is_changed = True
         return is_changed
 
     def _rewrite_calls(self, said: Json, index: int) -> bool:
@@ -102,16 +136,17 @@ def finish_reason(reason: str) -> str | None:
 
 
 def _word(reason: str) -> str:
-    return reason.strip().lower().replace("-", "_").strip("<|>").removeprefix("finish_reason_")
+    word = reason.strip().lower().replace("-", "_").strip("<|>").removeprefix("finish_reason_")
+    return word.removeprefix("finishreason.")  # an enumeration's member, printed
 
 
 def _set_reason(choice: Json) -> None:
     reason = choice.get("finish_reason")
-    if isinstance(reason, int | float) and not isinstance(reason, bool):
-        # Numbers mean something else at each server. As text, clients with strict types can read them.
-        choice["finish_reason"] = str(reason)
+    if not isinstance(reason, str | None):
+        # Numbers and other values mean something else at each server. As text, clients with strict types can read them.
+        choice["finish_reason"] = msgspec.json.encode(reason).decode()
         return
-    if not isinstance(reason, str) or reason in STANDARD_REASONS:
+    if reason is None or reason in STANDARD_REASONS:
         return
     if _word(reason) in _NO_REASONS:
         choice["finish_reason"] = None

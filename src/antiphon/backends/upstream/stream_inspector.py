@@ -141,8 +141,10 @@ def _may_be_dialect(text: bytes, seen: PeekedAnswer, normaliser: Normaliser) -> 
         said = choice.delta if normaliser.is_stream else choice.message
         if said is None and not bytes(choice.text):
             return True
-        if choice.finish_reason is not None and choice.finish_reason not in STANDARD_REASONS:
+        if choice.finish_reason is not None and (choice.finish_reason not in STANDARD_REASONS or normaliser.is_calling):
             return True
+        if normaliser.is_stream:
+            normaliser.note_delta(choice.index)
     return False
 
 

@@ -25,6 +25,8 @@ class _Call:
     id: str | None
     name: str | None = None
     arguments: str = ""
+    is_object: bool = False
+    """Whether the server began with an empty object, which may be all, or stand for arguments that are still to come."""
 
     @property
     def is_complete(self) -> bool:
@@ -33,6 +35,15 @@ class _Call:
         except (msgspec.DecodeError, RecursionError):
             return False
         return True
+
+    def is_repeated_by(self, text: str) -> bool:
+        """Whether ``text`` says the call's arguments once more, as servers do that end with the whole call."""
+        if not (text.startswith("{") and self.arguments.startswith("{") and self.is_complete):
+            return False
+        try:
+            return msgspec.json.decode(text) == msgspec.json.decode(self.arguments)
+        except (msgspec.DecodeError, RecursionError):
+            return False
 
     def awaits_piece(self, name: str | None) -> bool:
         """Whether ``name`` may be the next piece of the call's name: another text, before any arguments."""
@@ -54,7 +65,8 @@ class ToolCallNumbers:
         entries = [_nested(cast("Json", delta)) for delta in deltas if isinstance(delta, dict)]
         touched: set[int] = set()
         written: list[Json] = []
-        for place, entry in enumerate(entries):
+        for place, sent in enumerate(entries):
+            entry, is_object = _without_empty_object(sent)
             kind, name, text = _read(entry)
             key = _whole_number(entry.get("index"))
             if key is None and len(entries) > 1:
@@ -64,30 +76,43 @@ class ToolCallNumbers:
             is_named = call is not None and call.name is not None
             is_piece = call is not None and call.awaits_piece(name)
             if call is None:
-                call = _Call(len(self._calls), key, call_id)
+                call = _Call(len(self._calls), key, None)
                 self._calls.append(call)
             touched.add(call.number)
-            call.id, call.name = call.id or call_id, f"{call.name}{name}" if is_piece else call.name or name
-            call.arguments += text
+            if call.id is None and all(one.id != call_id for one in self._calls):
+                call.id = call_id
+            call.name = f"{call.name}{name}" if is_piece else call.name or name
+            call.is_object |= is_object
+            is_repeated = kind == "function" and call.is_repeated_by(text)
+            call.arguments += "" if is_repeated else text
             if is_named:
-                written.append(_next(entry, call, kind, has_name=is_piece))
+                written.append(_next(_silent(entry) if is_repeated else entry, call, kind, has_name=is_piece))
             elif call.name is not None:
                 written.append(_first(entry, call, kind))
         return written
 
-    def check_named(self) -> None:
-        """Raise ``MalformedStream`` if a call never got a name; for the end of a choice."""
+    def finish(self) -> list[Json]:
+        """Return the deltas that are due at the end of a choice: the empty objects that nothing followed.
+
+        Raises ``MalformedStream`` if a call never got a name.
+        """
         if any(call.name is None for call in self._calls):
             raise MalformedStream("a tool call without a name")
+        return [
+            {"index": call.number, "function": {"arguments": "{}"}}
+            for call in self._calls
+            if call.is_object and not call.arguments
+        ]
 
     def _find(
         self, key: int | None, call_id: str | None, name: str | None, text: str, touched: set[int]
     ) -> _Call | None:
         """Return the call that a delta continues, None for a new one."""
         if call_id is not None:
-            for call in self._calls:
-                if call.id == call_id:
-                    return call
+            same = [call for call in self._calls if call.id == call_id]
+            of_place = [call for call in same if key is None or call.key in {None, key}]
+            if of_place or (same and name in {None, same[0].name}):
+                return (of_place or same)[0]
         candidates = [call for call in self._calls if key is None or call.key is None or call.key == key]
         if not candidates:
             return None
@@ -149,6 +174,16 @@ def _nested(entry: Json) -> Json:
     if not flat:
         return entry
     return {field: value for field, value in entry.items() if field not in flat} | {"function": flat}
+
+
+def _without_empty_object(entry: Json) -> tuple[Json, bool]:
+    """Return an entry without arguments that are an empty object, and whether they were."""
+    is_object = _body(entry, "function").get("arguments") == {}
+    return _silent(entry) if is_object else entry, is_object
+
+
+def _silent(entry: Json) -> Json:
+    return {**entry, "function": {**_body(entry, "function"), "arguments": ""}}
 
 
 def _read(entry: Json) -> tuple[str, str | None, str]:
