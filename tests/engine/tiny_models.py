@@ -4,11 +4,12 @@ Each byte is a token, so that any text is a prompt. The weights are drawn with a
 from position to position and depend on what came long before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import gguf
 import numpy as np
+from gguf.quants import quantize
 from numpy.typing import NDArray
 
 CONTEXT = 2048
@@ -21,7 +22,8 @@ _SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>")
 class _File:
     """A file that is being written; ``random`` adds a matrix of (outputs, inputs)."""
 
-    def __init__(self, path: Path, architecture: str, layers: int) -> None:
+    def __init__(self, path: Path, architecture: str, layers: int, types: Mapping[str, str] | None = None) -> None:
+        self._types = types or {}
         self.writer = gguf.GGUFWriter(path, architecture)
         self._draw = np.random.default_rng(len(architecture))
         self.writer.add_block_count(layers)
@@ -58,13 +60,33 @@ class _File:
             self.ones(f"{block}.attn_q_norm", _HEAD_SIZE)
             self.ones(f"{block}.attn_k_norm", _HEAD_SIZE)
 
-    def feed_forward(self, block: str) -> None:
-        self.random(f"{block}.ffn_gate", _HIDDEN, _WIDTH)
-        self.random(f"{block}.ffn_up", _HIDDEN, _WIDTH)
-        self.random(f"{block}.ffn_down", _WIDTH, _HIDDEN)
+    def feed_forward(self, block: str, hidden: int = _HIDDEN) -> None:
+        self.random(f"{block}.ffn_gate", hidden, _WIDTH)
+        self.random(f"{block}.ffn_up", hidden, _WIDTH)
+        self.random(f"{block}.ffn_down", _WIDTH, hidden)
 
     def _add(self, name: str, values: NDArray[np.float64]) -> None:
-        self.bare(name if name.endswith("bias") else f"{name}.weight", values)
+        kind = next((kind for part, kind in self._types.items() if part in name.split(".")), None)
+        if kind is None:
+            self.bare(name if name.endswith("bias") else f"{name}.weight", values)
+        else:
+            wanted = gguf.GGMLQuantizationType[kind]
+            data = (
+                self._blocks_of_q4_k(*values.shape) if kind == "Q4_K" else quantize(values.astype(np.float32), wanted)
+            )
+            self.writer.add_tensor(f"{name}.weight", data, raw_dtype=wanted)
+
+    def _blocks_of_q4_k(self, rows: int, columns: int) -> NDArray[np.uint8]:
+        """Return a matrix in blocks of 256 numbers: two factors, twelve bytes of scales and minima, 128 of numbers.
+
+        Each minimum is seven times its scale, as in real files by and large: zero is among the sixteen numbers.
+        """
+        blocks = self._draw.integers(0, 256, (rows, columns // 256, 144), np.uint8)
+        codes = self._draw.integers(4, 16, (rows, columns // 256, 8), np.uint8)
+        blocks[..., :4] = np.array([2e-3, 7 * 2e-3], np.float16).view(np.uint8)
+        blocks[..., 4:8] = blocks[..., 8:12] = codes[..., :4]
+        blocks[..., 12:16] = codes[..., 4:] * 17
+        return blocks.reshape(rows, -1)
 
     def _add_vocabulary(self) -> int:
         shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
@@ -153,11 +175,17 @@ def sliding_window(path: Path) -> None:
     file.close()
 
 
-def plain_attention(path: Path, architecture: str = "llama") -> None:
-    """Write a Llama or a Qwen 3: layers that see all tokens before."""
-    file = _File(path, architecture, layers=2)
-    file.writer.add_file_type(0)
-    file.writer.add_feed_forward_length(_HIDDEN)
+def plain_attention(
+    path: Path, architecture: str = "llama", types: Mapping[str, str] | None = None, *, file_type: int = 0
+) -> None:
+    """Write a Llama or a Qwen 3: layers that see all tokens before.
+
+    ``types`` of matrices, by parts of their names; others are F32. ``file_type`` is what the file says of itself.
+    """
+    hidden = 256 if types else _HIDDEN  # a block of Q4_K
+    file = _File(path, architecture, layers=2, types=types)
+    file.writer.add_file_type(file_type)
+    file.writer.add_feed_forward_length(hidden)
     file.writer.add_head_count(_HEADS)
     file.writer.add_head_count_kv(_KV_HEADS)
     file.writer.add_key_length(_HEAD_SIZE)
@@ -170,7 +198,7 @@ def plain_attention(path: Path, architecture: str = "llama") -> None:
         file.ones(f"{block}.attn_norm", _WIDTH)
         file.ones(f"{block}.ffn_norm", _WIDTH)
         file.attention(block, norms=architecture == "qwen3")
-        file.feed_forward(block)
+        file.feed_forward(block, hidden)
     file.close()
 
 

@@ -5,7 +5,7 @@ small tensors keep their type. In a ``q4_0`` copy the output matrix becomes Q8_0
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -33,15 +33,36 @@ def quantise(source: Path, target: Path, file_type: str) -> None:
     Raises:
         QuantiseError: see there.
     """
+    reader = _read(source)
+    _write(target, reader, _types(reader, gguf.GGMLQuantizationType[file_type.upper()]), _FILE_TYPES[file_type])
+
+
+def widen(source: Path, target: Path, known: Collection[str]) -> None:
+    """Write ``source`` to ``target`` with those tensors in Q8_0 whose type is not one of ``known``, such as "Q4_K".
+
+    Raises:
+        QuantiseError: as ``quantise``.
+    """
+    reader = _read(source)
+    wide = gguf.GGMLQuantizationType.Q8_0
+    types = [tensor.tensor_type if tensor.tensor_type.name in known else wide for tensor in reader.tensors]
+    field = reader.get_field("general.file_type")
+    _write(target, reader, types, 0 if field is None else int(field.contents()))
+
+
+def _read(source: Path) -> Any:
     try:
         reader = gguf.GGUFReader(source)
     except (ValueError, KeyError, IndexError, OverflowError) as error:
         raise QuantiseError(f"{str(source)!r} cannot be read: {error}") from error
     if not reader.tensors:
         raise QuantiseError(f"{str(source)!r} holds no weights")
-    types = _types(reader, gguf.GGMLQuantizationType[file_type.upper()])
+    return reader
+
+
+def _write(target: Path, reader: Any, types: list[Any], file_type: int) -> None:
     with target.open("wb") as file:
-        _write_head(file, reader, types, _FILE_TYPES[file_type])
+        _write_head(file, reader, types, file_type)
         for tensor, kind in zip(reader.tensors, types, strict=True):
             _write_tensor(file, tensor, kind, reader.alignment)
 

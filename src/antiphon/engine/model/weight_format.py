@@ -9,6 +9,7 @@ process dies while it is made or measured is left out. Copies and measurements a
 measurement holds for one version of each runtime on one kind of processor.
 """
 
+import glob
 import hashlib
 import os
 import re
@@ -33,7 +34,7 @@ from antiphon.engine.model.measurement import Measurement
 from antiphon.engine.model.native.choose import library_key
 from antiphon.engine.model.native.library import Library
 from antiphon.engine.model.native.selftest import encode_candidate
-from antiphon.engine.model.openvino.library import version
+from antiphon.engine.model.openvino.library import GRAPH_VERSION, version
 from antiphon.engine.model.openvino.support import unsupported, unsupported_settings
 from antiphon.engine.settings import EngineSettings
 
@@ -216,7 +217,8 @@ def _candidates(settings: EngineSettings, file: _Header, wanted: str, *, has_ope
 def _openvino_types(file: _Header) -> list[str]:
     """Return the types of OpenVINO's copies worth trying, what is nearest to the file first."""
     if file.file_type in _FOUR_BIT_TYPES:
-        return ["q4_0", "f16"]
+        # Of Q4_K, four-bit integers with a whole number as their zero are only close.
+        return ["q4_0", "f16"] if file.file_type == "2" else ["q4_0", "q8_0", "f16"]
     return ["q8_0", "f16"] if file.file_type == "7" else ["f16", "q8_0"]
 
 
@@ -350,6 +352,9 @@ def _copy(source: Path, directory: Path, candidate: _Candidate, exact: Path | No
         _discard(unfinished)
         command = "convert" if candidate.runtime == "llama" else "convert-openvino"
         _run(command, str(exact or source), str(unfinished), candidate.type)
+        for outdated in directory.glob(f"{glob.escape(_name(source))}.{candidate.type}.openvino-*"):
+            if candidate.runtime == "openvino" and outdated != unfinished:
+                _discard(outdated)
         unfinished.rename(target)
     return target
 
@@ -357,7 +362,7 @@ def _copy(source: Path, directory: Path, candidate: _Candidate, exact: Path | No
 def _copy_path(source: Path, directory: Path, candidate: _Candidate) -> Path:
     if candidate.runtime == "llama":
         return directory / f"{_name(source)}.{candidate.type}.gguf"
-    return directory / f"{_name(source)}.{candidate.type}.openvino-{version()}"
+    return directory / f"{_name(source)}.{candidate.type}.openvino-{version()}-{GRAPH_VERSION}"
 
 
 def _discard(path: Path) -> None:

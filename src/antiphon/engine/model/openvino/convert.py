@@ -8,14 +8,16 @@ import gguf
 import msgspec
 import numpy as np
 
-from antiphon.engine.model.openvino.graph import read_paged
+from antiphon.engine.model.openvino.graph import page, read_paged
 from antiphon.engine.model.openvino.library import OpenVinoError, genai, openvino
-from antiphon.engine.model.openvino.model import GRAPH, ORIGIN, WEIGHTS, Origin
-from antiphon.engine.model.openvino.weights import store_products_in_f32
-from antiphon.engine.model.quantise import quantise
+from antiphon.engine.model.openvino.model import GRAPH, ORIGIN, Origin
+from antiphon.engine.model.openvino.weights import center, store_products_in_f32
+from antiphon.engine.model.quantise import quantise, widen
 
 _READABLE: Final = {"f16": (1,), "q8_0": (7,), "q4_0": (2, 14, 15)}
 """llama.cpp's numbers of the file types that the reader takes as they are: Q4_K, too, becomes four-bit integers."""
+_KNOWN: Final = frozenset({"F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q6_K"})
+"""The types of single tensors that it takes. Where a matrix has no whole blocks of 256 numbers, files of Q4_K have others."""
 
 
 def convert(source: Path, target: Path, weight_format: str) -> None:
@@ -32,19 +34,21 @@ def convert(source: Path, target: Path, weight_format: str) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".openvino-") as name:
         folder = Path(name)
         file = folder / "model.gguf"
-        if file_type in _READABLE[weight_format]:
+        if file_type not in _READABLE[weight_format]:
+            quantise(source, file, weight_format)
+        elif all(tensor.tensor_type.name in _KNOWN for tensor in reader.tensors):
             file.symlink_to(source.resolve())
         else:
-            quantise(source, file, weight_format)
+            widen(source, file, _KNOWN)
         _read(file)
-        target.mkdir()
+        model: Any = openvino().Core().read_model(folder / GRAPH)
         if weight_format == "f16":
-            model = openvino().Core().read_model(folder / GRAPH)
             store_products_in_f32(model)
-            openvino().save_model(model, target / GRAPH, compress_to_fp16=False)
         else:
-            for part in (GRAPH, WEIGHTS):
-                (folder / part).rename(target / part)
+            center(model)
+        page(model)
+        target.mkdir()
+        openvino().save_model(model, target / GRAPH, compress_to_fp16=False)
     read_paged(openvino().Core(), target / GRAPH)  # fails here rather than at every start
     origin = Origin(num_parameters, weight_format)
     (target / ORIGIN).write_bytes(msgspec.json.encode(origin))

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from antiphon.engine.model.base import ModelError
 
+GRAPH_VERSION: Final = 2
+"""Changes with how a file is converted, so that older copies are not used."""
 _PACKAGES: Final = ("openvino", "openvino_genai", "openvino_tokenizers")
 _CONVERTER: Final = "openvino.tools.ovc"
 """OpenVINO's own converter, imported with the package. It reports each import to its makers, and is not needed here."""
@@ -51,6 +53,15 @@ def paged_attention_transformation(model: Any) -> None:
     """
     openvino()
     _import("openvino._offline_transformations").paged_attention_transformation(model)
+
+
+def common_transformations(model: Any) -> None:
+    """Simplify a model as compiling it would, so that compiling has less to do. Weights stay as they are stored.
+
+    OpenVINO has it in the same private module.
+    """
+    openvino()
+    _import("openvino._offline_transformations").apply_moc_transformations(model, cf=False)
 
 
 def _import(name: str) -> Any:

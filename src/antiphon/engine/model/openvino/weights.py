@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from antiphon.engine.model.openvino.library import openvino
 
@@ -31,6 +32,42 @@ def store_products_in_f32(model: Any) -> None:
             for user in users:
                 user.replace_source_output(constant.output(0))
     model.validate_nodes_and_infer_types()
+
+
+def center(model: Any) -> None:
+    """Store integer weights whose zero is in the middle of their range as signed integers, which have no zero to subtract.
+
+    The numbers stay the same; a product computes less, and the graph has a tenth fewer operations.
+    """
+    module = openvino()
+    signed = {"u8": (module.Type.i8, 0x80, {128}), "u4": (module.Type.i4, 0x88, {0x88})}
+    for node in list(model.get_ops()):
+        stored, zero = _constant(node, 0), _constant(node, 1)
+        if node.get_type_name() != "Subtract" or stored is None or zero is None:
+            continue
+        kind, flipped, middle = signed.get(stored.get_element_type().get_type_name(), (None, 0, set[int]()))
+        # Two numbers of four bits lie in a byte; of an odd number, the last byte is half empty.
+        if kind is None or zero.get_element_type() != stored.get_element_type() or set(_bytes(zero)) != middle:
+            continue
+        tensor = module.Tensor(_bytes(stored) ^ np.uint8(flipped), module.Shape(stored.get_output_shape(0)), kind)
+        constant: Any = module.op.Constant(tensor, shared_memory=False)
+        node.output(0).replace(module.opset13.convert(constant, node.get_element_type()).output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def _constant(node: Any, number: int) -> Any:
+    """Return the constant whose numbers, converted to another type, are an input of ``node``; None if there is none."""
+    if number >= node.get_input_size():
+        return None
+    widened = node.input_value(number).get_node()
+    if widened.get_type_name() != "Convert":
+        return None
+    stored = widened.input_value(0).get_node()
+    return stored if stored.get_type_name() == "Constant" else None
+
+
+def _bytes(constant: Any) -> NDArray[np.uint8]:
+    return np.asarray(constant.get_data()).reshape(-1).view(np.uint8)
 
 
 def forget_file(path: Path) -> None:
