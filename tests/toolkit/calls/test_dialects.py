@@ -90,6 +90,31 @@ DIALECTS: dict[str, list[list[dict[str, Any]]]] = {
         [call(0, "", "", OSLO[6:])],
         [call(1, "b", "get", ROME)],
     ],
+    "the whole call once more in the last delta": [
+        [call(0, "a", "get", "")],
+        [call(0, arguments=OSLO)],
+        [call(1, "b", "get", ROME)],
+        [call(0, "a", "get", OSLO), call(1, "b", "get", {"city": "Rome"})],
+    ],
+    "an empty object first": [
+        [call(0, "a", "get", {})],
+        [call(0, arguments=OSLO)],
+        [call(1, "b", "get", {})],
+        [call(1, arguments=ROME)],
+    ],
+    "index as text": [
+        [call("0", "a", "get", OSLO)],
+        [call("1", "b", "get", ROME[:4])],
+        [call("1", arguments=ROME[4:])],
+    ],
+    "one id for two": [[call(0, "a", "get", OSLO)], [call(1, "a", "get", ROME)]],
+    "ids that are numbers": [[call(0, 1, "get", OSLO)], [call(1, 2, "get", ROME)]],
+    "the name in pieces": [
+        [call(0, "a", "g", "")],
+        [call(0, name="et")],
+        [call(0, arguments=OSLO)],
+        [call(1, "b", "get", ROME)],
+    ],
     "arguments null at first": [
         [call(0, "a", "get", None)],
         [call(0, None, None, OSLO)],
@@ -133,6 +158,34 @@ def test_each_dialect_of_streamed_calls_is_two_calls(endpoint: Endpoint, dialect
     ids = [made["id"] for made in asked["tool_calls"]]
     assert len({*ids}) == 2
     assert [result["tool_call_id"] for result in results] == ids
+
+
+def test_text_that_a_last_message_repeats_comes_once(endpoint: Endpoint) -> None:
+    """A server that ends its deltas with the whole message does not say it twice."""
+    whole_again = {"choices": [{"index": 0, "message": {"content": "ab"}, "finish_reason": None}]}
+    endpoint.replies = [stream_of({"content": "a"}, {"content": "b"}, extra=[whole_again])]
+    assert "".join(Chat(client=endpoint.client()).stream("x")) == "ab"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_what_a_provider_adds_to_a_call_goes_back_to_it(endpoint: Endpoint, is_stream: bool) -> None:
+    """Some refuse a history without the signature of the reasoning that led to a call."""
+
+    @tool
+    def get(city: str) -> str:
+        return city
+
+    signed = {**call(0, "a", "get", OSLO), "extra_content": {"google": {"thought_signature": "s"}}}
+    if is_stream:
+        endpoint.replies = [stream_of({"tool_calls": [signed]}, reason="tool_calls"), stream_of({"content": "done"})]
+        assert "".join(Chat(client=endpoint.client(), tools=[get]).stream("x")) == "done"
+    else:
+        made = {key: value for key, value in signed.items() if key != "index"}
+        message = {"role": "assistant", "content": None, "tool_calls": [made]}
+        endpoint.replies = [body(whole(message, "tool_calls")), body(whole({"role": "assistant", "content": "done"}))]
+        assert Chat(client=endpoint.client(), tools=[get]).send("x").text == "done"
+    asked = endpoint.requests[1]["messages"][-2]
+    assert asked["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "s"}}
 
 
 @given(st.data())
@@ -236,7 +289,9 @@ async def test_a_200_without_vectors_is_an_embedding_error(given: Any) -> None:
         ("FINISH_REASON_STOP", "stop"),
         ("<|endoftext|>", "stop"),
         ("done", "stop"),
+        ("FinishReason.STOP", "stop"),
         ("something_new", "something_new"),
+        (True, "true"),
         (2, "2"),
     ],
 )

@@ -1,7 +1,7 @@
 """Answers of servers that speak a dialect of the API, brought into OpenAI's form.
 
 What is in OpenAI's form already is not touched. Read here: finish reasons in other words, content as a list of parts,
-tool calls (``tool_calls.py``), choices that are null or have no index, a ``message`` in place of a ``delta``.
+tool calls (``wire/tool_call_deltas.py``), choices that are null or have no index, a ``message`` in place of a ``delta``.
 """
 
 from typing import Any, cast
@@ -10,44 +10,11 @@ import msgspec
 
 from antiphon.backends.upstream.chunks import ErrorChunk
 from antiphon.backends.upstream.sse import MalformedStream
-from antiphon.backends.upstream.tool_calls import ToolCallNumbers, arguments_text, whole_call
+from antiphon.wire.finish_reasons import STANDARD, finish_reason, says_failure, says_nothing
+from antiphon.wire.tool_call_deltas import ToolCallNumbers, UnnamedCallError, arguments_text, whole_call
 
 Json = dict[str, Any]
 
-STANDARD_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
-_SYNONYMS = {
-    "stop": (
-        "eos", "eos_token", "eot", "end_turn", "stop_sequence", "stop_token", "end_of_text", "endoftext",
-        "end", "complete", "completed", "finish", "finished", "done",
-    ),
-    "length": (
-        "max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "max_completion_tokens", "model_length",
-        "token_limit", "length_limit", "context_length", "context_length_exceeded",
-    ),
-    "tool_calls": ("tool_call", "tool_use", "function_calls"),
-    "content_filter": (
-        "content_filtered", "safety", "blocked", "recitation", "prohibited_content", "blocklist", "spii",
-        "refusal", "refused", "sensitive",
-    ),
-}  # fmt: skip
-_REASONS = {word: reason for reason, words in _SYNONYMS.items() for word in (reason, *words)} | {
-    "function_call": "function_call"
-}
-_FAILURES = frozenset(
-    {
-        "error",
-        "abort",
-        "aborted",
-        "cancelled",
-        "canceled",
-        "failed",
-        "network_error",
-        "insufficient_system_resource",
-        "malformed_function_call",
-        "unexpected_tool_call",
-    }
-)
-_NO_REASONS = frozenset({"", "null", "none", "unspecified"})
 _TEXT_PARTS = frozenset({"text", "output_text"})
 _REASONING_PARTS = frozenset({"thinking", "reasoning"})
 
@@ -67,7 +34,7 @@ class Normaliser:
         return bool(self._calls)
 
     def note_delta(self, index: int) -> None:
-        """Record that a choice comes as deltas."""
+        """Record that a choice comes as deltas that say something."""
         self._said.add(index)
 
     def apply(self, answer: Json) -> bool:
@@ -81,7 +48,10 @@ class Normaliser:
         answer["choices"] = kept = [cast("Json", choice) for choice in choices if isinstance(choice, dict)]
         is_changed = kept != found
         for place, choice in enumerate(kept):
-            is_changed |= self._choice(choice, place)
+            try:
+                is_changed |= self._choice(choice, place)
+            except UnnamedCallError as error:
+                raise MalformedStream(str(error)) from None
         return is_changed
 
     def _choice(self, choice: Json, place: int) -> bool:
@@ -95,7 +65,7 @@ class Normaliser:
             message = choice.pop("message", None)
             is_news = isinstance(message, dict) and choice["index"] not in self._said
             choice["delta"] = cast("Json", message) if is_news else {}
-        elif self.is_stream:
+        elif self.is_stream and any(cast("Json", choice["delta"]).get(key) for key in ("content", "tool_calls")):
             self.note_delta(choice["index"])
         said = choice.get("delta" if self.is_stream else "message")
         is_changed = choice != before
@@ -130,27 +100,17 @@ class Normaliser:
         return is_changed or said["tool_calls"] != calls
 
 
-def finish_reason(reason: str) -> str | None:
-    """Return a finish reason in OpenAI's words; None if it is unknown, or says that the answer failed."""
-    return _REASONS.get(_word(reason))
-
-
-def _word(reason: str) -> str:
-    word = reason.strip().lower().replace("-", "_").strip("<|>").removeprefix("finish_reason_")
-    return word.removeprefix("finishreason.")  # an enumeration's member, printed
-
-
 def _set_reason(choice: Json) -> None:
     reason = choice.get("finish_reason")
     if not isinstance(reason, str | None):
         # Numbers and other values mean something else at each server. As text, clients with strict types can read them.
         choice["finish_reason"] = msgspec.json.encode(reason).decode()
         return
-    if reason is None or reason in STANDARD_REASONS:
+    if reason is None or reason in STANDARD:
         return
-    if _word(reason) in _NO_REASONS:
+    if says_nothing(reason):
         choice["finish_reason"] = None
-    elif _word(reason) in _FAILURES:
+    elif says_failure(reason):
         error = choice.get("error") or {"message": f"The answer ended with the finish_reason {reason!r}."}
         raise ErrorChunk(msgspec.json.encode(error))
     else:

@@ -18,7 +18,7 @@ from antiphon.backends.upstream.chunks import (
     read_object,
     read_usage,
 )
-from antiphon.backends.upstream.dialects import STANDARD_REASONS, Normaliser
+from antiphon.backends.upstream.dialects import Normaliser
 from antiphon.backends.upstream.sse import (
     DONE,
     FrameSplitter,
@@ -31,6 +31,7 @@ from antiphon.backends.upstream.sse import (
 )
 from antiphon.backends.upstream.usage_accumulator import UsageAccumulator
 from antiphon.protocol.relay import Operation
+from antiphon.wire.finish_reasons import STANDARD
 
 _peek = msgspec.json.Decoder(PeekedAnswer)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -141,9 +142,9 @@ def _may_be_dialect(text: bytes, seen: PeekedAnswer, normaliser: Normaliser) -> 
         said = choice.delta if normaliser.is_stream else choice.message
         if said is None and not bytes(choice.text):
             return True
-        if choice.finish_reason is not None and (choice.finish_reason not in STANDARD_REASONS or normaliser.is_calling):
+        if choice.finish_reason is not None and (choice.finish_reason not in STANDARD or normaliser.is_calling):
             return True
-        if normaliser.is_stream:
+        if said is not None and said.content:
             normaliser.note_delta(choice.index)
     return False
 

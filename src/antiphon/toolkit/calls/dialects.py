@@ -14,41 +14,30 @@ from openai import BaseModel
 from openai.types.chat import ChatCompletion, ChatCompletionMessage
 
 from antiphon.toolkit.errors import OutputError
+from antiphon.wire.finish_reasons import finish_reason as wire_reason
+from antiphon.wire.finish_reasons import says_failure, says_nothing
+from antiphon.wire.tool_call_deltas import fields_of_provider
 
 _SHOWN = 300
-_REASONS = {
-    **dict.fromkeys(("stop", "eos", "eos_token", "eot", "end_turn", "end_of_text", "endoftext"), "stop"),
-    **dict.fromkeys(
-        ("stop_sequence", "stop_token", "end", "done", "finish", "finished", "complete", "completed"), "stop"
-    ),
-    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length"), "length"),
-    **dict.fromkeys(("model_length", "token_limit"), "length"),
-    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_calls"), "tool_calls"),
-    **dict.fromkeys(("content_filter", "content_filtered", "safety", "blocked", "recitation"), "content_filter"),
-    **dict.fromkeys(("", "null", "none", "unspecified")),
-}
-_FAILURES = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "failed", "network_error"})
 
 
 def finish_reason(value: Any) -> str | None:
-    """Return the API's word for a finish reason; one that has none there stays as it is. None for no reason."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    return _REASONS.get(_word(value), value) if isinstance(value, str) else None
+    """Return the API's word for a finish reason; one that has none there stays, as text. None for no reason."""
+    if not isinstance(value, str | None):
+        return json.dumps(value)
+    if value is None or says_nothing(value):
+        return None
+    return wire_reason(value) or value
 
 
 def failure(choice: Any) -> str | None:
     """Return why the server gave up on a choice, in its own words if it has any; None if it did not."""
     reason = _field(choice, "finish_reason")
-    if not isinstance(reason, str) or _word(reason) not in _FAILURES:
+    if not isinstance(reason, str) or not says_failure(reason):
         return None
     error = _field(choice, "error")
     said = _field(error, "message") or error
     return said if isinstance(said, str) else f"finish_reason {reason!r}"
-
-
-def _word(reason: str) -> str:
-    return reason.strip().lower().replace("-", "_").strip("<|>").removeprefix("finish_reason_")
 
 
 def plain_text(content: Any) -> str | None:
@@ -80,12 +69,16 @@ def require_completion(value: Any) -> ChatCompletion:
 
 @dataclass(frozen=True, slots=True)
 class WrittenCall:
-    """A call of a tool as the model wrote it: ``text`` is the arguments' JSON, or the text for a custom tool."""
+    """A call of a tool as the model wrote it: ``text`` is the arguments' JSON, or the text for a custom tool.
+
+    ``more`` are fields that the API does not name and that a server may want back, as a signature of its reasoning.
+    """
 
     id: str
     name: str
     text: str
     is_custom: bool
+    more: Mapping[str, Any]
 
 
 def written_calls(message: ChatCompletionMessage) -> list[WrittenCall]:
@@ -105,7 +98,8 @@ def written_calls(message: ChatCompletionMessage) -> list[WrittenCall]:
         id_ = str(_field(call, "id") or f"call_{number}")
         if any(id_ == earlier.id for earlier in calls):
             id_ = f"{id_}_{number}"
-        calls.append(WrittenCall(id_, str(_field(named, "name") or ""), text, custom is not None))
+        more = {} if function is call else fields_of_provider(_fields(call))
+        calls.append(WrittenCall(id_, str(_field(named, "name") or ""), text, custom is not None, more))
     return calls
 
 
@@ -122,6 +116,12 @@ def no_answer(wanted: str, value: Any, *, text: str = "") -> OutputError:
         f"The server answered without {wanted}: {shown[:_SHOWN]}",
         hint="check OPENAI_BASE_URL and what answers there: antiphon doctor",
         text=text,
+    )
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    return (
+        value.to_dict(mode="json", warnings=False) if isinstance(value, BaseModel) else cast("Mapping[str, Any]", value)
     )
 
 

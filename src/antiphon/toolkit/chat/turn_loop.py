@@ -272,8 +272,10 @@ class TurnLoop(Generic[T]):
         }
 
     def _keep_calls(self, message: ChatCompletionMessage) -> None:
-        calls = [ToolCall(call.id, call.name, call.text, call.is_custom) for call in written_calls(message)]
-        asked = {"role": "assistant", "content": message.content, "tool_calls": [call.as_message() for call in calls]}
+        written = written_calls(message)
+        calls = [ToolCall(call.id, call.name, call.text, call.is_custom) for call in written]
+        shown = [{**each.more, **call.as_message()} for each, call in zip(written, calls, strict=True)]
+        asked = {"role": "assistant", "content": message.content, "tool_calls": shown}
         self.messages.append(asked | _kept_fields(message))
         self.waiting = tuple(calls)
 
