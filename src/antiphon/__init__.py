@@ -97,6 +97,9 @@ if TYPE_CHECKING:
     from antiphon.toolkit.errors import UnknownPriceError as UnknownPriceError
     from antiphon.toolkit.evaluation.cases import Case as Case
     from antiphon.toolkit.evaluation.evaluation import Evaluation as Evaluation
+    from antiphon.toolkit.evaluation.index_scores import cited as cited
+    from antiphon.toolkit.evaluation.index_scores import faithful as faithful
+    from antiphon.toolkit.evaluation.index_scores import recall_at as recall_at
     from antiphon.toolkit.evaluation.result import EvaluationResult as EvaluationResult
     from antiphon.toolkit.evaluation.scores import Score as Score
     from antiphon.toolkit.evaluation.scores import close as close
@@ -156,6 +159,7 @@ _PUBLIC = {
     "antiphon.toolkit.observing": ("observe", "stop_observing"),
     "antiphon.toolkit.evaluation.cases": ("Case",),
     "antiphon.toolkit.evaluation.evaluation": ("Evaluation",),
+    "antiphon.toolkit.evaluation.index_scores": ("cited", "faithful", "recall_at"),
     "antiphon.toolkit.evaluation.result": ("EvaluationResult",),
     "antiphon.toolkit.evaluation.scores": ("Score", "close", "contains", "equals", "judge"),
     "antiphon.errors": ("AntiphonError",),

@@ -1,12 +1,15 @@
 """``antiphon eval``: models measured on the cases of a file, and compared with a baseline."""
 
 import tomllib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from string import Template as Placeholders
 from typing import Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
+from openai import OpenAI
 from pydantic import BaseModel
 
 from antiphon.cli.connection import Server
@@ -19,44 +22,56 @@ from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.reply import Reply
 from antiphon.toolkit.costs.budget import Budget
 from antiphon.toolkit.costs.choose import choose_model
+from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL
 from antiphon.toolkit.evaluation.cases import Case
 from antiphon.toolkit.evaluation.evaluation import Evaluation
+from antiphon.toolkit.evaluation.index_scores import cited, faithful, recall_at
 from antiphon.toolkit.evaluation.result import EvaluationResult
 from antiphon.toolkit.evaluation.scores import Score, close, contains, equals, judge
+from antiphon.toolkit.index import CitedAnswer, Index
 from antiphon.toolkit.structured.extract import extract
 
 
 class ScoreEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ``[[scores]]`` of the file."""
 
-    kind: Literal["equals", "close", "contains", "judge"]
+    kind: Literal["equals", "close", "contains", "judge", "recall", "cited", "faithful"]
     field: str | None = None
     tolerance: float = 0.0
+    limit: int = 5
     question: str = ""
     model: str = "gpt-4o-mini"
 
     def score(self) -> Score:
-        match self.kind:
-            case "equals":
-                return equals(self.field)
-            case "close":
-                return close(self.field, self.tolerance)
-            case "contains":
-                return contains()
-            case "judge":
-                if not self.question:
-                    raise AntiphonError("a judge without a question", hint='write question = "Is the answer polite?"')
-                return judge(self.question, model=self.model)
+        if self.kind == "judge" and not self.question:
+            raise AntiphonError("a judge without a question", hint='write question = "Is the answer polite?"')
+        made: dict[str, Callable[[], Score]] = {
+            "equals": lambda: equals(self.field),
+            "close": lambda: close(self.field, self.tolerance),
+            "contains": contains,
+            "judge": lambda: judge(self.question, model=self.model),
+            "recall": lambda: recall_at(self.limit),
+            "cited": lambda: cited(model=self.model),
+            "faithful": lambda: faithful(model=self.model),
+        }
+        return made[self.kind]()
 
 
 class EvaluationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``antiphon eval`` reads. ``prompt`` has ``$input``; ``schema`` is as for `antiphon ask --schema`."""
+    """What ``antiphon eval`` reads.
+
+    ``prompt`` has ``$input``; ``schema`` is as for `antiphon ask --schema`. With ``index``, the file of an index, questions
+    are answered from ``num_sources`` of its chunks.
+    """
 
     cases: str
     scores: tuple[ScoreEntry, ...]
     prompt: str = "$input"
     system: str = ""
     schema: str = ""
+    index: str = ""
+    embedding_model: str = DEFAULT_EMBEDDING_MODEL
+    num_sources: int = 5
 
 
 def evaluate(
@@ -79,10 +94,10 @@ def evaluate(
     """
     described = _read(file)
     options: dict[str, Any] = {} if usd is None else {"budget": Budget(usd=usd)}
-    with (server or Server()).client() as client:
+    with (server or Server()).client() as client, _index(file, described, client) as index:
         suite = Evaluation(
             file.parent / described.cases,
-            task=_task(described),
+            task=_task(described) if index is None else _task_of(index, described),
             scores=[entry.score() for entry in described.scores],
         )
         options["client"] = client
@@ -121,6 +136,28 @@ def _task(described: EvaluationFile) -> Any:
             instructions = {"instructions": described.system} if described.system else {}
             return extract(named, text, **instructions, **options)
         return Chat(described.system or None, temperature=0, **options).send(text)
+
+    return task
+
+
+def _index(file: Path, described: EvaluationFile, client: OpenAI) -> AbstractContextManager[Index | None]:
+    if not described.index:
+        return nullcontext()
+    if described.schema or described.system:
+        raise AntiphonError("an index answers in text, in its own words", hint="leave out schema and system, or index")
+    path = file.parent / described.index
+    if not path.is_file():
+        raise AntiphonError(
+            f"there is no index {path}", hint=f"make it first: antiphon search FOLDER --index {described.index}"
+        )
+    return Index(path, model=described.embedding_model, client=client)
+
+
+def _task_of(index: Index, described: EvaluationFile) -> Any:
+    def task(case: Case, **options: Any) -> CitedAnswer:
+        options.pop("client")
+        question = Placeholders(described.prompt).safe_substitute(input=case.input)
+        return index.answer(question, num_sources=described.num_sources, **options)
 
     return task
 

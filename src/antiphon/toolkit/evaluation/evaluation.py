@@ -18,6 +18,7 @@ from antiphon.toolkit.errors import BudgetExceededError, EvaluationError
 from antiphon.toolkit.evaluation.cases import Case, read_cases
 from antiphon.toolkit.evaluation.result import CaseRun, EvaluationResult
 from antiphon.toolkit.evaluation.scores import Score, checked, plain
+from antiphon.toolkit.index.answers import CitedAnswer
 from antiphon.toolkit.record import total_cost
 from antiphon.toolkit.tools.invoke import invoke
 
@@ -25,9 +26,10 @@ from antiphon.toolkit.tools.invoke import invoke
 class Evaluation:
     """A task, its cases, and how answers are scored.
 
-    ``task`` is called as ``task(case, model=..., **options)``, with the options of ``run``, and returns a ``Reply`` (whose
-    cost and seconds are taken) or any other value (whose cost is not known). It may be async; a plain one runs in a thread.
-    ``scores`` are ``equals``, ``close``, ``contains``, ``judge`` or a ``Score`` of your own.
+    ``task`` is called as ``task(case, model=..., **options)``, with the options of ``run``, and returns a ``Reply`` or a
+    ``CitedAnswer`` (whose cost and seconds are taken) or any other value (whose cost is not known). It may be async; a plain
+    one runs in a thread. ``scores`` are ``equals``, ``close``, ``contains``, ``judge``, for answers from an index ``recall_at``,
+    ``cited``, ``faithful``, or a ``Score`` of your own.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Evaluation:
         """Ask each of ``models`` every case ``repeat`` times, and score the answers.
 
         ``options`` are passed to the task and to judges: with ``cache=`` a second run costs nothing, ``budget=`` bounds all
-        of it. With ``repeat`` above 1 each repeat has a ``seed`` of its own. A case that fails scores 0 and has its error.
+        of it. With ``repeat`` above 1 each repeat has a ``seed`` of its own. A case that fails, or whose judge fails, scores 0 and has its error.
         Raises BudgetExceededError, and EvaluationError for a score that is not one.
         """
         return portal.call(self.arun(models, repeat=repeat, concurrency=concurrency, **options))
@@ -73,9 +75,14 @@ class Evaluation:
                 except (BudgetExceededError, EvaluationError) as error:
                     stopped.append(error)
 
-        async with anyio.create_task_group() as group:
-            for _ in range(min(concurrency, len(work))):
-                group.start_soon(worker)
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(min(concurrency, len(work))):
+                    group.start_soon(worker)
+        finally:
+            if (report := options.get("report")) is not None:
+                for record in judging.records:
+                    report.add(record)
         if stopped:
             raise stopped[0]
         done = tuple(run for run in runs if run is not None)
@@ -93,15 +100,35 @@ class Evaluation:
             zero = {score.name: 0.0 for score in self.scores}
             return CaseRun(case.id, model, number, None, zero, None, seconds, error=f"{type(error).__name__}: {error}")
         seconds = time.perf_counter() - begun
-        reply: Reply[Any] | None = cast("Reply[Any]", answered) if isinstance(answered, Reply) else None
-        answer: Any = cast("Any", answered)
-        if reply is not None:
-            answer = reply.text if reply.parsed is None else reply.parsed
+        reply, answer = _told(answered)
         asked = {**options, "report": judging}
-        scores = {score.name: await _score(score, case, answer, asked) for score in self.scores}
+        scores, failure = await self._scores(case, answer, asked)
         from_cache = reply is not None and all(record.from_cache for record in reply.records)
         cost = None if reply is None else reply.cost
-        return CaseRun(case.id, model, number, plain(answer), scores, cost, seconds, from_cache)
+        return CaseRun(case.id, model, number, plain(answer), scores, cost, seconds, from_cache, failure)
+
+    async def _scores(self, case: Case, answer: Any, options: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
+        """Return the scores by name, and why one of them could not be given (its judge failed): it is then 0."""
+        scores, failure = dict[str, float](), None
+        for score in self.scores:
+            try:
+                scores[score.name] = await _score(score, case, answer, options)
+            except (BudgetExceededError, EvaluationError):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a scorer raises concerns one case
+                scores[score.name] = 0.0
+                failure = f"the score {score.name!r}: {type(error).__name__}: {error}"
+        return scores, failure
+
+
+def _told(answered: Any) -> tuple[Reply[Any] | None, Any]:
+    """Return the reply in what a task returned, if there is one, and what is scored."""
+    if isinstance(answered, CitedAnswer):
+        return answered.reply, answered
+    if not isinstance(answered, Reply):
+        return None, answered
+    reply = cast("Reply[Any]", answered)
+    return reply, reply.text if reply.parsed is None else reply.parsed
 
 
 async def _score(score: Score, case: Case, answer: Any, options: Mapping[str, Any]) -> float:

@@ -22,7 +22,7 @@ _ALARM = 0.05
 class CaseRun:
     """One answer of one model to one case: its scores by name, dollars (None: not known) and seconds.
 
-    ``error`` is why there was no answer; every score is then 0. ``from_cache``: nothing was sent, and the seconds say nothing.
+    ``error`` is why there was no answer, or no score; what is missing counts as 0. ``from_cache``: nothing was sent, and the seconds say nothing.
     """
 
     case: str
@@ -155,7 +155,12 @@ class EvaluationResult:
         widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         judging = "" if self.judging == 0 else f"\njudging: {_shown(self.judging)}"
-        return "\n".join(lines) + judging
+        failed = [(model, runs[0], len(runs)) for model in self.models if (runs := self.errors(model))]
+        told = [f"\n{model}: {n} of its runs failed, first case {run.case}: {run.error}" for model, run, n in failed]
+        return "\n".join(lines) + judging + "".join(told)
+
+    def _is_cached(self, model: str) -> bool:
+        return any(run.from_cache for run in self.runs if run.model == model)
 
     def _row(self, model: str) -> list[str]:
         seconds = self.median_s(model)
@@ -163,7 +168,7 @@ class EvaluationResult:
             model,
             *(str(self.mean(model, score)) for score in self.scores),
             _shown(self.cost(model)),
-            "from cache" if seconds is None else f"{seconds:.2f} s",
+            f"{seconds:.2f} s" if seconds is not None else "from cache" if self._is_cached(model) else "none",
             str(len(self.errors(model))),
         ]
 

@@ -11,9 +11,10 @@ from typing import Any, cast
 from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 
-from antiphon.toolkit.clients import DEFAULT_MODEL
+from antiphon.toolkit.clients import DEFAULT_MODEL, Client
 from antiphon.toolkit.errors import EvaluationError
 from antiphon.toolkit.evaluation.cases import Case
+from antiphon.toolkit.index.answers import CitedAnswer
 from antiphon.toolkit.structured.extract import aextract
 
 # Gets the case, the answer (a parsed value, or the text) and the options of the run; True and False are 1 and 0.
@@ -61,26 +62,36 @@ class Verdict(BaseModel):
     passes: bool
 
 
-def judge(question: str, *, model: str = DEFAULT_MODEL) -> Score:
+def judge(question: str, *, model: str = DEFAULT_MODEL, client: Client | None = None) -> Score:
     """Score 1 if ``model`` answers ``question`` about the answer with yes.
 
-    The judge sees the input, what is expected, and the answer. What it costs is in the result's ``judging``, not in the cost
+    ``client`` None is the environment's. The judge sees the input, what is expected, and the answer. What it costs is in the result's ``judging``, not in the cost
     of the model that is judged.
     """
 
     async def scorer(case: Case, answer: Any, options: Mapping[str, Any]) -> bool:
         told = {"input": case.input, "expected": case.expected, "answer": plain(answer)}
-        text = json.dumps({name: value for name, value in told.items() if value is not None}, ensure_ascii=False)
+        known = {name: value for name, value in told.items() if value is not None}
         instructions = f"You judge the answer of another model. {question} Judge by the texts alone."
-        asked: dict[str, Any] = {**options, "model": model}
-        return (await aextract(Verdict, text, instructions=instructions, **asked)).parsed.passes
+        return await passes(instructions, known, model, client, options)
 
     return Score(f"judge: {question}", scorer)
 
 
+async def passes(
+    instructions: str, told: Mapping[str, Any], model: str, client: Client | None, options: Mapping[str, Any]
+) -> bool:
+    """Ask ``model`` for its verdict on what it is ``told``."""
+    asked: dict[str, Any] = {**options, "model": model}
+    if client is not None:
+        asked["client"] = client
+    text = json.dumps(told, ensure_ascii=False)
+    return (await aextract(Verdict, text, instructions=instructions, **asked)).parsed.passes
+
+
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it: models and dataclasses as objects."""
-    return to_jsonable_python(value)
+    """Return a value as JSON has it: models and dataclasses as objects, a cited answer as its text."""
+    return value.text if isinstance(value, CitedAnswer) else to_jsonable_python(value)
 
 
 def checked(name: str, given: float | bool) -> float:

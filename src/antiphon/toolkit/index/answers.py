@@ -27,7 +27,7 @@ _REWRITE = (
     "Do not answer yet. Write the following question as one that can be understood without this conversation. "
     "Write the question alone."
 )
-_MARK = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
+MARK = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,9 @@ class CitedAnswer:
     unknown_marks: tuple[int, ...]
     reply: Reply[Any] = field(repr=False)
     saving: Saving | None
+
+    def __str__(self) -> str:
+        return self.text
 
     @property
     def finish_reason(self) -> str | None:
@@ -142,7 +145,7 @@ class Answerer:
         )
 
     def _cited(self, reply: Reply[Any], sources: Sequence[Hit]) -> CitedAnswer:
-        return cited(reply, sources, self.num_characters)
+        return _tie(reply, sources, self.num_characters)
 
 
 async def _standing_alone(chat: Chat | AsyncChat, question: str) -> str:
@@ -159,9 +162,9 @@ async def _standing_alone(chat: Chat | AsyncChat, question: str) -> str:
     return text
 
 
-def cited(reply: Reply[Any], sources: Sequence[Hit], num_characters: Callable[[Iterable[str]], int]) -> CitedAnswer:
+def _tie(reply: Reply[Any], sources: Sequence[Hit], num_characters: Callable[[Iterable[str]], int]) -> CitedAnswer:
     """Tie the marks in the text of ``reply`` to ``sources``."""
-    numbers = _numbers(reply.text)
+    numbers = cited_numbers(reply.text)
     return CitedAnswer(
         text=reply.text,
         sources=tuple(sources),
@@ -177,9 +180,9 @@ def _question(question: str, sources: Sequence[Hit]) -> str:
     return f"Sources:\n\n{listed}\n\nQuestion: {question}"
 
 
-def _numbers(text: str) -> list[int]:
+def cited_numbers(text: str) -> list[int]:
     """Return the numbers that the text cites, each once, in the order of their first mark."""
-    marks = (int(number) for group in _MARK.findall(text) for number in group.split(","))
+    marks = (int(number) for group in MARK.findall(text) for number in group.split(","))
     return list(dict.fromkeys(marks))
 
 
