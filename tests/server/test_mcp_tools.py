@@ -34,6 +34,8 @@ READ = ScriptedCall(name="files__read", arguments={"path": "a.txt"})
 REMOVE = ScriptedCall(name="files__remove", arguments={"path": "a.txt"})
 REPLIES = (
     says("please read$", READ),
+    says("find the files$", ScriptedCall(name="tool_search", arguments={"paths": ["files"]})),
+    says("^Loaded: files", READ),
     says("please remove$", REMOVE),
     says("think and read", READ, text="I will look."),
     says("read twice", READ, READ),
@@ -95,6 +97,25 @@ def test_a_call_is_run_and_answered_in_one_response(client: openai.OpenAI, mcp: 
     once = client.responses.input_tokens.count(model=MODEL, input="please read", tools=[files(mcp)]).input_tokens  # type: ignore[list-item]
     assert answer.usage.input_tokens > 2 * once
     assert client.responses.retrieve(answer.id) == answer
+
+
+def test_a_deferred_server_is_asked_for_its_tools_when_it_is_loaded(client: openai.OpenAI, mcp: McpUp) -> None:
+    """Before that the model sees its label and description alone; on later turns it is loaded. No secret is shown."""
+    tools = (
+        files(mcp, defer_loading=True, server_description="The user's files.", headers={"x-token": "hidden-token"}),
+        {"type": "tool_search"},
+    )
+    answer = ask(client, "find the files", *tools)
+    assert kinds(answer) == ["tool_search_call", "tool_search_output", "mcp_list_tools", "mcp_call", "message"]
+    assert answer.output_text == "text of a.txt"
+    (loaded,) = answer.output[1].tools
+    assert (loaded.type, loaded.server_label, loaded.headers) == ("mcp", "files", None)
+    assert "hidden-token" not in answer.to_json()
+    assert kinds(ask(client, "please read", *tools, previous_response_id=answer.id)) == ["mcp_call", "message"]
+    again = ask(
+        client, [*(item.to_dict() for item in answer.output), {"role": "user", "content": "please read"}], *tools
+    )
+    assert kinds(again) == ["mcp_call", "message"]
 
 
 def test_a_stream_says_each_step_in_order(client: openai.OpenAI, mcp: McpUp) -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import (
     ChoiceFinished,
@@ -30,6 +32,7 @@ from antiphon.protocol.rendering.logprobs import token_values
 from antiphon.protocol.responses.compaction import Compacted, Compacting
 from antiphon.protocol.responses.output_items import Cited, ItemAdded, ItemDone, ItemEvent, ItemNews
 from antiphon.protocol.responses.request import ResponseRequest
+from antiphon.protocol.responses.tool_search import NAME as SEARCH
 
 Json = dict[str, Any]
 Named = tuple[str, Json]
@@ -266,17 +269,12 @@ class ResponseState:
 
     def _call(self, event: ToolCallStarted) -> list[Named]:
         namespace, name = self._request.names.of(event.name)
-        kind, prefix, field = (
-            ("custom_tool_call", "ctc", "input") if event.kind == "custom" else ("function_call", "fc", "arguments")
-        )
-        value: Json = {
-            "id": self._new_id(prefix),
-            "type": kind,
-            "status": "in_progress",
-            "call_id": event.id,
-            "name": name,
-            field: "",
-        }
+        if self._request.names.searches and event.name == SEARCH:
+            value = self._new_call("tool_search_call", "tsc", event.id, execution="client", arguments={})
+        elif event.kind == "custom":
+            value = self._new_call("custom_tool_call", "ctc", event.id, name=name, input="")
+        else:
+            value = self._new_call("function_call", "fc", event.id, name=name, arguments="")
         if namespace is not None:
             value["namespace"] = namespace
         events = self._close()
@@ -285,9 +283,14 @@ class ResponseState:
         self._calls[event.call] = item
         return [*events, ("response.output_item.added", {"output_index": item.position, "item": dict(value)})]
 
+    def _new_call(self, kind: str, prefix: str, call_id: str, **fields: Any) -> Json:
+        return {"id": self._new_id(prefix), "type": kind, "status": "in_progress", "call_id": call_id, **fields}
+
     def _arguments(self, event: ToolCallDelta) -> list[Named]:
         item = self._calls[event.call]
         item.pieces.append(event.arguments)
+        if item.value["type"] == "tool_search_call":
+            return []  # the API has no event for them
         is_custom = item.value["type"] == "custom_tool_call"
         kind = "response.custom_tool_call_input.delta" if is_custom else "response.function_call_arguments.delta"
         return [(kind, item.place(delta=event.arguments))]
@@ -315,7 +318,7 @@ class ResponseState:
                 return [*self._message_done(item, final["content"][0]), done]
             case "reasoning":
                 return [*self._reasoning_done(item), done]
-            case "compaction":
+            case "compaction" | "tool_search_call":
                 return [done]
             case "custom_tool_call":
                 return [("response.custom_tool_call_input.done", item.place(input=item.text)), done]
@@ -360,10 +363,20 @@ class ResponseState:
                 return value | {"summary": summary, "content": [{"type": "reasoning_text", "text": text}]}
             case "compaction":
                 return dict(value)
-            case "custom_tool_call":
-                return value | {"input": text}
             case _:
-                return value | {"arguments": text}
+                return value | _written(value["type"], text)
+
+
+def _written(kind: str, text: str) -> Json:
+    """Return what the model wrote in a call. Those of a search are JSON, or the text itself where the answer was cut off."""
+    if kind == "custom_tool_call":
+        return {"input": text}
+    if kind != "tool_search_call":
+        return {"arguments": text}
+    try:
+        return {"arguments": msgspec.json.decode(text or "{}")}
+    except msgspec.DecodeError:
+        return {"arguments": text}
 
 
 def usage_value(usage: Usage) -> Json:

@@ -19,7 +19,8 @@ from antiphon.protocol.responses.file_search import results_text
 from antiphon.protocol.responses.item_fields import FOREIGN_CALLS, FOREIGN_OUTPUTS, SETTINGS, kind_of
 from antiphon.protocol.responses.mcp_fields import without_secrets
 from antiphon.protocol.responses.mcp_history import McpRecord, result_of_call
-from antiphon.protocol.responses.tools import shown_name
+from antiphon.protocol.responses.tool_names import shown_name
+from antiphon.protocol.responses.tool_search import result_text
 
 Json = dict[str, Any]
 Unseal = Callable[[str], str]
@@ -32,7 +33,7 @@ _ID_PREFIX = {
     "message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco", "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco", "compaction": "cmp", "mcp_call": "mcp", "mcp_list_tools": "mcpl",
     "mcp_approval_request": "mcpr", "mcp_approval_response": "mcpa", "file_search_call": "fs",
-    "additional_tools": "at", "configuration_update": "cu",
+    "additional_tools": "at", "configuration_update": "cu", "tool_search_call": "tsc", "tool_search_output": "tso",
 }  # fmt: skip
 _HIDDEN = {
     "type",
@@ -44,7 +45,7 @@ _HIDDEN = {
     "output",
     "outputs",
 }
-_STEPS = {"mcp_call", "file_search_call"}
+_STEPS = {"mcp_call", "file_search_call", "tool_search_call"}
 """Calls that are run as soon as they are written: what the model wrote next, it wrote with their results before it."""
 _RESULTS = ("output", "outputs", "results", "result", "error", "tools")
 
@@ -240,7 +241,7 @@ class _Conversation:
             result = self._results.get(call.id)
             if result is None:
                 raise problems.bad_request(f"No tool output found for function call {call.id}.", "input")
-            self._found.append(Message("tool", _output_text(result.get("output", result)), tool_call_id=call.id))
+            self._found.append(Message("tool", _result_text(result), tool_call_id=call.id))
         self._assistant = _Assistant()
         self._is_step_over = False
 
@@ -264,6 +265,8 @@ def _call(kind: str, item: Json, position: int) -> ToolCall:
     }
     name = str(item.get("name") or kind.removesuffix("_call"))
     arguments = item.get("arguments")
+    if kind == "tool_search_call" and isinstance(arguments, dict):
+        arguments = msgspec.json.encode(arguments).decode()
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(said).decode()
     return ToolCall(call_id, FunctionCall(name, text))
 
@@ -274,6 +277,12 @@ def _texts(content: str | list[Json]) -> tuple[list[str], list[str]]:
         return [content], []
     texts = [part["text"] for part in content if part["type"] in {"input_text", "output_text"}]
     return texts, [part["refusal"] for part in content if part["type"] == "refusal"]
+
+
+def _result_text(result: Json) -> str:
+    if kind_of(result) == "tool_search_output" and "tools" in result:
+        return result_text(result)
+    return _output_text(result.get("output", result))
 
 
 def _output_text(output: Any) -> str:

@@ -178,6 +178,8 @@ class ItemSpec(JsonObject):
             Enumeration(KINDS).check(kind, f"{path}.type")
         if kind in _CHECKED:
             _CHECKED[kind].check(value, path)
+        if kind == "tool_search_output" and value.get("tools") is not None:
+            tools.check(value["tools"], f"{path}.tools")
         if kind == "configuration_update" and value.get("reasoning") is None and value.get("text") is None:
             raise problems.bad_request(
                 "A configuration update needs 'reasoning', 'text', or both.", path, "missing_required_parameter"

@@ -45,7 +45,7 @@ mcp_tool = Object(
             String(), "Connectors of OpenAI are not available on this server; use 'server_url'."
         ),
         "tunnel_id": Unsupported(String(), "Tunnels of OpenAI are not available on this server; use 'server_url'."),
-        "defer_loading": Flag(note="Recorded: every tool is shown to the model from the start."),
+        "defer_loading": Flag(note="With the tool `tool_search`: the server is asked for its tools when it is loaded."),
         "allowed_callers": Array(
             Enumeration(("direct", "programmatic"), supported=("direct",)), "strings", nullable=True
         ),

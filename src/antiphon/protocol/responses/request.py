@@ -14,10 +14,10 @@ from antiphon.protocol.responses.compaction import without_trigger
 from antiphon.protocol.responses.errors import own_words
 from antiphon.protocol.responses.fields import responses
 from antiphon.protocol.responses.item_fields import kind_of
+from antiphon.protocol.responses.tool_names import ToolNames
 from antiphon.protocol.responses.tools import (
     HostedTools,
     ServedTool,
-    ToolNames,
     Toolset,
     read_tool_choice,
     read_tools,
@@ -31,6 +31,7 @@ _OF_COMPACTION = {
     "prompt_cache_options", "service_tier", "image",
 }  # fmt: skip
 _SEARCH_RESULTS = "file_search_call.results"
+_BRING_TOOLS = ("additional_tools", "tool_search_output")
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -183,7 +184,7 @@ def _choice(request: Json, toolset: Toolset) -> tuple[ToolChoice, bool]:
     brings_tools = (
         request.get("previous_response_id") is not None
         or request.get("conversation") is not None
-        or (isinstance(given, list) and any(kind_of(item) == "additional_tools" for item in cast("list[Json]", given)))
+        or (isinstance(given, list) and any(kind_of(item) in _BRING_TOOLS for item in cast("list[Json]", given)))
     )
     try:
         return read_tool_choice(request, toolset), False

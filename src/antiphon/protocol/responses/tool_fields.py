@@ -4,6 +4,7 @@ from antiphon.protocol.fields import Enumeration, Flag, String
 from antiphon.protocol.message_fields import NAME_PATTERN
 from antiphon.protocol.responses.file_search import file_search_choice, file_search_tool
 from antiphon.protocol.responses.mcp_fields import mcp_choice, mcp_tool
+from antiphon.protocol.responses.tool_search import tool_search_choice, tool_search_tool
 from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Tagged
 
 _RECORDED = "Recorded with the response; no effect on the answer."
@@ -11,6 +12,7 @@ MAX_TOOLS = 128
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 tool_name = String(min_length=1, max_length=128, pattern=NAME_PATTERN)
 _callers = Array(String(), "strings", nullable=True, note=_RECORDED)
+_defer_loading = Flag(nullable=True, note="With the tool `tool_search`: not shown to the model before it is loaded.")
 _function = Object(
     {
         "type": String(),
@@ -19,7 +21,7 @@ _function = Object(
         "parameters": JsonObject(nullable=True, note="A JSON Schema; its keywords are enforced, or refused by name."),
         "output_schema": JsonObject(nullable=True, note=_RECORDED),
         "strict": Flag(nullable=True, note="Left out or null: strict where the schema is of the strict subset."),
-        "defer_loading": Flag(nullable=True, note="Recorded: every tool is shown to the model from the start."),
+        "defer_loading": _defer_loading,
         "async": Flag(nullable=True, note=_RECORDED),
         "allowed_callers": _callers,
     },
@@ -41,7 +43,7 @@ _custom = Object(
         "name": tool_name,
         "description": String(nullable=True),
         "format": _custom_format,
-        "defer_loading": Flag(nullable=True),
+        "defer_loading": _defer_loading,
         "async": Flag(nullable=True, note=_RECORDED),
         "allowed_callers": _callers,
     },
@@ -62,9 +64,11 @@ HOSTED_TOOLS = (
     "tool_search", "programmatic_tool_calling",
 )  # fmt: skip
 """Tools that OpenAI runs on its own servers; ``[responses] hosted_tools`` says what becomes of those that are not run here."""
-SERVED_TOOLS: dict[str, Object] = {"mcp": mcp_tool, "file_search": file_search_tool}
+SERVED_TOOLS: dict[str, Object] = {"mcp": mcp_tool, "file_search": file_search_tool, "tool_search": tool_search_tool}
 """Hosted tools that this server can run, where its settings allow it."""
-SERVED_CHOICES: dict[str, Object] = {"mcp": mcp_choice, "file_search": file_search_choice}
+SERVED_CHOICES: dict[str, Object] = {
+    "mcp": mcp_choice, "file_search": file_search_choice, "tool_search": tool_search_choice,
+}  # fmt: skip
 """How ``tool_choice`` names one of them."""
 
 

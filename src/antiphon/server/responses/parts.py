@@ -11,6 +11,7 @@ from antiphon.server.responses.jobs import Jobs
 from antiphon.server.responses.mcp.servers import McpServers
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import OpenTool, ServerTools
+from antiphon.server.responses.tool_search import open_tool_search
 from antiphon.server.responses.turns import Turns
 from antiphon.state import ConversationStore, ResponseSettings, ResponseStore
 from antiphon.vector_stores import VectorStores
@@ -34,7 +35,10 @@ class ResponseParts:
         self.conversations = ConversationStore(accounts.engine)
         self.jobs = Jobs(self.store)
         sealer = Sealer(accounts.derive_key("sealed reasoning"))
-        openers: dict[str, OpenTool] = {"file_search": FileSearch(vector_stores).open}
+        openers: dict[str, OpenTool] = {
+            "file_search": FileSearch(vector_stores).open,
+            "tool_search": open_tool_search,
+        }
         mcp = McpServers(settings)
         if mcp.is_on:
             openers["mcp"] = mcp.open

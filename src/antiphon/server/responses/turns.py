@@ -20,6 +20,7 @@ from antiphon.protocol.responses.settings_items import configured
 from antiphon.protocol.responses.tools import among
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import ServerTool, ServerTools
+from antiphon.server.responses.tool_search import ToolSearch, WaitingServer
 from antiphon.state import ConversationStore, KeptResponse, ResponseStore
 
 Json = dict[str, Any]
@@ -51,9 +52,14 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     max_tool_calls: int = 0
 
     def continued(self, said: Sequence[Json], summary: str | None = None) -> ChatRequest:
-        """Return ``chat`` with what was said since. ``summary`` takes the place of the conversation."""
-        chat = self.chat if not said else self.request.with_messages(self.render((*self.shown, *said)))
+        """Return ``chat`` with what was said and loaded since. ``summary`` takes the place of the conversation."""
+        chat = self.chat if not said else self._with(said).with_messages(self.render((*self.shown, *said)))
         return chat if summary is None else after_summary(chat, summary)
+
+    def _with(self, said: Sequence[Json]) -> ResponseRequest:
+        if not any(item["type"] == "tool_search_output" for item in said):
+            return self.request
+        return configured(self.request, (*self.history, *self.request.input, *said), len(self.history))
 
     async def close_tools(self) -> None:
         """Let go of what the tools hold."""
@@ -105,15 +111,27 @@ class Turns:
             items=items,
             shown=everything,
             render=render,
-            tools=tuple(
-                self._tools.open(msgspec.structs.replace(served, shows_results=request.shows_search_results), account)
-                for served in request.served
-            ),
+            tools=self._opened(request, account),
             max_tool_calls=min(request.max_tool_calls or self._max_tool_calls, self._max_tool_calls),
         )
         if request.context_management and not request.compacts_now:
             turn = await self._compacted(turn)
         return await self._truncated(turn) if request.truncates and not turn.compacts_first else turn
+
+    def _opened(self, request: ResponseRequest, account: str) -> tuple[ServerTool, ...]:
+        """Return the tools that are run here. What waits for ``tool_search`` is known to it."""
+        deferred = {one.path for served in request.served for one in served.deferred if not one.tools}
+        tools: list[ServerTool] = []
+        for served in request.served:
+            tool = self._tools.open(
+                msgspec.structs.replace(served, shows_results=request.shows_search_results), account
+            )
+            label = served.spec.get("server_label")
+            tools.append(WaitingServer(label, tool) if label in deferred else tool)
+        for tool in tools:
+            if isinstance(tool, ToolSearch):
+                tool.attach([one for one in tools if isinstance(one, WaitingServer)], len(request.chat.tools))
+        return tuple(tools)
 
     async def count_tokens(self, turn: Turn) -> int:
         """Return the length of the turn's first prompt in tokens, exactly: with the definitions of the tools run here."""

@@ -11,7 +11,7 @@ from antiphon.protocol.chat import Tool
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.responses.mcp_history import McpRecord
 from antiphon.protocol.responses.output_items import ItemAdded, ItemDone, ItemEvent, ItemNews
-from antiphon.protocol.responses.tools import shown_name
+from antiphon.protocol.responses.tool_names import shown_name
 from antiphon.server.responses.mcp.session import McpFailure, McpSession
 from antiphon.server.responses.server_tool import ServerCall
 
