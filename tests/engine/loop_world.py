@@ -62,6 +62,9 @@ class Script(queue.SimpleQueue[Command]):
     def put(self, item: Command, block: bool = True, timeout: float | None = None) -> None:
         self.late.append(item)
 
+    def empty(self) -> bool:
+        return not self._now and not self.late
+
     def get(self, block: bool = True, timeout: float | None = None) -> Command:
         if self._now is None:
             self._now, self.late = [*self.late, *next(self._history, [])], []
@@ -103,6 +106,7 @@ class World:
         context: Any = None,
         model: LogitsAfter = logits_after,
         tolerance: float = 0,
+        idle_work: Iterator[None] | None = None,
     ) -> None:
         self._random = random.Random(seed)
         self._trouble = trouble
@@ -121,7 +125,13 @@ class World:
             shapes=SHAPES[shape],
         )
         self._pool = NgramPool(5, capacity=200) if ngram_pool else None
-        self.loop = StepLoop(self.context, self.scheduler, self._emit, mask_s=HistogramCollector(MASK_BOUNDS_S))
+        self.loop = StepLoop(
+            self.context,
+            self.scheduler,
+            self._emit,
+            mask_s=HistogramCollector(MASK_BOUNDS_S),
+            idle_work=idle_work,
+        )
         self.script = Script(self._history())
         self.loop.inbox = self.script
         self.asked: dict[RequestKey, tuple[Generate | Score | Prefill, list[int], Any]] = {}

@@ -1,5 +1,6 @@
 """The step loop on a tiny fake model: whatever else runs, a text is what it would be alone and without a cache."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from antiphon.engine.ipc.messages import (
     SamplingParams,
     Score,
 )
+from antiphon.engine.model.base import Aborted
 from antiphon.engine.sampling.repetition import MIN_REPEATED
 from antiphon.engine.steps.loop import CancelTask, Command
 from antiphon.engine.steps.tasks import Generation, IdlePrefill, Scoring
@@ -187,6 +189,26 @@ def test_a_step_of_a_batch_makes_way_for_an_interactive_request() -> None:
         world.follow([batch], *idle)
         assert world.context.num_aborted == num_aborted
         assert list(world.answers) == [(0, 1), (1, 0)]
+
+
+def test_what_can_wait_is_done_while_there_are_no_requests() -> None:
+    """A request that arrives during a piece of idle work is answered before the next piece; a late abort ends the work only."""
+    seen: list[int] = []
+
+    def work() -> Iterator[None]:
+        seen.append(len(world.answers))
+        request = Generate(id=0, prompt=TEXT, max_tokens=3, sampling=GREEDY)
+        world.script.put(world.ask((0, 0), request, [5] * 9))
+        yield
+        seen.append(len(world.answers))
+        yield
+        seen.append(len(world.answers))
+        raise Aborted
+
+    world = World(idle_work=work())
+    world.follow([])
+    assert seen == [0, 1, 1]
+    assert isinstance(world.answers[0, 0][-1], Finished)
 
 
 def test_a_prefill_is_refused_while_a_request_runs() -> None:

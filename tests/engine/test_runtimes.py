@@ -15,6 +15,7 @@ from tests.engine.runtimes import RUNTIMES, ObservedContext, Reference, load, si
 from tests.engine.tiny_models import plain_attention
 
 from antiphon.engine.model.base import Aborted, LoadedFile, ModelContext, NoCells
+from antiphon.engine.model.openvino.context import PagedContext
 from antiphon.engine.model.sizing import ContextSettings
 
 _ROUNDING = 2e-3
@@ -231,6 +232,20 @@ def _greedy(context: ModelContext, row: Rows) -> list[int]:
         tokens.append(int(row.argmax()))
         row = run(context, 0, len(PROMPT) + len(tokens) - 1, tokens[-1:], is_prompt=False)[0]
     return tokens
+
+
+def test_warming_up_touches_no_slot(files: Callable[[str], Path]) -> None:
+    """Steps that only make kernels ready leave what slots hold, and end where pages are lacking."""
+    model = load("openvino", files("llama"))
+    for cells in (320, 2048):
+        context = model.context(sized(cells=cells, num_sequences=2))
+        assert isinstance(context, PagedContext)
+        run(context, 0, 0, PROMPT)
+        wanted = run(context, 0, len(PROMPT), [5, 6], is_prompt=False)
+        context.remove(0, len(PROMPT))
+        num_steps = len(list(context.warm_up(5)))
+        assert num_steps == (7 if cells == 2048 else 6)
+        assert np.array_equal(run(context, 0, len(PROMPT), [5, 6], is_prompt=False), wanted)
 
 
 def test_the_settings_of_a_context_are_kept(model: LoadedFile) -> None:

@@ -2,8 +2,8 @@
 
 import queue
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
 
 import msgspec
 
@@ -18,6 +18,7 @@ from antiphon.engine.statistics import HistogramCollector
 from antiphon.engine.steps.meter import StepMeter
 from antiphon.engine.steps.tasks import IdlePrefill, RequestKey, Task
 
+_NOTHING: Final = object()
 Emit = Callable[[list[tuple[int, Answer]]], None]
 """Sends (connection, answer) pairs; called from the loop's thread."""
 
@@ -36,7 +37,7 @@ class StepLoop:
     """Runs tasks over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any.
 
     ``mask_s`` collects how long grammar masks take. ``can_roll_back`` says whether the model's memory can drop the last
-    tokens of a sequence; only then is a step aborted.
+    tokens of a sequence; only then is a step aborted. ``idle_work`` is done piece by piece while there are no requests.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class StepLoop:
         mask_s: HistogramCollector,
         can_roll_back: bool = True,
         throttle: ThreadThrottle | None = None,
+        idle_work: Iterator[None] | None = None,
     ) -> None:
         self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.step_started: float | None = None
@@ -58,6 +60,7 @@ class StepLoop:
         self._emit = emit
         self._can_roll_back = can_roll_back
         self._throttle = throttle
+        self._idle_work = iter(()) if idle_work is None else idle_work
         self._tasks: dict[RequestKey, Task] = {}
         self._task_of: dict[int, Task] = {}
         self._answers: list[tuple[int, Answer]] = []
@@ -74,6 +77,7 @@ class StepLoop:
     def run(self) -> None:
         """Work for as long as the process lives."""
         while True:
+            self._work_idly()
             self._receive()
             self._expire()
             step = self._scheduler.plan()
@@ -99,6 +103,17 @@ class StepLoop:
         in_step -= leaving
         if leaving and not in_step and self._can_roll_back:
             self._context.abort(True)
+
+    def _work_idly(self) -> None:
+        while not self._tasks and self.inbox.empty():
+            self.step_started = time.monotonic()
+            try:
+                if next(self._idle_work, _NOTHING) is _NOTHING:
+                    return
+            except Aborted:
+                self._context.abort(False)  # a cancellation that came after its step
+            finally:
+                self.step_started = None
 
     def _receive(self) -> None:
         """Take all commands, waiting for one when there is nothing to do."""

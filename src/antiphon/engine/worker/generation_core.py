@@ -27,6 +27,7 @@ from antiphon.engine.worker.loading import (
     context_settings,
     describe,
     make_context,
+    warm_up,
 )
 from antiphon.engine.worker.native_start import NativeStart
 from antiphon.engine.worker.tokeniser import run_on
@@ -159,6 +160,7 @@ def _step_loop(loaded: LoadedModel, emit: Emit, grammars: GrammarCompiler) -> St
         mask_s=grammars.mask_s,
         can_roll_back=loaded.traits.may_undo_steps,
         throttle=loaded.throttle(),
+        idle_work=warm_up(loaded.context, loaded.model),
     )
 
 

@@ -1,7 +1,7 @@
 """Loads what both cores need: the model file, its sizes, its context, and its description for clients."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,6 @@ from antiphon.engine.settings import EngineSettings
 from antiphon.engine.worker.native_start import NativeStart
 
 _WARM_SEQUENCES = 17
-_WARM_UP_S = 0.8
 C = TypeVar("C", bound=ModelContext)
 ChooseSizes = Callable[[EngineSettings, ModelFacts, Machine], Sizes]
 
@@ -141,8 +140,14 @@ def compute_first_batch(context: ModelContext, model: LoadedFile, num_tokens: in
         raise EngineStartFailed(f"the first batch could not be computed: {error}", hint="Free memory.") from error
     context.batch.clear()
     context.clear()
+    if isinstance(model, PagedModel):
+        model.forget_weights()
+
+
+def warm_up(context: ModelContext, model: LoadedFile) -> Iterator[None]:
+    """Do, a step at a time, what the first requests would wait for; an engine is ready before that."""
     if isinstance(model, PagedModel) and isinstance(context, PagedContext):
-        context.warm_up(_WARM_SEQUENCES, _WARM_UP_S)
+        yield from context.warm_up(_WARM_SEQUENCES)
         model.forget_weights()
 
 

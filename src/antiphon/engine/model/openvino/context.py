@@ -1,12 +1,12 @@
 """A compiled model and the pages of its KV cache."""
 
-import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.engine.model.base import Aborted
+from antiphon.engine.model.base import Aborted, NoCells
 from antiphon.engine.model.openvino.batch import PagedBatch
 from antiphon.engine.model.openvino.library import OpenVinoError, openvino
 from antiphon.engine.model.openvino.pages import PAGE, PageCopy, PageTables
@@ -17,7 +17,7 @@ _STORAGE: Final = {"bf16": np.uint16, "f16": np.uint16, "f32": np.uint32, "u8": 
 """Numbers of the same size for OpenVINO's types of cached values, some of which numpy does not know."""
 
 
-_PROMPTS: Final = (256, 128, 64)
+_PROMPTS: Final = (64, 128, 256)
 """Rows of prefill steps that are common enough to be made ready in advance."""
 
 
@@ -86,22 +86,28 @@ class PagedContext:
         """Empty every slot."""
         self._tables.clear()
 
-    def warm_up(self, num_sequences: int, within_s: float) -> None:
-        """Compute steps of the usual sizes for at most ``within_s``: the first of each size waits for kernels to be made."""
-        until = time.monotonic() + within_s
-        prompts = [size for size in _PROMPTS if size <= self.batch.capacity]
-        for size, is_prompt in (
-            *((size, True) for size in prompts),
-            *((n, False) for n in range(2, num_sequences + 1)),
-        ):
-            if time.monotonic() > until:
-                break
+    def warm_up(self, num_sequences: int) -> Iterator[None]:
+        """Compute steps of the usual sizes, one at a time: the first of each size waits for kernels to be made.
+
+        Slots of other numbers are not touched; where pages are lacking, nothing more is computed.
+        """
+        steps = [(size, False) for size in range(2, num_sequences + 1)] + [(size, True) for size in _PROMPTS]
+        for size, is_prompt in steps:
+            if size > self.batch.capacity:
+                continue
+            slots = range(-1, -2 if is_prompt else -1 - size, -1)
             self.batch.clear()
-            for slot in range(1 if is_prompt else size):
+            for slot in slots:
                 self.batch.add(slot, 0, [0] * size if is_prompt else [0], 1, is_prompt=is_prompt)
-            self.decode()
-            self.clear()
-        self.batch.clear()
+            try:
+                self.decode()
+            except NoCells:
+                return
+            finally:
+                self.batch.clear()
+                for slot in slots:
+                    self.remove(slot)
+            yield
 
     def _set_inputs(self) -> None:
         tensor = openvino().Tensor
