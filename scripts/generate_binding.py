@@ -33,13 +33,13 @@ FUNCTIONS = (
     "llama_memory_seq_cp", "llama_memory_seq_rm", "llama_model_default_params", "llama_model_desc", "llama_model_free",
     "llama_model_get_vocab", "llama_model_has_decoder", "llama_model_has_encoder", "llama_model_is_hybrid",
     "llama_model_is_recurrent", "llama_model_load_from_file", "llama_model_meta_count",
-    "llama_model_meta_key_by_index", "llama_model_meta_val_str_by_index", "llama_model_n_ctx_train",
-    "llama_model_n_embd_out", "llama_model_n_head", "llama_model_n_head_kv", "llama_model_n_layer",
-    "llama_model_n_params", "llama_model_n_swa", "llama_model_size", "llama_n_ctx", "llama_print_system_info",
+    "llama_model_meta_key_by_index", "llama_model_meta_val_str_by_index", "llama_model_n_cls_out",
+    "llama_model_n_ctx_train", "llama_model_n_embd_out", "llama_model_n_head", "llama_model_n_head_kv",
+    "llama_model_n_layer", "llama_model_n_params", "llama_model_n_swa", "llama_model_size", "llama_n_ctx", "llama_print_system_info",
     "llama_set_n_threads", "llama_supports_gpu_offload", "llama_token_to_piece", "llama_tokenize", "llama_version",
     "llama_vocab_bos", "llama_vocab_eos", "llama_vocab_fim_mid", "llama_vocab_fim_pre", "llama_vocab_fim_suf",
-    "llama_vocab_get_add_bos", "llama_vocab_get_attr", "llama_vocab_is_control", "llama_vocab_is_eog",
-    "llama_vocab_n_tokens",
+    "llama_vocab_get_add_bos", "llama_vocab_get_add_eos", "llama_vocab_get_add_sep", "llama_vocab_get_attr",
+    "llama_vocab_is_control", "llama_vocab_is_eog", "llama_vocab_n_tokens", "llama_vocab_sep",
 )  # fmt: skip
 _SCALARS = {
     "int8_t": "c_int8", "int32_t": "c_int32", "uint32_t": "c_uint32", "int64_t": "c_int64", "uint64_t": "c_uint64",

@@ -28,6 +28,7 @@ from antiphon.protocol.events import (
     ToolCallDelta,
     ToolCallStarted,
 )
+from antiphon.protocol.rerank import RerankRequest
 
 Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolCallStarted | ToolCallDelta
 
@@ -68,6 +69,7 @@ class BackendConformance:
 
     chat_model = "scripted"
     embedding_model: str | None = "scripted-embedding"
+    reranker: str | None = "scripted-reranker"
     counts_tokens = True
     serves_completions = True
 
@@ -97,6 +99,14 @@ class BackendConformance:
             pytest.skip("this backend serves no embeddings")
         return self.embedding_model
 
+    def rerank_request(self, *documents: str, model: str | None = None) -> RerankRequest:
+        return RerankRequest(model=model or self.reranker or "", query="how long bread bakes", documents=documents)
+
+    def ranks(self) -> str:
+        if self.reranker is None:
+            pytest.skip("this backend serves no reranker")
+        return self.reranker
+
     async def test_lists_its_models(self, backend: Backend) -> None:
         """Every model that it answers for is listed once, with its kind."""
         await until(lambda: bool(backend.models))
@@ -105,6 +115,8 @@ class BackendConformance:
         assert kinds[self.chat_model] == "chat"
         if self.embedding_model is not None:
             assert kinds[self.embedding_model] == "embedding"
+        if self.reranker is not None:
+            assert kinds[self.reranker] == "reranker"
 
     async def test_health_is_ready(self, backend: Backend) -> None:
         """A backend that answers says so."""
@@ -183,6 +195,31 @@ class BackendConformance:
         assert float(vectors[1] @ np.frombuffer(alone.vectors[0], "<f4")) > 0.99
         assert abs(float(vectors[0] @ vectors[1])) < 0.95
         assert together.prompt_tokens > alone.prompt_tokens > 0
+
+    async def test_documents_have_their_relevance_in_the_order_of_the_request(self, backend: Backend) -> None:
+        """Whatever stands beside it, a document has its own relevance, from 0 to 1; each is read with the question."""
+        self.ranks()
+        together = await backend.rerank(self.rerank_request("bread bakes an hour", "tide", "how long"))
+        alone = await backend.rerank(self.rerank_request("tide"))
+        assert len(together.relevance) == 3
+        assert all(0 <= each <= 1 for each in together.relevance)
+        assert together.relevance[1] == pytest.approx(alone.relevance[0], abs=0.01)
+        assert together.relevance[0] != pytest.approx(together.relevance[1], abs=0.001)
+        assert together.prompt_tokens > 2 * alone.prompt_tokens > 0
+
+    async def test_only_a_reranker_ranks(self, backend: Backend) -> None:
+        """Models of other kinds refuse it, and a reranker refuses to chat and to embed."""
+        reranker = self.ranks()
+        for other in filter(None, (self.chat_model, self.embedding_model)):
+            with pytest.raises(ApiError) as refused:
+                await backend.rerank(self.rerank_request("tide", model=other))
+            assert 400 <= refused.value.status < 500
+        with pytest.raises(ApiError) as refused:
+            await collect(backend.chat(self.chat_request(model=reranker)))
+        assert 400 <= refused.value.status < 500
+        with pytest.raises(ApiError) as refused:
+            await backend.embed(self.embedding_request("text", model=reranker))
+        assert 400 <= refused.value.status < 500
 
     async def test_tokens_are_counted_as_they_are_charged(self, backend: Backend) -> None:
         """The count before is the usage after; a backend that cannot count says so."""

@@ -61,7 +61,11 @@ class TestConformance(BackendConformance):
 
     @pytest.fixture
     async def backend(self) -> AsyncGenerator[CachingBackend]:
-        scripted = ScriptedBackend(Script(replies=(Reply(text="One, two, three, four, five.", token_s=0.001),)))
+        scripted = ScriptedBackend(
+            Script(
+                rerankers=("scripted-reranker",), replies=(Reply(text="One, two, three, four, five.", token_s=0.001),)
+            )
+        )
         self.scripted = scripted
         backend = cached(scripted)
         yield backend

@@ -52,6 +52,7 @@ def url() -> Generator[str]:
 class TestConformance(BackendConformance):
     chat_model = "small"
     embedding_model = None
+    reranker = None
     counts_tokens = False
 
     @pytest.fixture

@@ -6,11 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 from tests.backends.conformance import BackendConformance, collect
+from tests.engine.tiny_models import reranker
 
 from antiphon.backends.base import Backend
 from antiphon.backends.local.backend import LocalBackend
 from antiphon.backends.local.chat import LocalChat
 from antiphon.backends.local.embedding import LocalEmbedding
+from antiphon.backends.local.reranking import LocalReranker
 from antiphon.engine import Engine, EngineSettings
 from antiphon.models import Catalogue, ModelStore
 from antiphon.protocol.chat import Sampling
@@ -18,7 +20,7 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import TextDelta
 from antiphon.protocol.rendering import CompletionBody
 
-CHAT, EMBEDDING = "smollm2-135m-instruct", "all-minilm-l6-v2"
+CHAT, EMBEDDING, RERANKER = "smollm2-135m-instruct", "all-minilm-l6-v2", "tiny-reranker"
 
 
 def engine(name: str) -> Engine:
@@ -33,9 +35,15 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-async def backend() -> AsyncGenerator[LocalBackend]:
+async def backend(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[LocalBackend]:
+    path = tmp_path_factory.mktemp("reranker") / "tiny.gguf"
+    reranker(path)
     backend = LocalBackend(
-        {CHAT: LocalChat(CHAT, engine(CHAT)), EMBEDDING: LocalEmbedding(EMBEDDING, engine(EMBEDDING), {})}
+        {
+            CHAT: LocalChat(CHAT, engine(CHAT)),
+            EMBEDDING: LocalEmbedding(EMBEDDING, engine(EMBEDDING), {}),
+            RERANKER: LocalReranker(RERANKER, Engine(EngineSettings(model_path=path))),
+        }
     )
     await backend.start()
     yield backend
@@ -47,6 +55,7 @@ async def backend() -> AsyncGenerator[LocalBackend]:
 class TestConformance(BackendConformance):
     chat_model = CHAT
     embedding_model = EMBEDDING
+    reranker = RERANKER
 
     @pytest.fixture
     async def mortal(self) -> LocalBackend:

@@ -25,6 +25,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Completed, Started, TextDelta
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +65,9 @@ class Cluster:
             raise ReplicaLost("gone")
         return carried(await self._service.embed(carried(request)))
 
+    async def rerank(self, request: RerankRequest) -> RerankResult | Refusal:
+        return carried(await self._service.rerank(carried(request)))
+
     async def count_tokens(self, request: Countable) -> int | Refusal:
         return carried(await self._service.count_tokens(carried(request)))
 
@@ -86,7 +90,11 @@ class TestConformance(BackendConformance):
 
     @pytest.fixture
     async def backend(self) -> AsyncGenerator[ReplicatedBackend]:
-        self.scripted = ScriptedBackend(Script(replies=(Reply(text="One, two, three, four, five.", token_s=0.001),)))
+        self.scripted = ScriptedBackend(
+            Script(
+                rerankers=("scripted-reranker",), replies=(Reply(text="One, two, three, four, five.", token_s=0.001),)
+            )
+        )
         backend = replicated(Cluster(self.scripted))
         await backend.probe()
         yield backend

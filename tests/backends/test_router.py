@@ -81,7 +81,9 @@ class TestConformance(BackendConformance):
 
     @pytest.fixture
     async def backend(self) -> AsyncGenerator[Router]:
-        script = Script(replies=(Reply(text="One, two, three, four, five.", token_s=0.001),))
+        script = Script(
+            rerankers=("scripted-reranker",), replies=(Reply(text="One, two, three, four, five.", token_s=0.001),)
+        )
         router = Router({"a": ScriptedBackend(script), "b": ScriptedBackend(script)})
         yield router
         await router.aclose()

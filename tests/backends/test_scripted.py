@@ -31,7 +31,11 @@ pytestmark = pytest.mark.anyio
 class TestConformance(BackendConformance):
     @pytest.fixture
     async def backend(self) -> AsyncGenerator[ScriptedBackend]:
-        backend = ScriptedBackend(Script(replies=(Reply(text="One, two, three, four, five.", token_s=0.001),)))
+        backend = ScriptedBackend(
+            Script(
+                rerankers=("scripted-reranker",), replies=(Reply(text="One, two, three, four, five.", token_s=0.001),)
+            )
+        )
         yield backend
         await backend.aclose()
 

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
-    script = Script(replies=(Reply(text="One, two, three, four, five.", token_s=0.001),))
+    script = Script(
+        rerankers=("scripted-reranker",), replies=(Reply(text="One, two, three, four, five.", token_s=0.001),)
+    )
     with running(ScriptedBackend(script), tmp_path_factory.mktemp("home")) as up:
         yield up
 

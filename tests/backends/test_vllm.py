@@ -86,6 +86,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
 class TestConformance(BackendConformance):
     chat_model = "tiny"
     embedding_model = None
+    reranker = None
 
     @pytest.fixture
     async def backend(self, url: str) -> AsyncGenerator[UpstreamBackend]:

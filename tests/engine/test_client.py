@@ -48,7 +48,7 @@ INFO = ModelInfo(
     end_tokens=(),
     fim_tokens={},
     metadata={},
-    is_embedding=False,
+    kind="chat",
     settings={},
 )
 

@@ -182,6 +182,12 @@ def plain_attention(
 
     ``types`` of matrices, by parts of their names; others are F32. ``file_type`` is what the file says of itself.
     """
+    _plain_attention(path, architecture, types, file_type).close()
+
+
+def _plain_attention(
+    path: Path, architecture: str, types: Mapping[str, str] | None = None, file_type: int = 0
+) -> _File:
     hidden = 256 if types else _HIDDEN  # a block of Q4_K
     file = _File(path, architecture, layers=2, types=types)
     file.writer.add_file_type(file_type)
@@ -199,6 +205,80 @@ def plain_attention(
         file.ones(f"{block}.ffn_norm", _WIDTH)
         file.attention(block, norms=architecture == "qwen3")
         file.feed_forward(block, hidden)
+    return file
+
+
+RERANKER_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "how", "long", "bread", "bakes", "an", "hour", "tide")
+RERANKER_HEADS = 2
+
+
+def reranker(path: Path, *, names_pooling: bool = True, classes: int = 1) -> dict[str, NDArray[np.float32]]:
+    """Write a BERT with a classification head, and return its weights by the names of the original library.
+
+    ``names_pooling`` False: the file does not say that it ranks, as older conversions.
+    """
+    width, inner, context, draw = 32, 64, 64, np.random.default_rng(11)
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_block_count(1)
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(RERANKER_HEADS)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_file_type(0)
+    if names_pooling:
+        writer.add_pooling_type(gguf.PoolingType.RANK)
+    if classes > 1:
+        writer.add_classifier_output_labels([f"class {number}" for number in range(classes)])
+    control = [gguf.TokenType.CONTROL] * 5
+    words = [word if word.startswith("[") else f"\u2581{word}" for word in RERANKER_WORDS]
+    writer.add_tokenizer_model("bert")
+    writer.add_token_list(words)
+    writer.add_token_types([*control, *[gguf.TokenType.NORMAL] * (len(words) - len(control))])
+    writer.add_token_type_count(1)
+    writer.add_pad_token_id(0)
+    writer.add_unk_token_id(1)
+    writer.add_bos_token_id(2)
+    writer.add_sep_token_id(3)
+    writer.add_mask_token_id(4)
+    weights: dict[str, NDArray[np.float32]] = {}
+
+    def add(name: str, original: str, *shape: int) -> None:
+        weights[original] = (draw.standard_normal(shape) * (0.5 if len(shape) > 1 else 0.1)).astype(np.float32)
+        writer.add_tensor(name, weights[original])
+
+    def dense(name: str, original: str, *shape: int) -> None:
+        add(f"{name}.weight", f"{original}.weight", *shape)
+        add(f"{name}.bias", f"{original}.bias", shape[0])
+
+    at = "encoder.layer.0"
+    add("token_embd.weight", "embeddings.word_embeddings.weight", len(words), width)
+    add("position_embd.weight", "embeddings.position_embeddings.weight", context, width)
+    add("token_types.weight", "embeddings.token_type_embeddings.weight", 1, width)
+    dense("token_embd_norm", "embeddings.LayerNorm", width)
+    for short, long in (("q", "self.query"), ("k", "self.key"), ("v", "self.value"), ("output", "output.dense")):
+        dense(f"blk.0.attn_{short}", f"{at}.attention.{long}", width, width)
+    dense("blk.0.attn_output_norm", f"{at}.attention.output.LayerNorm", width)
+    dense("blk.0.ffn_up", f"{at}.intermediate.dense", inner, width)
+    dense("blk.0.ffn_down", f"{at}.output.dense", width, inner)
+    dense("blk.0.layer_output_norm", f"{at}.output.LayerNorm", width)
+    dense("cls", "pooler.dense", width, width)
+    dense("cls.output", "classifier", classes, width)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return weights
+
+
+def yes_no_reranker(path: Path) -> None:
+    """Write a Qwen 3 whose head gives the probabilities of yes and no, with a template for question and document."""
+    file = _plain_attention(path, "qwen3")
+    file.writer.add_pooling_type(gguf.PoolingType.RANK)
+    file.writer.add_classifier_output_labels(["yes", "no"])
+    file.writer.add_chat_template([{"name": "rerank", "template": "<|user|>{query}\n{document}<|assistant|>"}])
+    file.random("cls.output", 2, _WIDTH, scale=4)
     file.close()
 
 

@@ -11,6 +11,19 @@ _erf = np.vectorize(math.erf, otypes=[np.float32])
 
 def embed(weights: dict[str, Array], ids: list[int], *, num_heads: int) -> Array:
     """The mean of the last layer's tokens, of unit length."""
+    mean = last_layer(weights, ids, num_heads=num_heads).mean(0)
+    return mean / np.linalg.norm(mean)
+
+
+def relevance(weights: dict[str, Array], ids: list[int], *, num_heads: int) -> float:
+    """The sigmoid of the classification head's only output, over the first token."""
+    first = last_layer(weights, ids, num_heads=num_heads)[:1]
+    logit = float(_linear(weights, np.tanh(_linear(weights, first, "pooler.dense")), "classifier").item())
+    return 1 / (1 + math.exp(-logit))
+
+
+def last_layer(weights: dict[str, Array], ids: list[int], *, num_heads: int) -> Array:
+    """The last layer's output for each token."""
     token, position = weights["embeddings.word_embeddings.weight"], weights["embeddings.position_embeddings.weight"]
     x = token[ids] + position[: len(ids)] + weights["embeddings.token_type_embeddings.weight"][0]
     x = _norm(weights, x, "embeddings.LayerNorm")
@@ -18,8 +31,7 @@ def embed(weights: dict[str, Array], ids: list[int], *, num_heads: int) -> Array
     while f"encoder.layer.{layer}.output.dense.weight" in weights:
         x = _layer(weights, x, f"encoder.layer.{layer}", num_heads)
         layer += 1
-    mean = x.mean(0)
-    return mean / np.linalg.norm(mean)
+    return x
 
 
 def _layer(weights: dict[str, Array], x: Array, at: str, num_heads: int) -> Array:

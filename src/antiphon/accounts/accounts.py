@@ -240,7 +240,7 @@ class Accounts:
 
     def limits_of(self, principal: Principal, model: str, kind: Kind) -> Limits:
         """Return what holds for this key and model: the key's own numbers, else the settings', else the tier's."""
-        is_embedding = kind == "embedding"
+        is_embedding = kind in {"embedding", "rerank"}
         name = principal.limits, model, is_embedding
         limits = self._limits.get(name)
         if limits is None:

@@ -7,7 +7,7 @@ import msgspec
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import CacheStatus, Spared, Usage
 
-Kind = Literal["chat", "completion", "embedding", "tokenize", "other", "file"]
+Kind = Literal["chat", "completion", "embedding", "rerank", "tokenize", "other", "file"]
 """``other``: a request for a path that this server sent on to an upstream."""
 
 CLIENT_CLOSED_REQUEST = 499

@@ -48,7 +48,7 @@ class PriceBook:
         ``expected`` without completion tokens is an answer of any length, taken as ``ASSUMED_ANSWER_TOKENS``. The model is the
         one that answered this name last. Before the first answer, the dearest of the own and public prices is taken.
         """
-        if kind != "embedding" and not expected.completion_tokens:
+        if kind not in {"embedding", "rerank"} and not expected.completion_tokens:
             expected = msgspec.structs.replace(expected, completion_tokens=ASSUMED_ANSWER_TOKENS)
         known = self._answered_by.get(model_asked)
         if known is not None:

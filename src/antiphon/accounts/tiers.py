@@ -28,7 +28,7 @@ _EMBEDDING: dict[Tier, Limits] = {
 def tier_limits(tier: Tier, model: str, *, is_embedding: bool) -> Limits:
     """Return the limits of ``model`` in ``tier``.
 
-    The embedding row for embeddings, the row of gpt-4o-mini for OpenAI's small models (``gpt-*-mini``, ``gpt-*-nano``), the row
+    The embedding row for embeddings and ranking, the row of gpt-4o-mini for OpenAI's small models (``gpt-*-mini``, ``gpt-*-nano``), the row
     of gpt-4o, the strictest, for all others, local ones included.
     """
     if is_embedding:

@@ -16,6 +16,7 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import CacheStatus, Event, Usage
 from antiphon.protocol.forward import ForwardOutcome, ForwardRequest
 from antiphon.protocol.relay import RelayRequest
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
 
 class BackendModel(msgspec.Struct, frozen=True):
@@ -24,15 +25,34 @@ class BackendModel(msgspec.Struct, frozen=True):
     id: str
     created: int
     owned_by: str
-    kind: Literal["chat", "embedding"]
+    kind: Literal["chat", "embedding", "reranker"]
     context_length: int | None = None
 
 
 def wrong_kind(model: BackendModel) -> ApiError:
     """400: the endpoint is for models of the other kind."""
-    uses = {"chat": "chat and completions; it makes no embeddings", "embedding": "embeddings; it does not chat"}
+    uses = {
+        "chat": "chat and completions; it makes no embeddings and ranks no documents",
+        "embedding": "embeddings; it does not chat and ranks no documents",
+        "reranker": "ranking documents; it does not chat and makes no embeddings",
+    }
     return ApiError(
         400, f"The model `{model.id}` is for {uses[model.kind]}.", param="model", code="model_not_supported"
+    )
+
+
+CALLED: Mapping[str, str] = {"chat": "a chat model", "embedding": "an embedding model", "reranker": "a reranker"}
+"""What messages call a model of each kind."""
+
+
+def no_reranker(model: str, kind: str) -> ApiError:
+    """400: a request to rank documents names a model of another kind."""
+    return ApiError(
+        400,
+        f"The model `{model}` is {CALLED[kind]}; ranking documents needs a reranker. The operator of this server can serve one "
+        "with the setting `reranker` in [models], for example bge-reranker-v2-m3.",
+        param="model",
+        code="model_not_supported",
     )
 
 
@@ -86,6 +106,10 @@ class Backend(Protocol):
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         """Return one vector per input."""
+        ...
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Return the relevance of each document."""
         ...
 
     async def count_tokens(self, request: Countable) -> int:

@@ -11,6 +11,7 @@ from antiphon.errors import ConfigError
 _log = logging.getLogger(__name__)
 WeightFormat = Literal["auto", "as-is", "q4_0", "q8_0", "f16", "bf16"]
 RuntimeChoice = Literal["auto", "openvino", "llama"]
+Pooling = Literal["auto", "rank"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 
@@ -62,6 +63,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Where native builds and results of self-tests are kept. None: the first library found is used, untested."""
     cached_tokens: int | None = None
     """Prompt tokens that the prefix cache keeps while nothing runs on them. None: as many as slow a step by a tenth or so."""
+    pooling: Pooling = "auto"
+    """How the outputs of a text are pooled: ``auto``, as the file says; ``rank``, by the model's classification head, for
+    rerankers whose file does not say so."""
     draft_tokens: int = 12
     """Most draft tokens of speculative decoding (prompt lookup) for one sequence in one step. 0: no speculation."""
     max_queue: int = 256

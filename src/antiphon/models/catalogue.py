@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import Literal
 
 import msgspec
 
@@ -42,7 +43,7 @@ class Catalogue(msgspec.Struct, frozen=True):
             merged[entry.id] = entry
         return msgspec.structs.replace(self, entries=tuple(merged.values()))
 
-    def with_default(self, kind: Kind, name: str) -> "Catalogue":
+    def with_default(self, kind: Literal["chat", "embedding"], name: str) -> "Catalogue":
         """Return a catalogue in which ``name`` is the default of its kind. Raises ``ModelNotFound``, ``BadSource``."""
         entry = self.resolve(name).entry
         if entry.kind != kind:
@@ -55,14 +56,23 @@ class Catalogue(msgspec.Struct, frozen=True):
         """Return a catalogue that also has the model at ``spec``, a source or a name that is already in it.
 
         Without ``id`` the model is called as its file is, without the ending. With ``default`` it takes over
-        OpenAI's names. Raises ``BadSource``, ``ModelNotFound``.
+        OpenAI's names, of which none is for a reranker. Raises ``BadSource``, ``ModelNotFound``.
         """
         if not looks_like_source(spec):
             known = self.resolve(spec).entry
-            return self.with_default(kind, known.id) if default else self
+            return self.with_default(kind, known.id) if default and kind != "reranker" else self
         entry = ModelEntry(id=id or suggest_id(spec), kind=kind, source=parse_source(spec).spec)
         grown = self.with_models([entry])
-        return grown.with_default(kind, entry.id) if default else grown
+        return grown.with_default(kind, entry.id) if default and kind != "reranker" else grown
+
+    def with_reranker(self, spec: str) -> tuple["Catalogue", str]:
+        """Return a catalogue that has the reranker at ``spec``, a source or a name, and its id. Raises as ``add`` does."""
+        if looks_like_source(spec):
+            return self.add(spec, kind="reranker"), suggest_id(spec)
+        entry = self.resolve(spec).entry
+        if entry.kind != "reranker":
+            raise BadSource(spec, f"it is of the kind {entry.kind}, not reranker")
+        return self, entry.id
 
     def resolve(self, name: str) -> Resolved:
         """Return the model behind ``name``, an id or an alias. Raises ``ModelNotFound`` with similar names."""
@@ -96,7 +106,7 @@ class Catalogue(msgspec.Struct, frozen=True):
             for pattern in self.openai_names
         )
 
-    def default_of(self, kind: Kind) -> ModelEntry:
+    def default_of(self, kind: Literal["chat", "embedding"]) -> ModelEntry:
         """Return the model that answers when OpenAI's names of ``kind`` are asked for."""
         return self.resolve(self.default_chat if kind == "chat" else self.default_embedding).entry
 

@@ -8,7 +8,7 @@ import msgspec
 from antiphon.models.errors import BadName
 from antiphon.models.sources import Source, parse_source
 
-Kind = Literal["chat", "embedding"]
+Kind = Literal["chat", "embedding", "reranker"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}")
 

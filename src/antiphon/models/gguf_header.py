@@ -18,6 +18,8 @@ _STRING, _ARRAY = 8, 9
 _MAX_STRING_BYTES = 1 << 26
 _MAX_COUNT = 1 << 26
 _MAX_DIMENSIONS = 4
+_POOLS_BY_RANK = 4
+_CLASSIFIER = frozenset({"cls.weight", "cls.output.weight"})
 
 _BLOCKS: dict[int, tuple[int, int]] = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
@@ -30,11 +32,15 @@ _BLOCKS: dict[int, tuple[int, int]] = {
 
 
 class GGUFHeader(msgspec.Struct, frozen=True):
-    """``metadata`` has scalars and strings; of an array only its length, under the key with ``[]`` behind it."""
+    """``metadata`` has scalars and strings; of an array only its length, under the key with ``[]`` behind it.
+
+    ``has_classifier``: the file has the tensors of a classification head.
+    """
 
     version: int
     num_tensors: int
     metadata: dict[str, Scalar]
+    has_classifier: bool = False
 
     @property
     def architecture(self) -> str:
@@ -43,7 +49,13 @@ class GGUFHeader(msgspec.Struct, frozen=True):
     @property
     def is_embedding(self) -> bool:
         """Whether the model is made for embeddings: it says how to pool the tokens of a text into one vector."""
-        return self.of_architecture("pooling_type") not in (None, 0)
+        return self.of_architecture("pooling_type") not in (None, 0) and not self.is_reranker
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether the model is made to rank: it says so, or has a classification head and no other pooling."""
+        pooling = self.of_architecture("pooling_type")
+        return pooling == _POOLS_BY_RANK or (pooling in (None, 0) and self.has_classifier)
 
     def of_architecture(self, key: str) -> Scalar | None:
         """Return the architecture's own value of ``key``, for example ``context_length``."""
@@ -81,8 +93,8 @@ class _Reader:
             raise _Malformed(f"GGUF version {version} is not supported")
         num_tensors, num_keys = self._count(), self._count()
         metadata = dict(self._pair() for _ in range(num_keys))
-        self._check_tensors(num_tensors, int(metadata.get("general.alignment", 32)))
-        return GGUFHeader(int(version), num_tensors, metadata)
+        names = self._check_tensors(num_tensors, int(metadata.get("general.alignment", 32)))
+        return GGUFHeader(int(version), num_tensors, metadata, not names.isdisjoint(_CLASSIFIER))
 
     def _take(self, count: int) -> bytes:
         data = self._file.read(count)
@@ -135,7 +147,8 @@ class _Reader:
             raise _Malformed("it is truncated")
         self._file.seek(count, 1)
 
-    def _check_tensors(self, num_tensors: int, alignment: int) -> None:
+    def _check_tensors(self, num_tensors: int, alignment: int) -> set[str]:
+        """Return the names of the tensors; raises for a file that ends before one of them."""
         ends: list[tuple[int, str]] = []
         for _ in range(num_tensors):
             name = self._string()
@@ -154,3 +167,4 @@ class _Reader:
         end, name = max(ends, default=(0, ""))
         if start + end > self._size:
             raise _Malformed(f"it is truncated: the tensor {name!r} ends at byte {start + end} of {self._size}")
+        return {name for _, name in ends}

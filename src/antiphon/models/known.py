@@ -164,5 +164,14 @@ KNOWN = (
         description="Qwen3 Embedding 0.6B, 1,024 dimensions, more than 100 languages, long texts.",
         kind="embedding",
     ),
+    _known(
+        "bge-reranker-v2-m3",
+        "hf:gpustack/bge-reranker-v2-m3-GGUF/bge-reranker-v2-m3-Q8_0.gguf",
+        file_mb=636,
+        kv_bytes_per_token=0,
+        license="Apache-2.0",
+        description="BGE reranker v2 m3: ranks documents for a question, more than 100 languages.",
+        kind="reranker",
+    ),
 )
 """Smallest first within each kind; none of them answers before it is named with ``--model`` or in the settings."""

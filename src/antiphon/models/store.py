@@ -52,7 +52,7 @@ class StoredFile(msgspec.Struct, frozen=True):
 class StoredModel(msgspec.Struct, frozen=True):
     """A model on this machine: the entry that was requested, and its files. ``fetched_at`` is in Unix seconds.
 
-    The entry's kind is ``embedding`` where the file says so, whatever was asked.
+    The entry's kind is ``embedding`` or ``reranker`` where the file says so, whatever was asked.
     """
 
     entry: ModelEntry
@@ -179,8 +179,8 @@ class ModelStore:
         else:
             files = tuple(f.replace(final / f.name) for f in sorted(path.parent.glob("*.gguf")))
         headers = [read_header(file) for file in files]
-        if headers[0].is_embedding:
-            entry = msgspec.structs.replace(entry, kind="embedding")
+        if headers[0].is_embedding or headers[0].is_reranker:
+            entry = msgspec.structs.replace(entry, kind="reranker" if headers[0].is_reranker else "embedding")
         manifest = StoredModel(entry, tuple(_described(f, progress) for f in files), int(time.time()))
         with atomic_writer(final / _MANIFEST) as out:
             out.write(msgspec.json.format(msgspec.json.encode(manifest)))

@@ -21,7 +21,7 @@ _EFFICIENCY = 0.7
 
 
 class Suggestion(msgspec.Struct, frozen=True):
-    """A model, whether it fits, and the estimate of its decoding speed (tokens per second; None for embeddings)."""
+    """A model, whether it fits, and the estimate of its decoding speed (tokens per second; None for other kinds)."""
 
     model: KnownModel
     memory_bytes: int

@@ -4,6 +4,7 @@ from antiphon.prompting.errors import PromptError, TemplateBrokenError, Template
 from antiphon.prompting.escaping import Piece
 from antiphon.prompting.output_parser import OutputParser
 from antiphon.prompting.prompter import ChatPrompter, Plan
+from antiphon.prompting.rerank_template import RerankTemplate
 from antiphon.prompting.tool_calls.selection import ToolQuestion, ToolSelector, offered_tools
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Piece",
     "Plan",
     "PromptError",
+    "RerankTemplate",
     "TemplateBrokenError",
     "TemplateRefusedError",
     "ToolQuestion",

@@ -171,13 +171,24 @@ embeddings = _all_of(
     usage=_all_of(prompt_tokens=_count, total_tokens=_count),
 )
 
+_document = Object({"text": String()}, required=("text",))
+rerank = _all_of(
+    id=String(),
+    object=Enumeration(("list",)),
+    model=String(),
+    results=Array(
+        _all_of({"document": _document}, index=_count, relevance_score=Number(minimum=0, maximum=1)), "objects"
+    ),
+    usage=_all_of(prompt_tokens=_count, total_tokens=_count),
+)
+
 model = Object(
     {
         "id": String(),
         "object": Enumeration(("model",)),
         "created": _count,
         "owned_by": String(),
-        "kind": Enumeration(("chat", "embedding"), note="What the model is for; not part of OpenAI's API."),
+        "kind": Enumeration(("chat", "embedding", "reranker"), note="What the model is for; not part of OpenAI's API."),
         "context_length": Integer(minimum=1, nullable=True, note="In tokens; not part of OpenAI's API."),
     },
     required=("id", "object", "created", "owned_by"),

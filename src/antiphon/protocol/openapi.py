@@ -24,6 +24,7 @@ from antiphon.protocol.openapi_parts import (
     query,
     stored,
 )
+from antiphon.protocol.rerank_request import rerank
 from antiphon.protocol.responses.fields import responses
 
 Json = dict[str, Any]
@@ -37,6 +38,7 @@ _SCHEMAS: dict[str, Spec] = {
     "Completion": answer_shapes.text_completion,
     "CompletionChunk": answer_shapes.text_chunk,
     "EmbeddingRequest": embedding,
+    "RerankRequest": rerank,
     "BatchRequest": batch_request,
     "UploadRequest": upload_request,
     "UploadCompletion": complete_upload_request,
@@ -47,6 +49,7 @@ _SCHEMAS: dict[str, Spec] = {
     "VectorStoreFileUpdate": vector_stores.update_file,
     "VectorStoreBatchRequest": vector_stores.create_batch,
     "Embeddings": answer_shapes.embeddings,
+    "RankedDocuments": answer_shapes.rerank,
     "Model": answer_shapes.model,
     "Models": answer_shapes.models,
     "Health": answer_shapes.health,
@@ -155,6 +158,9 @@ _PATHS: Json = {
     },
     "/v1/completions": _generation("Continue a text", "CompletionRequest", "Completion", "CompletionChunk"),
     "/v1/embeddings": _generation("Turn texts into vectors", "EmbeddingRequest", "Embeddings", None),
+    "/v1/rerank": _generation(
+        "Rank documents by their relevance to a question", "RerankRequest", "RankedDocuments", None
+    ),
     **_RESPONSE_PATHS,
     **openapi_file_paths.PATHS,
     "/v1/models": {"get": operation("List models and aliases", json_content("Models"), "401", "500")},

@@ -25,6 +25,7 @@ from antiphon.server.routes.metrics import metrics_route
 from antiphon.server.routes.models import ModelRoutes
 from antiphon.server.routes.openapi import openapi
 from antiphon.server.routes.organization import OrganizationRoutes
+from antiphon.server.routes.rerank import RerankRoutes
 from antiphon.server.routes.response_socket import ResponseSockets, refuse_websocket
 from antiphon.server.routes.responses import ResponseRoutes
 from antiphon.server.routes.root import root_route
@@ -122,6 +123,14 @@ class Handlers:
             in_flight=service.in_flight,
             bodies=service.bodies,
         )
+        self.reranking = RerankRoutes(
+            service.backend,
+            service.forwarder,
+            access=service.access,
+            admissions=service.admissions,
+            in_flight=service.in_flight,
+            bodies=service.bodies,
+        )
         self.organization = OrganizationRoutes(service.access, service.accounts.report)
         self.console = ConsoleHandlers(service)
         self.root = root_route(PATHS)
@@ -210,6 +219,7 @@ ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
         "DELETE": lambda to: to.conversations.delete_item,
     },
     "/v1/embeddings": {"POST": lambda to: to.generation.embeddings},
+    "/v1/rerank": {"POST": lambda to: to.reranking.rerank},
     "/v1/files": {"GET": lambda to: to.files.list_files, "POST": lambda to: to.files.create},
     "/v1/files/{file_id}": {"GET": lambda to: to.files.retrieve, "DELETE": lambda to: to.files.delete},
     "/v1/files/{file_id}/content": {"GET": lambda to: to.files.content},
@@ -267,7 +277,9 @@ ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
     "/openapi.json": {"GET": lambda _: openapi},
     "/": {"GET": lambda to: to.root},
 }
-PATHS = tuple(path.replace(":path", "") for path in ROUTES if path != "/" and not path.startswith("/console/"))
+PATHS: tuple[str, ...] = tuple(
+    path.replace(":path", "") for path in ROUTES if path != "/" and not path.startswith("/console/")
+)
 """What is served, as messages and ``GET /`` show it; the console's own endpoints are left out."""
 
 

@@ -43,7 +43,10 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """All settings of one server. ``engine`` and ``embedding_engine`` hold the settings given for engines of that kind."""
+    """All settings of one server. ``engine`` and ``embedding_engine`` hold the settings given for engines of that kind.
+
+    Rerankers run with those of ``embedding_engine``.
+    """
 
     home: Path
     server: ServerSettings
@@ -65,6 +68,8 @@ class Configuration:
         """Return the settings of the engine that runs the file ``model_path``."""
         section = "engine" if kind == "chat" else "embedding_engine"
         given = self.engine if kind == "chat" else self.embedding_engine
+        if kind == "reranker":
+            given = {**given, "pooling": "rank"}
         defaults = {
             "cache_directory": self.home / "models" / ".layouts",
             "library_directory": library_directory(self.home),

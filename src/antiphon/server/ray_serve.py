@@ -40,6 +40,7 @@ from antiphon.models.progress import ignore
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 from antiphon.server.app import create_app
 from antiphon.server.configuration import SECTIONS, Configuration, load_configuration
 from antiphon.server.logs import configure_logs
@@ -94,6 +95,9 @@ class Engines:
     async def embed(self, _: bytes, request: EmbeddingRequest) -> EmbeddingResult | Refusal:
         return await self._service.embed(request)
 
+    async def rerank(self, _: bytes, request: RerankRequest) -> RerankResult | Refusal:
+        return await self._service.rerank(request)
+
     async def count_tokens(self, _: bytes, request: Countable) -> int | Refusal:
         return await self._service.count_tokens(request)
 
@@ -131,6 +135,9 @@ class RayCaller:
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult | Refusal:
         return await _answer(self._handle.embed.remote(b"", request))
+
+    async def rerank(self, request: RerankRequest) -> RerankResult | Refusal:
+        return await _answer(self._handle.rerank.remote(b"", request))
 
     async def count_tokens(self, request: Countable) -> int | Refusal:
         return await _answer(self._handle.count_tokens.remote(b"", request))

@@ -63,7 +63,7 @@ class ExtraModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     source: str
     id: str | None = None
-    kind: Literal["chat", "embedding"] = "chat"
+    kind: Literal["chat", "embedding", "reranker"] = "chat"
     aliases: tuple[str, ...] = ()
     chat_template: str | None = None
     chat_template_file: str | None = None
@@ -75,15 +75,16 @@ class ExtraModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section ``[models]``: what this machine serves.
 
-    ``chat`` and ``embedding`` are catalogue names, paths of GGUF files or specs of the store (``hf:...``, ``pypi:...``);
-    the word ``none`` serves no model of that kind. They also answer for OpenAI's names that match a pattern of
-    ``openai_names``. ``extra`` are further models. ``aliases`` maps further names to any model that is served, here or by an
+    ``chat``, ``embedding`` and ``reranker`` are catalogue names, paths of GGUF files or specs of the store (``hf:...``,
+    ``pypi:...``); the word ``none`` serves no model of that kind. The first two also answer for OpenAI's names that match a
+    pattern of ``openai_names``. ``extra`` are further models. ``aliases`` maps further names to any model that is served, here or by an
     upstream. ``default_max_tokens`` limits chat answers whose request names no limit (0: no limit); None: 512 tokens for the
     model that comes with Antiphon, no limit for others. ``chat_template`` and ``chat_template_file`` as for an extra model, for ``chat``.
     """
 
     chat: str = "default"
     embedding: str = "default"
+    reranker: str = "none"
     extra: tuple[ExtraModel, ...] = ()
     openai_names: tuple[str, ...] = OPENAI_PATTERNS
     aliases: dict[str, str] = {}

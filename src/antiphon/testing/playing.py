@@ -16,8 +16,8 @@ from antiphon.backends.scripted.performance import (
     chat_steps,
     completion_steps,
     embedding_result,
-    embedding_steps,
     last_message,
+    waiting_steps,
 )
 from antiphon.backends.scripted.script import Reply
 from antiphon.protocol import parse_chat, parse_completion, parse_embedding, problems
@@ -127,7 +127,7 @@ class Performance:
         return _whole(steps, CompletionBody(id_, created, request))
 
     def _embedding(self, request: EmbeddingRequest, reply: Reply, size: int) -> httpx2.Response:
-        pauses = [step for step in _until_failure(embedding_steps(reply)) if isinstance(step, Pause)]
+        pauses = [step for step in _until_failure(waiting_steps(reply)) if isinstance(step, Pause)]
         return _response(PlayedStream([*pauses, render_embeddings(request, embedding_result(request, reply, size))]))
 
     def _read_response(self, value: Any) -> None:

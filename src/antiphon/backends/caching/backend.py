@@ -27,6 +27,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.events import CacheStatus, Event, Spared, Started, Usage
 from antiphon.protocol.relay import RelayRequest
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -130,6 +131,9 @@ class CachingBackend:
             cached_inputs=num_cached,
             spared=spared,
         )
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        return await self._backend.rerank(request)
 
     async def count_tokens(self, request: Countable) -> int:
         return await self._backend.count_tokens(request)

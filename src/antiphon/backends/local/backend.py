@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics
+from antiphon.backends.base import CALLED, BackendModel, Countable, Health, PartStatistics, no_reranker
 from antiphon.backends.local.chat import LocalChat
 from antiphon.backends.local.embedding import LocalEmbedding
 from antiphon.backends.local.errors import engine_errors
+from antiphon.backends.local.reranking import LocalReranker
 from antiphon.backends.local.tokens import plain_prompt
 from antiphon.engine import Engine
 from antiphon.protocol.chat import ChatRequest
@@ -16,8 +17,9 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError, model_not_found
 from antiphon.protocol.events import Event
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
-LocalModel = LocalChat | LocalEmbedding
+LocalModel = LocalChat | LocalEmbedding | LocalReranker
 
 
 class LocalBackend:
@@ -69,10 +71,16 @@ class LocalBackend:
         if not isinstance(model, LocalEmbedding):
             raise ApiError(
                 403,
-                f"You are not allowed to generate embeddings from this model: `{request.model}` is a chat model.",
+                f"You are not allowed to generate embeddings from this model: `{request.model}` is {CALLED[model.kind]}.",
                 param="model",
             )
         return await model.embed(request)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        model = self._find(request.model)
+        if not isinstance(model, LocalReranker):
+            raise no_reranker(request.model, model.kind)
+        return await model.rerank(request)
 
     async def count_tokens(self, request: Countable) -> int:
         model = self._find(request.model)
@@ -132,7 +140,7 @@ class LocalBackend:
         if not isinstance(model, LocalChat):
             raise ApiError(
                 404,
-                f"This is not a chat model and thus not supported in the v1/{endpoint} endpoint: `{name}` makes embeddings.",
+                f"This is not a chat model and thus not supported in the v1/{endpoint} endpoint: `{name}` is {CALLED[model.kind]}.",
                 param="model",
             )
         return model

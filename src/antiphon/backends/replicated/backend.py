@@ -16,6 +16,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError, overloaded
 from antiphon.protocol.events import Event, Meter, Started
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
 R = TypeVar("R")
 
@@ -81,6 +82,9 @@ class ReplicatedBackend:
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         return await self._call(lambda: self._caller.embed(request))
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        return await self._call(lambda: self._caller.rerank(request))
 
     async def count_tokens(self, request: Countable) -> int:
         return await self._call(lambda: self._caller.count_tokens(request))

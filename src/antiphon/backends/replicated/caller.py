@@ -8,6 +8,7 @@ from antiphon.backends.replicated.messages import Description, EventBatch, Refus
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
 
 class ReplicaLost(Exception):  # noqa: N818 - what happened
@@ -25,6 +26,8 @@ class ReplicaCaller(Protocol):
         ...
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult | Refusal: ...
+
+    async def rerank(self, request: RerankRequest) -> RerankResult | Refusal: ...
 
     async def count_tokens(self, request: Countable) -> int | Refusal: ...
 

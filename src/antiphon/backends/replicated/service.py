@@ -13,6 +13,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Event, Meter, Started
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
 
 class ReplicaService:
@@ -39,6 +40,12 @@ class ReplicaService:
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult | Refusal:
         try:
             return await self._backend.embed(request)
+        except ApiError as error:
+            return Refusal.of(error)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult | Refusal:
+        try:
+            return await self._backend.rerank(request)
         except ApiError as error:
             return Refusal.of(error)
 

@@ -1,7 +1,7 @@
 """The router: to the server it is one backend that serves every model."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -32,9 +32,10 @@ from antiphon.protocol.errors import ApiError, model_not_found
 from antiphon.protocol.events import Event
 from antiphon.protocol.forward import ForwardRequest
 from antiphon.protocol.relay import RelayRequest
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
-Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest, RelayRequest)
-AnyRequest = ChatRequest | CompletionRequest | EmbeddingRequest | RelayRequest
+Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest, RelayRequest)
+AnyRequest = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest | RelayRequest
 T = TypeVar("T")
 
 
@@ -162,17 +163,10 @@ class Router:
         )
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
-        route = self._route(request.model)
-        if route.is_direct:
-            target = route.targets[0]
-            return await target.state.backend.embed(_renamed(request, target.model or request.model))
-        result, target = await self._send(
-            route,
-            request,
-            lambda target, model: target.state.backend.embed(_renamed(request, model)),
-        )
-        target.state.end()
-        return result
+        return await self._whole(request, lambda backend, named: backend.embed(named))
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        return await self._whole(request, lambda backend, named: backend.rerank(named))
 
     async def count_tokens(self, request: Countable) -> int:
         target = self._route(request.model).targets[0]
@@ -209,6 +203,18 @@ class Router:
             probe.cancel()
         await asyncio.gather(*self._probes, return_exceptions=True)
         await asyncio.gather(*(backend.aclose() for backend in self._backends.values()))
+
+    async def _whole(self, request: Request, ask: Callable[[Backend, Request], Awaitable[T]]) -> T:
+        """Return an answer that comes in one piece."""
+        route = self._route(request.model)
+        if route.is_direct:
+            target = route.targets[0]
+            return await ask(target.state.backend, _renamed(request, target.model or request.model))
+        result, target = await self._send(
+            route, request, lambda target, model: ask(target.state.backend, _renamed(request, model))
+        )
+        target.state.end()
+        return result
 
     def _route(self, model: str) -> Route:
         route = self._table.find(model)
@@ -321,6 +327,6 @@ def _api(target: Target) -> UpstreamOfAnyPath | None:
 
 
 def _key(route: Route, request: AnyRequest) -> bytes | None:
-    if route.balance != "prefix" or isinstance(request, EmbeddingRequest):
+    if route.balance != "prefix" or isinstance(request, EmbeddingRequest | RerankRequest):
         return None
     return prefix_key(request)

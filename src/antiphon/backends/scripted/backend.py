@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import msgspec
 
-from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics, StreamCut, wrong_kind
+from antiphon.backends.base import BackendModel, Countable, Health, PartStatistics, StreamCut, no_reranker, wrong_kind
 from antiphon.backends.scripted.performance import (
     Failure,
     Pause,
@@ -22,8 +22,9 @@ from antiphon.backends.scripted.performance import (
     completion_steps,
     count,
     embedding_result,
-    embedding_steps,
     last_message,
+    rerank_result,
+    waiting_steps,
 )
 from antiphon.backends.scripted.script import ReplySelector, Script
 from antiphon.protocol.chat import ChatRequest
@@ -31,6 +32,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError, context_length_exceeded, model_not_found, overloaded, prompt_too_long
 from antiphon.protocol.events import Event
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -56,6 +58,7 @@ class ScriptedBackend:
         self._models = (
             *(BackendModel(name, 0, "antiphon", "chat", self._script.context_length) for name in self._script.models),
             *(BackendModel(name, 0, "antiphon", "embedding") for name in self._script.embedding_models),
+            *(BackendModel(name, 0, "antiphon", "reranker") for name in self._script.rerankers),
         )
 
     @property
@@ -117,14 +120,27 @@ class ScriptedBackend:
         if limit is not None and longest > limit:
             raise prompt_too_long(limit, longest, 0)
         reply = self._selector.reply(request.model, as_text(request.inputs[0]))
-        async for _ in self._perform(embedding_steps(reply)):
+        async for _ in self._perform(waiting_steps(reply)):
             pass
         return embedding_result(request, reply, size)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        self._check(request.model, "reranker")
+        limit = self._script.context_length
+        longest = count(request.query) + max(map(count, request.documents))
+        if limit is not None and longest > limit:
+            raise prompt_too_long(limit, longest, 0)
+        reply = self._selector.reply(request.model, request.query)
+        async for _ in self._perform(waiting_steps(reply)):
+            pass
+        return rerank_result(request, reply)
 
     def _check(self, model: str, kind: str) -> None:
         found = next((known for known in self._models if known.id == model), None)
         if found is None:
             raise model_not_found(model)
+        if found.kind != kind and kind == "reranker":
+            raise no_reranker(model, found.kind)
         if found.kind != kind:
             raise wrong_kind(found)
 

@@ -15,6 +15,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import ChoiceFinished, Completed, Event, Started, TextDelta, Usage
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 
 _TOKENS_PER_MESSAGE = 4
 
@@ -58,8 +59,8 @@ def completion_steps(request: CompletionRequest, reply: Reply) -> Iterator[Step]
     return _steps(request.model, reply, choices, usage)
 
 
-def embedding_steps(reply: Reply) -> Iterator[Step]:
-    """Yield what happens before the vectors of an embedding request."""
+def waiting_steps(reply: Reply) -> Iterator[Step]:
+    """Yield what happens before an answer without choices: vectors, or the relevance of documents."""
     return _steps("", reply, (), Usage())
 
 
@@ -71,6 +72,17 @@ def embedding_result(request: EmbeddingRequest, reply: Reply, size: int) -> Embe
         vectors=tuple(_vector(as_text(text), size, request.dimensions or size) for text in request.inputs),
         prompt_tokens=reply.usage.prompt_tokens if reply.usage else sum(counts),
         input_tokens=None if reply.usage else counts,
+    )
+
+
+def rerank_result(request: RerankRequest, reply: Reply) -> RerankResult:
+    """Return as each document's relevance the share of the question's words that it has."""
+    words = _words(request.query)
+    counts = [count(request.query) + count(document) for document in request.documents]
+    return RerankResult(
+        model=request.model,
+        relevance=tuple(len(words & _words(document)) / max(len(words), 1) for document in request.documents),
+        prompt_tokens=reply.usage.prompt_tokens if reply.usage else sum(counts),
     )
 
 
@@ -141,6 +153,10 @@ def _usage(choices: Sequence[PlayedChoice], prompt_tokens: int, num_echoed: int 
 
 def _with_prompt(choice: PlayedChoice, prompt: str, index: int) -> PlayedChoice:
     return msgspec.structs.replace(choice, events=(TextDelta(index, prompt), *choice.events))
+
+
+def _words(text: str) -> set[str]:
+    return {word.strip() for word in tokens(text.lower()) if word.strip().isalnum()}
 
 
 def _vector(text: str, size: int, dimensions: int) -> bytes:

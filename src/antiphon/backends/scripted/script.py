@@ -132,6 +132,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     models: tuple[str, ...] = ("scripted",)
     embedding_models: tuple[str, ...] = ("scripted-embedding",)
+    rerankers: tuple[str, ...] = ()
     replies: tuple[Reply, ...] = ()
     context_length: int | None = None
     embedding_size: int = 384

@@ -110,4 +110,6 @@ def read_any_usage(text: msgspec.Raw) -> Usage | None:
         if new in fields:
             fields[old] = fields[new]
             fields[f"{old}_details"] = fields.get(f"{new}_details")
-    return read_usage(msgspec.Raw(msgspec.json.encode(fields)))
+    # Rerankers report one number, for they have no output.
+    has_output = "prompt_tokens" in fields or "completion_tokens" in fields
+    return read_usage(msgspec.Raw(msgspec.json.encode(fields)), has_output=has_output)

@@ -19,6 +19,7 @@ from antiphon.backends.upstream.chunks import (
     EmbeddingsBody,
     ModelBody,
     ModelsBody,
+    RerankBody,
     TextChunk,
     TokenizeBody,
     read_usage,
@@ -37,6 +38,7 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Event
 from antiphon.protocol.forward import ForwardRequest
 from antiphon.protocol.relay import RelayRequest
+from antiphon.protocol.rerank import RerankRequest, RerankResult
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 Body = TypeVar("Body")
@@ -186,6 +188,21 @@ class UpstreamBackend:
             input_tokens=(num_tokens,) if len(request.inputs) == 1 else None,
         )
 
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        self._require(request.model, "reranker")
+        body = msgspec.json.encode({"model": request.model, "query": request.query, "documents": request.documents})
+        async with await self._http.post("/rerank", body, request.model) as answer:
+            expect(self.settings.name, answer, "application/json")
+            got = self._decode(await answer.read_all(), RerankBody)
+        relevance = {one.index: one.relevance_score for one in got.results}
+        if len(got.results) != len(request.documents) or set(relevance) != set(range(len(request.documents))):
+            raise protocol_error(self.settings.name, "other results than one for each document")
+        in_order = tuple(relevance[index] for index in range(len(request.documents)))
+        usage = read_usage(got.usage, has_output=False)
+        if usage is None:
+            raise protocol_error(self.settings.name, "ranked documents without usage")
+        return RerankResult(got.model or request.model, in_order, usage.prompt_tokens)
+
     async def count_tokens(self, request: Countable) -> int:
         path = self.settings.tokenize_path
         if path is None or isinstance(request, EmbeddingRequest):
@@ -246,7 +263,7 @@ class UpstreamBackend:
 
     def _discovered(self, listed: ModelsBody) -> tuple[BackendModel, ...]:
         found = listed.data or []
-        self._guessed = frozenset(model.id for model in found if model.kind not in {"chat", "embedding"})
+        self._guessed = frozenset(model.id for model in found if model.kind not in {"chat", "embedding", "reranker"})
         return tuple(
             BackendModel(
                 model.id,
@@ -271,10 +288,11 @@ def _estimated_prompt_tokens(body: dict[str, Any]) -> int:
     return len(msgspec.json.encode(texts)) // CHARACTERS_PER_TOKEN
 
 
-def _kind_of(model: ModelBody) -> Literal["chat", "embedding"]:
-    if model.kind in {"chat", "embedding"}:
+def _kind_of(model: ModelBody) -> Literal["chat", "embedding", "reranker"]:
+    if model.kind in {"chat", "embedding", "reranker"}:
         return model.kind
-    return "embedding" if "embed" in model.id.lower() else "chat"
+    name = model.id.lower()
+    return "reranker" if "rerank" in name else "embedding" if "embed" in name else "chat"
 
 
 def _unit(vector: list[float] | str) -> bytes:

@@ -230,6 +230,17 @@ class EmbeddingsBody(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
 
 
+class RankedBody(msgspec.Struct):
+    index: int
+    relevance_score: float
+
+
+class RerankBody(msgspec.Struct):
+    results: list[RankedBody]
+    model: str | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+
+
 class ModelBody(msgspec.Struct):
     """``max_model_len`` is vLLM's and SGLang's, ``context_length`` and ``kind`` are another Antiphon's."""
 

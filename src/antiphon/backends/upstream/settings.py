@@ -34,7 +34,7 @@ class UpstreamModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A model that the upstream serves. ``context_length`` in tokens."""
 
     id: str
-    kind: Literal["chat", "embedding"] = "chat"
+    kind: Literal["chat", "embedding", "reranker"] = "chat"
     context_length: int | None = None
 
 
@@ -44,7 +44,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ``base_url`` ends where ``/chat/completions`` begins, commonly in ``/v1``. The key that the upstream wants is read from
     the environment variable ``api_key_env`` or the file ``api_key_file``, never from a setting; neither: none is sent.
     ``headers`` are added to each request. ``models`` empty: those that its ``/models`` lists, embedding models are those whose
-    name contains ``embed``. ``max_connections`` bounds the requests at once; more wait, at most ``connect_s``. ``max_answer_bytes`` bounds an answer in one piece, decompressed.
+    name contains ``embed``, rerankers those with ``rerank`` in it. ``max_connections`` bounds the requests at once; more wait, at most ``connect_s``. ``max_answer_bytes`` bounds an answer in one piece, decompressed.
     ``keepalive_s`` closes idle connections before the upstream does (uvicorn: after 5 s). ``health_path`` (below
     ``base_url``) is asked every ``health_interval_s``; no answer in that time (at least ``connect_s``) means down. ``tokenize_path`` (below the server's root, ``/tokenize`` for vLLM)
     counts the tokens of a chat; None: they cannot be counted. ``responses``: ``relay`` sends requests for ``/v1/responses`` on,

@@ -25,6 +25,8 @@ from antiphon.engine.ipc.messages import (
     PrefillEnded,
     Priority,
     Prompt,
+    Rank,
+    Ranked,
     Ready,
     Request,
     Score,
@@ -103,6 +105,10 @@ class EngineClient:
     async def embed(self, prompts: tuple[Prompt, ...], priority: Priority = "interactive") -> Embedded:
         """Return a unit vector for each prompt."""
         return await self._one(Embed(next(self._ids), prompts, priority), Embedded)
+
+    async def rank(self, prompts: tuple[Prompt, ...], priority: Priority = "interactive") -> Ranked:
+        """Return the relevance of the document in each prompt."""
+        return await self._one(Rank(next(self._ids), prompts, priority), Ranked)
 
     async def tokenize(self, prompts: tuple[Prompt, ...]) -> Tokenized:
         """Return the token ids of each prompt."""

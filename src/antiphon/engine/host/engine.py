@@ -9,7 +9,7 @@ from antiphon.engine.errors import EngineCrashed, EngineStopped
 from antiphon.engine.host.attached import AttachedProcess, EngineStatus
 from antiphon.engine.host.client import EngineClient, GenerationAnswer
 from antiphon.engine.host.supervisor import EngineState, Supervisor
-from antiphon.engine.ipc.messages import Embedded, Generate, ModelInfo, Priority, Prompt, Scored, Tokenized
+from antiphon.engine.ipc.messages import Embedded, Generate, ModelInfo, Priority, Prompt, Ranked, Scored, Tokenized
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.statistics import EngineStatistics
 
@@ -98,6 +98,10 @@ class Engine:
     async def embed(self, prompts: tuple[Prompt, ...], priority: Priority = "interactive") -> Embedded:
         """Return a unit vector for each prompt."""
         return await (await self._connected()).embed(prompts, priority)
+
+    async def rank(self, prompts: tuple[Prompt, ...], priority: Priority = "interactive") -> Ranked:
+        """Return the relevance of the document in each prompt, from 0 to 1."""
+        return await (await self._connected()).rank(prompts, priority)
 
     async def tokenize(self, prompts: tuple[Prompt, ...]) -> Tokenized:
         """Return the token ids of each prompt."""

@@ -1,6 +1,6 @@
 """The messages between the API process and the engine process: msgpack over a socket.
 
-Client to engine: ``Generate``, ``Prefill``, ``Embed``, ``Tokenize``, ``Score``, ``Cancel``. Engine to client: ``Ready`` once, then for
+Client to engine: ``Generate``, ``Prefill``, ``Embed``, ``Rank``, ``Tokenize``, ``Score``, ``Cancel``. Engine to client: ``Ready`` once, then for
 each request its answers, which carry the request's ``id`` (unique per connection, chosen by the client). Over its
 standard output the engine reports to its supervisor: each ``Phase`` of its start, ``Ready`` or ``LoadFailed`` once, and then ``Heartbeat`` by
 ``Heartbeat``.
@@ -108,6 +108,17 @@ class Embed(msgspec.Struct, frozen=True, tag="embed"):
     priority: Priority = "interactive"
 
 
+class Rank(msgspec.Struct, frozen=True, tag="rank"):
+    """Say how relevant a document is to a question, for each prompt with both in it. ``Ranked`` answers.
+
+    Nothing is added around a prompt; see ``ModelInfo.pair``.
+    """
+
+    id: int
+    prompts: tuple[Prompt, ...]
+    priority: Priority = "interactive"
+
+
 class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
     """Token ids of each prompt, or with ``only_lengths`` how many they are. ``Tokenized`` answers."""
 
@@ -130,9 +141,21 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     id: int
 
 
-Request = Generate | Prefill | Embed | Tokenize | Score | Cancel
+Request = Generate | Prefill | Embed | Rank | Tokenize | Score | Cancel
 
 # ---------------------------------------------------------------- from the engine
+
+
+ModelKind = Literal["chat", "embedding", "reranker"]
+"""What an engine does with its model: it generates, makes vectors, or ranks documents."""
+
+
+class PairFrame(msgspec.Struct, frozen=True):
+    """The token ids before, between and after two texts that a model reads together."""
+
+    first: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
+    last: tuple[int, ...] = ()
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +164,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     ``control_tokens`` are the texts of all tokens that only the template may produce. ``context_length`` is what a
     request may use (prompt and completion together); ``training_context`` is the model's own. ``mark_ids`` are the ids
     of tokens that a grammar has to name by id, since none of its text matches them. ``longest_token`` is the
-    most bytes of text that one token covers, None where there is no bound.
+    most bytes of text that one token covers, None where there is no bound. A reranker has the template ``rerank``, or
+    reads question and document in ``pair``.
     """
 
     architecture: str
@@ -161,10 +185,11 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     end_tokens: tuple[str, ...]
     fim_tokens: dict[str, str]
     metadata: dict[str, str]
-    is_embedding: bool
+    kind: ModelKind
     settings: dict[str, str]
     mark_ids: dict[str, int] = {}
     longest_token: int | None = None
+    pair: PairFrame = PairFrame()
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -248,6 +273,14 @@ class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
     lengths: tuple[int, ...]
 
 
+class Ranked(msgspec.Struct, frozen=True, tag="ranked"):
+    """The relevance of each prompt's document, from 0 to 1, and how many tokens each prompt has."""
+
+    id: int
+    relevance: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+
 class Tokenized(msgspec.Struct, frozen=True, tag="tokenized"):
     """How many tokens each prompt has and, unless only that was asked for, their ids."""
 
@@ -271,7 +304,7 @@ class PrefillEnded(msgspec.Struct, frozen=True, tag="prefill_ended"):
     num_tokens: int
 
 
-Answer = Prefilled | Delta | Finished | Failed | Embedded | Tokenized | Scored | PrefillEnded
+Answer = Prefilled | Delta | Finished | Failed | Embedded | Ranked | Tokenized | Scored | PrefillEnded
 
 # ---------------------------------------------------------------- from the engine to its supervisor
 

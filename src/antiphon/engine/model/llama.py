@@ -1,4 +1,4 @@
-"""A model file, a context over it, a batch: the only calls of llama.cpp's C API. Every C resource is owned here and freed.
+"""A model file, a context over it, a batch, by llama.cpp's C API. Every C resource is owned here and freed.
 
 Which library answers is chosen in ``native``. The C functions are typed loosely, so this module checks what it passes: an id
 out of range would be an abort in native code, not an exception.
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.engine.model.base import Aborted, ModelError, NoCells, Runtime, Traits
+from antiphon.engine.model.llama_vocabulary import read_vocabulary
 from antiphon.engine.model.native.active import api as c
 from antiphon.engine.model.native.active import log as _log
 from antiphon.engine.model.sizing import ContextSettings, ModelFacts
-from antiphon.engine.model.vocabulary import Vocabulary, VocabularyEntry
 
 _ctypes: Any = ctypes
 MAX_SEQUENCE_IDS: Final = 256
@@ -60,9 +60,11 @@ class Model:
         self.runtime: Runtime = "llama"
         self._is_on_gpu = gpu_layers != 0 and has_gpu()
         self.metadata = dict(_metadata(handle))
-        self.vocabulary = _read_vocabulary(c.llama_model_get_vocab(handle), self.metadata.get("tokenizer.ggml.model"))
+        self.vocabulary = read_vocabulary(c.llama_model_get_vocab(handle), self.metadata.get("tokenizer.ggml.model"))
         self.training_context: int = c.llama_model_n_ctx_train(handle)
         self.embedding_size: int = c.llama_model_n_embd_out(handle)
+        self.num_classes: int = c.llama_model_n_cls_out(handle)
+        """Outputs of the classification head, where the file has one."""
         self.size_bytes: int = c.llama_model_size(handle)
         self.num_parameters: int = c.llama_model_n_params(handle)
         self.description = _text(c.llama_model_desc, handle)
@@ -85,6 +87,11 @@ class Model:
         """Whether the model pools its outputs into one vector per text. A reranker does not."""
         one = (c.LLAMA_POOLING_TYPE_MEAN, c.LLAMA_POOLING_TYPE_CLS, c.LLAMA_POOLING_TYPE_LAST)
         return self._number("pooling_type") in one
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether the metadata say that a text's outputs go through a classification head."""
+        return self._number("pooling_type") == c.LLAMA_POOLING_TYPE_RANK
 
     @property
     def facts(self) -> ModelFacts:
@@ -185,6 +192,7 @@ class Context:
         self.state_bytes = _log.allocated_bytes("RS") if self._has_memory else 0
         """Bytes allocated for the states of recurrent layers."""
         self.batch = Batch(settings.batch_size)
+        self._row_size = model.num_classes if settings.ranks or model.is_reranker else model.embedding_size
         self._rows = 0
 
     @property
@@ -221,8 +229,11 @@ class Context:
         return _array(c.llama_get_logits(self._handle), (self._rows, self._model.vocabulary.size))
 
     def embeddings(self, count: int) -> NDArray[np.float32]:
-        """Return the pooled vectors of sequences 0 to ``count`` - 1 in the last batch, not normalised, as rows of a copy."""
-        rows = np.empty((count, self._model.embedding_size), np.float32)
+        """Return the pooled outputs of sequences 0 to ``count`` - 1 in the last batch, not normalised, as rows of a copy.
+
+        A row is a vector, or the outputs of the classification head.
+        """
+        rows = np.empty((count, self._row_size), np.float32)
         for sequence, address in enumerate(range(rows.ctypes.data, rows.ctypes.data + rows.nbytes, rows.strides[0])):
             ctypes.memmove(address, c.llama_get_embeddings_seq(self._handle, sequence), rows.strides[0])
         return rows
@@ -314,6 +325,8 @@ def _context_params(settings: ContextSettings) -> Any:
     params.type_v = _kv_type(settings.kv_type_v)
     params.flash_attn_type = int(settings.flash_attention)
     params.embeddings = settings.embeddings
+    if settings.ranks:
+        params.pooling_type = c.LLAMA_POOLING_TYPE_RANK
     params.kv_unified = True
     params.swa_full = False
     params.no_perf = True
@@ -339,59 +352,3 @@ def _metadata(handle: Any) -> Iterator[tuple[str, str]]:
     for index in range(c.llama_model_meta_count(handle)):
         key = _text(c.llama_model_meta_key_by_index, handle, index)
         yield key, _text(c.llama_model_meta_val_str_by_index, handle, index)
-
-
-def _read_vocabulary(vocab: Any, tokenizer: str | None) -> Vocabulary:
-    attributes = [int(c.llama_vocab_get_attr(vocab, token)) for token in range(c.llama_vocab_n_tokens(vocab))]
-    entries = [
-        VocabularyEntry(
-            _piece(vocab, token),
-            is_control=bool(c.llama_vocab_is_control(vocab, token)),
-            is_end=bool(c.llama_vocab_is_eog(vocab, token)),
-            is_added=bool(attribute & c.LLAMA_TOKEN_ATTR_USER_DEFINED),
-        )
-        for token, attribute in enumerate(attributes)
-    ]
-    named: dict[str, int] = {
-        "bos": c.llama_vocab_bos(vocab),
-        "eos": c.llama_vocab_eos(vocab),
-        "prefix": c.llama_vocab_fim_pre(vocab),
-        "suffix": c.llama_vocab_fim_suf(vocab),
-        "middle": c.llama_vocab_fim_mid(vocab),
-    }
-    is_plain = tokenizer in {"llama", "gpt2"}  # others normalise
-    strips = any(attribute & (c.LLAMA_TOKEN_ATTR_LSTRIP | c.LLAMA_TOKEN_ATTR_RSTRIP) for attribute in attributes)
-
-    def tokenize(text: str, special: bool, add: bool) -> list[int]:
-        return _tokenize(vocab, text, special, add)
-
-    return Vocabulary(
-        tokenize,
-        entries,
-        {name: token for name, token in named.items() if token >= 0},
-        adds_bos=bool(c.llama_vocab_get_add_bos(vocab)),
-        handle=vocab,
-        tokenize_address=ctypes.cast(c.library.llama_tokenize, ctypes.c_void_p).value,
-        keeps_text=is_plain and not strips,
-    )
-
-
-def _piece(vocab: Any, token: int) -> bytes:
-    size = 64
-    while True:
-        buffer = ctypes.create_string_buffer(size)
-        length = c.llama_token_to_piece(vocab, token, buffer, size, 0, True)
-        if length >= 0:
-            return buffer.raw[:length]
-        size = -length
-
-
-def _tokenize(vocab: Any, text: str, special: bool, add: bool) -> list[int]:
-    data = text.encode()
-    size = len(data) + 8
-    buffer = np.empty(size, np.int32)
-    count = c.llama_tokenize(vocab, data, len(data), _pointer(buffer, c.llama_token), size, add, special)
-    if count < 0:
-        raise LlamaError(f"llama_tokenize returned {count} for {len(data)} bytes")
-    ids: list[int] = buffer[:count].tolist()
-    return ids

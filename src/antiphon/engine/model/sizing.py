@@ -60,7 +60,10 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of a context: sizes in tokens, threads, and llama.cpp's names for KV types."""
+    """The parameters of a context: sizes in tokens, threads, and llama.cpp's names for KV types.
+
+    ``embeddings``: the outputs of a text are pooled. ``ranks``: they go through the model's classification head.
+    """
 
     cells: int
     batch_size: int
@@ -72,6 +75,7 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     kv_type_v: str = "f16"
     flash_attention: bool = False
     embeddings: bool = False
+    ranks: bool = False
 
 
 def choose_for_generation(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Sizes:
@@ -95,7 +99,7 @@ def choose_for_generation(settings: EngineSettings, model: ModelFacts, machine: 
 
 
 def choose_for_embedding(settings: EngineSettings, model: ModelFacts, machine: Machine) -> Sizes:
-    """Return the sizes to serve an embedding model with.
+    """Return the sizes to serve an embedding model or a reranker with.
 
     Attention is not causal, so an input must be one micro-batch: the batch is at least as large as the context.
 

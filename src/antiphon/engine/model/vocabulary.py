@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.engine.ipc.messages import Ids, Prompt, Text
+from antiphon.engine.ipc.messages import Ids, PairFrame, Prompt, Text
 
 TokenizeFunction = Callable[[str, bool, bool], list[int]]
 """(text, recognise control tokens in it, add the model's own first and last tokens) -> token ids."""
@@ -44,6 +44,7 @@ class Vocabulary:
         handle: Any,
         tokenize_address: int | None = None,
         keeps_text: bool = False,
+        pair: PairFrame | None = None,
     ) -> None:
         self._tokenize = tokenize
         self.handle = handle
@@ -52,6 +53,8 @@ class Vocabulary:
         """Address of the C function ``llama_tokenize``, which llguidance calls by itself."""
         self.size = len(entries)
         self.adds_bos = adds_bos
+        self.pair = pair or PairFrame()
+        """The tokens around and between two texts that the model reads together."""
         self.named = named
         self.data = [entry.data for entry in entries]
         self.plain = [b"" if entry.is_control else entry.data for entry in entries]

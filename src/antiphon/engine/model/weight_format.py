@@ -156,6 +156,7 @@ class _Header(msgspec.Struct, frozen=True):
     is_embedding: bool
     metadata: dict[str, str]
     problem: str = ""
+    is_reranker: bool = False
 
     @property
     def is_slow(self) -> bool:
@@ -170,12 +171,15 @@ def _read_header(source: Path) -> _Header:
         model = Model(source, vocabulary_only=True)
     except LlamaError:
         return _Header("", size, False, {}, "the file cannot be read")
-    return _Header(model.metadata.get("general.file_type", ""), size, model.is_embedding, model.metadata)
+    file_type = model.metadata.get("general.file_type", "")
+    return _Header(file_type, size, model.is_embedding, model.metadata, is_reranker=model.is_reranker)
 
 
 def _why_as_is(settings: EngineSettings, file: _Header) -> str:
     if settings.weight_format == "as-is":
         return "as the settings say"
+    if file.is_reranker or settings.pooling == "rank":
+        return "rerankers are not converted"
     if file.problem:
         return file.problem
     if file.size_bytes > _MOST_BYTES:
@@ -189,7 +193,7 @@ def why_not_openvino(settings: EngineSettings, file: _Header) -> str:
         return "it is not installed (openvino, openvino-genai, openvino-tokenizers)"
     if file.problem:
         return file.problem
-    if file.is_embedding:
+    if file.is_embedding or settings.pooling == "rank":
         return "it serves models that generate text"
     if settings.runtime == "auto" and settings.gpu_layers != 0 and has_gpu():
         return "llama.cpp has a GPU here"
@@ -209,7 +213,9 @@ def _candidates(settings: EngineSettings, file: _Header, wanted: str, *, has_ope
         return openvino[:1] if wanted == "openvino" else [_AS_IS]
     if wanted == "openvino":
         return openvino
-    small = file.size_bytes <= _MOST_BYTES and not file.problem
+    # Copies are judged by the direction of their vectors, and a reranker has none.
+    is_measurable = not file.is_reranker and settings.pooling != "rank"
+    small = file.size_bytes <= _MOST_BYTES and not file.problem and is_measurable
     llama = [_Candidate("llama", name) for name in _LLAMA_TYPES] if small and file.is_slow else []
     return [_AS_IS, *openvino, *llama]
 

@@ -48,7 +48,7 @@ class GenerationCore(EngineCore):
         self, settings: EngineSettings, native: NativeStart, served: Served, model: LoadedFile, emit: Emit
     ) -> None:
         sizes = choose_sizes(settings, model, choose_for_generation)
-        chosen = context_settings(settings, sizes, embeddings=False)
+        chosen = context_settings(settings, sizes, "chat")
         traits = model.traits(chosen)
         # Slots are free for a plain KV cache; with a recurrent state or a window, each one costs memory.
         num_slots = traits.max_slots if traits.may_drop_tokens else sizes.num_sequences
@@ -63,7 +63,7 @@ class GenerationCore(EngineCore):
         self._ngram_pool = None
         if settings.draft_tokens and traits.may_drop_tokens:
             self._ngram_pool = NgramPool(settings.draft_tokens)
-        super().__init__(loaded, self._loop, describe(loaded, is_embedding=False))
+        super().__init__(loaded, self._loop, describe(loaded, "chat"))
 
     def warm_up(self) -> None:
         """Build what the first grammar would wait for."""

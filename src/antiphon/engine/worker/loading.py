@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from antiphon.engine.errors import EngineStartFailed
-from antiphon.engine.ipc.messages import ModelInfo
+from antiphon.engine.ipc.messages import ModelInfo, ModelKind
 from antiphon.engine.machine import free_memory
 from antiphon.engine.model.base import LoadedFile, ModelContext, ModelError, Traits
 from antiphon.engine.model.llama import Context, LlamaError, Model
@@ -94,7 +94,7 @@ def choose_sizes(settings: EngineSettings, model: LoadedFile, choose: ChooseSize
     return choose(settings, facts, Machine(cores, free_memory()))
 
 
-def context_settings(settings: EngineSettings, sizes: Sizes, *, embeddings: bool) -> ContextSettings:
+def context_settings(settings: EngineSettings, sizes: Sizes, kind: ModelKind) -> ContextSettings:
     """Return the parameters of a context of these sizes, with a slot for each running sequence."""
     return ContextSettings(
         cells=sizes.cells,
@@ -106,7 +106,8 @@ def context_settings(settings: EngineSettings, sizes: Sizes, *, embeddings: bool
         kv_type_k=settings.kv_type_k,
         kv_type_v=settings.kv_type_v,
         flash_attention=sizes.flash_attention,
-        embeddings=embeddings,
+        embeddings=kind != "chat",
+        ranks=kind == "reranker",
     )
 
 
@@ -151,7 +152,7 @@ def warm_up(context: ModelContext, model: LoadedFile) -> Iterator[None]:
         model.forget_weights()
 
 
-def describe(loaded: LoadedModel, *, is_embedding: bool) -> ModelInfo:
+def describe(loaded: LoadedModel, kind: ModelKind) -> ModelInfo:
     """Return what clients learn about the model."""
     model, vocabulary = loaded.model, loaded.model.vocabulary
     named = vocabulary.named
@@ -179,10 +180,11 @@ def describe(loaded: LoadedModel, *, is_embedding: bool) -> ModelInfo:
         end_tokens=tuple(vocabulary.text(token) for token in sorted(vocabulary.end_tokens)),
         fim_tokens=fim if len(fim) == 3 else {},  # noqa: PLR2004 - all three or none
         metadata=model.metadata,
-        is_embedding=is_embedding,
+        kind=kind,
         settings=_chosen_settings(loaded),
         mark_ids=vocabulary.marks,
         longest_token=vocabulary.longest_token,
+        pair=vocabulary.pair,
     )
 
 

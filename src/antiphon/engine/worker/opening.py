@@ -5,10 +5,10 @@ from antiphon.engine.model.weight_format import wanted_runtime
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.steps.loop import Emit
 from antiphon.engine.worker.core import EngineCore
-from antiphon.engine.worker.embedding_core import EmbeddingCore
 from antiphon.engine.worker.generation_core import GenerationCore
 from antiphon.engine.worker.loading import load_converted, load_model
 from antiphon.engine.worker.native_start import NativeStart
+from antiphon.engine.worker.pooling_core import PoolingCore
 
 
 def open_core(settings: EngineSettings, native: NativeStart, emit: Emit) -> EngineCore:
@@ -29,5 +29,5 @@ def open_core(settings: EngineSettings, native: NativeStart, emit: Emit) -> Engi
             served = native.weights_without_openvino(error.message)
             native.enter("loading the model")
     model = load_model(served.path, settings.gpu_layers, extra_buffers=native.extra_buffers)
-    core = EmbeddingCore if model.is_embedding else GenerationCore
+    core = PoolingCore if model.is_embedding or settings.pooling == "rank" else GenerationCore
     return core(settings, native, served, model, emit)

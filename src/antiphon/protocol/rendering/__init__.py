@@ -12,6 +12,7 @@ from antiphon.protocol.rendering.completion_stream import CompletionStream
 from antiphon.protocol.rendering.embeddings import render_embeddings
 from antiphon.protocol.rendering.frames import DONE, encode, error_frame, frame
 from antiphon.protocol.rendering.models import model_value
+from antiphon.protocol.rendering.rerank import render_rerank
 from antiphon.protocol.rendering.response_state import ResponseState, TurnEvent
 from antiphon.protocol.rendering.response_stream import ResponseBody, ResponseStream, response_error_frame
 
@@ -31,5 +32,6 @@ __all__ = [
     "model_value",
     "new_id",
     "render_embeddings",
+    "render_rerank",
     "response_error_frame",
 ]

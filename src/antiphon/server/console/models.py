@@ -198,7 +198,7 @@ def _loaded(name: str, engine: Engine) -> Json:
         "vocabulary_size": info.vocabulary_size,
         "num_parameters": info.num_parameters,
         "size_bytes": info.size_bytes,
-        "is_embedding": info.is_embedding,
+        "kind": info.kind,
         "settings": {key: value for key, value in info.settings.items() if value},
     }
 

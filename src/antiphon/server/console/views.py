@@ -19,6 +19,7 @@ _DEFAULT_PATHS = {
     "chat": "/v1/chat/completions",
     "completion": "/v1/completions",
     "embedding": "/v1/embeddings",
+    "rerank": "/v1/rerank",
     "tokenize": "/tokenize",
 }
 

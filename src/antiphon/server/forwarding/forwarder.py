@@ -83,6 +83,11 @@ class Forwarder:
         self._default = default
         self._max_bytes = max_bytes
 
+    @property
+    def has_default(self) -> bool:
+        """Whether a request that names nothing known is sent on all the same."""
+        return self._backend is not None and self._default is not None
+
     def before(self, handler: Handler) -> Handler:
         """Return a handler that sends a request on if its header names an upstream, or its path an upstream's object."""
         if self._backend is None:

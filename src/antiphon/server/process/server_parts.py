@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
@@ -15,13 +15,14 @@ from antiphon.backends.caching import CachingBackend, make_store
 from antiphon.backends.local.backend import LocalBackend, LocalModel
 from antiphon.backends.local.chat import LocalChat
 from antiphon.backends.local.embedding import LocalEmbedding
+from antiphon.backends.local.reranking import LocalReranker
 from antiphon.backends.routing import DefaultName, NameSettings, Router
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import read_script
 from antiphon.backends.settings import upstream_backends
 from antiphon.engine import Engine
 from antiphon.errors import ConfigError
-from antiphon.models import Catalogue, Kind, ModelEntry, ModelStore, Progress
+from antiphon.models import Catalogue, ModelEntry, ModelStore, Progress, read_header
 from antiphon.models.catalogue import suggest_id
 from antiphon.server.configuration import Configuration
 from antiphon.server.console.parts import ConsoleOptions
@@ -43,13 +44,16 @@ def choose_models(configuration: Configuration) -> tuple[Catalogue, tuple[ModelE
     settings = configuration.models
     catalogue = msgspec.structs.replace(ModelStore(configuration.home).catalogue(), openai_names=settings.openai_names)
     wanted: list[str] = []
-    choices: Mapping[Kind, str] = {"chat": settings.chat, "embedding": settings.embedding}
+    choices: Mapping[Literal["chat", "embedding"], str] = {"chat": settings.chat, "embedding": settings.embedding}
     for kind, choice in choices.items():
         if choice == "none":
             continue
         if choice != "default":
             catalogue = catalogue.add(choice, kind=kind, default=True)
         wanted.append(catalogue.default_of(kind).id)
+    if settings.reranker != "none":
+        catalogue, reranker = catalogue.with_reranker(settings.reranker)
+        wanted.append(reranker)
     for extra in settings.extra:
         entry = _entry(catalogue, extra)
         catalogue = catalogue.with_models([entry])
@@ -72,7 +76,17 @@ def fetch_models(configuration: Configuration, progress: Progress) -> list[Model
     """Download every model that is missing, which may take long; ``progress`` reports it."""
     store = ModelStore(configuration.home)
     _, entries = choose_models(configuration)
-    return [ModelFile(entry, store.ensure(entry, progress)) for entry in entries]
+    return [ModelFile(entry, _checked(entry, store.ensure(entry, progress))) for entry in entries]
+
+
+def _checked(entry: ModelEntry, path: Path) -> Path:
+    """Return the path. ``ConfigError`` for a reranker without the tensors that rank: it would answer with noise."""
+    if entry.kind == "reranker" and not read_header(path).has_classifier:
+        raise ConfigError(
+            f"{str(path)!r} cannot rank documents: it has no classification head",
+            hint="Some conversions lose it; serve a file with the tensor cls.weight or cls.output.weight.",
+        )
+    return path
 
 
 class ServerParts:
@@ -205,8 +219,8 @@ def _names(configuration: Configuration, files: list[ModelFile], status_folder: 
     templates = _chat_templates(configuration, catalogue)
     names: dict[str, LocalModel] = {}
     embedding = None
-    # Embedding models first: chat models that were not trained on tools need one to select tools.
-    for file in sorted(files, key=lambda file: file.entry.kind, reverse=True):
+    # Chat models last: those that were not trained on tools need an embedding model to select tools.
+    for file in sorted(files, key=lambda file: file.entry.kind == "chat"):
         entry = file.entry
         engine = make_engine(configuration, file, status_folder)
         aliases = {alias.name: alias.pad_to for alias in catalogue.aliases if alias.model == entry.id}
@@ -219,6 +233,8 @@ def _names(configuration: Configuration, files: list[ModelFile], status_folder: 
                 default_max_tokens=(entry.default_max_tokens if limit is None else limit) or None,
                 chat_template=templates.get(entry.id),
             )
+        elif entry.kind == "reranker":
+            model = LocalReranker(entry.id, engine)
         else:
             model = LocalEmbedding(entry.id, engine, {name: pad for name, pad in aliases.items() if pad is not None})
             embedding = embedding or model

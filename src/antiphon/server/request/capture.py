@@ -18,6 +18,7 @@ CAPTURED_PATHS = frozenset(
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/embeddings",
+        "/v1/rerank",
         "/v1/responses",
         "/console/api/chat/completions",
         "/console/api/completions",

@@ -10,6 +10,7 @@ from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest
 from antiphon.protocol.relay import RelayRequest
+from antiphon.protocol.rerank import RerankRequest
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 
@@ -45,6 +46,12 @@ def reservation_of_embedding(request: EmbeddingRequest) -> TokenReservation:
     return _reserve(
         sum(len(i) // CHARACTERS_PER_TOKEN if isinstance(i, str) else len(i) for i in request.inputs), None, 1
     )
+
+
+def reservation_of_rerank(request: RerankRequest) -> TokenReservation:
+    """Return the tokens to reserve for a question that is read with each of the documents."""
+    characters = len(request.query) * len(request.documents) + sum(map(len, request.documents))
+    return _reserve(characters // CHARACTERS_PER_TOKEN, None, 1)
 
 
 def reservation_of_relay(request: RelayRequest) -> TokenReservation:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 PACKAGE_VERSION: Final = "2026.10.11549"
 LLAMA_VERSION: Final = "0.6.0"
-GENERATOR: Final = "1194184f4e02c213af97a35f733b594bef428b9dcdc4f2a17aa0f46bd461b3f6"
+GENERATOR: Final = "53ff960cd6b6f38ab5758860fa4acb781e7e923a9b1765a9af5dd253d7daf84d"
 """sha256 of the program that generated this file."""
 HEADERS: Final = {
     "include/llama.h": "579f0ef6ff30c70bba5216e1822edfc63ccf7d70e833695bef1ae34319cfa63d",
@@ -253,6 +253,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "llama_model_meta_count": (c_int32, [c_void_p]),
     "llama_model_meta_key_by_index": (c_int32, [c_void_p, c_int32, c_char_p, c_size_t]),
     "llama_model_meta_val_str_by_index": (c_int32, [c_void_p, c_int32, c_char_p, c_size_t]),
+    "llama_model_n_cls_out": (c_uint32, [c_void_p]),
     "llama_model_n_ctx_train": (c_int32, [c_void_p]),
     "llama_model_n_embd_out": (c_int32, [c_void_p]),
     "llama_model_n_head": (c_int32, [c_void_p]),
@@ -274,8 +275,11 @@ FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "llama_vocab_fim_pre": (c_int32, [c_void_p]),
     "llama_vocab_fim_suf": (c_int32, [c_void_p]),
     "llama_vocab_get_add_bos": (c_bool, [c_void_p]),
+    "llama_vocab_get_add_eos": (c_bool, [c_void_p]),
+    "llama_vocab_get_add_sep": (c_bool, [c_void_p]),
     "llama_vocab_get_attr": (c_int32, [c_void_p, c_int32]),
     "llama_vocab_is_control": (c_bool, [c_void_p, c_int32]),
     "llama_vocab_is_eog": (c_bool, [c_void_p, c_int32]),
     "llama_vocab_n_tokens": (c_int32, [c_void_p]),
+    "llama_vocab_sep": (c_int32, [c_void_p]),
 }

@@ -7,6 +7,8 @@ import { useStore } from "./store.js";
 import { html, useEffect, useState } from "./vendor/htm-preact-3.1.1.js";
 import { Empty, Failure, Field, Loading, Page, useLoaded } from "./widgets.js";
 
+const KINDS = ["chat", "embedding", "reranker"];
+
 export function Models() {
   const { value, error, again } = useLoaded(() => call("GET", "/models"));
   const { tick } = useStore(feed);
@@ -21,7 +23,7 @@ export function Models() {
     ${value.loaded.length === 0
       ? html`<section class="card"><${Empty} title="No model runs on this machine"><p>Requests go to other APIs, or to a script.</p><//></section>`
       : html`<div class="cards">
-          ${[...value.loaded].sort((a, b) => Boolean(a.is_embedding) - Boolean(b.is_embedding)).map((model) => html`<${Loaded} key=${model.id} model=${model} engine=${(tick ?? value).engines.find((each) => each.model === model.id)} />`)}
+          ${[...value.loaded].sort((a, b) => KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind)).map((model) => html`<${Loaded} key=${model.id} model=${model} engine=${(tick ?? value).engines.find((each) => each.model === model.id)} />`)}
         </div>`}
     <${Served} served=${value.served} />
     <${Fetch} known=${value.known} fetching=${fetching} />
@@ -51,7 +53,7 @@ function Loaded({ model, engine }) {
     ["llama.cpp", html`<${Chosen} what=${settings.library ?? NONE} why=${settings.library_reason} />`],
   ];
   return html`<section class="card" aria-label=${model.id}>
-    <header><h2>${model.id}</h2><span class="note">${model.is_embedding ? "embeddings" : "chat"}</span></header>
+    <header><h2>${model.id}</h2><span class="note">${{ embedding: "embeddings", reranker: "reranking" }[model.kind] ?? "chat"}</span></header>
     <dl class="facts-list">${facts.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
   </section>`;
 }
@@ -59,7 +61,7 @@ function Loaded({ model, engine }) {
 function speedOf(engine, model) {
   if (!engine || (!engine.decode_tokens_per_s && !engine.prefill_tokens_per_s)) return "not measured yet";
   const prefill = `${rate(engine.prefill_tokens_per_s)} tokens/s prefill`;
-  return model.is_embedding || !engine.decode_tokens_per_s ? prefill : `${prefill}, ${rate(engine.decode_tokens_per_s)} decode`;
+  return model.kind !== "chat" || !engine.decode_tokens_per_s ? prefill : `${prefill}, ${rate(engine.decode_tokens_per_s)} decode`;
 }
 
 function originOf(model) {

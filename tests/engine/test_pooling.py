@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from antiphon.engine.ipc.messages import Answer, Embed, Embedded, Failed, Priority
 from antiphon.engine.model.llama import Batch
-from antiphon.engine.steps.embedding import EmbeddingLoop, EmbeddingTask
 from antiphon.engine.steps.loop import CancelTask
+from antiphon.engine.steps.pooling import PoolingLoop, PoolingTask
 
-Command = EmbeddingTask | CancelTask
+Command = PoolingTask | CancelTask
 
 
 class _OverError(Exception):
@@ -69,14 +69,14 @@ class _Inbox(queue.SimpleQueue[Command]):
 def _run(more: Callable[[], list[Command] | None], answers: list[tuple[int, Answer]]) -> None:
     """Run a loop with what ``more`` says before each step, until it says None."""
     context: Any = _Context(256)
-    loop = EmbeddingLoop(context, answers.extend, tile=64, max_sequences=128)
+    loop = PoolingLoop(context, answers.extend, tile=64, max_sequences=128)
     loop.inbox = _Inbox(more)
     with pytest.raises(_OverError):
         loop.run()
 
 
-def _task(number: int, texts: list[list[int]], priority: Priority = "interactive") -> EmbeddingTask:
-    return EmbeddingTask((0, number), Embed(number, (), priority), texts)
+def _task(number: int, texts: list[list[int]], priority: Priority = "interactive") -> PoolingTask:
+    return PoolingTask((0, number), Embed(number, (), priority), texts)
 
 
 @settings(max_examples=25, deadline=None)

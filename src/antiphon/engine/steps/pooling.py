@@ -1,16 +1,17 @@
-"""The embedding loop: packs inputs of all requests into batches, one sequence each, round-robin across requests.
+"""The loop of models that pool a text's outputs: packs inputs of all requests into batches, one sequence each, round-robin across requests.
 
 Inputs of a client's batch wait while there are interactive ones.
 """
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from antiphon.engine.ipc.messages import Embed, Embedded, Failed
+from antiphon.engine.ipc.messages import Embed, Embedded, Failed, Rank, Ranked
 from antiphon.engine.model.base import PoolingContext
 from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
@@ -22,20 +23,44 @@ _PACKED_TOKENS = 256
 """Where a batch is large enough for the matrix kernels; docs/engine/measurements.md has the measurement."""
 
 
-class EmbeddingTask:
-    """An ``Embed`` request and its vectors so far."""
+class PoolingTask:
+    """An ``Embed`` or ``Rank`` request and the pooled outputs of its inputs so far, as ``Read`` returns them."""
 
-    def __init__(self, key: RequestKey, request: Embed, prompts: list[list[int]]) -> None:
+    def __init__(self, key: RequestKey, request: Embed | Rank, prompts: list[list[int]]) -> None:
         self.key = key
         self.prompts = prompts
         self.num_missing = len(prompts)
-        self.vectors = [b""] * len(prompts)
+        self.outputs: list[bytes | float] = [b""] * len(prompts)
         self.request = request
         self.is_batch = request.priority == "batch"
 
-    def answer(self) -> Embedded:
+    def answer(self) -> Embedded | Ranked:
         """Return the complete answer."""
-        return Embedded(self.request.id, tuple(self.vectors), tuple(map(len, self.prompts)))
+        lengths = tuple(map(len, self.prompts))
+        if isinstance(self.request, Embed):
+            return Embedded(self.request.id, tuple(each for each in self.outputs if isinstance(each, bytes)), lengths)
+        return Ranked(self.request.id, tuple(each for each in self.outputs if isinstance(each, float)), lengths)
+
+
+Read = Callable[[NDArray[np.float32]], Sequence[bytes | float | None]]
+"""Turns rows of pooled outputs, of shape (inputs, numbers), into what the answer holds; None for a row that is broken."""
+
+
+def unit_vectors(rows: NDArray[np.float32]) -> Sequence[bytes | None]:
+    """Return each row as a little-endian float32 buffer of unit length."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    with np.errstate(invalid="ignore"):  # broken outputs are sorted out below
+        units = (rows / np.maximum(lengths, 1e-12)[:, None]).astype("<f4")
+    return [unit.tobytes() if 0 < length < np.inf else None for unit, length in zip(units, lengths, strict=True)]
+
+
+def first_probabilities(rows: NDArray[np.float32]) -> Sequence[float | None]:
+    """Return the probability of the first class; a lone output is its logit, several are probabilities already."""
+    given = rows[:, 0].astype(np.float64)
+    if rows.shape[1] == 1:
+        with np.errstate(over="ignore"):
+            given = 1 / (1 + np.exp(-given))
+    return [float(each) if np.isfinite(raw) else None for each, raw in zip(given, rows[:, 0], strict=True)]
 
 
 class _Input(msgspec.Struct, frozen=True):
@@ -46,7 +71,7 @@ class _Input(msgspec.Struct, frozen=True):
     """
 
     turn: int
-    task: EmbeddingTask
+    task: PoolingTask
     index: int
 
     @property
@@ -55,19 +80,20 @@ class _Input(msgspec.Struct, frozen=True):
         return self.task.prompts[self.index]
 
 
-class EmbeddingLoop:
-    """Runs embedding requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
+class PoolingLoop:
+    """Runs requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
 
     def __init__(
         self,
         context: PoolingContext,
         emit: Emit,
         *,
+        read: Read = unit_vectors,
         tile: int,
         max_sequences: int,
         throttle: ThreadThrottle | None = None,
     ) -> None:
-        self.inbox: queue.SimpleQueue[EmbeddingTask | CancelTask] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[PoolingTask | CancelTask] = queue.SimpleQueue()
         self.step_started: float | None = None
         self.statistics = EngineStatistics()
         self._rate = RateCollector()
@@ -78,8 +104,9 @@ class EmbeddingLoop:
         self._max_sequences = max_sequences
         self._throttle = throttle
         self._emit = emit
+        self._read = read
         self._inputs: list[_Input] = []
-        self._tasks: dict[RequestKey, EmbeddingTask] = {}
+        self._tasks: dict[RequestKey, PoolingTask] = {}
 
     def run(self) -> None:
         """Work for as long as the process lives."""
@@ -104,7 +131,7 @@ class EmbeddingLoop:
             match command:
                 case CancelTask(connection, request):
                     self._cancel(lambda key, c=connection, r=request: key[0] == c and r in (None, key[1]))
-                case EmbeddingTask():
+                case PoolingTask():
                     self._num_requests += 1
                     self._tasks[command.key] = command
                     alike = (waiting.turn + 1 for waiting in self._inputs if waiting.task.is_batch == command.is_batch)
@@ -172,18 +199,15 @@ class EmbeddingLoop:
         )
 
     def _deliver(self, packed: list[_Input]) -> None:
-        done: list[EmbeddingTask] = []
-        broken: dict[RequestKey, EmbeddingTask] = {}
-        vectors = self._context.embeddings(len(packed))
-        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-        with np.errstate(invalid="ignore"):  # broken outputs are sorted out below
-            units = (vectors / np.maximum(lengths, 1e-12)[:, None]).astype("<f4")
-        for unit, length, waiting in zip(units, lengths, packed, strict=True):
+        done: list[PoolingTask] = []
+        broken: dict[RequestKey, PoolingTask] = {}
+        read = self._read(self._context.embeddings(len(packed)))
+        for output, waiting in zip(read, packed, strict=True):
             task = waiting.task
-            if not 0 < length < np.inf:
+            if output is None:
                 broken[task.key] = task
                 continue
-            task.vectors[waiting.index] = unit.tobytes()
+            task.outputs[waiting.index] = output
             task.num_missing -= 1
             if not task.num_missing:
                 done.append(task)
@@ -191,6 +215,6 @@ class EmbeddingLoop:
         for task in done:
             del self._tasks[task.key]
         if broken:
-            message = "the model's output for an input has no direction: its length is zero or not a number"
+            message = "the model's output for an input is zero or not a number"
             self._emit([(key[0], Failed(key[1], "internal", message)) for key in broken])
             self._cancel(lambda key: key in broken)
