@@ -178,6 +178,8 @@ class EngineClient:
                 for answer in decode_answers(body):
                     if not isinstance(answer, Ready) and (answers := self._open.get(answer.id)) is not None:
                         answers.put_nowait(answer)
+                    del answer
+                del body  # it may be large, and the next one may not come for hours
         except (OSError, FrameError, msgspec.DecodeError):
             pass
         message = "the engine's process ended while it worked on the request"

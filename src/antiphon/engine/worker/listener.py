@@ -87,6 +87,7 @@ class Listener:
         try:
             while (body := await read_frame(reader)) is not None:
                 self._request(connection, decode_request(body))
+                del body  # it may be large, and the next one may not come for hours
         except (FrameError, msgspec.DecodeError, ConnectionError):
             pass
         finally:

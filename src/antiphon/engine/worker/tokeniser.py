@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
 
+from antiphon.allocator import return_free_memory
 from antiphon.engine.ipc.messages import Prompt
 from antiphon.engine.model.vocabulary import Vocabulary, num_characters
 
@@ -39,9 +40,15 @@ class Tokeniser:
         def encode(portion: Sequence[Prompt]) -> list[list[int]]:
             return [self._vocabulary.encode(prompt, whole=whole) for prompt in portion]
 
+        def encode_long(portion: Sequence[Prompt]) -> list[list[int]]:
+            try:
+                return encode(portion)
+            finally:
+                return_free_memory()  # of one string a word, with some of llama.cpp's builds
+
         ids: list[list[int]] = []
         for portion, size in _portions(prompts):
-            ids += await run_on(self._lane(size), encode, portion)
+            ids += await run_on(self._lane(size), encode if size <= PORTION else encode_long, portion)
         return ids
 
     async def run(self, work: Callable[[], T]) -> T:
