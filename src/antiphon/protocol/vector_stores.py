@@ -1,5 +1,6 @@
 """The tables of the requests for vector stores, and filters on the attributes of files, compiled to SQL."""
 
+import re
 from typing import Any, ClassVar, cast
 
 from antiphon.protocol import problems
@@ -7,6 +8,8 @@ from antiphon.protocol.fields import Enumeration, Flag, Integer, Number, Spec, S
 from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Tagged
 
 Json = dict[str, Any]
+_NOT_IN_PATHS = re.compile(r'["\\\x00-\x1f]')
+"""Characters that JSON writes as escapes: whether SQLite's paths read them differs from version to version."""
 Condition = tuple[str, list[Any]]
 MAX_BATCH_FILES = 2000
 MAX_RESULTS = 50
@@ -176,9 +179,10 @@ class _Filters:
 
     def _compare(self, given: Json, path: str) -> Condition:
         key: str = given["key"]
-        if '"' in key:
+        if _NOT_IN_PATHS.search(key):
             raise problems.bad_request(
-                f"Invalid '{path}.key': a key to filter by cannot hold a quotation mark.", f"{path}.key"
+                f"Invalid '{path}.key': a key to filter by cannot hold a quotation mark, a backslash or a control character.",
+                f"{path}.key",
             )
         kind, value = given["type"], given["value"]
         place = f'$."{key}"'

@@ -128,6 +128,9 @@ def test_filters_hold_in_every_mode(index: Index, where: dict[str, object], foun
         ({"color": ["red"]}, "can be compared with"),
         ({"color": {"$in": "red"}}, "wants a list"),
         ({'a"b': 1}, "quotation mark"),
+        ({"a\\b": 1}, "backslash"),
+        ({"a\nb": 1}, "control character"),
+        ({"a\0b": 1}, "control character"),
     ],
 )
 def test_a_filter_that_is_not_understood_is_refused(index: Index, where: dict[str, object], wrong: str) -> None:

@@ -160,3 +160,17 @@ def _not_json(a: Callable[[], int]) -> None: ...
 
 
 def _fine(a: int) -> None: ...
+
+
+def test_a_type_whose_package_is_missing_is_named() -> None:
+    """pydantic's own types may need another package; what it says of it is shown, as a SchemaError."""
+
+    class Address:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            raise ImportError("email-validator is not installed")
+
+    def write(to: Address) -> None: ...
+
+    with pytest.raises(SchemaError, match="'write' cannot be validated: email-validator is not installed"):
+        tool(write)

@@ -22,6 +22,8 @@ _OPERATORS = [*_COMPARISONS, "$in", "$exists"]
 # The types of SQLite's JSON functions.
 _NUMBERS, _TEXT, _TRUTH = "('integer', 'real')", "('text')", "('true', 'false')"
 _LARGEST = 2**63 - 1
+_NOT_IN_PATHS = re.compile(r'["\\\x00-\x1f]')
+"""Characters that JSON writes as escapes: whether SQLite's paths read them differs from version to version."""
 _MARKS = re.compile(r"\{path\}|\?")
 
 Where = Mapping[str, Any]
@@ -72,9 +74,9 @@ class _Compiler:
             raise _error(
                 place, f"Unknown operator {key!r}; at the top level there are '$or' and the keys of the metadata"
             )
-        # The path is a parameter too: a key may hold any character but this one.
-        if '"' in key:
-            raise _error(place, "a key to filter by cannot hold a quotation mark")
+        # The path is a parameter too: a key may hold any character but these.
+        if _NOT_IN_PATHS.search(key):
+            raise _error(place, "a key to filter by cannot hold a quotation mark, a backslash or a control character")
         if not _is_encodable(key):
             raise _error(place, "the key holds lone surrogates, which no stored key can")
         tests = cast("Mapping[Any, Any]", wanted) if isinstance(wanted, Mapping) else {"$eq": wanted}

@@ -59,7 +59,7 @@ class ToolSignature:
         given: dict[str, Any] = dict(fields)
         try:
             model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid"), **given)
-        except (PydanticUserError, NameError, TypeError) as error:
+        except (PydanticUserError, NameError, TypeError, ImportError) as error:
             raise SchemaError(f"A parameter of {name!r} cannot be validated: {error}") from error
         return cls(model, tuple(parameters), "\n\n".join(text for text in texts if text))
 
