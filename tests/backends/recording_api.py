@@ -41,7 +41,7 @@ async def recording_api(handler: Handler) -> AsyncGenerator[RecordingApi]:
 
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{path:.*}", serve)
-    runner = web.AppRunner(app, shutdown_timeout=1)
+    runner = web.AppRunner(app, shutdown_timeout=1, auto_decompress=False)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -55,7 +55,7 @@ async def recording_api(handler: Handler) -> AsyncGenerator[RecordingApi]:
 
 async def echo_socket(request: web.Request, body: bytes) -> web.StreamResponse:
     """Accept a WebSocket and send every message back."""
-    socket = web.WebSocketResponse()
+    socket = web.WebSocketResponse(max_msg_size=0)
     await socket.prepare(request)
     async for message in socket:
         if message.type is WSMsgType.TEXT:

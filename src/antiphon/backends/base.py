@@ -14,7 +14,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import CacheStatus, Event, Usage
-from antiphon.protocol.forward import ForwardOutcome, ForwardRequest
+from antiphon.protocol.forward import ForwardOutcome, ForwardRequest, SocketMessage, SocketRequest
 from antiphon.protocol.relay import RelayRequest
 from antiphon.protocol.rerank import RerankRequest, RerankResult
 
@@ -236,7 +236,7 @@ class ForwardedAnswer(Protocol):
 
     @property
     def status(self) -> int:
-        """The HTTP status, from 200 to 299 or from 400 to 599."""
+        """The HTTP status, from 200 to 299, 304, or from 400 to 599."""
         ...
 
     @property
@@ -253,6 +253,45 @@ class ForwardedAnswer(Protocol):
 
     async def aclose(self) -> None:
         """Stop the upstream's work if it is not finished. Idempotent."""
+        ...
+
+
+class SocketClosed(Exception):  # noqa: N818 - an event of the connection
+    """The other side closed its WebSocket: its code (1000 where it gave none) and its reason.
+
+    ``error`` is set where it did not close in order: the connection was lost, or what came was not the protocol.
+    """
+
+    def __init__(self, code: int, reason: str = "", error: ApiError | None = None) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+        self.error = error
+
+
+class ForwardedSocket(Protocol):
+    """An open WebSocket of an upstream. Pings of either side are answered below this."""
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the upstream chose of those that were offered."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of the handshake to send on, in lower case."""
+        ...
+
+    async def receive(self) -> SocketMessage:
+        """Return the next message. Reading stops while nobody asks. Raises ``SocketClosed``."""
+        ...
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a message; waits while the upstream reads more slowly. Raises ``SocketClosed``."""
+        ...
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close in order, at once if the upstream does not answer within seconds. Idempotent."""
         ...
 
 
@@ -278,4 +317,8 @@ class ForwardingBackend(Protocol):
 
     async def forward(self, upstream: str, request: ForwardRequest) -> ForwardedAnswer:
         """Send the request to the upstream of that name; returns with the head of the answer, else raises ``ApiError``."""
+        ...
+
+    async def connect(self, upstream: str, request: SocketRequest) -> ForwardedSocket:
+        """Open a WebSocket at the upstream of that name; ``ApiError`` with the upstream's own status if it refuses."""
         ...

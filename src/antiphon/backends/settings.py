@@ -9,6 +9,23 @@ from antiphon.backends.routing.settings import BreakerSettings, RetrySettings, R
 from antiphon.backends.upstream import UpstreamBackend, UpstreamSettings
 
 
+class SocketSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[gateway.websockets]``: connections that are forwarded to an upstream.
+
+    ``max_open``: at once, per process; ``max_per_key``: of them, those of one key. ``limit_s``: how long one may last;
+    ``idle_s``: how long neither side may send anything.
+    """
+
+    max_open: int = 256
+    max_per_key: int = 64
+    limit_s: float = 3600.0
+    idle_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if min(self.max_open, self.max_per_key) < 0 or min(self.limit_s, self.idle_s) <= 0:
+            raise ValueError("max_open, max_per_key, limit_s and idle_s in [gateway.websockets] must be positive")
+
+
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[[gateway.upstreams]]`` and ``[[gateway.routes]]``, with ``[gateway.retry]`` and ``[gateway.breaker]`` for all of them.
 
@@ -24,6 +41,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     script: str | None = None
     default_upstream: str | None = None
     max_forward_bytes: int = 1 << 30
+    websockets: SocketSettings = SocketSettings()
 
     def __post_init__(self) -> None:
         names = [upstream.name for upstream in self.upstreams]

@@ -167,3 +167,9 @@ def contents() -> RequestContents | None:
     """Return where the contents of the current request are kept; None unless capture is on."""
     trace = TRACE.get()
     return None if trace is None else trace.contents
+
+
+def propagated_headers() -> Mapping[str, str]:
+    """Return the headers that carry the trace context of the current request to an upstream; empty without tracing."""
+    trace = TRACE.get()
+    return {} if trace is None else trace.propagated

@@ -100,6 +100,19 @@ def model_named(body: bytes) -> str | None:
     return model if isinstance(model, str) else None
 
 
+def only_model(body: bytes) -> str | None:
+    """The same for a body that goes on unread. ``ApiError`` 400 where ``model`` occurs twice: each reader takes another one."""
+    model = model_named(body)
+    if body.count(b'"model"') > 1 or b"\\u" in body:
+        try:
+            pairs: Any = json.loads(body, object_pairs_hook=list, parse_int=str, parse_float=str)
+        except (ValueError, RecursionError):
+            return model
+        if [name for name, _ in pairs].count("model") > 1:
+            raise unparsable("an object has the key 'model' more than once")
+    return model
+
+
 def parse_relay(operation: Operation, body: bytes) -> RelayRequest:
     """Read what must be known of a request before it is passed on; ``ApiError`` 400 where that much is wrong."""
     try:

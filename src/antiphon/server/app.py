@@ -12,13 +12,15 @@ from antiphon.server.console.requests import RequestRoutes
 from antiphon.server.console.session import SessionRoutes
 from antiphon.server.console.usage import UsageRoutes
 from antiphon.server.endpoint import Endpoint
+from antiphon.server.forwarding import HEADER
 from antiphon.server.request.access import Access
 from antiphon.server.request.asgi import Receive, Send
 from antiphon.server.request.call import Handler
-from antiphon.server.request.headers import Scope
+from antiphon.server.request.headers import Scope, header
 from antiphon.server.routes.batches import BatchRoutes
 from antiphon.server.routes.conversations import ConversationRoutes
 from antiphon.server.routes.files import FileRoutes
+from antiphon.server.routes.forwarded_socket import SocketForwarder, refuse_unknown_socket
 from antiphon.server.routes.generation import GenerationRoutes
 from antiphon.server.routes.health import health_route
 from antiphon.server.routes.metrics import metrics_route
@@ -26,7 +28,7 @@ from antiphon.server.routes.models import ModelRoutes
 from antiphon.server.routes.openapi import openapi
 from antiphon.server.routes.organization import OrganizationRoutes
 from antiphon.server.routes.rerank import RerankRoutes
-from antiphon.server.routes.response_socket import ResponseSockets, refuse_websocket
+from antiphon.server.routes.response_socket import ResponseSockets
 from antiphon.server.routes.responses import ResponseRoutes
 from antiphon.server.routes.root import root_route
 from antiphon.server.routes.stored_completions import StoredCompletionRoutes
@@ -306,18 +308,48 @@ def create_app(service: Service) -> Router:
         for path, methods in ROUTES.items()
         if service.console.settings.enabled or path not in CONSOLE_ROUTES
     ]
-    table.append(WebSocketRoute("/v1/responses", _sockets(service)))
+    forwarded = _forwarded_sockets(service)
+    table.append(WebSocketRoute("/v1/responses", _UnlessUpstreamIsNamed(_sockets(service), forwarded)))
     missing = Endpoint(service.shell, "unknown", _AnyMethod(service.forwarder.otherwise(handlers.unknown)))
-    return Router(table, default=_either(missing), redirect_slashes=False)
+    return Router(table, default=_either(missing, forwarded), redirect_slashes=False)
 
 
-def _either(missing: Endpoint) -> ASGIApp:
+def _either(missing: ASGIApp, sockets: ASGIApp) -> ASGIApp:
     """Return what answers for paths that do not exist, HTTP and WebSocket."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await (refuse_websocket if scope["type"] == "websocket" else missing)(scope, receive, send)
+        await (sockets if scope["type"] == "websocket" else missing)(scope, receive, send)
 
     return answer
+
+
+class _UnlessUpstreamIsNamed:
+    """Answers WebSocket connections with ``ours``, and forwards one whose header names an upstream."""
+
+    def __init__(self, ours: ASGIApp, forwarded: ASGIApp) -> None:
+        self._ours = ours
+        self._forwarded = forwarded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_named = header(scope, HEADER.encode()) is not None
+        await (self._forwarded if is_named else self._ours)(scope, receive, send)
+
+
+def _forwarded_sockets(service: Service) -> ASGIApp:
+    """Return the application of WebSocket connections to upstreams; without upstreams it refuses each."""
+    if service.upstreams is None or service.addressing is None:
+        return refuse_unknown_socket
+    return SocketForwarder(
+        service.shell,
+        service.upstreams,
+        service.addressing,
+        access=service.access,
+        admissions=service.admissions,
+        in_flight=service.in_flight,
+        bodies=service.bodies,
+        settings=service.gateway.websockets,
+        max_bytes=service.settings.max_body_bytes,
+    )
 
 
 def _sockets(service: Service) -> ResponseSockets:

@@ -16,7 +16,7 @@ from antiphon.server.batches.parts import BatchParts
 from antiphon.server.console.parts import ConsoleOptions, ConsoleParts
 from antiphon.server.endpoint import Shell
 from antiphon.server.file_parts import FileParts
-from antiphon.server.forwarding import Forwarder
+from antiphon.server.forwarding import Addressing, Forwarder
 from antiphon.server.logs import log
 from antiphon.server.metrics import Metrics
 from antiphon.server.request.access import Access
@@ -89,6 +89,9 @@ class Service:
         self.metrics = Metrics(self._parts, accounts.statistics)
         self.in_flight = InFlight(settings.max_requests, self.metrics.in_flight)
         self.upstreams = upstreams or (backend if isinstance(backend, ForwardingBackend) else None)
+        self.upstream_objects = UpstreamObjects(accounts.engine)
+        self.gateway = options.gateway
+        self.addressing = self._addressing(options.gateway)
         self.forwarder = self._forwarder(options.gateway)
         self.webhooks = WebhookSender(options.webhooks, Deliveries(accounts.engine))
         self.storage = FileParts(options.files, options.vector_stores, accounts, backend, options.home)
@@ -121,13 +124,24 @@ class Service:
     def _forwarder(self, gateway: GatewaySettings) -> Forwarder:
         return Forwarder(
             self.upstreams,
+            self.addressing,
             access=self.access,
             admissions=self.admissions,
             in_flight=self.in_flight,
             bodies=self.bodies,
-            objects=UpstreamObjects(self.accounts.engine),
-            default=gateway.default_upstream,
+            objects=self.upstream_objects,
             max_bytes=gateway.max_forward_bytes,
+        )
+
+    def _addressing(self, gateway: GatewaySettings) -> Addressing | None:
+        if self.upstreams is None or not self.upstreams.upstreams:
+            return None
+        return Addressing(
+            self.upstreams,
+            access=self.access,
+            bodies=self.bodies,
+            objects=self.upstream_objects,
+            default=gateway.default_upstream,
         )
 
     def response_relay(self) -> ResponseRelay | None:

@@ -22,7 +22,7 @@ class ResponseSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``mcp_servers``: programs, by the label under which requests name them. ``mcp_timeout_s`` bounds one question to an MCP
     server. ``max_tool_calls`` bounds the calls that the server runs in one response.
 
-    ``max_websockets``: WebSocket connections at once per process. ``websocket_limit_s``: how long one may last;
+    ``max_websockets``: WebSocket connections at once per process; ``max_websockets_per_key``: of them, those of one key. ``websocket_limit_s``: how long one may last;
     ``websocket_idle_s``: how long it may be idle.
     """
 
@@ -35,14 +35,17 @@ class ResponseSettings(msgspec.Struct, frozen=True, kw_only=True):
     mcp_timeout_s: float = 60.0
     max_tool_calls: int = 64
     max_websockets: int = 256
+    max_websockets_per_key: int = 64
     websocket_limit_s: float = 3600.0
     websocket_idle_s: float = 1800.0
 
     def __post_init__(self) -> None:
         if not 0 < self.mcp_timeout_s <= 3600:  # noqa: PLR2004 - an hour
             raise ConfigError("[responses] mcp_timeout_s must be above 0 and at most 3600")
-        if self.max_websockets < 0 or min(self.websocket_limit_s, self.websocket_idle_s) <= 0:
-            raise ConfigError("[responses] max_websockets, websocket_limit_s and websocket_idle_s must be positive")
+        if min(self.max_websockets, self.max_websockets_per_key) < 0:
+            raise ConfigError("[responses] max_websockets and max_websockets_per_key must not be negative")
+        if min(self.websocket_limit_s, self.websocket_idle_s) <= 0:
+            raise ConfigError("[responses] websocket_limit_s and websocket_idle_s must be positive")
         if self.max_tool_calls < 1:
             raise ConfigError("[responses] max_tool_calls must be at least 1")
         if self.retention_days <= 0:

@@ -6,6 +6,7 @@ is all that is kept, until the object is deleted, or for as long as OpenAI keeps
 
 import time
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 from sqlalchemy import delete, insert, select
@@ -19,6 +20,7 @@ _DAY_MS = 86_400_000
 _RESPONSE_DAYS = 30
 _OTHER_DAYS = 365
 _SWEEP_EVERY = 100
+_IDS_AT_ONCE = 500
 
 
 class UpstreamObject(msgspec.Struct, frozen=True):
@@ -58,11 +60,16 @@ class UpstreamObjects:
 
     async def find(self, ids: Collection[str]) -> dict[str, UpstreamObject]:
         """Return those of the objects that are known, by id, of all accounts."""
-        wanted = upstream_objects.c.id.in_(ids) & (upstream_objects.c.expires_at_ms > _now_ms())
         columns = (upstream_objects.c.id, upstream_objects.c.upstream, upstream_objects.c.account)
+        is_valid = upstream_objects.c.expires_at_ms > _now_ms()
+        wanted = list(dict.fromkeys(ids))
+        rows: list[Any] = []
         try:
             async with self._engine.connect() as connection:
-                rows = (await connection.execute(select(*columns).where(wanted))).all()
+                # A database takes a bounded number of values in one statement.
+                for start in range(0, len(wanted), _IDS_AT_ONCE):
+                    is_wanted = upstream_objects.c.id.in_(wanted[start : start + _IDS_AT_ONCE])
+                    rows += (await connection.execute(select(*columns).where(is_wanted & is_valid))).all()
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of upstream objects") from error
         return {row.id: UpstreamObject(row.id, row.upstream, row.account) for row in rows}

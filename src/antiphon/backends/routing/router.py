@@ -13,6 +13,7 @@ from antiphon.backends.base import (
     Countable,
     Destination,
     ForwardedAnswer,
+    ForwardedSocket,
     Health,
     PartStatistics,
     RelayedAnswer,
@@ -30,7 +31,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError, model_not_found
 from antiphon.protocol.events import Event
-from antiphon.protocol.forward import ForwardRequest
+from antiphon.protocol.forward import ForwardRequest, SocketRequest
 from antiphon.protocol.relay import RelayRequest
 from antiphon.protocol.rerank import RerankRequest, RerankResult
 
@@ -46,6 +47,8 @@ class UpstreamOfAnyPath(Protocol):
     async def has_responses(self) -> bool: ...
 
     async def forward(self, request: ForwardRequest) -> ForwardedAnswer: ...
+
+    async def connect(self, request: SocketRequest) -> ForwardedSocket: ...
 
 
 @runtime_checkable
@@ -197,6 +200,9 @@ class Router:
 
     async def forward(self, upstream: str, request: ForwardRequest) -> ForwardedAnswer:
         return await self._apis[upstream].forward(request)
+
+    async def connect(self, upstream: str, request: SocketRequest) -> ForwardedSocket:
+        return await self._apis[upstream].connect(request)
 
     async def aclose(self) -> None:
         for probe in self._probes:

@@ -109,7 +109,8 @@ def read_any_usage(text: msgspec.Raw) -> Usage | None:
     for new, old in _details.items():
         if new in fields:
             fields[old] = fields[new]
-            fields[f"{old}_details"] = fields.get(f"{new}_details")
+            # Realtime writes ``input_token_details``, every other endpoint ``input_tokens_details``.
+            fields[f"{old}_details"] = fields.get(f"{new}_details") or fields.get(f"{new[:-1]}_details")
     # Rerankers report one number, for they have no output.
     has_output = "prompt_tokens" in fields or "completion_tokens" in fields
     return read_usage(msgspec.Raw(msgspec.json.encode(fields)), has_output=has_output)

@@ -31,12 +31,13 @@ from antiphon.backends.upstream.http import Http
 from antiphon.backends.upstream.relay import StreamedAnswer, WholeAnswer, expect, expect_stream, relay
 from antiphon.backends.upstream.secret import upstream_key
 from antiphon.backends.upstream.settings import UpstreamSettings
+from antiphon.backends.upstream.socket import UpstreamSocket, UpstreamSockets
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Event
-from antiphon.protocol.forward import ForwardRequest
+from antiphon.protocol.forward import ForwardRequest, SocketRequest
 from antiphon.protocol.relay import RelayRequest
 from antiphon.protocol.rerank import RerankRequest, RerankResult
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
@@ -65,7 +66,9 @@ class UpstreamBackend:
 
     def __init__(self, settings: UpstreamSettings, *, environ: Mapping[str, str] = os.environ) -> None:
         self.settings = settings
-        self._http = Http(settings, upstream_key(settings, environ))
+        key = upstream_key(settings, environ)
+        self._http = Http(settings, key)
+        self._sockets = UpstreamSockets(settings, key)
         self._created = int(time.time())
         self._models = tuple(
             BackendModel(model.id, self._created, settings.name, model.kind, model.context_length)
@@ -215,8 +218,13 @@ class UpstreamBackend:
         """Send a request for any path; see ``ForwardingBackend.forward``."""
         return await forward(self._http, request)
 
+    async def connect(self, request: SocketRequest) -> UpstreamSocket:
+        """Open a WebSocket at any path; see ``ForwardingBackend.connect``."""
+        return await self._sockets.open(request)
+
     async def aclose(self) -> None:
         self._health = Health("down", _CLOSED)
+        await self._sockets.aclose()
         await self._http.aclose()
 
     async def _events(

@@ -4,6 +4,8 @@ An upstream's own error about the request (400, 404, 413, 422, 429, ...) keeps i
 (the upstream's address, our key, malformed answers) becomes a 502 or 504, so that clients never take it for a fault of their own.
 """
 
+import os
+import socket
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -140,6 +142,13 @@ def error_from_chunk(upstream: str, error: bytes) -> UpstreamError:
 def is_header_text(value: str) -> bool:
     """Whether an upstream's header may go on to a client: some visible ASCII, not too much of it."""
     return 0 < len(value) <= _MAX_HEADER and value.isascii() and value.isprintable()
+
+
+def os_reason(error: OSError) -> str:
+    """Return the system's reason; asyncio's own message names the address, which clients must not see."""
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    return os.strerror(error.errno).lower() if error.errno else "no connection"
 
 
 def _fields(body: bytes) -> dict[str, Any]:

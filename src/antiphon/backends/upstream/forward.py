@@ -21,8 +21,11 @@ _PASSED = (
     "retry-after-ms",
     "x-should-retry",
 )
+_IN_A_BROWSER = {"content-security-policy": "sandbox; default-src 'none'", "x-content-type-options": "nosniff"}
+"""A page of an upstream, opened in a browser, must not run with this server's origin: the console's session is valid there."""
 _EVENTS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _SUCCESS = range(200, 300)
+_WITHOUT_BODY = frozenset({204, 304})
 
 
 class RawAnswer:
@@ -45,6 +48,8 @@ class RawAnswer:
         return self._reader.outcome
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self.status in _WITHOUT_BODY:
+            return
         if not self.is_success:
             # Some upstreams repeat our key in their error.
             yield self._answer.masked(await self._answer.read_head())
@@ -67,7 +72,10 @@ async def forward(http: Http, request: ForwardRequest) -> RawAnswer:
 def _headers_of(answer: UpstreamAnswer) -> dict[str, str]:
     """Return the headers that go on to the client; text that no header can carry is left out."""
     headers = {name: answer.headers[name] for name in _PASSED if is_header_text(answer.headers.get(name, ""))}
-    if answer.status not in _SUCCESS:
+    headers |= _IN_A_BROWSER
+    if answer.status in _WITHOUT_BODY:
+        headers.pop("content-length", None)
+    elif answer.status not in _SUCCESS:
         # The text of an error is bounded and may be masked.
         headers.pop("content-length", None)
         headers.pop("content-encoding", None)

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import io
-import os
-import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import TracebackType
@@ -13,11 +11,12 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from antiphon.backends.trace import TRACE
+from antiphon.backends.trace import propagated_headers
 from antiphon.backends.upstream.failures import (
     UpstreamError,
     disconnected,
     error_from_answer,
+    os_reason,
     protocol_error,
     timed_out,
     unreachable,
@@ -33,6 +32,7 @@ _ERROR_BODY_S = 10.0
 """An error is reported with what has come of its text by then."""
 _MAX_LINE = 64 * 1024
 _OK = 200
+_NOT_MODIFIED = 304
 _LAST_ERROR = 600
 _OUR_FAULTS = (401, 403, 407)
 _MAX_REMEMBERED = 10_000
@@ -199,7 +199,9 @@ class Http:
             self._closed_one()
             self.num_failed += 1
             raise
-        if response.status in _OUR_FAULTS or not _OK <= response.status < _LAST_ERROR or 300 <= response.status < 400:  # noqa: PLR2004 - redirects
+        status = response.status
+        is_redirect = 300 <= status < 400 and status != _NOT_MODIFIED  # noqa: PLR2004 - the range of redirects
+        if status in _OUR_FAULTS or not _OK <= status < _LAST_ERROR or is_redirect:
             self.num_failed += 1
             async with answer:
                 raise await self._refusal(response, answer)
@@ -237,7 +239,7 @@ class Http:
         timeouts = self._settings.timeouts
         # A large body is written in pieces, so that it does not block the event loop.
         data = io.BytesIO(body) if body is not None and len(body) >= _LARGE else body
-        headers = _propagated()
+        headers = propagated_headers()
         async with self._as_failures():
             # aiohttp has a timeout for connecting; it has none for the head of the answer alone.
             async with asyncio.timeout(timeouts.connect_s + timeouts.first_byte_s):
@@ -254,7 +256,7 @@ class Http:
                 deadline.reschedule(loop.time() + first_byte_s)
                 yield piece
 
-        headers = request.headers | dict(_propagated())
+        headers = request.headers | dict(propagated_headers())
         if request.num_bytes is not None:
             headers["content-length"] = str(request.num_bytes)
         data = body if body is None or isinstance(body, bytes) else pieces(body)
@@ -281,7 +283,7 @@ class Http:
         except TimeoutError:
             raise timed_out(name, "before the answer", timeouts.first_byte_s) from None
         except aiohttp.ClientConnectorError as error:
-            raise unreachable(name, _reason(error.os_error)) from None
+            raise unreachable(name, os_reason(error.os_error)) from None
         except aiohttp.ClientResponseError:
             raise protocol_error(name, "a malformed HTTP answer") from None
         except (aiohttp.ClientError, OSError):
@@ -308,16 +310,3 @@ class Http:
                 read_bufsize=_MAX_LINE,
             )
         return self._session
-
-
-def _propagated() -> Mapping[str, str]:
-    """Return the headers that carry the trace context of the request that this is for; empty without tracing."""
-    trace = TRACE.get()
-    return {} if trace is None else trace.propagated
-
-
-def _reason(error: OSError) -> str:
-    """Return the system's reason; asyncio's own message names the address, which clients must not see."""
-    if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
-    return os.strerror(error.errno).lower() if error.errno else "no connection"

@@ -1,16 +1,22 @@
 """Sends a request on to an upstream, with the key, limits and ledger of this server around it."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-
-import msgspec
+from contextlib import AsyncExitStack, aclosing
 
 from antiphon.accounts import Principal
-from antiphon.backends.base import Destination, ForwardedAnswer, ForwardingBackend
+from antiphon.backends.base import ForwardedAnswer, ForwardingBackend
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.forward import ForwardRequest
-from antiphon.protocol.relay import model_named
-from antiphon.server.forwarding.choice import HEADER, checked_path, ids_in_body, ids_in_path
+from antiphon.protocol.relay import only_model
+from antiphon.server.forwarding.addressing import (
+    Addressed,
+    Addressing,
+    headers_to_send,
+    model_in_query,
+    one_model,
+    path_of,
+)
+from antiphon.server.forwarding.choice import HEADER, ids_in_path
 from antiphon.server.forwarding.upload import Upload
 from antiphon.server.request.access import Access
 from antiphon.server.request.account import RequestAccount
@@ -21,66 +27,38 @@ from antiphon.server.request.call import Call, Handler
 from antiphon.server.request.departure import until_gone
 from antiphon.server.request.headers import encoded
 from antiphon.server.request.in_flight import InFlight
-from antiphon.server.request.query import query_parameters
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.state import UpstreamObject, UpstreamObjects
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 _HEADER = HEADER.encode()
-_DROPPED = frozenset(
-    {
-        # Of this connection, or written anew for the next one.
-        *("host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
-        *("content-length", "accept-encoding", "proxy-authorization", "proxy-connection"),
-        # This server's: the client's key and account are not the upstream's.
-        *(
-            "authorization",
-            "api-key",
-            "x-api-key",
-            "cookie",
-            "openai-organization",
-            "openai-project",
-            "origin",
-            "referer",
-        ),
-    }
-)
-_OURS = "x-antiphon-"
 _NOT_SUCCESS = 300
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_encode = msgspec.json.Encoder().encode
-
-
-class _Sent(msgspec.Struct):
-    """A request that is ready to go: where, which model is asked for, and the body."""
-
-    destination: Destination
-    model: str
-    body: bytes | Upload | None
+_OF_A_COLLECTION = 3
+"""Slashes in the path of an object of its own, such as ``/chat/completions/chatcmpl-...``."""
 
 
 class Forwarder:
-    """Sends requests on. ``default`` is the upstream for paths that name neither a model nor a known object; None: there is none."""
+    """Sends requests on. ``addressing`` is None where there is no upstream."""
 
     def __init__(
         self,
         backend: ForwardingBackend | None,
+        addressing: Addressing | None,
         *,
         access: Access,
         admissions: Admissions,
         in_flight: InFlight,
         bodies: RequestBodies,
         objects: UpstreamObjects,
-        default: str | None,
         max_bytes: int,
     ) -> None:
-        self._backend = backend if backend is not None and backend.upstreams else None
+        self._backend = backend
+        self._addressing = addressing
         self._access = access
         self._admissions = admissions
         self._in_flight = in_flight
         self._bodies = bodies
         self._objects = objects
-        self._default = default
         self._max_bytes = max_bytes
 
     @property
@@ -90,22 +68,22 @@ class Forwarder:
 
     def before(self, handler: Handler) -> Handler:
         """Return a handler that sends a request on if its header names an upstream, or its path an upstream's object."""
-        if self._backend is None:
+        addressing = self._addressing
+        if addressing is None:
             return handler
 
         async def handle(call: Call) -> None:
-            is_ours = not call.scope["path"].startswith("/v1/")
-            named = call.header(_HEADER)
-            if is_ours or (named is None and not (call.scope.get("path_params") and await self._known(call))):
-                await handler(call)
-            else:
-                await self._forward(call, _no_default)
+            is_for_upstream = call.scope["path"].startswith("/v1/") and (
+                call.header(_HEADER) is not None
+                or (call.scope.get("path_params") and await addressing.names_known_object(call))
+            )
+            await (self._forward(call, _no_default) if is_for_upstream else handler(call))
 
         return handle
 
     def otherwise(self, unknown: Handler) -> Handler:
         """Return a handler for paths that this server does not have: it sends on what an upstream may have."""
-        if self._backend is None:
+        if self._addressing is None:
             return unknown
 
         async def handle(call: Call) -> None:
@@ -128,98 +106,42 @@ class Forwarder:
 
     async def send_on(self, call: Call, principal: Principal, body: bytes, model: str) -> None:
         """Send a request whose JSON body has been read to its model's upstream."""
-        path = _path_of(call)
+        assert self._addressing is not None
         with self._in_flight.one():
-            await self._send(
-                call, principal, path, await self._addressed(call, principal, path, model, body), _no_default
-            )
-
-    async def _known(self, call: Call) -> dict[str, UpstreamObject]:
-        ids = ids_in_path(call.scope["path"])
-        return await self._objects.find(ids) if ids else {}
+            sent = await self._addressing.find(call, principal, path_of(call), model, body)
+            await self._send(call, principal, sent, _no_default)
 
     async def _forward(self, call: Call, unknown: Handler) -> None:
         principal = await self._access.authenticate(call)
-        path = _path_of(call)
+        path = path_of(call)
         model = ""
         try:
-            with self._in_flight.one():
-                content_type = call.header(b"content-type") or ""
-                if call.scope["method"] in {"GET", "HEAD", "DELETE"}:
-                    model = dict(query_parameters(call)).get("model", "")
-                    sent = await self._addressed(call, principal, path, model, None)
-                    await self._send(call, principal, path, sent, unknown)
-                elif content_type.lower().startswith(("application/json", "text/json")) or not content_type:
-                    async with self._bodies.read(call) as body:
-                        model = call.note_model(await self._bodies.work(body, model_named, body))
-                        sent = await self._addressed(call, principal, path, model, body)
-                        await self._send(call, principal, path, sent, unknown)
-                else:
-                    with self._bodies.holding() as hold:
-                        upload = Upload(call, self._max_bytes)
-                        model = call.note_model(await upload.read_model(content_type, hold))
-                        sent = await self._addressed(call, principal, path, model, upload)
-                        await self._send(call, principal, path, sent, unknown)
+            with self._in_flight.one(), self._bodies.holding() as hold:
+                async with AsyncExitStack() as stack:
+                    in_query = model_in_query(call)
+                    body: bytes | Upload | None = None
+                    in_body = None
+                    if _is_json(call):
+                        body = await stack.enter_async_context(self._bodies.read(call))
+                        in_body = await self._bodies.work(body, only_model, body)
+                    elif _has_body(call):
+                        body = Upload(call, self._max_bytes, is_limited=principal.models is not None)
+                        in_body = await body.read_model(call.header(b"content-type") or "", hold)
+                    model = call.note_model(one_model(in_query, in_body or ""))
+                    assert self._addressing is not None
+                    sent = await self._addressing.find(call, principal, path, model, body)
+                    await self._send(call, principal, sent, unknown)
         except ApiError as error:
             if call.scope["method"] == "POST":
                 self._admissions.record_refusal(call, principal, "other", model, error)
             raise
 
-    async def _addressed(
-        self, call: Call, principal: Principal, path: str, model: str, body: bytes | Upload | None
-    ) -> _Sent | None:
-        """Return where the request goes, None if nobody is known to answer it.
-
-        ``ApiError`` 404 for another account's object, for a model that the key may not use, and for an upstream that does
-        not exist.
-        """
-        assert self._backend is not None
-        known = await self._named_objects(principal, path, body)
-        owner = self._named_upstream(call) or next((each.upstream for each in known), None)
-        found = self._backend.destination(model) if model else None
-        if model and (not principal.may_use(model) or (owner or found or self._default) is None):
-            self._access.require_model(principal, model)
-        if found is None and owner is None:
-            owner = self._default
-        if owner is not None:
-            found = Destination(owner, found.model if found is not None and found.upstream == owner else None)
-        if found is not None and principal.models is not None and not known and not model:
-            raise ApiError(
-                403,
-                "This key is limited to certain models, and this request names none, so it is not sent on.",
-                code="model_required",
-            )
-        return None if found is None else _Sent(found, model, body)
-
-    async def _named_objects(
-        self, principal: Principal, path: str, body: bytes | Upload | None
-    ) -> Sequence[UpstreamObject]:
-        """Return the upstreams' objects that a request names; ``ApiError`` 404 if one is another account's."""
-        ids = ids_in_path(path)
-        if isinstance(body, bytes):
-            ids += await self._bodies.work(body, ids_in_body, body)
-        known = await self._objects.find(ids) if ids else {}
-        for each in known.values():
-            if each.account != principal.account:
-                raise ApiError(404, f"No object found with id '{each.id}'.", code="not_found")
-        return list(known.values())
-
-    def _named_upstream(self, call: Call) -> str | None:
-        assert self._backend is not None
-        named = call.header(_HEADER)
-        if named is not None and named not in self._backend.upstreams:
-            names = ", ".join(self._backend.upstreams)
-            raise ApiError(
-                404, f"There is no upstream {named[:100]!r}. Upstreams: {names}.", param=HEADER, code="unknown_upstream"
-            )
-        return named
-
-    async def _send(self, call: Call, principal: Principal, path: str, sent: _Sent | None, unknown: Handler) -> None:
+    async def _send(self, call: Call, principal: Principal, sent: Addressed | None, unknown: Handler) -> None:
         if sent is None:
             await unknown(call)
             return
-        body = await self._bodies.work(sent.body if isinstance(sent.body, bytes) else b"", _renamed, sent)
-        work = self._exchange(call, principal, path, sent, body)
+        body = await self._bodies.work(sent.body if isinstance(sent.body, bytes) else b"", sent.renamed_body)
+        work = self._exchange(call, principal, sent, body)
         if isinstance(body, Upload):
             try:
                 await until_gone(call, work, after=body.sent)
@@ -232,15 +154,13 @@ class Forwarder:
         else:
             await until_gone(call, work)
 
-    async def _exchange(
-        self, call: Call, principal: Principal, path: str, sent: _Sent, body: bytes | Upload | None
-    ) -> None:
+    async def _exchange(self, call: Call, principal: Principal, sent: Addressed, body: bytes | Upload | None) -> None:
         assert self._backend is not None
         upstream = sent.destination.upstream
         request = ForwardRequest(
             method=call.scope["method"],
-            path=path,
-            headers=_headers_of(call),
+            path=sent.renamed_path(),
+            headers=headers_to_send(call),
             body=body.__aiter__() if isinstance(body, Upload) else body,
             num_bytes=body.num_bytes if isinstance(body, Upload) else None,
         )
@@ -294,40 +214,31 @@ class Forwarder:
             if last:
                 yield last
             last = piece
-        if request.method == "DELETE" and not is_saved and named:
-            await self._objects.forget(named[-1])
+        if request.method == "DELETE":
+            # What is deleted below another object, such as a file in a vector store, still exists by itself.
+            if not is_saved and len(named) == 1 and request.path.count("/") <= _OF_A_COLLECTION:
+                await self._objects.forget(named[0])
         elif not is_saved and answer.outcome.object_id not in named:
             await self.remember(answer.outcome.object_id, upstream, principal)
         if last:
             yield last
 
 
-def _path_of(call: Call) -> str:
-    return checked_path(call.scope.get("raw_path") or call.scope["path"].encode(), call.scope["query_string"])
+def _is_json(call: Call) -> bool:
+    """Whether the body is JSON that can be read here: not one that is compressed, which goes on as it is."""
+    content_type = (call.header(b"content-type") or "").lower()
+    is_plain = (call.header(b"content-encoding") or "identity").strip().lower() in {"", "identity"}
+    return (
+        _has_body(call)
+        and is_plain
+        and (not content_type or content_type.startswith(("application/json", "text/json")))
+    )
+
+
+def _has_body(call: Call) -> bool:
+    length = call.header(b"content-length")
+    return call.header(b"transfer-encoding") is not None or (length is not None and length.strip() != "0")
 
 
 async def _no_default(call: Call) -> None:
     raise ApiError(404, f"No object found at {call.scope['path'][:200]}.", code="not_found")
-
-
-def _headers_of(call: Call) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in call.scope["headers"]:
-        name = raw_name.decode("latin-1").lower()
-        if name not in _DROPPED and not name.startswith(_OURS):
-            value = raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
-def _renamed(sent: _Sent) -> bytes | Upload | None:
-    """Return the body with the model's name at the upstream; the very bytes where the names are the same."""
-    name = sent.destination.model
-    if name is None or name == sent.model or not sent.model:
-        return sent.body
-    if isinstance(sent.body, Upload):
-        sent.body.rename(name)
-        return sent.body
-    if sent.body is None:
-        return None
-    return _encode({**_fields.decode(sent.body), "model": msgspec.Raw(_encode(name))})

@@ -4,6 +4,8 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
+from antiphon.protocol.errors import ApiError
+
 _MAX_NAME = 256
 _FIELD = b"model"
 
@@ -34,8 +36,8 @@ class ModelField:
             return None
 
     def feed(self, data: bytes) -> None:
-        """Read on. A form that is broken is for the upstream to refuse."""
-        if self.is_over or self.is_found:
+        """Read on. A form that is broken is for the upstream to refuse. ``ApiError`` 400 for a second model."""
+        if self.is_over:
             return
         try:
             self._parser.write(data)
@@ -55,6 +57,14 @@ class ModelField:
             at = form.find(ended, at + 1)
         raise AssertionError("unreachable: the parser found the field in these bytes")
 
+    def _end_header(self) -> None:
+        if self._header.lower() != b"content-disposition":
+            return
+        _, options = parse_options_header(self._header_value)
+        self._is_field = options.get(b"name") == _FIELD and b"filename" not in options
+        if self._is_field and self.is_found:
+            raise ApiError(400, "The form has more than one field 'model'.", param="model", code="invalid_value")
+
     def _make_parser(self) -> MultipartParser:
         def part_begins() -> None:
             self._is_field = False
@@ -67,11 +77,6 @@ class ModelField:
 
         def header_value(data: bytes, start: int, end: int) -> None:
             self._header_value += data[start:end]
-
-        def header_ends() -> None:
-            if self._header.lower() == b"content-disposition":
-                _, options = parse_options_header(self._header_value)
-                self._is_field = options.get(b"name") == _FIELD and b"filename" not in options
 
         def part_data(data: bytes, start: int, end: int) -> None:
             if self._is_field and len(self._value) <= _MAX_NAME:
@@ -87,7 +92,7 @@ class ModelField:
                 "on_header_begin": header_begins,
                 "on_header_field": header_field,
                 "on_header_value": header_value,
-                "on_header_end": header_ends,
+                "on_header_end": self._end_header,
                 "on_part_data": part_data,
                 "on_part_end": part_ends,
             },

@@ -15,11 +15,13 @@ _MAX_HEAD = 32 * 1024 * 1024
 class Upload:
     """One body. Read ``head`` first, then iterate once: the head, then the rest.
 
-    ``max_bytes`` bounds the whole. ``sent`` is set once the last byte has been taken.
+    ``max_bytes`` bounds the whole. ``sent`` is set once the last byte has been taken. ``is_limited``: the key may use certain
+    models only, so the whole form is read, for a second model that the upstream might take instead of the first.
     """
 
-    def __init__(self, call: Call, max_bytes: int) -> None:
+    def __init__(self, call: Call, max_bytes: int, *, is_limited: bool = False) -> None:
         self._call = call
+        self._is_limited = is_limited
         self._max_bytes = max_bytes
         self._num_bytes = 0
         self._has_more = True
@@ -61,6 +63,8 @@ class Upload:
         try:
             while self._has_more:
                 if piece := await self._receive():
+                    if self._is_limited:
+                        self._field.feed(piece)
                     yield piece
         except ClientGone:
             # The client of the upstream would take it for a failure of the connection.

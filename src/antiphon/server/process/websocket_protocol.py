@@ -8,8 +8,8 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from antiphon.server.request.asgi import SHUTDOWN
 from antiphon.server.request.call import CUT_CONNECTION
-from antiphon.server.responses.socket import SHUTDOWN
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

@@ -16,12 +16,10 @@ import msgspec
 from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.rendering import encode
-from antiphon.server.request.asgi import ClientGone, Receive, Send
+from antiphon.server.request.asgi import SHUTDOWN, ClientGone, Receive, Send
 from antiphon.state import KeptResponse
 
 Json = dict[str, Any]
-SHUTDOWN = "antiphon.shutdown"
-"""Type of the message by which the protocol says that the server ends."""
 MAX_LANES = 16
 MAX_WAITING = 32
 """Requests of one lane that wait for their turn."""

@@ -14,8 +14,7 @@ from antiphon.accounts import CLIENT_CLOSED_REQUEST, Principal
 from antiphon.backends.base import Backend
 from antiphon.backends.trace import TRACE
 from antiphon.protocol import decode_json, problems
-from antiphon.protocol.errors import ApiError, overloaded, server_fault
-from antiphon.protocol.rendering import encode
+from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.responses.errors import own_words
 from antiphon.server.endpoint import Shell
 from antiphon.server.logs import log
@@ -23,11 +22,12 @@ from antiphon.server.request.access import Access
 from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.asgi import ClientGone, Receive, Send
 from antiphon.server.request.body import RequestBodies
-from antiphon.server.request.call import CUT_CONNECTION, JSON_HEADER, Call
+from antiphon.server.request.call import CUT_CONNECTION, Call
 from antiphon.server.request.headers import Scope, encoded
 from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.query import refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
+from antiphon.server.request.sockets import SocketSlots, refuse_socket, take_key
 from antiphon.server.responses.answers import Answers, kept_response
 from antiphon.server.responses.generation import turn_events, warm_up_events
 from antiphon.server.responses.intake import ResponseIntake
@@ -69,10 +69,11 @@ class ResponseSockets:
         self._answers = answers
         self._settings = settings
         self._max_bytes = server_settings.max_body_bytes
-        self.num_open = 0
+        self._slots = SocketSlots(settings.max_websockets, settings.max_websockets_per_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["method"] = "WEBSOCKET"
+        take_key(scope)
         call = Call(self._shell.standard_headers, scope, receive, send)
         await receive()  # the request to connect
         try:
@@ -80,7 +81,7 @@ class ResponseSockets:
         except ApiError as error:
             call.note_error(error)
             call.status = error.status
-            await _refuse(send, error, call.request_id)
+            await refuse_socket(send, error, call.request_id)
         except (ClientGone, OSError):
             call.status = call.status or CLIENT_CLOSED_REQUEST
         finally:
@@ -89,10 +90,12 @@ class ResponseSockets:
     async def _connect(self, call: Call, receive: Receive, send: Send) -> None:
         self._shell.origin_check.check_host(call.header(b"host"))
         self._shell.origin_check.check_origin(call.header(b"origin"))
-        await self._access.authenticate(call)
+        principal = await self._access.authenticate(call)
         refuse_query(call)
-        if self.num_open >= self._settings.max_websockets:
-            raise overloaded(retry_after_s=5)
+        with self._slots.one(principal):
+            await self._serve(call, receive, send)
+
+    async def _serve(self, call: Call, receive: Receive, send: Send) -> None:
         # Other servers than ours (``ray_serve.py``) offer no way to cut a connection.
         cut: Callable[[], None] = call.scope.get(CUT_CONNECTION, _leave_open)
         socket = ResponseSocket(
@@ -105,13 +108,11 @@ class ResponseSockets:
             idle_s=self._settings.websocket_idle_s,
             max_bytes=self._max_bytes,
         )
-        self.num_open += 1
         try:
             await send({"type": "websocket.accept", "headers": encoded({"x-request-id": call.request_id})})
             call.status = _SWITCHING
             await socket.serve()
         finally:
-            self.num_open -= 1
             call.note["responses"] = socket.num_responses
 
     @asynccontextmanager
@@ -223,18 +224,3 @@ def _leave_open() -> None:
 async def _no_answer(message: Any) -> None:  # noqa: ARG001 - the interface's own
     """Refuse to answer as HTTP does: events are the only answer here."""
     raise ClientGone
-
-
-async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a WebSocket on another path."""
-    await receive()
-    error = ApiError(404, f"There is no WebSocket on {scope['path']!r}; there is one on {PATH!r}.", code="unknown_url")
-    await _refuse(send, error)
-
-
-async def _refuse(send: Send, error: ApiError, request_id: str | None = None) -> None:
-    """Answer the request to connect with an error in OpenAI's envelope."""
-    named = {} if request_id is None else {"x-request-id": request_id}
-    headers = [JSON_HEADER, *encoded({**named, **error.headers})]
-    await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": encode(error.body())})

@@ -1,0 +1,59 @@
+"""Reads what the ledger needs from the messages of a WebSocket: the events of Realtime and of Responses. Pure."""
+
+from typing import Any
+
+import msgspec
+
+from antiphon.backends.upstream.answer_reader import read_any_usage
+from antiphon.backends.upstream.chunks import ABSENT
+from antiphon.protocol.forward import SocketEvent
+
+_BEGINS = "response.created"
+_ENDS = frozenset({"response.done", "response.completed", "response.incomplete", "response.failed"})
+_ERROR = "error"
+_WORDS = (*(f'"{kind}"' for kind in (*sorted(_ENDS), _BEGINS, _ERROR)),)
+"""A message without any of these is not decoded: most are deltas, and some are megabytes of sound."""
+_BYTE_WORDS = tuple(word.encode() for word in _WORDS)
+_MAX_ID = 200
+
+
+class _Event(msgspec.Struct):
+    type: Any = None
+    response: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Response(msgspec.Struct):
+    id: Any = None
+    model: Any = None
+    status: Any = None
+    usage: msgspec.Raw = msgspec.Raw(b"")
+
+
+_event = msgspec.json.Decoder(_Event)
+_response = msgspec.json.Decoder(_Response)
+
+
+def read_event(message: str | bytes) -> SocketEvent | None:
+    """Return what a message says of a response, None for any other. Never fails: what cannot be read is for the client to judge."""
+    if isinstance(message, str):
+        if not any(word in message for word in _WORDS):
+            return None
+    elif not any(word in message for word in _BYTE_WORDS):
+        return None
+    try:
+        event = _event.decode(message)
+        response = _Response() if bytes(event.response) in ABSENT else _response.decode(event.response)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if event.type == _ERROR:
+        return SocketEvent("refused", is_failed=True)
+    if event.type not in {_BEGINS, *_ENDS}:
+        return None
+    has_id = isinstance(response.id, str) and 0 < len(response.id) <= _MAX_ID
+    return SocketEvent(
+        "begun" if event.type == _BEGINS else "ended",
+        object_id=response.id if has_id else None,
+        model=response.model if isinstance(response.model, str) else None,
+        usage=read_any_usage(response.usage),
+        is_failed=response.status == "failed",
+    )
