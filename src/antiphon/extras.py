@@ -17,6 +17,7 @@ EXTRA_OF = {
     "websockets": "server",
     "gguf": "local",
     "llguidance": "local",
+    "tokenizers": "local",
     "xllamacpp": "local",
     "redis": "redis",
     "asyncpg": "postgres",

@@ -27,7 +27,7 @@ def vocabulary() -> Vocabulary:
         VocabularyEntry(data, is_control=token in {END, CONTROL}, is_end=token == END)
         for token, data in enumerate(DATA)
     ]
-    return Vocabulary(lambda *_: [], pieces, {}, adds_bos=False, handle=None)
+    return Vocabulary(lambda *_: [], pieces, {}, adds_bos=False)
 
 
 LogitsAfter = Callable[[list[int]], Logits]

@@ -15,7 +15,7 @@ EVERYTHING = np.ones(len(TEXTS), np.bool_)
 
 def made(closing_texts: ClosingTexts = CLOSING) -> RepetitionGuard:
     pieces = [VocabularyEntry(text.encode(), is_control=False, is_end=False) for text in TEXTS]
-    return RepetitionGuard(closing_texts, Vocabulary(lambda *_: [], pieces, {}, adds_bos=False, handle=None))
+    return RepetitionGuard(closing_texts, Vocabulary(lambda *_: [], pieces, {}, adds_bos=False))
 
 
 def write(guard: RepetitionGuard, *texts: str) -> None:

@@ -31,7 +31,7 @@ def words(text: str) -> list[int]:
 
 def vocabulary(*, keeps_text: bool = True, entries: list[VocabularyEntry] | None = None) -> Vocabulary:
     return Vocabulary(
-        lambda text, *_: words(text), entries or [*BYTES, WORD], {}, adds_bos=False, handle=None, keeps_text=keeps_text
+        lambda text, *_: words(text), entries or [*BYTES, WORD], {}, adds_bos=False, keeps_text=keeps_text
     )
 
 
@@ -60,7 +60,7 @@ def gate(request: pytest.FixtureRequest) -> Iterator[_Gate]:
 
 
 def tokeniser(gate: _Gate) -> Tokeniser:
-    return Tokeniser(Vocabulary(gate, [*BYTES], {}, adds_bos=False, handle=None))
+    return Tokeniser(Vocabulary(gate, [*BYTES], {}, adds_bos=False))
 
 
 def prompt(length: int) -> Prompt:

@@ -1,26 +1,15 @@
-"""Read the header of a GGUF file without loading it: enough to refuse a file that is not GGUF or is cut off.
+"""Read the header of a GGUF file without loading it: enough to refuse a file that is not GGUF or is cut off."""
 
-Follows the GGUF specification, versions 2 and 3, little-endian.
-"""
-
-import struct
+import math
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
+from antiphon.gguf_file import GGUFHead, MalformedGGUFError, Scalar, read_head
 from antiphon.models.errors import CorruptModel
 
-Scalar = int | float | bool | str
-
-_SCALARS = {0: "B", 1: "b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
-_MAX_STRING_BYTES = 1 << 26
-_MAX_COUNT = 1 << 26
-_MAX_DIMENSIONS = 4
 _POOLS_BY_RANK = 4
 _CLASSIFIER = frozenset({"cls.weight", "cls.output.weight"})
-
 _BLOCKS: dict[int, tuple[int, int]] = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
@@ -62,109 +51,25 @@ class GGUFHeader(msgspec.Struct, frozen=True):
         return self.metadata.get(f"{self.architecture}.{key}")
 
 
-class _Malformed(Exception):  # noqa: N818  # private; always becomes CorruptModel
-    pass
-
-
 def read_header(path: Path) -> GGUFHeader:
     """Return the header of ``path``. Raises ``CorruptModel`` for a file that is not GGUF or lacks part of its tensors."""
     try:
-        with path.open("rb") as file:
-            return _Reader(file, path.stat().st_size).header()
-    except (_Malformed, struct.error) as error:
+        head = read_head(path)
+        _check_tensors(head, path.stat().st_size)
+    except MalformedGGUFError as error:
         raise CorruptModel(
             path, f"cannot be used: {error}", hint="Fetch it again, or check that it is a complete GGUF file."
         ) from error
+    lengths: dict[str, Scalar] = {f"{key}[]": length for key, length in head.lengths.items()}
+    has_classifier = any(tensor.name in _CLASSIFIER for tensor in head.tensors)
+    return GGUFHeader(head.version, len(head.tensors), head.metadata | lengths, has_classifier)
 
 
-class _Reader:
-    """Reads values one after the other; ``size`` bounds what may be believed."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._size = size
-
-    def header(self) -> GGUFHeader:
-        magic = self._take(4) if self._size >= 4 else b""  # noqa: PLR2004  # the magic's length
-        if magic != b"GGUF":
-            raise _Malformed("it is not a GGUF file" + (" but a web page" if magic[:1] == b"<" else ""))
-        version = self._scalar(4)
-        if version not in (2, 3):
-            raise _Malformed(f"GGUF version {version} is not supported")
-        num_tensors, num_keys = self._count(), self._count()
-        metadata = dict(self._pair() for _ in range(num_keys))
-        names = self._check_tensors(num_tensors, int(metadata.get("general.alignment", 32)))
-        return GGUFHeader(int(version), num_tensors, metadata, not names.isdisjoint(_CLASSIFIER))
-
-    def _take(self, count: int) -> bytes:
-        data = self._file.read(count)
-        if len(data) != count:
-            raise _Malformed("it is truncated")
-        return data
-
-    def _scalar(self, kind: int) -> Scalar:
-        if kind not in _SCALARS:
-            raise _Malformed(f"it has a value of the unknown type {kind}")
-        layout = _SCALARS[kind]
-        return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
-
-    def _count(self) -> int:
-        count = int(self._scalar(10))
-        if count > _MAX_COUNT:
-            raise _Malformed(f"it announces {count} entries")
-        return count
-
-    def _string(self) -> str:
-        length = int(self._scalar(10))
-        if length > _MAX_STRING_BYTES:
-            raise _Malformed(f"it announces a text of {length} bytes")
-        # The specification asks for UTF-8; files with names in Latin-1 exist, and such a name is for people alone.
-        return self._take(length).decode("utf-8", "replace")
-
-    def _pair(self) -> tuple[str, Scalar]:
-        key = self._string()
-        kind = int(self._scalar(4))
-        if kind == _ARRAY:
-            return f"{key}[]", self._skip_array(depth=0)
-        return key, self._string() if kind == _STRING else self._scalar(kind)
-
-    def _skip_array(self, depth: int) -> int:
-        kind, count = int(self._scalar(4)), self._count()
-        if kind == _ARRAY and depth < _MAX_DIMENSIONS:
-            for _ in range(count):
-                self._skip_array(depth + 1)
-        elif kind == _STRING:
-            for _ in range(count):
-                self._skip(int(self._scalar(10)))
-        elif kind in _SCALARS:
-            self._skip(count * struct.calcsize(_SCALARS[kind]))
-        else:
-            raise _Malformed(f"it has an array of the unknown type {kind}")
-        return count
-
-    def _skip(self, count: int) -> None:
-        if self._file.tell() + count > self._size:
-            raise _Malformed("it is truncated")
-        self._file.seek(count, 1)
-
-    def _check_tensors(self, num_tensors: int, alignment: int) -> set[str]:
-        """Return the names of the tensors; raises for a file that ends before one of them."""
-        ends: list[tuple[int, str]] = []
-        for _ in range(num_tensors):
-            name = self._string()
-            num_dimensions = int(self._scalar(4))
-            if num_dimensions > _MAX_DIMENSIONS:
-                raise _Malformed(f"its tensor {name!r} has {num_dimensions} dimensions")
-            elements = 1
-            for _ in range(num_dimensions):
-                elements *= int(self._scalar(10))
-            kind, offset = int(self._scalar(4)), int(self._scalar(10))
-            per_block, block_bytes = _BLOCKS.get(kind, (1, 0))
-            ends.append((offset + elements // per_block * block_bytes, name))
-        if alignment <= 0:
-            raise _Malformed(f"its alignment is {alignment}")
-        start = -(-self._file.tell() // alignment) * alignment
-        end, name = max(ends, default=(0, ""))
-        if start + end > self._size:
-            raise _Malformed(f"it is truncated: the tensor {name!r} ends at byte {start + end} of {self._size}")
-        return {name for _, name in ends}
+def _check_tensors(head: GGUFHead, size: int) -> None:
+    ends = [(0, "")]
+    for tensor in head.tensors:
+        per_block, block_bytes = _BLOCKS.get(tensor.kind, (1, 0))
+        ends.append((tensor.offset + math.prod(tensor.shape) // per_block * block_bytes, tensor.name))
+    end, name = max(ends)
+    if head.data_start + end > size:
+        raise MalformedGGUFError(f"it is truncated: the tensor {name!r} ends at byte {head.data_start + end} of {size}")

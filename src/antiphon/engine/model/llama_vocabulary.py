@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.engine.ipc.messages import PairFrame
 from antiphon.engine.model.base import ModelError
 from antiphon.engine.model.native.active import api as c
-from antiphon.engine.model.vocabulary import Vocabulary, VocabularyEntry
+from antiphon.engine.model.vocabulary import NativeVocabulary, Vocabulary, VocabularyEntry, pair_frame
 
 _ctypes: Any = ctypes
 
@@ -43,25 +42,15 @@ def read_vocabulary(vocab: Any, tokenizer: str | None) -> Vocabulary:
         entries,
         {name: token for name, token in named.items() if token >= 0},
         adds_bos=bool(c.llama_vocab_get_add_bos(vocab)),
-        handle=vocab,
-        tokenize_address=ctypes.cast(c.library.llama_tokenize, ctypes.c_void_p).value,
+        native=NativeVocabulary(vocab, ctypes.cast(c.library.llama_tokenize, ctypes.c_void_p).value),
         keeps_text=is_plain and not strips,
-        pair=_pair(vocab, tokenize("", False, True)),
+        pair=pair_frame(
+            tokenize("", False, True),
+            adds_bos=c.llama_vocab_get_add_bos(vocab),
+            adds_eos=c.llama_vocab_get_add_eos(vocab),
+            separator=c.llama_vocab_sep(vocab) if c.llama_vocab_get_add_sep(vocab) else None,
+        ),
     )
-
-
-def _pair(vocab: Any, around: list[int]) -> PairFrame:
-    """Return what the model was trained to find around and between two texts; ``around`` is what encloses one.
-
-    A BERT reads ``[CLS] one [SEP] two [SEP]``, a RoBERTa ``<s> one </s></s> two </s>``. A file that adds nothing at the end
-    still separates the texts, where it names a token for that.
-    """
-    num_first = 1 if around and c.llama_vocab_get_add_bos(vocab) else 0
-    first, last = tuple(around[:num_first]), tuple(around[num_first:])
-    separator: int = c.llama_vocab_sep(vocab)
-    has_separator = separator >= 0 and c.llama_vocab_get_add_sep(vocab)
-    is_doubled = has_separator and (not last or c.llama_vocab_get_add_eos(vocab))
-    return PairFrame(first, (*last, separator) if is_doubled else last, last)
 
 
 def _piece(vocab: Any, token: int) -> bytes:

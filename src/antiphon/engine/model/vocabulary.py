@@ -24,6 +24,13 @@ class VocabularyEntry(msgspec.Struct, frozen=True, gc=False):
     is_added: bool = False
 
 
+class NativeVocabulary(msgspec.Struct, frozen=True):
+    """Addresses in llama.cpp: of a vocabulary, and of the function ``llama_tokenize``, which llguidance calls by itself."""
+
+    vocabulary: Any
+    tokenize: int | None
+
+
 class TokenIdError(ValueError):
     """A token id outside the vocabulary."""
 
@@ -41,16 +48,13 @@ class Vocabulary:
         named: dict[str, int],
         *,
         adds_bos: bool,
-        handle: Any,
-        tokenize_address: int | None = None,
+        native: NativeVocabulary | None = None,
         keeps_text: bool = False,
         pair: PairFrame | None = None,
     ) -> None:
         self._tokenize = tokenize
-        self.handle = handle
-        """Address of llama.cpp's vocabulary, for llguidance; opaque elsewhere."""
-        self.tokenize_address = tokenize_address
-        """Address of the C function ``llama_tokenize``, which llguidance calls by itself."""
+        self.native = native
+        """Where llama.cpp tokenises; None where it does not."""
         self.size = len(entries)
         self.adds_bos = adds_bos
         self.pair = pair or PairFrame()
@@ -110,6 +114,18 @@ class Vocabulary:
             return ids
         first = around[: 1 if self.adds_bos else 0]
         return first + ids + around[len(first) :]
+
+
+def pair_frame(around: list[int], *, adds_bos: bool, adds_eos: bool, separator: int | None) -> PairFrame:
+    """Return what a model was trained to find around and between two texts; ``around`` is what encloses one.
+
+    A BERT reads ``[CLS] one [SEP] two [SEP]``, a RoBERTa ``<s> one </s></s> two </s>``. A file that adds nothing at the end
+    still separates the texts, where it names a token for that. ``separator`` is that token where the file adds it, or negative.
+    """
+    num_first = 1 if around and adds_bos else 0
+    first, last = tuple(around[:num_first]), tuple(around[num_first:])
+    is_doubled = separator is not None and separator >= 0 and (not last or adds_eos)
+    return PairFrame(first, (*last, separator) if is_doubled and separator is not None else last, last)
 
 
 def num_characters(prompt: Prompt) -> int:

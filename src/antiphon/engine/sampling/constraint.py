@@ -99,14 +99,7 @@ class GrammarCompiler:
     def warm_up(self) -> None:
         """Build llguidance's view of the vocabulary in advance: the first grammar would wait about half a second for it."""
         if self._tokenizer is None:
-            ends = sorted(self._vocabulary.end_tokens)
-            self._tokenizer = _llguidance.LLTokenizer.from_llamacpp(
-                tokens=self._vocabulary.marked,
-                vocab_ptr=self._vocabulary.handle,
-                tokenize_fptr=self._vocabulary.tokenize_address,
-                eos_token=ends or self._vocabulary.named.get("eos"),
-                slices=None,
-            )
+            self._tokenizer = token_trie(self._vocabulary)
 
     def _compile(self, grammar: str) -> Constraint:
         self.warm_up()
@@ -114,6 +107,35 @@ class GrammarCompiler:
         if matcher.is_error():
             raise GrammarError(_readable(matcher.get_error()))
         return Constraint(matcher, self._vocabulary.size, self.mask_s)
+
+
+class _Tokens:
+    """A vocabulary as llguidance wants it from Python."""
+
+    def __init__(self, vocabulary: Vocabulary, end: int) -> None:
+        self.eos_token_id = end
+        self.bos_token_id = vocabulary.named.get("bos")
+        self.tokens = vocabulary.data
+        self.special_token_ids = sorted(vocabulary.marks.values())
+        self._tokenize = vocabulary.tokenize
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._tokenize(text.decode())
+
+
+def token_trie(vocabulary: Vocabulary) -> Any:
+    """Return llguidance's view of a vocabulary."""
+    ends = sorted(vocabulary.end_tokens) or [vocabulary.named.get("eos", 0)]
+    if vocabulary.native is not None:
+        return _llguidance.LLTokenizer.from_llamacpp(
+            tokens=vocabulary.marked,
+            vocab_ptr=vocabulary.native.vocabulary,
+            tokenize_fptr=vocabulary.native.tokenize,
+            eos_token=ends,
+            slices=None,
+        )
+    wrapped = _llguidance.TokenizerWrapper(_Tokens(vocabulary, ends[0]))
+    return _llguidance.LLTokenizer(wrapped, eos_token=ends)
 
 
 def _readable(error: str) -> str:
