@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from antiphon.cli.connection import Server
 from antiphon.cli.output import print_json
+from antiphon.errors import AntiphonError
 from antiphon.toolkit.bulk import BulkReport
 from antiphon.toolkit.bulk import run as run_requests
 from antiphon.toolkit.bulk.progress import describe
@@ -27,6 +28,13 @@ def bulk(
     batch: Annotated[
         bool, Parameter(negative="", help="Send them as batches: answered within a day, at half the price.")
     ] = False,
+    flex: Annotated[
+        bool, Parameter(negative="", help="Ask for the service tier flex: half the price, slow, at times without room.")
+    ] = False,
+    rest_now: Annotated[
+        bool,
+        Parameter(negative="", help="With --batch or --flex: make what they did not answer as normal calls."),
+    ] = False,
     wait: Annotated[
         bool, Parameter(help="With --batch: wait for the answers; the same command later takes them.")
     ] = True,
@@ -37,6 +45,10 @@ def bulk(
 
     Files are in the format of OpenAI's batch interface. Exit status 3 if requests failed: their lines say why.
     """
+    if batch and flex:
+        raise AntiphonError("--batch and --flex are two ways", hint="leave out one of them")
+    if rest_now and not (batch or flex):
+        raise AntiphonError("--rest-now without --batch or --flex", hint="normal calls leave no rest")
     with (server or Server()).client() as client:
         report = run_requests(
             requests,
@@ -47,7 +59,8 @@ def bulk(
             concurrency=concurrency,
             retry_failed=retry_failed,
             progress=sys.stderr.isatty(),
-            via="batch" if batch else "calls",
+            via="batch" if batch else "flex" if flex else "calls",
+            rest="now" if rest_now else "fail",
             wait=wait,
         )
     _show(report, as_json=json)

@@ -13,7 +13,8 @@ from tests.serving import running
 
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Script
-from antiphon.toolkit.bulk import Request, halfprice, read_results, run, runner
+from antiphon.toolkit.bulk import Request, by_batch, halfprice, read_results, run
+from antiphon.toolkit.calls.retry import RetryPolicy
 from antiphon.toolkit.costs.budget import Budget
 from antiphon.toolkit.costs.prices import Price, PriceTable
 from antiphon.toolkit.costs.report import Report
@@ -37,6 +38,9 @@ class BatchServer:
         self.status = "completed"
         self.steps = 0
         self.dies_at: int | None = None
+        self.called: list[dict[str, Any]] = []
+        self.no_flex: httpx2.Response | None = None
+        self.line_status: dict[str, int] = {}
 
     def step(self) -> None:
         self.steps += 1
@@ -71,8 +75,18 @@ class BatchServer:
                 return httpx2.Response(200, json=self.start(json.loads(request.content)))
             case "GET", ["batches", id_]:
                 return httpx2.Response(200, json=self.batches[id_])
+            case "POST", ["chat", "completions"]:
+                return self.chat(json.loads(request.content))
             case _:
                 return httpx2.Response(404, json={"error": {"message": "no"}})
+
+    def chat(self, body: dict[str, Any]) -> httpx2.Response:
+        """Answer at once, in the tier that is asked for; ``no_flex`` is the answer to one that has no room."""
+        if body.get("service_tier") == "flex" and self.no_flex is not None:
+            return self.no_flex
+        self.called.append(body)
+        answer = json.loads(answer_line(body["messages"][0]["content"]))["response"]["body"]
+        return httpx2.Response(200, json={**answer, "service_tier": body.get("service_tier", "default")})
 
     def keep(self, name: str, text: str) -> str:
         id_ = f"file-{len(self.files)}"
@@ -93,14 +107,19 @@ class BatchServer:
         asked = [json.loads(line)["custom_id"] for line in self.files[file_id][1].splitlines()]
         answered = [name for name in asked if name not in self.expires]
         self.billed += answered
-        batch["output_file_id"] = self.keep("out", "\n".join(answer_line(name) for name in answered))
+        batch["output_file_id"] = self.keep(
+            "out", "\n".join(answer_line(name, self.line_status.get(name, 200)) for name in answered)
+        )
         if self.expires:
             lost = {"response": None, "error": {"code": "batch_expired", "message": "too late"}}
             lines = [json.dumps({"id": "x", "custom_id": name, **lost}) for name in asked if name in self.expires]
             batch["error_file_id"] = self.keep("err", "\n".join(lines))
 
 
-def answer_line(name: str) -> str:
+def answer_line(name: str, status: int = 200) -> str:
+    if status != 200:
+        response = {"status_code": status, "request_id": "r", "body": {"error": {"message": "no"}}}
+        return json.dumps({"id": "x", "custom_id": name, "response": response, "error": None})
     usage = {"prompt_tokens": 1_000_000, "completion_tokens": 0, "total_tokens": 1_000_000}
     choice = {"index": 0, "message": {"role": "assistant", "content": name.upper()}, "finish_reason": "stop"}
     response = {"status_code": 200, "request_id": "r", "body": {"model": "m", "choices": [choice], "usage": usage}}
@@ -185,6 +204,80 @@ def test_what_expired_is_a_failure_that_can_be_made_again(server: BatchServer, t
     assert (again.is_ok, texts(out), server.billed) == (True, ["A", "B", "C"], ["a", "c", "b"])
 
 
+NAMED = [Request.chat(name, name, model="m") for name in ("a", "b", "c")]
+
+
+def test_the_rest_of_a_batch_can_be_made_now(server: BatchServer, tmp_path: Path) -> None:
+    """What expired and what may pass; what the API refuses stays a failure. Each has the price of its way."""
+    server.status, server.expires, server.line_status = "expired", {"b"}, {"a": 429}
+    requests = [*NAMED, Request.chat("d", "d", model="m")]
+    server.line_status["d"] = 400
+    report, budget = Report(), Budget(usd=20)
+    options: Any = {"prices": PRICES, "report": report, "budget": budget}
+    done = run(requests, tmp_path / "o.jsonl", client=server.client(), via="batch", rest="now", **options)
+    assert [result.status_code for result in read_results(tmp_path / "o.jsonl")] == [200, 200, 200, 400]
+    assert sorted(body["messages"][0]["content"] for body in server.called) == ["a", "b"]
+    # One at half the price, two at the whole.
+    assert done.statistics.cost == report.statistics().usd == budget.statistics().spent_usd == Decimal("2.5")
+    assert (budget.statistics().reserved_usd, done.statistics.num_failed) == (0, 1)
+
+
+def test_a_batch_that_is_refused_as_a_whole_can_be_made_now(server: BatchServer, tmp_path: Path) -> None:
+    """Without an error; a process that was killed in between does not send the rest in another batch."""
+    server.status = "failed"
+    out = tmp_path / "o.jsonl"
+    server.dies_at = 6
+    with pytest.raises(Killed):
+        run(NAMED, out, client=server.client(), via="batch", rest="now", concurrency=1)
+    assert len(server.called) == 1
+    done = run(NAMED, out, client=server.client(), via="batch", rest="now")
+    assert (done.is_ok, texts(out), len(server.batches)) == (True, ["A", "B", "C"], 1)
+
+
+def test_what_expired_gives_back_its_part_of_the_budget(server: BatchServer, tmp_path: Path) -> None:
+    """It was not answered, and is not billed."""
+    server.status, server.expires, budget = "expired", {"b"}, Budget(usd=20)
+    run(NAMED, tmp_path / "o.jsonl", client=server.client(), via="batch", prices=PRICES, budget=budget)
+    assert (budget.statistics().spent_usd, budget.statistics().reserved_usd) == (Decimal("1.0"), 0)
+
+
+def test_flex_is_asked_for_where_no_tier_is_named(server: BatchServer, tmp_path: Path) -> None:
+    """And costs what the tier costs that the answer names."""
+    requests = [NAMED[0], Request.chat("b", "b", model="gpt-5-mini", service_tier="priority")]
+    done = run(requests, tmp_path / "o.jsonl", client=server.client(), via="flex", concurrency=1)
+    assert [body["service_tier"] for body in server.called] == ["flex", "priority"]
+    assert done.is_ok
+    openai = httpx2.Client(transport=httpx2.MockTransport(server.handle))
+    costs = [
+        run(
+            [Request.chat("a", "a", model="gpt-5-mini")],
+            tmp_path / f"{via}.jsonl",
+            client=OpenAI(api_key="k", http_client=openai),
+            via=via,
+        ).statistics.cost
+        for via in ("calls", "flex")
+    ]
+    assert costs[0] is not None
+    assert costs[1] == costs[0] / 2
+
+
+NO_ROOM = httpx2.Response(429, json={"error": {"message": "no room", "code": "resource_unavailable"}})
+NOT_IN_FLEX = httpx2.Response(400, json={"error": {"message": "Invalid service_tier argument", "param": None}})
+
+
+@pytest.mark.parametrize("refusal", [NO_ROOM, NOT_IN_FLEX], ids=["no room", "not in flex"])
+def test_what_flex_does_not_take_is_made_in_the_usual_tier_if_asked(
+    server: BatchServer, tmp_path: Path, refusal: httpx2.Response
+) -> None:
+    """Else it is a failure with the server's words."""
+    server.no_flex, once = refusal, RetryPolicy(attempts=2, initial_s=1e-4, longest_s=1e-4)
+    failed = run(NAMED[:1], tmp_path / "f.jsonl", client=server.client(), via="flex", retry=once)
+    assert not failed.is_ok
+    done = run(NAMED[:1], tmp_path / "o.jsonl", client=server.client(), via="flex", rest="now", retry=once)
+    assert (done.is_ok, texts(tmp_path / "o.jsonl")) == (True, ["A"])
+    assert "service_tier" not in server.called[0]
+
+
 def test_a_batch_that_is_refused_says_why(server: BatchServer, tmp_path: Path) -> None:
     """The server's own words."""
     server.status = "failed"
@@ -209,6 +302,8 @@ def test_a_budget_that_does_not_cover_it_sends_nothing(server: BatchServer, tmp_
         run(REQUESTS, tmp_path / "a.jsonl", client=server.client(), via="batch", budget=Budget(calls=2))
     with pytest.raises(BulkError, match="takes no fallbacks"):
         run(REQUESTS, tmp_path / "a.jsonl", client=server.client(), via="batch", fallbacks=["other"])
+    with pytest.raises(BulkError, match="rest='now' is for"):
+        run(REQUESTS, tmp_path / "a.jsonl", client=server.client(), rest="now")
     with pytest.raises(BulkError, match="wait=False"):
         run(REQUESTS, tmp_path / "a.jsonl", client=server.client(), wait=False)
     (tmp_path / "b.jsonl.batches").write_text("{")
@@ -219,7 +314,7 @@ def test_a_budget_that_does_not_cover_it_sends_nothing(server: BatchServer, tmp_
 
 def test_the_same_at_our_own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files, batches and the lines of their answers over HTTP."""
-    monkeypatch.setattr(runner, "_FIRST_LOOK_S", 0.05)
+    monkeypatch.setattr(by_batch, "FIRST_LOOK_S", 0.05)
     with running(ScriptedBackend(Script(models=("m",))), tmp_path / "home") as up:
         client = OpenAI(base_url=up.url, api_key="any")
         done = run(REQUESTS, tmp_path / "out.jsonl", client=client, via="batch")

@@ -64,10 +64,9 @@ class BatchPlan:
             ) from error
         return cls(path, parts)
 
-    @property
-    def planned_ids(self) -> set[str]:
-        """The requests that are in a batch whose answers are not yet taken."""
-        return {custom_id for part in self.parts if part.status != "done" for custom_id in part.requests}
+    def ids(self, *, done: bool) -> set[str]:
+        """Return the requests in batches whose answers are taken (``done``), or not yet taken."""
+        return {name for part in self.parts if (part.status == "done") == done for name in part.requests}
 
     def require_same(self, requests: Iterable[Request]) -> None:
         """Raise JournalError for a request that changed since it was planned."""
