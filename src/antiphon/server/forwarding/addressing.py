@@ -87,6 +87,11 @@ class Addressing:
         self._objects = objects
         self._default = default
 
+    @property
+    def has_default(self) -> bool:
+        """Whether a request that names nothing known is sent on all the same."""
+        return self._default is not None
+
     async def names_known_object(self, call: Call) -> bool:
         """Whether the path names an object that an upstream made through this server."""
         ids = ids_in_path(call.scope["path"])

@@ -64,7 +64,7 @@ class Forwarder:
     @property
     def has_default(self) -> bool:
         """Whether a request that names nothing known is sent on all the same."""
-        return self._backend is not None and self._default is not None
+        return self._addressing is not None and self._addressing.has_default
 
     def before(self, handler: Handler) -> Handler:
         """Return a handler that sends a request on if its header names an upstream, or its path an upstream's object."""
