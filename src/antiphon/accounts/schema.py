@@ -135,6 +135,7 @@ conversation_items = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("item_id", String(128), nullable=False),
     Column("item", LargeBinary, nullable=False),  # JSON
+    Index("conversation_items_by_id", "conversation_id", "item_id"),
 )
 
 stored_completions = Table(

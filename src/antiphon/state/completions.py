@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,6 +15,7 @@ from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import stored_completions
 from antiphon.state.json_size import MAX_CHARS_ON_LOOP, has_fewer_chars
 from antiphon.state.packing import packed, unpacked
+from antiphon.state.paging import Listing, PageQuery
 from antiphon.state.settings import ResponseSettings
 from antiphon.state.sweeping import SweepSchedule
 
@@ -86,36 +87,54 @@ class CompletionStore:
         found = await self._select(account, stored_completions.c.id == completion_id)
         return found[0] if found else None
 
-    async def find_ids(self, account: str, model: str | None, metadata: Mapping[str, str]) -> list[str]:
-        """Return the ids of the completions of ``account``, oldest first: of one model if it is named, with these metadata."""
-        table = stored_completions
-        live = (table.c.account == account) & (table.c.expires_at_ms > _now_ms())
-        query = select(table.c.id, table.c.metadata).where(live).order_by(table.c.created_at, table.c.id)
+    async def page(
+        self, account: str, query: PageQuery, model: str | None, metadata: Mapping[str, str]
+    ) -> tuple[list[StoredCompletion], bool]:
+        """Return the completions of ``account`` that ``query`` names, and whether there are more.
+
+        Of one model if it is named, and with these metadata. Their messages are not read. ``ApiError`` 400 for a cursor that
+        names none of them.
+        """
+        ids = await self._page_of_ids(account, query, model, metadata)
+        shown = ids[: query.limit]
+        found = {one.id: one for one in await self._select(account, stored_completions.c.id.in_(shown), is_whole=False)}
+        return [found[name] for name in shown if name in found], len(ids) > query.limit
+
+    async def _page_of_ids(
+        self, account: str, query: PageQuery, model: str | None, metadata: Mapping[str, str]
+    ) -> list[str]:
+        """Return the ids of a page and one more; metadata are compared here, a batch of rows at a time."""
+        table = stored_completions.c
+        wanted: Select[*tuple[Any, ...]] = select(table.id, table.created_at, table.metadata).where(_live(account))
         if model is not None:
-            query = query.where(table.c.model == model)
+            wanted = wanted.where(table.model == model)
+        listing = Listing(wanted, [table.created_at, table.id], table.id, query)
+        most = query.limit + 1
+        batch = _BATCH if metadata else most
+        ids: list[str] = []
         try:
             async with self._engine.connect() as connection:
-                rows = (await connection.execute(query)).all()
+                statement = await listing.bound(connection)
+                rows = (await connection.execute(statement.limit(batch))).all()
+                while rows:
+                    ids += [row.id for row in rows if not metadata or _has(row.metadata, metadata)]
+                    if len(ids) >= most or len(rows) < batch:
+                        break
+                    rows = (await connection.execute(statement.where(listing.behind(rows[-1])).limit(batch))).all()
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of completions") from error
-        return [row.id for row in rows if not metadata or metadata.items() <= msgspec.json.decode(row.metadata).items()]
+        return ids[:most]
 
-    async def find_many(self, completion_ids: Sequence[str], account: str) -> list[StoredCompletion]:
-        """Return those of the completions that are kept, in the order of their ids."""
-        found = {one.id: one for one in await self._select(account, stored_completions.c.id.in_(completion_ids))}
-        return [found[name] for name in completion_ids if name in found]
-
-    async def _select(self, account: str, *conditions: Any) -> list[StoredCompletion]:
-        live = (stored_completions.c.account == account) & (stored_completions.c.expires_at_ms > _now_ms())
-        query = select(stored_completions).where(live, *conditions)
+    async def _select(self, account: str, condition: Any, *, is_whole: bool = True) -> list[StoredCompletion]:
+        table = stored_completions.c
+        columns = [table.id, table.account, table.model, table.created_at, table.metadata, table.body]
+        query = select(*columns, table.messages if is_whole else literal(b"[]").label("messages"))
         try:
             async with self._engine.connect() as connection:
-                rows = await connection.execute(
-                    query.order_by(stored_completions.c.created_at, stored_completions.c.id)
-                )
-                return [_stored(row) for row in rows]
+                rows = (await connection.execute(query.where(_live(account), condition))).all()
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of completions") from error
+        return await asyncio.to_thread(lambda: [_stored(row) for row in rows])
 
     async def set_metadata(self, completion_id: str, metadata: dict[str, str]) -> None:
         change = update(stored_completions).where(stored_completions.c.id == completion_id)
@@ -161,6 +180,14 @@ class CompletionStore:
                 num_bytes += row.num_bytes
             await connection.execute(delete(table).where(table.c.id.in_(doomed)))
         return num_bytes
+
+
+def _live(account: str) -> ColumnElement[bool]:
+    return (stored_completions.c.account == account) & (stored_completions.c.expires_at_ms > _now_ms())
+
+
+def _has(encoded: bytes, wanted: Mapping[str, str]) -> bool:
+    return wanted.items() <= msgspec.json.decode(encoded).items()
 
 
 def _stored(row: Row[Any]) -> StoredCompletion:

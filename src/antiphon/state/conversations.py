@@ -1,17 +1,20 @@
 """Conversations: named lists of items that responses read and add to."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import conversation_items, conversations
 from antiphon.protocol.errors import ApiError
+from antiphon.state.json_size import MAX_CHARS_ON_LOOP
+from antiphon.state.paging import Listing, PageQuery
 
 Json = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
@@ -88,10 +91,34 @@ class ConversationStore:
         wanted = select(conversation_items.c.item).where(conversation_items.c.conversation_id == conversation_id)
         try:
             async with self._engine.connect() as connection:
-                rows = await connection.execute(wanted.order_by(conversation_items.c.position))
-                return tuple(msgspec.json.decode(row.item) for row in rows)
+                rows = (await connection.execute(wanted.order_by(conversation_items.c.position))).scalars().all()
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of conversations") from error
+        return await _decoded(rows)
+
+    async def page(self, conversation_id: str, query: PageQuery) -> tuple[tuple[Json, ...], bool]:
+        """Return the items that ``query`` names, and whether there are more. ``ApiError`` 400 for a cursor that names none."""
+        table = conversation_items.c
+        all_items: Select[*tuple[Any, ...]] = select(table.item).where(table.conversation_id == conversation_id)
+        listing = Listing(all_items, [table.position], table.item_id, query)
+        try:
+            async with self._engine.connect() as connection:
+                wanted = await listing.bound(connection)
+                rows = (await connection.execute(wanted.limit(query.limit + 1))).scalars().all()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of conversations") from error
+        return await _decoded(rows[: query.limit]), len(rows) > query.limit
+
+    async def find_item(self, conversation_id: str, item_id: str) -> Json | None:
+        """Return one item, None if there is none of that id."""
+        table = conversation_items.c
+        wanted = select(table.item).where(table.conversation_id == conversation_id, table.item_id == item_id)
+        try:
+            async with self._engine.connect() as connection:
+                found = (await connection.execute(wanted.order_by(table.position).limit(1))).scalar()
+        except (SQLAlchemyError, OSError) as error:
+            raise store_unreachable("database of conversations") from error
+        return None if found is None else msgspec.json.decode(found)
 
     async def length(self, conversation_id: str) -> int:
         """Return the position at which the next item goes."""
@@ -127,6 +154,17 @@ class ConversationStore:
                 return (await connection.execute(delete(conversation_items).where(wanted))).rowcount > 0
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of conversations") from error
+
+
+async def _decoded(rows: Sequence[bytes]) -> tuple[Json, ...]:
+    """Return the items of rows; many or large ones are decoded off the event loop."""
+    if sum(map(len, rows)) < MAX_CHARS_ON_LOOP:
+        return _items(rows)
+    return await asyncio.to_thread(_items, rows)
+
+
+def _items(rows: Sequence[bytes]) -> tuple[Json, ...]:
+    return tuple(msgspec.json.decode(row) for row in rows)
 
 
 def _rows(conversation_id: str, position: int, items: Sequence[Json]) -> list[Json]:

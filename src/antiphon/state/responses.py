@@ -136,7 +136,8 @@ class ResponseStore:
                 row = (await connection.execute(select(responses).where(wanted))).one_or_none()
             if row is None or row.expires_at_ms <= _now_ms():
                 return None
-            kept = _kept(row)
+            is_small = row.num_bytes < MAX_CHARS_ON_LOOP
+            kept = _kept(row) if is_small else await asyncio.to_thread(_kept, row)
             if kept.status in _RUNNING and row.lease_until_ms < _now_ms():
                 kept = msgspec.structs.replace(kept, body=kept.body | {"status": "failed", "error": _LOST})
                 await self._set_body(kept)

@@ -31,13 +31,18 @@ class Page(msgspec.Struct, frozen=True):
         end = len(ids) if self.before is None else _position(ids, self.before, "before")
         shown = ordered[start:end]
         page = shown[: self.limit]
-        return {
-            "object": "list",
-            "data": page,
-            "first_id": page[0]["id"] if page else None,
-            "last_id": page[-1]["id"] if page else None,
-            "has_more": len(shown) > len(page),
-        }
+        return listed(page, has_more=len(shown) > len(page))
+
+
+def listed(data: Sequence[Json], *, has_more: bool) -> Json:
+    """Return the list object for a page."""
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": has_more,
+    }
 
 
 def read_page(

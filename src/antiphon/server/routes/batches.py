@@ -13,7 +13,7 @@ from antiphon.protocol.ids import new_id
 from antiphon.server.request.access import Access
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
-from antiphon.server.request.pages import read_page
+from antiphon.server.request.pages import listed, read_page
 from antiphon.server.request.query import note_unused_query, refuse_query
 
 _HOUR_MS = 3_600_000
@@ -84,15 +84,7 @@ class BatchRoutes:
         page = read_page(call, parameters=("limit", "after"))
         after = None if page.after is None else await self._require(page.after, principal.account)
         found, has_more = await self._store.page(principal.account, limit=page.limit, after=after)
-        await call.respond_json(
-            {
-                "object": "list",
-                "data": [batch.value() for batch in found],
-                "first_id": found[0].id if found else None,
-                "last_id": found[-1].id if found else None,
-                "has_more": has_more,
-            }
-        )
+        await call.respond_json(listed([batch.value() for batch in found], has_more=has_more))
 
     async def retrieve(self, call: Call) -> None:
         """Show a batch."""

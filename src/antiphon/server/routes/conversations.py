@@ -14,7 +14,7 @@ from antiphon.protocol.shapes import Array, Mapping, Object
 from antiphon.server.request.access import Access
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
-from antiphon.server.request.pages import read_page
+from antiphon.server.request.pages import listed, read_page
 from antiphon.server.request.query import note_unused_query
 from antiphon.state import Conversation, ConversationStore
 
@@ -68,8 +68,8 @@ class ConversationRoutes:
     async def list_items(self, call: Call) -> None:
         """List a conversation's items, newest first unless asked otherwise."""
         _, conversation = await self._found(call)
-        page = read_page(call)
-        await call.respond_json(page.of(await self._store.items(conversation.id)))
+        items, has_more = await self._store.page(conversation.id, read_page(call))
+        await call.respond_json(listed(items, has_more=has_more))
 
     async def add_items(self, call: Call) -> None:
         """Add up to 20 items at the end."""
@@ -77,14 +77,13 @@ class ConversationRoutes:
         body = await self._body(call, _add)
         items = _new_items(body["items"])
         await self._store.append(conversation.id, items)
-        shown = {"first_id": items[0]["id"], "last_id": items[-1]["id"], "has_more": False}
-        await call.respond_json({"object": "list", "data": items, **shown})
+        await call.respond_json(listed(items, has_more=False))
 
     async def retrieve_item(self, call: Call) -> None:
         """Show one item."""
         _, conversation = await self._found(call)
         item_id = call.path_param("item_id")
-        found = next((item for item in await self._store.items(conversation.id) if item["id"] == item_id), None)
+        found = await self._store.find_item(conversation.id, item_id)
         if found is None:
             raise _no_item(item_id)
         await call.respond_json(found)

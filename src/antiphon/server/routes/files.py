@@ -20,7 +20,7 @@ from antiphon.server.request.departure import until_gone
 from antiphon.server.request.headers import encoded
 from antiphon.server.request.incoming_file import IncomingFile
 from antiphon.server.request.multipart import MultipartForms
-from antiphon.server.request.pages import read_page
+from antiphon.server.request.pages import listed, read_page
 from antiphon.server.request.query import note_unused_query, query_parameters, refuse_query
 from antiphon.server.request.reservation import TokenReservation
 
@@ -99,15 +99,7 @@ class FileRoutes:
             purpose=dict(query_parameters(call)).get("purpose"),
         )
         shown = _values(found) if len(found) <= _MANY else await asyncio.to_thread(_values, found)
-        await call.respond_json(
-            {
-                "object": "list",
-                "data": shown,
-                "first_id": found[0].id if found else None,
-                "last_id": found[-1].id if found else None,
-                "has_more": has_more,
-            }
-        )
+        await call.respond_json(listed(shown, has_more=has_more))
 
     async def retrieve(self, call: Call) -> None:
         """Show a file."""

@@ -9,7 +9,7 @@ from antiphon.protocol.shapes import Mapping, Object
 from antiphon.server.request.access import Access
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
-from antiphon.server.request.pages import read_page
+from antiphon.server.request.pages import listed, read_page
 from antiphon.server.request.query import note_unused_query, query_parameters
 from antiphon.state import CompletionStore, StoredCompletion
 
@@ -44,10 +44,8 @@ class StoredCompletionRoutes:
         page = read_page(
             call, default_order="asc", also=("model", *(name for name, _ in given if name.startswith("metadata[")))
         )
-        ids = await self._store.find_ids(principal.account, dict(given).get("model"), wanted)
-        listed = page.of([{"id": name} for name in ids])
-        shown = await self._store.find_many([item["id"] for item in listed["data"]], principal.account)
-        await call.respond_json(listed | {"data": [one.value() for one in shown]})
+        found, has_more = await self._store.page(principal.account, page, dict(given).get("model"), wanted)
+        await call.respond_json(listed([one.value() for one in found], has_more=has_more))
 
     async def retrieve(self, call: Call) -> None:
         """Show a stored completion."""

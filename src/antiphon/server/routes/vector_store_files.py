@@ -10,11 +10,11 @@ from antiphon.server.request.access import Access
 from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
-from antiphon.server.request.pages import read_page
+from antiphon.server.request.pages import listed, read_page
 from antiphon.server.request.query import note_unused_query, query_parameters, refuse_query
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.server.routes.vector_store_parts import new_files
-from antiphon.server.routes.vector_stores import LIST_PARAMETERS, listed, read_body
+from antiphon.server.routes.vector_stores import LIST_PARAMETERS, read_body
 from antiphon.vector_stores import FileBatch, NewStoreFile, StoreFile, VectorStore, VectorStores
 from antiphon.vector_stores.errors import no_such_store_batch, no_such_store_file
 from antiphon.vector_stores.records import STATUSES

@@ -11,7 +11,7 @@ from antiphon.server.request.access import Access
 from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
-from antiphon.server.request.pages import read_page
+from antiphon.server.request.pages import listed, read_page
 from antiphon.server.request.query import note_unused_query, refuse_query
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.server.routes.vector_store_parts import new_files
@@ -121,17 +121,6 @@ async def read_body(bodies: RequestBodies, call: Call, table: Object, *, optiona
         table.check(value, "")
         table.refuse(value, "")
         return value  # pyright: ignore[reportUnknownVariableType] - the table checked it
-
-
-def listed(data: list[Json], *, has_more: bool) -> Json:
-    """Return a page of a list."""
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": has_more,
-    }
 
 
 def _shown(found: Found) -> Json:
