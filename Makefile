@@ -51,7 +51,7 @@ load: $(VENV)/.installed ## Send the largest bodies and measure other clients, 5
 soak: $(VENV)/.installed ## Send 20,000 responses to a bounded store and watch its size, 2 minutes
 	@$(BIN)/python -m pytest -m soak tests/load -s $(ARGS)
 
-batch-kills: $(VENV)/.installed ## Kill server and engines ten times under batches, and compare answers and ledger (ANTIPHON_KILLS=10)
+batch-kills: $(VENV)/.installed ## Kill server and engines under batches and vector stores, and compare answers, indexes and ledger (ANTIPHON_KILLS=10)
 	@$(BIN)/python -m pytest -m load tests/kills -s $(ARGS)
 
 bench: $(VENV)/.installed ## Measure beside the peers that are installed

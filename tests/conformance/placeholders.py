@@ -1,8 +1,8 @@
 """A proxy that gives the official client's tests the objects which they only name.
 
-The tests retrieve, change and delete responses, completions, conversations, files, uploads and batches under made-up ids. For each request whose
-path has such an id, an object is made first, and its own id takes the place of the made-up one. Everything else passes
-unchanged.
+The tests retrieve, change and delete responses, completions, conversations, files, uploads, batches and vector stores under
+made-up ids. For each request whose path has such an id, an object is made first, and its own id takes the place of the
+made-up one; so it is with the files that a request about vector stores names. Everything else passes unchanged.
 """
 
 import contextlib
@@ -21,6 +21,9 @@ _HOP = {"connection", "transfer-encoding", "content-length", "content-encoding",
 _FROM_SCRATCH = re.compile(
     r"/(resp_677efb5139a88190b512bc3fef8e535d|response_id|completion_id|conv_123|file_id|upload_abc123|batch_id)(?=[/?]|$)"
 )
+_STORE = re.compile(r"^/vector_stores/(?:vs_abc123|vector_store_id)(?=[/?]|$)")
+_STORE_PARTS = re.compile(r"/(?:(file-abc123|file_id)|(vsfb_abc123|batch_id))(?=[/?]|$)")
+_STORE_FILES = re.compile(rb'(?<="file_id":)\s*"file_id"|(?<="file_ids":)\s*\["string"\]')
 
 
 @contextmanager
@@ -49,7 +52,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        path = _with_ids(self.client, self.path.removeprefix("/v1"))
+        path = self.path.removeprefix("/v1")
+        if path.startswith("/vector_stores"):
+            path, body = _with_store(self.client, path), _with_files(self.client, body)
+        else:
+            path = _with_ids(self.client, path)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
         answer = self.client.request(self.command, path, content=body, headers=headers)
         self.send_response(answer.status_code)
@@ -73,6 +80,29 @@ def _with_ids(client: httpx.Client, path: str) -> str:
     made = _MAKERS[found[1].split("_")[0]](client)
     path = path.replace(found[1], made["id"])
     return path.replace("msg_abc", made.get("item_id", "msg_abc"))
+
+
+def _with_store(client: httpx.Client, path: str) -> str:
+    """Put a store with a file in a batch into the place of the store, the file and the batch that a path names."""
+    if _STORE.search(path) is None:
+        return path
+    file = _file(client, purpose="assistants")["id"]
+    store = client.post("/vector_stores", json={}).json()["id"]
+    batch = client.post(f"/vector_stores/{store}/file_batches", json={"file_ids": [file]}).json()["id"]
+    if path.endswith("/content"):
+        wait_until(lambda: client.get(f"/vector_stores/{store}/files/{file}").json()["status"] == "completed")
+    path = _STORE.sub(f"/vector_stores/{store}", path)
+    return _STORE_PARTS.sub(lambda found: f"/{file if found[1] else batch}", path)
+
+
+def _with_files(client: httpx.Client, body: bytes) -> bytes:
+    """Put a file into the place of one that a body names."""
+
+    def made(found: re.Match[bytes]) -> bytes:
+        name = json.dumps(_file(client, purpose="assistants")["id"]).encode()
+        return b"[" + name + b"]" if found[0].lstrip().startswith(b"[") else name
+
+    return _STORE_FILES.sub(made, body)
 
 
 def _response(client: httpx.Client) -> dict[str, str]:

@@ -35,6 +35,7 @@ CLIENT_TESTS = (
     "test_models", "test_completions", "test_embeddings", "chat/test_completions", "chat/completions/test_messages",
     "test_responses", "responses/test_input_items", "responses/test_input_tokens", "test_conversations",
     "conversations/test_items", "test_files", "test_uploads", "uploads/test_parts", "test_batches",
+    "test_vector_stores", "vector_stores/test_files", "vector_stores/test_file_batches",
 )  # fmt: skip
 CHAT_MODELS = ("gpt-4o-mini", "gpt-6-astra", "gpt-3.5-turbo-instruct")
 EMBEDDING_MODELS = ("text-embedding-3-small",)

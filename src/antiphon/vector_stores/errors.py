@@ -68,6 +68,10 @@ def index_missing(store_id: str) -> ApiError:
     )
 
 
+def is_index_missing(error: ApiError) -> bool:
+    return error.code == index_missing("").code
+
+
 def index_unusable(message: str) -> ApiError:
     return ApiError(
         500, message, type="server_error", code="vector_store_index_unusable", headers={"x-should-retry": "false"}

@@ -7,7 +7,7 @@ processes of one machine may do this at once.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -98,6 +98,16 @@ class Ingestion:
         with contextlib.suppress(ApiError):  # the index may be gone with its store
             await self._indexes.run(store_id, lambda index: index.delete([file_id]))
         return is_removed
+
+    async def align_attributes(self, store_id: str, file_id: str, written: Mapping[str, Any] | None = None) -> None:
+        """Make the index have the attributes of a file's row, however many requests change them at once.
+
+        ``written`` is what the index is known to have.
+        """
+        while (file := await self._table.find_file(store_id, file_id)) is not None and file.attributes != written:
+            written = dict(file.attributes)
+            document = Document(file_id, "", metadata=written)
+            await self._indexes.run(store_id, lambda index, document=document: index.set_metadata([document]))
 
     async def sweep(self) -> None:
         """Remove stores past their time, files that were deleted, and index files without a store."""
@@ -204,5 +214,7 @@ class Ingestion:
         usage_bytes = sum(len(chunk.text.encode()) + np.asarray(vector).nbytes for chunk, vector in pairs)
         if await self._table.complete(file, usage_bytes):
             self._num_completed += 1
+            # They may have been changed between the row that was read above and the index.
+            await self.align_attributes(file.vector_store_id, file.file_id, attributes)
         elif await self._table.find_file(file.vector_store_id, file.file_id) is None:
             await self._indexes.run(file.vector_store_id, lambda index: index.delete([file.file_id]))

@@ -1,13 +1,14 @@
 """The parts of vector stores, put together: rows, index files, reading in the background, search."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from antiphon.files import FileStore
-from antiphon.search.document import Document
+from antiphon.protocol.errors import ApiError
 from antiphon.vector_stores.embedding import StoreEmbedding
-from antiphon.vector_stores.errors import no_such_store, store_expired
+from antiphon.vector_stores.errors import is_index_missing, no_such_store, store_expired
 from antiphon.vector_stores.indexes import Indexes
 from antiphon.vector_stores.ingestion import Ingestion
 from antiphon.vector_stores.records import FileCounts, StoreFile, VectorStore
@@ -81,22 +82,35 @@ class VectorStores:
         """Replace the attributes of a file, by which a search may filter from now on; False if it is gone."""
         if not await self.table.set_attributes(file.vector_store_id, file.file_id, attributes):
             return False
-        document = Document(file.file_id, "", metadata=dict(attributes))
-        await self._indexes.run(file.vector_store_id, lambda index: index.set_metadata([document]))
+        async with self._present([file.vector_store_id], file.account):
+            await self.ingestion.align_attributes(file.vector_store_id, file.file_id)
         return True
 
     async def texts(self, file: StoreFile) -> list[str]:
         """Return the text of a file in pieces, as it was read; empty while it is not."""
-        return await self._indexes.run(file.vector_store_id, lambda index: index.texts_of(file.file_id))
+        async with self._present([file.vector_store_id], file.account):
+            return await self._indexes.run(file.vector_store_id, lambda index: index.texts_of(file.file_id))
 
     async def search(self, stores: Sequence[VectorStore], query: SearchQuery, account: str, path: str) -> list[Found]:
         """Return what answers best. ``path`` is for the usage row of the query's vector. Raises ``ApiError``."""
-        found = await self._search.search(stores, query, account, path)
+        async with self._present([store.id for store in stores], account):
+            found = await self._search.search(stores, query, account, path)
         for store in stores:
             await self.table.touch(store)
         # A process that was killed may have left a file in the index that is in the store no more.
         held = await self.table.completed({(one.vector_store_id, one.file_id) for one in found})
         return [one for one in found if (one.vector_store_id, one.file_id) in held]
+
+    @asynccontextmanager
+    async def _present(self, store_ids: Sequence[str], account: str) -> AsyncGenerator[None]:
+        """Within the block, a store that another request deletes is reported as one that is not there: 404, or 400 past its time."""
+        try:
+            yield
+        except ApiError as error:
+            if is_index_missing(error):
+                for store_id in store_ids:
+                    await self.require_live(store_id, account)
+            raise
 
     def start(self) -> None:
         """Begin what runs without a request."""

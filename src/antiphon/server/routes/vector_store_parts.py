@@ -18,8 +18,9 @@ async def new_files(
     ``ApiError`` 400 for a file that ``account`` does not have.
     """
     made: list[NewStoreFile] = []
+    found = await stores.files.find_all((one["file_id"] for one in given), account)
     for one in given:
-        file = await stores.files.find(one["file_id"], account)
+        file = found.get(one["file_id"])
         if file is None:
             raise problems.bad_request(f"No such File object: {one['file_id']}", "file_id", "file_not_found")
         strategy = one.get("chunking_strategy")
