@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.engine.plain_engine import DATA
 
-from antiphon.engine.model.base import Aborted, LoadedFile, ModelContext
+from antiphon.engine.model.base import Aborted, ModelContext, PoolingModel, TextModel
 from antiphon.engine.model.llama import Model
 from antiphon.engine.model.logits import Logits
 from antiphon.engine.model.openvino import library
@@ -18,7 +18,7 @@ from antiphon.engine.model.sizing import ContextSettings
 RUNTIMES = ("llama", "openvino")
 
 
-def load(runtime: str, source: Path) -> LoadedFile:
+def load(runtime: str, source: Path) -> TextModel:
     """Return a model in a runtime, converted next to its file where that is needed."""
     if runtime == "llama":
         return Model(source)
@@ -32,6 +32,21 @@ def load(runtime: str, source: Path) -> LoadedFile:
     if not folder.exists():
         convert(source, folder, "f16")
     return PagedModel(folder, source)
+
+
+def load_encoder(runtime: str, source: Path, weight_format: str = "f16") -> PoolingModel:
+    """Return an embedding model in a runtime, converted next to its file where that is needed."""
+    if runtime == "llama":
+        return Model(source)
+    if library.version() is None:
+        pytest.skip("OpenVINO is not installed: pip install 'antiphon[local]'")
+    from antiphon.engine.model.openvino.convert import convert  # noqa: PLC0415 - as above
+    from antiphon.engine.model.openvino.encoder import EncoderModel  # noqa: PLC0415 - as above
+
+    folder = source.with_suffix(f".{weight_format}.openvino")
+    if not folder.exists():
+        convert(source, folder, weight_format)
+    return EncoderModel(folder, source)
 
 
 def sized(cells: int = 2048, **given: Any) -> ContextSettings:

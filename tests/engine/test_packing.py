@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.engine.steps.packing import Place, pack
+from antiphon.engine.steps.packing import Place, pack_alike, pack_tiles
 
 TILE = 64
 LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=80)
@@ -15,7 +15,7 @@ LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=80)
 def packed(
     lengths: list[int], *, tile: int = TILE, room: int = 256, capacity: int = 512, most: int = 256
 ) -> list[Place]:
-    return pack(lengths, tile=tile, room=room, capacity=capacity, most=most)
+    return pack_tiles(lengths, tile=tile, room=room, capacity=capacity, most=most)
 
 
 def spans(lengths: list[int], places: list[Place]) -> list[tuple[int, int]]:
@@ -99,3 +99,23 @@ def test_without_tiles_inputs_go_in_turn() -> None:
     places = packed([100, 90, 80, 10], tile=1)
     assert [place.index for place in places] == [0, 1]
     assert not any(place.padding for place in places)
+
+
+@given(LENGTHS, st.integers(1, 40))
+def test_alike_lengths_are_packed_together(lengths: list[int], most: int) -> None:
+    """The first is in, none twice, rows and texts are bounded, and attention computes little for padding."""
+    places = pack_alike(lengths, room=256, capacity=512, most=most)
+    chosen = [lengths[place.index] for place in places]
+    assert places[0].index == 0
+    assert len({place.index for place in places}) == len(places) <= most
+    assert sum(chosen) <= max(256, lengths[0])
+    assert not any(place.padding for place in places)
+    assert max(chosen) * len(chosen) - sum(chosen) <= max(64, sum(chosen) / 4)
+
+
+def test_a_text_waits_for_no_other_length() -> None:
+    """A stream of short texts goes together while a long one is among them, and the long one goes in its turn."""
+    lengths = [14, 500, *[14] * 60]
+    places = pack_alike(lengths, room=256, capacity=512, most=256)
+    assert [lengths[place.index] for place in places] == [14] * 18
+    assert pack_alike([500, *[14] * 44], room=256, capacity=512, most=256) == [Place(0)]

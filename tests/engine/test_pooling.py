@@ -3,6 +3,7 @@
 import queue
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from antiphon.engine.ipc.messages import Answer, Embed, Embedded, Failed, Priority
 from antiphon.engine.model.llama import Batch
 from antiphon.engine.steps.loop import CancelTask
+from antiphon.engine.steps.packing import pack_tiles
 from antiphon.engine.steps.pooling import PoolingLoop, PoolingTask
 
 Command = PoolingTask | CancelTask
@@ -69,7 +71,7 @@ class _Inbox(queue.SimpleQueue[Command]):
 def _run(more: Callable[[], list[Command] | None], answers: list[tuple[int, Answer]]) -> None:
     """Run a loop with what ``more`` says before each step, until it says None."""
     context: Any = _Context(256)
-    loop = PoolingLoop(context, answers.extend, tile=64, max_sequences=128)
+    loop = PoolingLoop(context, answers.extend, packing=partial(pack_tiles, tile=64), max_sequences=128)
     loop.inbox = _Inbox(more)
     with pytest.raises(_OverError):
         loop.run()

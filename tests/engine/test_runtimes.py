@@ -14,7 +14,7 @@ from tests.engine.loop_world import World
 from tests.engine.runtimes import RUNTIMES, ObservedContext, Reference, load, sized
 from tests.engine.tiny_models import plain_attention
 
-from antiphon.engine.model.base import Aborted, LoadedFile, ModelContext, NoCells
+from antiphon.engine.model.base import Aborted, ModelContext, NoCells, TextModel
 from antiphon.engine.model.openvino.context import PagedContext
 from antiphon.engine.model.sizing import ContextSettings
 
@@ -40,25 +40,25 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session", params=RUNTIMES)
-def model(request: pytest.FixtureRequest, files: Callable[[str], Path]) -> LoadedFile:
+def model(request: pytest.FixtureRequest, files: Callable[[str], Path]) -> TextModel:
     """A tiny Llama in each runtime."""
     return load(request.param, files("llama"))
 
 
 @pytest.fixture
-def context(model: LoadedFile) -> ModelContext:
+def context(model: TextModel) -> ModelContext:
     """A new context of it."""
     return model.context(sized())
 
 
 @pytest.fixture(scope="session")
-def pairs(model: LoadedFile) -> tuple[ModelContext, Reference]:
+def pairs(model: TextModel) -> tuple[ModelContext, Reference]:
     """A context for the loop, and the same model without anything else."""
     return model.context(sized()), Reference(model.context(sized(num_sequences=1)))
 
 
 @pytest.fixture
-def are_same(model: LoadedFile) -> AreSame:
+def are_same(model: TextModel) -> AreSame:
     """Whether rows are equal: bit by bit over pages, within rounding where the order of the cells of all slots matters."""
     tolerance = 0 if model.traits(sized()).kernels == "paged" else _ROUNDING
     return lambda ours, theirs: bool(np.abs(ours - theirs).max() <= tolerance)
@@ -76,7 +76,7 @@ def run(context: ModelContext, slot: int, start: int, tokens: list[int], *, is_p
 @given(st.integers(0, 2**32), st.sampled_from([448, 2048]), st.booleans(), st.sampled_from([0, 0.1, 0.5]))
 def test_a_text_is_what_the_model_alone_gives(  # noqa: PLR0917 - drawn by hypothesis
     pairs: tuple[ModelContext, Reference],
-    model: LoadedFile,
+    model: TextModel,
     seed: int,
     cells: int,
     ngram_pool: bool,
@@ -171,7 +171,7 @@ def test_a_decode_that_is_aborted_on_its_way_harms_no_later_one(context: ModelCo
         assert np.array_equal(run(context, 0, 0, PROMPT[:2]), wanted)
 
 
-def test_more_than_the_cache_holds_is_refused(model: LoadedFile, are_same: AreSame) -> None:
+def test_more_than_the_cache_holds_is_refused(model: TextModel, are_same: AreSame) -> None:
     """A batch without room raises NoCells, and what was there can still be continued."""
     context = model.context(sized(cells=512, num_sequences=2))
     wanted = run(context, 0, 0, PROMPT)
@@ -248,7 +248,7 @@ def test_warming_up_touches_no_slot(files: Callable[[str], Path]) -> None:
         assert np.array_equal(run(context, 0, len(PROMPT), [5, 6], is_prompt=False), wanted)
 
 
-def test_the_settings_of_a_context_are_kept(model: LoadedFile) -> None:
+def test_the_settings_of_a_context_are_kept(model: TextModel) -> None:
     """A context has the cells that were asked for, reports its memory, and the traits fit the model."""
     chosen: ContextSettings = sized(cells=1024)
     context = model.context(chosen)

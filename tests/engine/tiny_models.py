@@ -22,21 +22,37 @@ _SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>")
 class _File:
     """A file that is being written; ``random`` adds a matrix of (outputs, inputs)."""
 
-    def __init__(self, path: Path, architecture: str, layers: int, types: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        architecture: str,
+        layers: int,
+        types: Mapping[str, str] | None = None,
+        *,
+        generates: bool = True,
+    ) -> None:
         self._types = types or {}
         self.writer = gguf.GGUFWriter(path, architecture)
         self._draw = np.random.default_rng(len(architecture))
         self.writer.add_block_count(layers)
         self.writer.add_context_length(CONTEXT)
         self.writer.add_embedding_length(_WIDTH)
-        self.writer.add_layer_norm_rms_eps(1e-6)
+        if generates:
+            self.writer.add_layer_norm_rms_eps(1e-6)
+        else:
+            self.writer.add_layer_norm_eps(1e-5)
         size = self._add_vocabulary()
         self.writer.add_vocab_size(size)
         self.random("token_embd", size, _WIDTH, scale=4)
-        self.random("output", size, _WIDTH, scale=4)
+        if generates:
+            self.random("output", size, _WIDTH, scale=4)
 
     def random(self, name: str, *shape: int, scale: float = 1.0) -> None:
         self._add(name, self._draw.standard_normal(shape) * scale / np.sqrt(shape[-1]))
+
+    def drawn(self, *shape: int) -> NDArray[np.float64]:
+        """Return random numbers."""
+        return self._draw.standard_normal(shape)
 
     def ones(self, name: str, size: int, value: float = 1.0) -> None:
         self._add(name, np.full(size, value))
@@ -50,6 +66,20 @@ class _File:
         self.writer.write_kv_data_to_file()
         self.writer.write_tensors_to_file()
         self.writer.close()
+
+    def vector(self, name: str, size: int, mean: float = 0.0) -> None:
+        self._add(name, mean + 0.3 * self._draw.standard_normal(size))
+
+    def norm(self, name: str) -> None:
+        """Add the scales and offsets of a layer normalisation."""
+        self.vector(name, _WIDTH, mean=1.0)
+        self.vector(f"{name}.bias", _WIDTH)
+
+    def linear(self, name: str, outputs: int, inputs: int, *, bias: bool = True) -> None:
+        """Add a matrix and, with ``bias``, its offsets."""
+        self.random(name, outputs, inputs)
+        if bias:
+            self.vector(f"{name}.bias", outputs)
 
     def attention(self, block: str, *, norms: bool = True) -> None:
         self.random(f"{block}.attn_q", _HEADS * _HEAD_SIZE, _WIDTH)
@@ -282,4 +312,47 @@ def yes_no_reranker(path: Path) -> None:
     file.close()
 
 
+def bert(path: Path, pooling: gguf.PoolingType = gguf.PoolingType.MEAN) -> None:
+    """Write a BERT: positions are embedded, layers see all tokens, each product has offsets."""
+    file = _encoder(path, "bert", pooling)
+    file.bare("position_embd.weight", file.drawn(CONTEXT, _WIDTH))
+    for layer in range(2):
+        block = f"blk.{layer}"
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            file.linear(f"{block}.{part}", _WIDTH, _WIDTH)
+        file.norm(f"{block}.attn_output_norm")
+        file.linear(f"{block}.ffn_up", _HIDDEN, _WIDTH)
+        file.linear(f"{block}.ffn_down", _WIDTH, _HIDDEN)
+        file.norm(f"{block}.layer_output_norm")
+    file.close()
+
+
+def nomic_bert(path: Path, pooling: gguf.PoolingType = gguf.PoolingType.MEAN) -> None:
+    """Write a Nomic BERT: queries and keys are rotated, the inner layer is gated, products have no offsets."""
+    file = _encoder(path, "nomic-bert", pooling)
+    file.writer.add_rope_freq_base(1000.0)
+    for layer in range(2):
+        block = f"blk.{layer}"
+        file.linear(f"{block}.attn_qkv", 3 * _WIDTH, _WIDTH, bias=False)
+        file.linear(f"{block}.attn_output", _WIDTH, _WIDTH, bias=False)
+        file.norm(f"{block}.attn_output_norm")
+        file.feed_forward(block)
+        file.norm(f"{block}.layer_output_norm")
+    file.close()
+
+
+def _encoder(path: Path, architecture: str, pooling: gguf.PoolingType) -> _File:
+    file = _File(path, architecture, layers=2, generates=False)
+    file.writer.add_file_type(0)
+    file.writer.add_head_count(_HEADS)
+    file.writer.add_feed_forward_length(_HIDDEN)
+    file.writer.add_causal_attention(False)
+    file.writer.add_pooling_type(pooling)
+    file.writer.add_token_type_count(2)
+    file.bare("token_types.weight", file.drawn(2, _WIDTH))
+    file.norm("token_embd_norm")
+    return file
+
+
+ENCODERS: dict[str, Callable[[Path, gguf.PoolingType], None]] = {"bert": bert, "nomic-bert": nomic_bert}
 KINDS: dict[str, Callable[[Path], None]] = {"recurrent": recurrent, "hybrid": hybrid, "sliding-window": sliding_window}

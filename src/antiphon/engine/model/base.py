@@ -39,12 +39,14 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     - ``tiled``: batches of 64 rows or more and smaller ones are computed by different kernels (llama.cpp with flash attention).
     - ``plain``: a single row and several rows are.
     - ``paged``: tokens of a prompt and single tokens are, and a row that is alone in its batch; nothing else matters.
+    - ``padded``: nothing matters; attention computes every text as if it were as long as the batch's longest (OpenVINO's
+      encoders).
     """
 
     max_slots: int
     may_drop_tokens: bool = True
     may_undo_steps: bool = True
-    kernels: Literal["tiled", "plain", "paged"]
+    kernels: Literal["tiled", "plain", "paged", "padded"]
 
 
 class TokenBatch(Protocol):
@@ -81,8 +83,8 @@ class TokenBatch(Protocol):
         ...
 
 
-class ModelContext(Protocol):
-    """A model's KV cache and compute buffers. Not thread-safe, but for ``abort``."""
+class AnyContext(Protocol):
+    """What contexts of every kind of model have. Not thread-safe."""
 
     @property
     def cells(self) -> int:
@@ -100,12 +102,20 @@ class ModelContext(Protocol):
         ...
 
     def decode(self) -> None:
-        """Compute ``batch``; afterwards ``logits`` has a row for each token that requested one.
+        """Compute ``batch``.
 
         Raises:
-            NoCells: there is no room. Aborted: ``abort`` was called. ModelError: any other failure.
+            NoCells: there is no room. Aborted: ``ModelContext.abort`` was called. ModelError: any other failure.
         """
         ...
+
+    def clear(self) -> None:
+        """Empty every slot."""
+        ...
+
+
+class ModelContext(AnyContext, Protocol):
+    """A text model's KV cache and compute buffers. After ``decode``, ``logits`` has a row for each token that requested one."""
 
     def abort(self, requested: bool) -> None:
         """Stop the running decode within milliseconds, or allow decodes again. Safe from any thread."""
@@ -126,21 +136,20 @@ class ModelContext(Protocol):
         """Drop what ``slot`` holds from position ``start`` on. False: this memory cannot do it."""
         ...
 
-    def clear(self) -> None:
-        """Empty every slot."""
-        ...
 
-
-class PoolingContext(ModelContext, Protocol):
-    """A context of an embedding model."""
+class PoolingContext(AnyContext, Protocol):
+    """A context of an embedding model. A batch has whole texts, in slots 0, 1, ... in this order."""
 
     def embeddings(self, count: int) -> NDArray[np.float32]:
-        """Return the pooled vectors of slots 0 to ``count`` - 1 in the last batch, not normalised, as rows of a copy."""
+        """Return the pooled outputs of slots 0 to ``count`` - 1 in the last batch, not normalised, as rows of a copy.
+
+        A row is a vector, or the outputs of the classification head.
+        """
         ...
 
 
 class LoadedFile(Protocol):
-    """A model file in memory: what is known of it, and contexts over it."""
+    """A model file in memory: what is known of it."""
 
     @property
     def runtime(self) -> Runtime:
@@ -205,7 +214,38 @@ class LoadedFile(Protocol):
         """Return what can be done with a context of these settings."""
         ...
 
+
+class TextModel(LoadedFile, Protocol):
+    """A model file that generates text."""
+
     def context(self, settings: ContextSettings) -> ModelContext:
+        """Return a new context.
+
+        Raises:
+            ModelError: there is no memory for it, or the model does not allow the settings.
+        """
+        ...
+
+
+class PoolingModel(LoadedFile, Protocol):
+    """A model file that embeds or ranks."""
+
+    @property
+    def gives_vectors(self) -> bool:
+        """Whether the model pools its outputs into one vector per text. A reranker does not."""
+        ...
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether a text's outputs go through a classification head."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classification head, where there is one."""
+        ...
+
+    def context(self, settings: ContextSettings) -> PoolingContext:
         """Return a new context.
 
         Raises:

@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.engine.ipc.messages import Text
-from antiphon.engine.model.base import LoadedFile, ModelContext, ModelError
-from antiphon.engine.model.llama import Context, Model
+from antiphon.engine.model.base import ModelContext, ModelError, PoolingModel, TextModel
+from antiphon.engine.model.llama import Model
 from antiphon.engine.model.logits import log_probabilities
 from antiphon.engine.model.native import active
 from antiphon.engine.model.native.library import Candidate, LibraryRefusedError
 from antiphon.engine.model.openvino.convert import convert
+from antiphon.engine.model.openvino.encoder import EncoderModel
 from antiphon.engine.model.openvino.model import PagedModel
+from antiphon.engine.model.openvino.opening import open_converted
 from antiphon.engine.model.quantise import QuantiseError, quantise
 from antiphon.engine.model.sizing import ContextSettings
 
@@ -50,6 +52,12 @@ _CONTEXT: Final = 256
 """Tokens of the prompt that is measured, and behind which the texts are decoded; at most the sample's."""
 
 
+_NUM_SHORT: Final = 4
+"""Times that a short text is embedded, so that it takes long enough to be measured."""
+_LONG: Final = 448
+"""Tokens of the long text that is embedded, at most."""
+
+
 class Measurement(msgspec.Struct, frozen=True):
     """Processor seconds of one core for fixed pieces of work, and how far the outputs are from the reference's.
 
@@ -71,19 +79,17 @@ class Measurement(msgspec.Struct, frozen=True):
 def measure(path: Path, source: Path, wanted: NDArray[np.float32], *, extra_buffers: bool = True) -> Measurement:
     """Measure the model at ``path``: a prompt, and steps that decode 1, 8 and 16 texts after it.
 
-    Of an embedding model: the sample's lines, packed into one batch. ``wanted`` are the outputs to compare with.
+    Of an embedding model: a short text, the sample's lines as one batch, and a long text. ``wanted`` are the outputs to
+    compare with.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
-    if path.is_dir():
-        model: LoadedFile = PagedModel(path, source)
-        size_bytes = model.size_bytes
-    else:
-        model = Model(path, extra_buffers=extra_buffers)
-        size_bytes = path.stat().st_size
-        if model.is_embedding:
-            return _measure_embedding(model, wanted, size_bytes)
+    size_bytes = sum(part.stat().st_size for part in path.iterdir()) if path.is_dir() else path.stat().st_size
+    model: PagedModel | EncoderModel | Model
+    model = open_converted(path, source) if path.is_dir() else Model(path, extra_buffers=extra_buffers)
+    if isinstance(model, EncoderModel) or (isinstance(model, Model) and model.is_embedding):
+        return _measure_embedding(model, wanted, size_bytes)
     context, rows = _outputs(model)
     divergence = float((np.exp(wanted) * (wanted - rows)).sum(axis=1, dtype=np.float64).mean())
     ids = model.vocabulary.tokenize(SAMPLE)[:_CONTEXT]
@@ -93,7 +99,7 @@ def measure(path: Path, source: Path, wanted: NDArray[np.float32], *, extra_buff
     return Measurement({name: _cpu_s(work) for name, work in works.items()}, divergence, size_bytes)
 
 
-def _cpu_s(work: Callable[[], None]) -> float:
+def _cpu_s(work: Callable[[], object]) -> float:
     """Return processor seconds of a piece of work, after it has been done once: kernels may be made at the first time."""
     work()
     started = time.process_time()
@@ -101,42 +107,58 @@ def _cpu_s(work: Callable[[], None]) -> float:
     return time.process_time() - started
 
 
-def _measure_embedding(model: Model, wanted: NDArray[np.float32], size_bytes: int) -> Measurement:
-    rows, work = _embed(model)
+def _measure_embedding(model: PoolingModel, wanted: NDArray[np.float32], size_bytes: int) -> Measurement:
+    embed, texts = _embedder(model), _texts(model)
+    rows = embed(texts)
     divergence = 1 - float((wanted.astype(np.float64) * rows).sum(axis=1).min())
-    return Measurement({"batch": _cpu_s(work)}, divergence, size_bytes, is_embedding=True)
+    *lines, long = texts
+    works: dict[str, Callable[[], object]] = {
+        "a short text": lambda: [embed(lines[:1]) for _ in range(_NUM_SHORT)],
+        "a batch": lambda: embed(lines),
+        "a long text": lambda: embed([long]),
+    }
+    return Measurement({name: _cpu_s(work) for name, work in works.items()}, divergence, size_bytes, is_embedding=True)
 
 
-def _embed(model: Model) -> tuple[NDArray[np.float64], Callable[[], None]]:
-    """Return the unit vectors of the sample's lines, and the work to measure: computing them several times."""
+def _texts(model: PoolingModel) -> list[list[int]]:
+    """Return the sample's lines, and last a text that is as long as the model allows, within bounds."""
     lines = [model.vocabulary.encode((Text(line),), whole=True) for line in SAMPLE.splitlines() if line]
+    long = model.vocabulary.encode((Text(SAMPLE * 2),), whole=True)
+    size = min(_LONG, model.training_context, len(long))
+    return [*(line[: model.training_context] for line in lines), [*long[: size - 1], long[-1]]]
+
+
+def _embedder(model: PoolingModel) -> Callable[[list[list[int]]], NDArray[np.float64]]:
+    """Return what computes unit vectors of texts, all of ``_texts`` at once at most."""
+    texts = _texts(model)
     # llama.cpp wants a batch that can be divided among the sequences.
-    size = -(-sum(map(len, lines)) // len(lines)) * len(lines)
-    settings = ContextSettings(
-        cells=size,
-        batch_size=size,
-        micro_batch_size=size,
-        num_sequences=len(lines),
-        threads=1,
-        batch_threads=1,
-        flash_attention=True,
-        embeddings=True,
+    size = -(-sum(map(len, texts)) // len(texts)) * len(texts)
+    context = model.context(
+        ContextSettings(
+            cells=size,
+            batch_size=size,
+            micro_batch_size=size,
+            num_sequences=len(texts),
+            threads=1,
+            batch_threads=1,
+            flash_attention=True,
+            embeddings=True,
+        )
     )
-    context = Context(model, settings)
-    for row, ids in enumerate(lines):
-        context.batch.add(row, 0, ids, len(ids))
-    context.decode()
-    rows = context.embeddings(len(lines)).astype(np.float64)
 
-    def work() -> None:
-        for _ in range(_NUM_STEPS):
-            context.clear()
-            context.decode()
+    def embed(given: list[list[int]]) -> NDArray[np.float64]:
+        context.clear()
+        context.batch.clear()
+        for slot, ids in enumerate(given):
+            context.batch.add(slot, 0, ids, len(ids))
+        context.decode()
+        rows = context.embeddings(len(given)).astype(np.float64)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True), work
+    return embed
 
 
-def _outputs(model: LoadedFile) -> tuple[ModelContext, NDArray[np.float32]]:
+def _outputs(model: TextModel) -> tuple[ModelContext, NDArray[np.float32]]:
     """Return a context, and the log-probabilities after each of the sample's tokens."""
     ids = model.vocabulary.tokenize(SAMPLE)
     settings = ContextSettings(
@@ -188,7 +210,7 @@ def refer(path: Path, target: Path) -> None:
         ModelError: the model cannot be loaded.
     """
     model = Model(path)
-    rows = _embed(model)[0] if model.is_embedding else _outputs(model)[1]
+    rows = _embedder(model)(_texts(model)) if model.is_embedding else _outputs(model)[1]
     with target.open("wb") as file:
         np.save(file, rows.astype(np.float32))
 

@@ -33,9 +33,10 @@ from antiphon.engine.model.llama import LlamaError, Model, has_gpu
 from antiphon.engine.model.measurement import Measurement
 from antiphon.engine.model.native.choose import library_key
 from antiphon.engine.model.native.library import Library
+from antiphon.engine.model.native.processor import processor_flags
 from antiphon.engine.model.native.selftest import encode_candidate
 from antiphon.engine.model.openvino.library import GRAPH_VERSION, version
-from antiphon.engine.model.openvino.support import unsupported, unsupported_settings
+from antiphon.engine.model.openvino.support import unsupported, unsupported_settings, weight_types
 from antiphon.engine.settings import EngineSettings
 
 ENVIRONMENT_VARIABLE: Final = "ANTIPHON_ENGINE_RUNTIME"
@@ -53,7 +54,6 @@ _MOST_BYTES_AT_ONCE: Final = 256_000_000
 _SLOW_TYPES: Final = {"3": "Q4_1", "8": "Q5_0", "9": "Q5_1"}
 """llama.cpp's numbers of file types."""
 _PLAIN_TYPES: Final = {"0": "F32", "1": "F16"}
-_FOUR_BIT_TYPES: Final = {"2": "Q4_0", "14": "Q4_K", "15": "Q4_K"}
 _UNFINISHED: Final = ".unfinished"
 _RECORD_NAME: Final = re.compile(r"-[0-9a-f]{12}\..*$")
 """What follows the file's name in the name of a record."""
@@ -193,8 +193,8 @@ def why_not_openvino(settings: EngineSettings, file: _Header) -> str:
         return "it is not installed (openvino, openvino-genai, openvino-tokenizers)"
     if file.problem:
         return file.problem
-    if file.is_embedding or settings.pooling == "rank":
-        return "it serves models that generate text"
+    if settings.pooling == "rank":
+        return "it does not rank documents"
     if settings.runtime == "auto" and settings.gpu_layers != 0 and has_gpu():
         return "llama.cpp has a GPU here"
     if settings.runtime == "auto" and file.size_bytes > _MOST_BYTES:
@@ -208,7 +208,8 @@ def _candidates(settings: EngineSettings, file: _Header, wanted: str, *, has_ope
     if chosen not in {"auto", "as-is"}:
         # Where a type is demanded of llama.cpp's own copies, it is what computes them.
         return [_Candidate("openvino" if wanted == "openvino" else "llama", chosen)]
-    openvino = [_Candidate("openvino", name) for name in _openvino_types(file)] if has_openvino else []
+    types = weight_types(file.file_type, is_encoder=file.is_embedding, flags=processor_flags())
+    openvino = [_Candidate("openvino", name) for name in types] if has_openvino else []
     if chosen == "as-is":
         return openvino[:1] if wanted == "openvino" else [_AS_IS]
     if wanted == "openvino":
@@ -218,14 +219,6 @@ def _candidates(settings: EngineSettings, file: _Header, wanted: str, *, has_ope
     small = file.size_bytes <= _MOST_BYTES and not file.problem and is_measurable
     llama = [_Candidate("llama", name) for name in _LLAMA_TYPES] if small and file.is_slow else []
     return [_AS_IS, *openvino, *llama]
-
-
-def _openvino_types(file: _Header) -> list[str]:
-    """Return the types of OpenVINO's copies worth trying, what is nearest to the file first."""
-    if file.file_type in _FOUR_BIT_TYPES:
-        # Of Q4_K, four-bit integers with a whole number as their zero are only close.
-        return ["q4_0", "f16"] if file.file_type == "2" else ["q4_0", "q8_0", "f16"]
-    return ["q8_0", "f16"] if file.file_type == "7" else ["f16", "q8_0"]
 
 
 class _Choice:

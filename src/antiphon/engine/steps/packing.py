@@ -1,11 +1,15 @@
-"""Which inputs of an embedding model go into one batch, and where.
+"""Which inputs of an embedding model go into one batch, and where; a way for each kind of kernel.
 
-llama.cpp's flash attention processes a batch in tiles of 64 rows by 64 rows and skips a tile in which no row attends to
+``pack_tiles``: llama.cpp's flash attention processes a batch in tiles of 64 rows by 64 rows and skips a tile in which no row attends to
 another. So an input that crosses a tile's border costs two tiles more. Inputs are chosen so that their lengths fill tiles
 exactly, and the few rows that stay free are padded. docs/engine/measurements.md has the measurements.
+
+``pack_alike``: OpenVINO's encoders compute attention as if every text were as long as the longest of the batch. So inputs
+of nearly the same length are chosen.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -13,6 +17,11 @@ WINDOW = 256
 """Waiting inputs that are considered: with 64 already, nearly every gap is filled exactly."""
 _MAX_LONE_GAP = 0.25
 """A batch of one tile with at most this share free is computed faster padded, in tiles, than row by row."""
+
+_FREE_PADDING = 64
+"""Cells of padding in attention that cost less than another step."""
+_MOST_PADDING = 0.25
+"""Cells of padding for each row: attention is a fifth of the work for short texts, and half of it for long ones."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -22,18 +31,38 @@ class Place(msgspec.Struct, frozen=True):
     padding: int = 0
 
 
-def pack(lengths: Sequence[int], *, tile: int, room: int, capacity: int, most: int) -> list[Place]:
-    """Return which of the waiting inputs, at least one, form the next batch, in the order of their rows.
+class Packing(Protocol):
+    """Returns which of the waiting inputs, at least one, form the next batch, in the order of their rows.
 
-    The first is always taken, and each tile begins with the first input that is left. Others come before their turn only
-    to fill a tile.
+    ``lengths`` are the tokens of each waiting input, in the order of their turn; none is longer than ``capacity``, the
+    rows that a batch can have. The first is always taken. ``room`` is where a batch is large enough: only a first input may
+    be longer. ``most`` is how many inputs one batch can have, padding included.
+    """
 
-    Args:
-        lengths: tokens of each waiting input, in the order of their turn; none is longer than ``capacity``.
-        tile: rows of a tile.
-        room: rows at which a batch is large enough; only a first input may be longer.
-        capacity: rows that a batch can have.
-        most: inputs of one batch, including padding.
+    def __call__(self, lengths: Sequence[int], *, room: int, capacity: int, most: int) -> list[Place]:
+        """Return the places."""
+        ...
+
+
+def pack_alike(lengths: Sequence[int], *, room: int, capacity: int, most: int) -> list[Place]:
+    """Return the first input and those that are nearest to it in length; see ``Packing``."""
+    del capacity  # the first input fits, and all together fit the room
+    places = [Place(0)]
+    num_rows = longest = lengths[0]
+    for index in sorted(range(1, len(lengths)), key=lambda index: abs(lengths[index] - lengths[0])):
+        more, longer = num_rows + lengths[index], max(longest, lengths[index])
+        padding = (len(places) + 1) * longer - more
+        if len(places) == most or more > room or padding > max(_FREE_PADDING, more * _MOST_PADDING):
+            break
+        places.append(Place(index))
+        num_rows, longest = more, longer
+    return places
+
+
+def pack_tiles(lengths: Sequence[int], *, tile: int, room: int, capacity: int, most: int) -> list[Place]:
+    """Return inputs that fill tiles of ``tile`` rows; see ``Packing``.
+
+    Each tile begins with the first input that is left. Others come before their turn only to fill a tile.
     """
     if most < tile:
         tile = 1  # too few sequences to fill tiles with

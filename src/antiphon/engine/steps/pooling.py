@@ -5,7 +5,7 @@ Inputs of a client's batch wait while there are interactive ones.
 
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -16,11 +16,13 @@ from antiphon.engine.model.base import PoolingContext
 from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
 from antiphon.engine.steps.loop import CancelTask, Emit
-from antiphon.engine.steps.packing import WINDOW, pack
+from antiphon.engine.steps.packing import WINDOW, Packing
 from antiphon.engine.steps.tasks import RequestKey
 
 _PACKED_TOKENS = 256
 """Where a batch is large enough for the matrix kernels; docs/engine/measurements.md has the measurement."""
+
+_NOTHING = object()
 
 
 class PoolingTask:
@@ -81,7 +83,10 @@ class _Input(msgspec.Struct, frozen=True):
 
 
 class PoolingLoop:
-    """Runs requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any."""
+    """Runs requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any.
+
+    ``idle_work`` is done piece by piece while there are no requests.
+    """
 
     def __init__(
         self,
@@ -89,9 +94,10 @@ class PoolingLoop:
         emit: Emit,
         *,
         read: Read = unit_vectors,
-        tile: int,
+        packing: Packing,
         max_sequences: int,
         throttle: ThreadThrottle | None = None,
+        idle_work: Iterator[None] | None = None,
     ) -> None:
         self.inbox: queue.SimpleQueue[PoolingTask | CancelTask] = queue.SimpleQueue()
         self.step_started: float | None = None
@@ -100,9 +106,10 @@ class PoolingLoop:
         self._step_s = HistogramCollector(STEP_BOUNDS_S)
         self._num_requests = self._num_steps = self._num_tokens = 0
         self._context = context
-        self._tile = tile
+        self._packing = packing
         self._max_sequences = max_sequences
         self._throttle = throttle
+        self._idle_work = iter(()) if idle_work is None else idle_work
         self._emit = emit
         self._read = read
         self._inputs: list[_Input] = []
@@ -111,6 +118,7 @@ class PoolingLoop:
     def run(self) -> None:
         """Work for as long as the process lives."""
         while True:
+            self._work_while_idle()
             self._receive()
             if self._inputs:
                 self._step()
@@ -119,6 +127,16 @@ class PoolingLoop:
     def cancel(self, command: CancelTask) -> None:
         """Cancel from any thread."""
         self.inbox.put(command)
+
+    def _work_while_idle(self) -> None:
+        """Go on with ``idle_work`` until a request comes or nothing is left of it."""
+        while not self._inputs and self.inbox.empty():
+            self.step_started = time.monotonic()
+            try:
+                if next(self._idle_work, _NOTHING) is _NOTHING:
+                    return
+            finally:
+                self.step_started = None
 
     def _receive(self) -> None:
         wait = not self._inputs
@@ -166,9 +184,8 @@ class PoolingLoop:
         """Fill the batch; return the inputs of its sequences 0, 1, ... Padding has sequences of its own behind them."""
         batch = self._context.batch
         is_batch = self._inputs[0].task.is_batch
-        places = pack(
+        places = self._packing(
             [len(waiting.tokens) for waiting in self._inputs[:WINDOW] if waiting.task.is_batch == is_batch],
-            tile=self._tile,
             room=min(_PACKED_TOKENS, batch.capacity),
             capacity=batch.capacity,
             most=self._max_sequences,

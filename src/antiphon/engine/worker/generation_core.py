@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from antiphon.engine.ipc.messages import Answer, Generate, Prefill, PrefillEnded, Request, SamplingParams, Score, Scored
-from antiphon.engine.model.base import LoadedFile
+from antiphon.engine.model.base import ModelContext, TextModel
 from antiphon.engine.model.sizing import choose_for_generation
 from antiphon.engine.model.weight_format import Served
 from antiphon.engine.sampling.constraint import Constraint, GrammarCompiler, GrammarError
@@ -45,7 +45,7 @@ class GenerationCore(EngineCore):
     """
 
     def __init__(
-        self, settings: EngineSettings, native: NativeStart, served: Served, model: LoadedFile, emit: Emit
+        self, settings: EngineSettings, native: NativeStart, served: Served, model: TextModel, emit: Emit
     ) -> None:
         sizes = choose_sizes(settings, model, choose_for_generation)
         chosen = context_settings(settings, sizes, "chat")
@@ -59,7 +59,7 @@ class GenerationCore(EngineCore):
         self._grammars = GrammarCompiler(model.vocabulary)
         self._compile_started: float | None = None
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="grammars")
-        self._loop = _step_loop(loaded, emit, self._grammars)
+        self._loop = _step_loop(loaded, context, emit, self._grammars)
         self._ngram_pool = None
         if settings.draft_tokens and traits.may_drop_tokens:
             self._ngram_pool = NgramPool(settings.draft_tokens)
@@ -141,10 +141,10 @@ class GenerationCore(EngineCore):
             self._compile_started = None
 
 
-def _step_loop(loaded: LoadedModel, emit: Emit, grammars: GrammarCompiler) -> StepLoop:
+def _step_loop(loaded: LoadedModel, context: ModelContext, emit: Emit, grammars: GrammarCompiler) -> StepLoop:
     settings, sizes = loaded.settings, loaded.sizes
     scheduler = Scheduler(
-        cells=loaded.context.cells,
+        cells=context.cells,
         slots=loaded.num_slots,
         num_sequences=sizes.num_sequences,
         batch_size=sizes.batch_size,
@@ -154,13 +154,13 @@ def _step_loop(loaded: LoadedModel, emit: Emit, grammars: GrammarCompiler) -> St
         shapes=_shapes(loaded),
     )
     return StepLoop(
-        loaded.context,
+        context,
         scheduler,
         emit,
         mask_s=grammars.mask_s,
         can_roll_back=loaded.traits.may_undo_steps,
         throttle=loaded.throttle(),
-        idle_work=warm_up(loaded.context, loaded.model),
+        idle_work=warm_up(context, loaded.model),
     )
 
 
@@ -175,6 +175,8 @@ def _shapes(loaded: LoadedModel) -> BatchShapes:
             return batch_shapes.plain(batch_size)
         case "paged":
             return batch_shapes.paged(batch_size)
+        case "padded":
+            raise AssertionError("an encoder generates nothing")
 
 
 def _check(request: Generate, max_tokens: int, vocabulary_size: int) -> None:

@@ -10,10 +10,13 @@ import msgspec
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.ipc.messages import ModelInfo, ModelKind
 from antiphon.engine.machine import free_memory
-from antiphon.engine.model.base import LoadedFile, ModelContext, ModelError, Traits
+from antiphon.engine.model.base import AnyContext, LoadedFile, ModelError, Traits
 from antiphon.engine.model.llama import Context, LlamaError, Model
 from antiphon.engine.model.openvino.context import PagedContext
+from antiphon.engine.model.openvino.converted import ConvertedModel
+from antiphon.engine.model.openvino.encoder import EncoderContext, EncoderModel
 from antiphon.engine.model.openvino.model import PagedModel
+from antiphon.engine.model.openvino.opening import open_converted
 from antiphon.engine.model.sizing import ContextSettings, Machine, ModelFacts, Sizes
 from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.model.weight_format import Served
@@ -21,7 +24,7 @@ from antiphon.engine.settings import EngineSettings
 from antiphon.engine.worker.native_start import NativeStart
 
 _WARM_SEQUENCES = 17
-C = TypeVar("C", bound=ModelContext)
+C = TypeVar("C", bound=AnyContext)
 ChooseSizes = Callable[[EngineSettings, ModelFacts, Machine], Sizes]
 
 
@@ -34,7 +37,7 @@ class LoadedModel(msgspec.Struct, frozen=True):
     model: LoadedFile
     sizes: Sizes
     traits: Traits
-    context: ModelContext
+    context: AnyContext
     num_slots: int
 
     def throttle(self) -> ThreadThrottle | None:
@@ -63,14 +66,14 @@ def load_model(path: Path, gpu_layers: int | None, *, extra_buffers: bool = True
         ) from error
 
 
-def load_converted(folder: Path, source: Path) -> PagedModel:
+def load_converted(folder: Path, source: Path) -> PagedModel | EncoderModel:
     """Load what was converted for OpenVINO from the file ``source``.
 
     Raises:
         EngineStartFailed: with what OpenVINO said.
     """
     try:
-        return PagedModel(folder, source)
+        return open_converted(folder, source)
     except (ModelError, OSError) as error:
         raise EngineStartFailed(
             f"{str(folder)!r} could not be loaded: {error}",
@@ -126,7 +129,7 @@ def make_context(make: Callable[[ContextSettings], C], chosen: ContextSettings) 
         ) from error
 
 
-def compute_first_batch(context: ModelContext, model: LoadedFile, num_tokens: int) -> None:
+def compute_first_batch(context: AnyContext, model: LoadedFile, num_tokens: int) -> None:
     """Compute a few tokens, so that native code that does not fit this machine fails now.
 
     Raises:
@@ -141,14 +144,17 @@ def compute_first_batch(context: ModelContext, model: LoadedFile, num_tokens: in
         raise EngineStartFailed(f"the first batch could not be computed: {error}", hint="Free memory.") from error
     context.batch.clear()
     context.clear()
-    if isinstance(model, PagedModel):
+    if isinstance(model, ConvertedModel):
         model.forget_weights()
 
 
-def warm_up(context: ModelContext, model: LoadedFile) -> Iterator[None]:
+def warm_up(context: AnyContext, model: LoadedFile) -> Iterator[None]:
     """Do, a step at a time, what the first requests would wait for; an engine is ready before that."""
-    if isinstance(model, PagedModel) and isinstance(context, PagedContext):
+    if isinstance(context, PagedContext):
         yield from context.warm_up(_WARM_SEQUENCES)
+    if isinstance(context, EncoderContext):
+        yield from context.warm_up()
+    if isinstance(model, ConvertedModel):
         model.forget_weights()
 
 

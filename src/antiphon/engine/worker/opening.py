@@ -1,6 +1,7 @@
 """Opens a model file as the core that serves its kind."""
 
 from antiphon.engine.errors import EngineStartFailed
+from antiphon.engine.model.openvino.encoder import EncoderModel
 from antiphon.engine.model.weight_format import wanted_runtime
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.steps.loop import Emit
@@ -22,6 +23,8 @@ def open_core(settings: EngineSettings, native: NativeStart, emit: Emit) -> Engi
     if served.runtime == "openvino":
         try:
             converted = load_converted(served.path, settings.model_path)
+            if isinstance(converted, EncoderModel):
+                return PoolingCore(settings, native, served, converted, emit)
             return GenerationCore(settings, native, served, converted, emit)
         except EngineStartFailed as error:
             if wanted_runtime(settings) != "auto":

@@ -1,15 +1,18 @@
 """The core of a model that pools a text's outputs, for embeddings or ranking: inputs of all requests packed into batches."""
 
+from functools import partial
+
 import msgspec
 
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.ipc.messages import Answer, Embed, Embedded, ModelKind, Rank, Ranked, Request
-from antiphon.engine.model.llama import Model
+from antiphon.engine.model.base import PoolingModel, Traits
 from antiphon.engine.model.sizing import choose_for_embedding
 from antiphon.engine.model.weight_format import Served
 from antiphon.engine.scheduling import batch_shapes
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.steps.loop import Emit
+from antiphon.engine.steps.packing import Packing, pack_alike, pack_tiles
 from antiphon.engine.steps.pooling import PoolingLoop, PoolingTask, first_probabilities, unit_vectors
 from antiphon.engine.worker.core import EngineCore, Start
 from antiphon.engine.worker.loading import (
@@ -19,6 +22,7 @@ from antiphon.engine.worker.loading import (
     context_settings,
     describe,
     make_context,
+    warm_up,
 )
 from antiphon.engine.worker.native_start import NativeStart
 
@@ -33,7 +37,9 @@ class PoolingCore(EngineCore):
         EngineStartFailed: the model cannot be served.
     """
 
-    def __init__(self, settings: EngineSettings, native: NativeStart, served: Served, model: Model, emit: Emit) -> None:
+    def __init__(
+        self, settings: EngineSettings, native: NativeStart, served: Served, model: PoolingModel, emit: Emit
+    ) -> None:
         kind = _kind(settings, served, model)
         sizes = choose_sizes(settings, model, choose_for_embedding)
         chosen = context_settings(settings, sizes, kind)
@@ -47,9 +53,10 @@ class PoolingCore(EngineCore):
             context,
             emit,
             read=first_probabilities if kind == "reranker" else unit_vectors,
-            tile=batch_shapes.TILE if traits.kernels == "tiled" else 1,
+            packing=_packing(traits),
             max_sequences=num_slots,
             throttle=loaded.throttle(),
+            idle_work=warm_up(context, model),
         )
         self._kind = kind
         super().__init__(loaded, self._loop, describe(loaded, kind))
@@ -73,7 +80,13 @@ class PoolingCore(EngineCore):
         return lambda: self._loop.inbox.put(task)
 
 
-def _kind(settings: EngineSettings, served: Served, model: Model) -> ModelKind:
+def _packing(traits: Traits) -> Packing:
+    if traits.kernels == "padded":
+        return pack_alike
+    return partial(pack_tiles, tile=batch_shapes.TILE if traits.kernels == "tiled" else 1)
+
+
+def _kind(settings: EngineSettings, served: Served, model: PoolingModel) -> ModelKind:
     """Return what the model does.
 
     Raises:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from antiphon.engine.model.base import Aborted, NoCells
 from antiphon.engine.model.openvino.batch import PagedBatch
 from antiphon.engine.model.openvino.library import OpenVinoError, openvino
+from antiphon.engine.model.openvino.options import compile_options
 from antiphon.engine.model.openvino.pages import PAGE, PageCopy, PageTables
 from antiphon.engine.model.openvino.support import KV_PRECISIONS
 from antiphon.engine.model.sizing import ContextSettings
@@ -35,7 +36,11 @@ class PagedContext:
         self._tables = PageTables(-(-settings.cells // PAGE) + settings.num_sequences)
         self._is_aborting = False
         try:
-            compiled = core.compile_model(model, "CPU", _options(core, settings))
+            compiled = core.compile_model(
+                model,
+                "CPU",
+                compile_options(core, settings) | {"KV_CACHE_PRECISION": KV_PRECISIONS[settings.kv_type_k]},
+            )
             self._request: Any = compiled.create_infer_request()
             self._caches = self._allocate(compiled)
         except (RuntimeError, MemoryError) as error:
@@ -133,15 +138,3 @@ class PagedContext:
             self._request.set_tensor(given.any_name, module.Tensor(cache, module.Shape(shape), given.element_type))
             caches.append(cache)
         return caches
-
-
-def _options(core: Any, settings: ContextSettings) -> dict[str, Any]:
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    computes_bf16 = has_bf16 and settings.kv_type_k != "f32"  # the kernels want both alike
-    return {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": settings.batch_threads,
-        "ENABLE_CPU_PINNING": False,  # a thread bound to a core that another process needs would wait for it
-        "INFERENCE_PRECISION_HINT": "bf16" if computes_bf16 else "f32",
-        "KV_CACHE_PRECISION": KV_PRECISIONS[settings.kv_type_k],
-    }

@@ -1,54 +1,23 @@
-"""A converted model file. Its vocabulary is llama.cpp's, read from the GGUF file: both runtimes give the same tokens."""
+"""A converted model that generates text."""
 
-from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from antiphon.engine.model.base import Runtime, Traits
-from antiphon.engine.model.llama import Model
+from antiphon.engine.model.base import Traits
 from antiphon.engine.model.openvino.context import PagedContext
+from antiphon.engine.model.openvino.converted import GRAPH, ConvertedModel
 from antiphon.engine.model.openvino.graph import read_paged
 from antiphon.engine.model.openvino.library import openvino
-from antiphon.engine.model.openvino.weights import forget_file
 from antiphon.engine.model.sizing import ContextSettings, ModelFacts
 
-GRAPH: Final = "openvino_model.xml"
-"""The graph's file in the folder of a converted model; the weights lie next to it."""
-WEIGHTS: Final = "openvino_model.bin"
-ORIGIN: Final = "origin.json"
 _MOST_SLOTS: Final = 256
 
 
-class Origin(msgspec.Struct, frozen=True):
-    """What a converted model keeps of its GGUF file."""
-
-    num_parameters: int
-    weight_format: str
-
-
-class PagedModel:
-    """A folder that ``convert`` made, and the GGUF file that it was made of.
+class PagedModel(ConvertedModel):
+    """A folder that ``convert`` made of a text model, and the GGUF file that it was made of.
 
     Raises:
         OpenVinoError: the folder cannot be read. LlamaError: the file's vocabulary cannot.
     """
-
-    def __init__(self, folder: Path, source: Path) -> None:
-        origin = msgspec.json.decode((folder / ORIGIN).read_bytes(), type=Origin)
-        tokens = Model(source, vocabulary_only=True)
-        self.runtime: Runtime = "openvino"
-        self.vocabulary = tokens.vocabulary
-        self.metadata = tokens.metadata
-        self.architecture = tokens.architecture
-        self.num_parameters = origin.num_parameters
-        self.size_bytes = (folder / WEIGHTS).stat().st_size
-        self.description = f"{self.architecture} {self.num_parameters / 1e6:.0f}M {origin.weight_format}"
-        self.training_context = self._number("context_length")
-        self.embedding_size = self._number("embedding_length")
-        self.decodes_alone = True
-        self._tokens = tokens  # owns what the vocabulary points to
-        self._graph = folder / GRAPH
 
     @property
     def facts(self) -> ModelFacts:
@@ -74,11 +43,4 @@ class PagedModel:
             OpenVinoError: the graph does not compile, or there is no memory.
         """
         core = openvino().Core()
-        return PagedContext(core, read_paged(core, self._graph), settings)
-
-    def forget_weights(self) -> None:
-        """Give back the memory of weights that a context has packed; to be called after its first batches."""
-        forget_file(self._graph.with_name(WEIGHTS))
-
-    def _number(self, key: str, default: int = 0) -> int:
-        return int(self.metadata.get(f"{self.architecture}.{key}", default))
+        return PagedContext(core, read_paged(core, self.folder / GRAPH), settings)
