@@ -10,6 +10,7 @@ from tests.engine.tiny_models import recurrent
 from antiphon.engine import EngineSettings, EngineStartFailed
 from antiphon.engine.model import weight_format
 from antiphon.engine.model.native.active import active
+from antiphon.engine.model.openvino.library import version
 from antiphon.errors import ConfigError
 
 pytestmark = pytest.mark.model
@@ -102,11 +103,19 @@ def test_a_file_that_cannot_be_measured_is_served_unchanged_and_measured_again_n
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_an_embedding_model_in_a_plain_type_is_measured_too(embedding_model: Path, tmp_path: Path) -> None:
-    """A copy of an f16 file is served only if it was measured to be faster, with vectors of nearly the same direction."""
+def test_an_embedding_model_in_a_plain_type_is_measured_too(
+    embedding_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of an f16 file is served only if it was measured to be faster, with vectors of nearly the same direction, once."""
+    monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
     served = serve(embedding_model, tmp_path)
     assert "1 - cosine 0.000" in served.reason
+    assert "for a short text, " in served.reason
+    assert ("f16 with OpenVINO: " in served.reason) is (version() is not None)
     assert (served.path == embedding_model) is (served.type == "as-is")
+    assert (served.runtime == "openvino") is served.path.is_dir()
+    monkeypatch.setattr(weight_format, "_run", None)
+    assert serve(embedding_model, tmp_path) == served
 
 
 def test_as_is_touches_nothing(chat_model: Path, embedding_model: Path, tmp_path: Path) -> None:

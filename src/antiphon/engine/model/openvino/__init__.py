@@ -1,1 +1,1 @@
-"""The runtime over OpenVINO's PagedAttention: a GGUF file converted once, a KV cache of pages that this package owns."""
+"""The runtime over OpenVINO: a GGUF file converted once; attention over pages that this package owns, or an encoder's graph."""

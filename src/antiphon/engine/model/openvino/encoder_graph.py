@@ -1,8 +1,8 @@
 """The graph of an encoder that embeds (BERT, Nomic BERT), built of OpenVINO's operators from the weights of a GGUF file.
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers" (2019); tensor names are those of the GGUF format.
-All texts of a step are consecutive rows, so that no product is computed for padding. Only attention needs texts beside one
-another: their rows are gathered into a grid of one text a line, padded to the longest, and back.
+All texts of a step are consecutive rows, so that no product is computed for padding. Only attention needs texts of
+one length: their rows are gathered into a grid of one text a line, padded to the longest, and back.
 """
 
 from collections.abc import Callable
