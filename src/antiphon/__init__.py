@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from antiphon.errors import AntiphonError as AntiphonError
     from antiphon.search.chunking import Chunk as Chunk
     from antiphon.search.chunking import Chunking as Chunking
+    from antiphon.toolkit.cache_file import CacheSize as CacheSize
     from antiphon.toolkit.calls.breaker import BreakerStatistics as BreakerStatistics
     from antiphon.toolkit.calls.breaker import CircuitBreaker as CircuitBreaker
     from antiphon.toolkit.calls.call_events import CallEnded as CallEnded
@@ -163,6 +164,7 @@ _PUBLIC = {
     "antiphon.toolkit.evaluation.result": ("EvaluationResult",),
     "antiphon.toolkit.evaluation.scores": ("Score", "close", "contains", "equals", "judge"),
     "antiphon.errors": ("AntiphonError",),
+    "antiphon.toolkit.cache_file": ("CacheSize",),
     "antiphon.toolkit.calls.breaker": ("BreakerStatistics", "CircuitBreaker"),
     "antiphon.toolkit.costs.budget": ("Budget", "BudgetStatistics"),
     "antiphon.toolkit.calls.call_events": ("CallEnded", "FailedOver", "RequestRetried", "RequestSent"),

@@ -87,7 +87,7 @@ def test_a_damaged_entry_of_the_response_cache_counts_as_absent(endpoint: Endpoi
     cache = ResponseCache(tmp_path / "c.sqlite")
     for _ in range(2):
         assert Chat(client=endpoint.client(), temperature=0, cache=cache).send("x").text == "one"
-    cache._database.execute("UPDATE answers SET completion = '{'")
+    cache._file.database.execute("UPDATE answers SET completion = '{'")
     for _ in range(2):
         assert Chat(client=endpoint.client(), temperature=0, cache=cache).send("x").text == "two"
 
@@ -95,7 +95,7 @@ def test_a_damaged_entry_of_the_response_cache_counts_as_absent(endpoint: Endpoi
 def test_an_answer_that_a_cache_cannot_take_is_not_lost(endpoint: Endpoint, tmp_path: Path) -> None:
     """It is returned, with a warning."""
     cache = ResponseCache(tmp_path / "c.sqlite")
-    cache._database.execute("PRAGMA query_only = ON")
+    cache._file.database.execute("PRAGMA query_only = ON")
     with pytest.warns(CacheWriteWarning, match="could not be written"):
         assert Chat(client=endpoint.client(), temperature=0, cache=cache).send("x").text == "ok"
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "extract": ("antiphon.cli.extract:extract", "Read an object of named fields from a text."),
     "embed": ("antiphon.cli.embed:embed", "Embed texts."),
     "search": ("antiphon.cli.search:search", "Index a folder, search it, ask it."),
+    "cache": ("antiphon.cli.cache:app", "Show and clear the caches of embeddings and answers."),
     "bulk": ("antiphon.cli.bulk:bulk", "Run thousands of requests under limits; resumes."),
     "files": ("antiphon.cli.files:app", "Upload, list, show, download and delete files."),
     "batches": ("antiphon.cli.batches:app", "Start, list, show and cancel batches, and fetch their answers."),

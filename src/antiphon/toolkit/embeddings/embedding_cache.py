@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.config import home_directory
-from antiphon.toolkit.cache_file import open_cache, reading, writing
+from antiphon.toolkit.cache_file import CacheFile, CacheSize, reading, writing
 
 Vector = NDArray[np.float32]
 _KEYS_PER_QUERY = 500
+_MAX_BYTES = 2 * 1024 * 1024 * 1024
 # A row that a power cut takes is only embedded again.
 _SCRIPT = """
 PRAGMA synchronous = NORMAL;
@@ -56,46 +57,64 @@ class CachedVector:
 
 
 class EmbeddingCache:
-    """The file of vectors; usable from several threads and processes at once."""
+    """The file of vectors; usable from several threads and processes at once.
 
-    def __init__(self, path: Path | None = None) -> None:
+    Vectors older than ``max_age_s`` are made again (None: never). Of a file above ``max_bytes`` (2 GiB) the vectors that were
+    used least recently are removed.
+    """
+
+    def __init__(
+        self, path: Path | None = None, *, max_bytes: int = _MAX_BYTES, max_age_s: float | None = None
+    ) -> None:
         self.path = path or default_cache_path()
-        self._lock = threading.Lock()
-        self._db = open_cache(self.path, _SCRIPT)
+        self._file = CacheFile(self.path, "vectors", _SCRIPT, max_bytes=max_bytes, max_age_s=max_age_s)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, CachedVector]:
         """Return the vectors that are there."""
         found: dict[bytes, CachedVector] = {}
-        with self._lock, reading(self.path):
+        with self._file.lock, reading(self.path):
             for start in range(0, len(keys), _KEYS_PER_QUERY):
                 some = keys[start : start + _KEYS_PER_QUERY]
                 marks = ",".join("?" * len(some))
                 # Only question marks are put into the statement.
-                rows = self._db.execute(f"SELECT key, answered_by, vector FROM vectors WHERE key IN ({marks})", some)  # noqa: S608
-                for key, answered_by, blob in rows:
+                query = f"SELECT key, answered_by, vector, used_at FROM vectors WHERE key IN ({marks}) AND kept_at >= ?"  # noqa: S608
+                rows = self._file.database.execute(query, (*some, self._file.kept_since)).fetchall()
+                for key, answered_by, blob, _ in rows:
                     found[key] = CachedVector(np.frombuffer(blob, dtype="<f4"), answered_by)
+                self._file.touch([row[0] for row in rows], min((row[3] for row in rows), default=0.0))
         return found
 
     def put(self, vectors: Mapping[bytes, CachedVector]) -> None:
         """Store vectors, in one transaction; one that is there already is replaced."""
-        rows: Iterable[tuple[bytes, str, bytes]] = (
-            (key, cached.answered_by, cached.vector.astype("<f4").tobytes()) for key, cached in vectors.items()
+        now = time.time()
+        rows: Iterable[tuple[bytes, str, bytes, float, float]] = (
+            (key, cached.answered_by, cached.vector.astype("<f4").tobytes(), now, now)
+            for key, cached in vectors.items()
         )
-        with self._lock, writing(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+        insert = "INSERT OR REPLACE INTO vectors (key, answered_by, vector, kept_at, used_at) VALUES (?, ?, ?, ?, ?)"
+        database = self._file.database
+        with self._file.lock, writing(self.path):
+            database.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+                database.executemany(insert, rows)
+                self._file.shrink(len(vectors))
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            database.execute("COMMIT")
+
+    def clear(self, *, older_than_s: float = 0.0) -> int:
+        """Remove all vectors, or those kept longer ago than ``older_than_s``; return how many."""
+        return self._file.clear(older_than_s)
+
+    def statistics(self) -> CacheSize:
+        """Return how many vectors there are, their bytes on disk and their age."""
+        return self._file.size()
 
     def __len__(self) -> int:
-        with self._lock, reading(self.path):
-            return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
+        return self._file.size().num_entries
 
     def close(self) -> None:
         """Close the file; what was put stays."""
-        with self._lock:
-            self._db.close()
+        self._file.close()
