@@ -71,6 +71,7 @@ def test_codex_is_started_with_a_profile(home: Path, server: Running) -> None:
     assert (written["model"], provider["base_url"], provider["wire_api"]) == ("gpt-5", server.url, "responses")
     assert provider["env_key"] == "OPENAI_API_KEY"
     assert provider["http_headers"] == {"x-antiphon-hosted-tools": "leave-out"}
+    assert provider["supports_websockets"] is True
     assert "sk-mine" not in profile(home).read_text()
 
 

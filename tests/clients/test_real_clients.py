@@ -5,6 +5,7 @@ a client does is decided; one test asks the default model.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import venv
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 from tests.processes import ServerProcess, home_with_models, serving
 
@@ -128,24 +130,52 @@ def test_the_vercel_ai_sdk(scripted: ServerProcess, node: Path, tmp_path: Path) 
     assert said == {"text": "hello there", "stream": WEATHER, "object": '{"city":"Oslo","degrees":12}'}
 
 
-def codex(server: ServerProcess, node: Path, work: Path, prompt: str) -> subprocess.CompletedProcess[str]:
+def codex(
+    server: ServerProcess, node: Path, work: Path, prompt: str, *, over_websocket: bool = False
+) -> subprocess.CompletedProcess[str]:
     home = work / "codex-home"
     home.mkdir()
     (home / "config.toml").write_text(
         'model = "gpt-5"\nmodel_provider = "local"\n[model_providers.local]\nname = "local"\n'
         f'base_url = "{server.url}"\nwire_api = "responses"\nenv_key = "OPENAI_API_KEY"\n'
+        f"supports_websockets = {str(over_websocket).lower()}\n"
+        f'[mcp_servers.files]\ncommand = "{sys.executable}"\nargs = ["{HERE / "mcp_files.py"}"]\n'
+        "required = true\nstartup_timeout_sec = 120\n"
     )
     program = node / "node_modules/.bin/codex"
     options = ("exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", prompt)
     return attempt(server, program, *options, cwd=work, CODEX_HOME=str(home))
 
 
-def test_codex_runs_a_command(scripted: ServerProcess, node: Path, tmp_path: Path) -> None:
+def num_requests(server: ServerProcess, way: str) -> float:
+    """How many requests for responses came that way, and were answered: by POST, or over a WebSocket."""
+    told = httpx.get(server.url.removesuffix("/v1") + "/metrics").text
+    path = "/v1/responses" if way == "POST" else "/v1/responses (websocket)"
+    found = re.search(rf'^antiphon_requests_total{{path="{re.escape(path)}",status="200"}} (\S+)$', told, re.MULTILINE)
+    return 0.0 if found is None else float(found[1])
+
+
+@pytest.mark.parametrize("way", ["POST", "WebSocket"])
+def test_codex_runs_a_command(scripted: ServerProcess, node: Path, tmp_path: Path, way: str) -> None:
     """A session with a shell command: Codex understands the call, runs it, and gets its answer."""
-    done = codex(scripted, node, tmp_path, "write a file")
+    before = num_requests(scripted, way)
+    done = codex(scripted, node, tmp_path, "write a file", over_websocket=way == "WebSocket")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The file is written." in done.stdout
     assert (tmp_path / "proof.txt").read_text() == "it ran\n"
+    assert num_requests(scripted, way) >= before + 2
+
+
+@pytest.mark.parametrize("way", ["POST", "WebSocket"])
+def test_codex_calls_a_tool_of_an_mcp_server(scripted: ServerProcess, node: Path, tmp_path: Path, way: str) -> None:
+    """Codex offers the tool in a namespace, and runs the call that comes back with namespace and name apart."""
+    before = num_requests(scripted, way)
+    done = codex(scripted, node, tmp_path, "read with the server", over_websocket=way == "WebSocket")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "files/read (completed)" in said
+    assert "The server has read it." in done.stdout
+    assert num_requests(scripted, way) >= before + 2
 
 
 def test_codex_is_launched_with_a_profile_of_its_own(node: Path, tmp_path: Path) -> None:
@@ -167,6 +197,7 @@ def test_codex_is_launched_with_a_profile_of_its_own(node: Path, tmp_path: Path)
         said = run(server, *command, *options, cwd=tmp_path, **environ)
         assert "The file is written." in said
         assert (tmp_path / "proof.txt").read_text() == "it ran\n"
+        assert num_requests(server, "WebSocket") >= 2
         assert (home / "antiphon.config.toml").exists()
         assert "removed" in run(server, *command, "--undo", cwd=tmp_path, **environ)
     assert not (home / "antiphon.config.toml").exists()

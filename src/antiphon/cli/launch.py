@@ -119,6 +119,8 @@ def _codex_content(server: Server, model: str) -> str:
         'name = "Antiphon"\n'
         f"base_url = {_toml(server.base_url)}\n"
         'wire_api = "responses"\n'
+        "# Codex sends its instructions ahead over the connection, and afterwards only what is new.\n"
+        "supports_websockets = true\n"
         'env_key = "OPENAI_API_KEY"\n'
         "# Codex names hosted tools in every request, which this server does not run.\n"
         'http_headers = { "x-antiphon-hosted-tools" = "leave-out" }\n'
