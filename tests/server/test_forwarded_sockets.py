@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import openai
 import pytest
 from aiohttp import WSMsgType, web
 from tests.backends.recording_api import RecordingApi, echo_socket, recording_api
@@ -426,6 +427,25 @@ async def test_the_ledger_has_each_response_that_the_upstream_reports(tmp_path: 
             usage = outcome.usage
             assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (20, 10, 5)
             assert (outcome.model, outcome.status) == ("m", 200)
+
+
+async def test_the_official_client_talks_in_real_time(tmp_path: Path) -> None:
+    """``realtime.connect(model=...)``, with its own headers, and events that it reads into its types."""
+    async with (
+        front(tmp_path, answering(realtime(USAGE))) as up,
+        openai.AsyncOpenAI(base_url=up.server.url, api_key="any", max_retries=0) as client,
+        client.realtime.connect(model="m") as connection,
+    ):
+        await connection.response.create()
+        kinds: list[str] = []
+        async for event in connection:
+            kinds.append(event.type)
+            if event.type == "response.done":
+                assert event.response.usage is not None
+                assert event.response.usage.input_tokens == 20
+                break
+        assert kinds == ["session.created", "response.created", "response.output_text.delta", "response.done"]
+        await until(lambda: len(up.outcomes) == 1)
 
 
 async def test_an_error_of_the_upstream_ends_the_response_that_had_not_begun(tmp_path: Path) -> None:

@@ -227,6 +227,10 @@ class ResponseRelayingBackend(RelayingBackend, Protocol):
         """
         ...
 
+    async def end_session(self, session: str) -> None:
+        """Close what upstreams hold open for a client's WebSocket (``SessionTurn.session``). Idempotent."""
+        ...
+
 
 class ForwardedAnswer(Protocol):
     """The answer of an upstream to a request for any path, an error of the request included.

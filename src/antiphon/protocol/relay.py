@@ -38,12 +38,26 @@ class _Read(msgspec.Struct, frozen=True):
     prompt_cache_key: str | None = None
 
 
+class SessionTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request for a response has to do with the WebSocket of its client.
+
+    ``session`` names the client's connection. ``whole_input`` is the JSON text of the input with that of everything which the
+    request continues, None if that is not known here. ``is_stored``: the upstream of the request keeps what it continues.
+    ``generates``: False asks for a warm-up.
+    """
+
+    session: str
+    whole_input: msgspec.Raw | None = None
+    is_stored: bool = True
+    generates: bool = True
+
+
 class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to pass on.
 
     ``fields`` maps each top-level key to its value's JSON text. ``max_tokens`` is what the client asked for, whichever
     name it used. ``include_usage`` says whether the client wants the usage chunk of a stream. ``upstream`` is the only upstream that
-    may answer, because it has what the request continues; None: any of the model's.
+    may answer, because it has what the request continues; None: any of the model's. ``turn`` is None for a request over HTTP.
     """
 
     operation: Operation
@@ -57,6 +71,7 @@ class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
     cache: CacheUse | None = None
     upstream: str | None = None
+    turn: SessionTurn | None = None
 
     def body(self, **overrides: msgspec.Raw) -> bytes:
         """Return the JSON text with some top-level values replaced or added."""

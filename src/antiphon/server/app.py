@@ -363,6 +363,7 @@ def _sockets(service: Service) -> ResponseSockets:
         bodies=service.bodies,
         intake=service.responses.intake,
         answers=service.responses.answers,
+        relay=service.response_socket_relay(),
         settings=service.responses.settings,
         server_settings=service.settings,
     )

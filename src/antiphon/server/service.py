@@ -30,6 +30,7 @@ from antiphon.server.request.live import LiveRequests
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.responses.parts import ResponseParts
 from antiphon.server.responses.relaying import ResponseRelay
+from antiphon.server.responses.socket_relaying import ResponseSocketRelay
 from antiphon.server.settings import ServerSettings
 from antiphon.server.tracing import Tracing
 from antiphon.state import CompletionStore, ResponseSettings, UpstreamObjects
@@ -151,6 +152,18 @@ class Service:
         return ResponseRelay(
             self.backend,
             access=self.access,
+            admissions=self.admissions,
+            in_flight=self.in_flight,
+            bodies=self.bodies,
+            forwarder=self.forwarder,
+        )
+
+    def response_socket_relay(self) -> ResponseSocketRelay | None:
+        """Return what does the same for requests over WebSockets."""
+        if not isinstance(self.backend, ResponseRelayingBackend):
+            return None
+        return ResponseSocketRelay(
+            self.backend,
             admissions=self.admissions,
             in_flight=self.in_flight,
             bodies=self.bodies,

@@ -79,6 +79,10 @@ class CachingBackend:
     async def relays_responses(self, model: str) -> bool:
         return isinstance(self._backend, ResponseRelayingBackend) and await self._backend.relays_responses(model)
 
+    async def end_session(self, session: str) -> None:
+        if isinstance(self._backend, ResponseRelayingBackend):
+            await self._backend.end_session(session)
+
     def health(self) -> Health:
         return self._backend.health()
 

@@ -50,6 +50,8 @@ class UpstreamOfAnyPath(Protocol):
 
     async def connect(self, request: SocketRequest) -> ForwardedSocket: ...
 
+    async def end_session(self, session: str) -> None: ...
+
 
 @runtime_checkable
 class ProbedBackend(Protocol):
@@ -179,7 +181,7 @@ class Router:
     async def relay(self, request: RelayRequest) -> RelayedAnswer:
         route = self._route(request.model)
         answer, target = await self._send(
-            route if request.upstream is None else route.only(request.upstream),
+            _with_response(route, request),
             request,
             lambda target, model: _relaying(target).relay(_renamed(request, model)),
         )
@@ -203,6 +205,9 @@ class Router:
 
     async def connect(self, upstream: str, request: SocketRequest) -> ForwardedSocket:
         return await self._apis[upstream].connect(request)
+
+    async def end_session(self, session: str) -> None:
+        await asyncio.gather(*(api.end_session(session) for api in self._apis.values()))
 
     async def aclose(self) -> None:
         for probe in self._probes:
@@ -320,6 +325,15 @@ async def _first_event(events: AsyncGenerator[Event]) -> tuple[Event, AsyncGener
 
 def _renamed(request: Request, model: str) -> Request:
     return request if model == request.model else msgspec.structs.replace(request, model=model)
+
+
+def _with_response(route: Route, request: RelayRequest) -> Route:
+    """Return the part of the route that can continue what the request continues; all of it where the input is here, too."""
+    if request.upstream is None:
+        return route
+    can_go_elsewhere = request.turn is not None and request.turn.whole_input is not None
+    is_served_there = any(target.state.name == request.upstream for target in route.targets)
+    return route if can_go_elsewhere and not is_served_there else route.only(request.upstream)
 
 
 def _relaying(target: Target) -> RelayingBackend:

@@ -29,9 +29,11 @@ from antiphon.backends.upstream.failures import UpstreamError, protocol_error
 from antiphon.backends.upstream.forward import RawAnswer, forward
 from antiphon.backends.upstream.http import Http
 from antiphon.backends.upstream.relay import StreamedAnswer, WholeAnswer, expect, expect_stream, relay
+from antiphon.backends.upstream.response_sessions import ResponseSessions, SocketAnswer, http_request
 from antiphon.backends.upstream.secret import upstream_key
 from antiphon.backends.upstream.settings import UpstreamSettings
 from antiphon.backends.upstream.socket import UpstreamSocket, UpstreamSockets
+from antiphon.backends.upstream.warm_up import WarmUpAnswer
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest, EmbeddingResult
@@ -69,6 +71,7 @@ class UpstreamBackend:
         key = upstream_key(settings, environ)
         self._http = Http(settings, key)
         self._sockets = UpstreamSockets(settings, key)
+        self._sessions = ResponseSessions(settings, self._sockets)
         self._created = int(time.time())
         self._models = tuple(
             BackendModel(model.id, self._created, settings.name, model.kind, model.context_length)
@@ -155,8 +158,21 @@ class UpstreamBackend:
         # It takes any body, so it is not an API that checks what it cannot do.
         return False
 
-    async def relay(self, request: RelayRequest) -> WholeAnswer | StreamedAnswer:
+    async def relay(self, request: RelayRequest) -> WholeAnswer | StreamedAnswer | SocketAnswer | WarmUpAnswer:
+        turn = request.turn
+        if turn is not None:
+            if request.upstream not in {None, self.settings.name}:
+                turn = msgspec.structs.replace(turn, is_stored=False)
+            if (answer := await self._sessions.relay(request, turn)) is not None:
+                return answer
+            if not turn.generates:
+                return WarmUpAnswer(request)
+            request = http_request(request, turn)
         return await relay(self.settings.name, self._http, request)
+
+    async def end_session(self, session: str) -> None:
+        """Close the connections that are open for a client's WebSocket."""
+        await self._sessions.end(session)
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event]:
         self._require(request.model, "chat")

@@ -6,6 +6,7 @@ the same time. A response is remembered in the connection, so the next request c
 
 import asyncio
 import contextlib
+import secrets
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -37,11 +38,20 @@ Decode = Callable[[bytes], AbstractAsyncContextManager[Any]]
 """Gives the value of a message, and counts its bytes as held until the block ends. Raises ``ApiError``."""
 
 
+class RelayedResponse(msgspec.Struct, frozen=True):
+    """A response that ``upstream`` made. ``is_stored``: it can be continued there by its id alone."""
+
+    response: KeptResponse
+    upstream: str | None
+    is_stored: bool
+
+
 class RecentResponses:
     """The latest responses of one connection; the oldest go first, by number and by size."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._relayed: dict[str, RelayedResponse] = {}
         self._kept: OrderedDict[str, tuple[KeptResponse, int]] = OrderedDict()
         self._num_bytes = 0
 
@@ -50,8 +60,18 @@ class RecentResponses:
         self._kept[kept.id] = (kept, num_bytes)
         self._num_bytes += num_bytes
         while len(self._kept) > 1 and (len(self._kept) > MAX_REMEMBERED or self._num_bytes > self._max_bytes):
-            _, (_, freed) = self._kept.popitem(last=False)
+            oldest, (_, freed) = self._kept.popitem(last=False)
+            self._relayed.pop(oldest, None)
             self._num_bytes -= freed
+
+    def add_relayed(self, relayed: RelayedResponse, num_bytes: int) -> None:
+        """Remember a response of an upstream. Each model of the connection can continue it."""
+        self._relayed[relayed.response.id] = relayed
+        self.add(relayed.response, num_bytes)
+
+    def find_relayed(self, response_id: str) -> RelayedResponse | None:
+        """Return a response of an upstream that is remembered here."""
+        return self._relayed.get(response_id)
 
     def find(self, response_id: str) -> KeptResponse | None:
         """Return a response that is remembered here."""
@@ -95,6 +115,8 @@ class ResponseSocket:
         self._close_code: int | None = None
         """Set once no further requests are taken: the connection is closed with it when the running ones are over."""
         self.num_responses = 0
+        self.id = secrets.token_hex(16)
+        """Names this connection to backends."""
 
     async def serve(self) -> None:
         """Answer until the client leaves, the server ends, or the connection's time is over."""
@@ -239,7 +261,12 @@ async def _release(lane: _Lane) -> None:
 
 def bare(frame: bytes, stream_id: str | None) -> bytes:
     """Return the JSON of a server-sent event, with the lane that it belongs to."""
-    value = frame[frame.find(b"data: ") + len(b"data: ") :].removesuffix(b"\n\n")
+    return in_lane(frame[frame.find(b"data: ") + len(b"data: ") :].removesuffix(b"\n\n"), stream_id)
+
+
+def in_lane(event: bytes, stream_id: str | None) -> bytes:
+    """Return the JSON of an event with the lane that it belongs to; the same bytes outside of lanes."""
+    value = event if stream_id is None else event.rstrip()
     return value if stream_id is None else value[:-1] + b',"stream_id":' + msgspec.json.encode(stream_id) + b"}"
 
 

@@ -32,6 +32,7 @@ from antiphon.server.responses.answers import Answers, kept_response
 from antiphon.server.responses.generation import turn_events, warm_up_events
 from antiphon.server.responses.intake import ResponseIntake
 from antiphon.server.responses.socket import ResponseSocket, bare
+from antiphon.server.responses.socket_relaying import RelayedCreate, ResponseSocketRelay
 from antiphon.server.responses.turns import Turn
 from antiphon.server.settings import ServerSettings
 from antiphon.state import ResponseSettings
@@ -56,6 +57,7 @@ class ResponseSockets:
         bodies: RequestBodies,
         intake: ResponseIntake,
         answers: Answers,
+        relay: ResponseSocketRelay | None,
         settings: ResponseSettings,
         server_settings: ServerSettings,
     ) -> None:
@@ -67,6 +69,7 @@ class ResponseSockets:
         self._bodies = bodies
         self._intake = intake
         self._answers = answers
+        self._relay = relay
         self._settings = settings
         self._max_bytes = server_settings.max_body_bytes
         self._slots = SocketSlots(settings.max_websockets, settings.max_websockets_per_key)
@@ -114,6 +117,8 @@ class ResponseSockets:
             await socket.serve()
         finally:
             call.note["responses"] = socket.num_responses
+            if self._relay is not None:
+                await self._relay.end(socket)
 
     @asynccontextmanager
     async def _decoded(self, connection: Call, data: bytes) -> AsyncGenerator[Any]:
@@ -156,6 +161,11 @@ class ResponseSockets:
         try:
             value, generates = _body_of(event)
             self._access.require_named_model(principal, value)
+            if self._relay is not None:
+                model = str(value.get("model") or "")
+                create = RelayedCreate(event, data, stream_id, generates, "prompt_cache_options" in value)
+                if await self._relay.takes(call, principal, socket, create, model):
+                    return
             request = await self._intake.parsed(call, data, value)
             model = request.chat.model
             turn = await self._intake.turn(call, request, principal.account, socket.recent.find)
