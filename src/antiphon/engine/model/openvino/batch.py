@@ -31,6 +31,38 @@ class Piece(msgspec.Struct, frozen=True):
         """The position after the last token, padding included."""
         return self.start + len(self.tokens)
 
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the kernels for several tokens compute it."""
+        return self.is_prompt and len(self.tokens) > 1
+
+    def parts(self, most_outputs: int) -> Iterator["Piece"]:
+        """Yield consecutive pieces of about equal size with at most so many outputs each, at least two."""
+        num_parts = -(-self.num_outputs // most_outputs)
+        if num_parts <= 1:
+            yield self
+            return
+        first_output = len(self.tokens) - self.padding - self.num_outputs
+        begin = 0
+        for part in range(1, num_parts + 1):
+            is_last = part == num_parts
+            end = first_output + self.num_outputs * part // num_parts
+            yield msgspec.structs.replace(
+                self,
+                start=self.start + begin,
+                tokens=self.tokens[begin:] if is_last else self.tokens[begin:end],
+                num_outputs=end - max(begin, first_output),
+                padding=self.padding if is_last else 0,
+            )
+            begin = end
+
+
+class PassLimits(msgspec.Struct, frozen=True):
+    """What one pass may need: rows of logits, and sequences of several tokens times the positions that the longest attends to."""
+
+    num_outputs: int
+    num_attended: int
+
 
 class BatchInputs(msgspec.Struct, frozen=True):
     """Arrays by the name of the model's input, and the largest number of positions that a sequence attends to."""
@@ -59,9 +91,30 @@ class PagedBatch:
         """Append tokens; see the contract."""
         padded = tokens + tokens[-1:] * padding
         assert self.size + len(padded) <= self.capacity
-        self.pieces.append(Piece(slot, start, padded, num_outputs, padding, is_prompt))
-        self.size += len(padded)
-        self.num_outputs += num_outputs
+        self._append(Piece(slot, start, padded, num_outputs, padding, is_prompt))
+
+    def passes(self, limits: PassLimits) -> Iterator["PagedBatch"]:
+        """Yield batches within ``limits`` that together compute the same, in this order.
+
+        One sequence goes into a pass whatever it attends to.
+        """
+        current, num_sequences, longest = PagedBatch(self.capacity), 0, 0
+        for piece in self.pieces:
+            for part in piece.parts(limits.num_outputs):
+                num_sequences += part.is_sequence
+                longest = max(longest, part.end) if part.is_sequence else longest
+                is_full = current.num_outputs + part.num_outputs > limits.num_outputs
+                if current.size and (is_full or (part.is_sequence and num_sequences * longest > limits.num_attended)):
+                    yield current
+                    current, num_sequences = PagedBatch(self.capacity), int(part.is_sequence)
+                    longest = part.end if part.is_sequence else 0
+                current._append(part)
+        yield current
+
+    def _append(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece.tokens)
+        self.num_outputs += piece.num_outputs
 
     def inputs(self, tables: PageTables) -> BatchInputs:
         """Return the inputs of the model. Each slot has pages for all of its tokens."""
@@ -98,7 +151,7 @@ class PagedBatch:
 
 def _sequences(piece: Piece, *, is_alone: bool) -> Iterator[tuple[int, list[int]]]:
     """Yield the start and the tokens of each sequence that a piece goes in as."""
-    if piece.is_prompt and len(piece.tokens) > 1:
+    if piece.is_sequence:
         yield piece.start, piece.tokens
         return
     for at, token in enumerate(piece.tokens):

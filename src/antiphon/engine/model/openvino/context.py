@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.engine.model.base import Aborted, NoCells
-from antiphon.engine.model.openvino.batch import PagedBatch
+from antiphon.engine.model.openvino.batch import PagedBatch, PassLimits
 from antiphon.engine.model.openvino.library import OpenVinoError, openvino
 from antiphon.engine.model.openvino.options import compile_options
 from antiphon.engine.model.openvino.pages import PAGE, PageCopy, PageTables
@@ -20,6 +20,9 @@ _STORAGE: Final = {"bf16": np.uint16, "f16": np.uint16, "f32": np.uint32, "u8": 
 
 _PROMPTS: Final = (64, 128, 256)
 """Rows of prefill steps that are common enough to be made ready in advance."""
+_PASS_BYTES: Final = 64 * 1024 * 1024
+"""What logits, and what keys and values in the order of the kernels, may take each while a pass is computed; a request keeps it."""
+_LEAST_OUTPUTS: Final = 32
 
 
 class PagedContext:
@@ -43,6 +46,7 @@ class PagedContext:
             )
             self._request: Any = compiled.create_infer_request()
             self._caches = self._allocate(compiled)
+            self.limits = _limits(compiled, self._caches)
         except (RuntimeError, MemoryError) as error:
             raise OpenVinoError(str(error)) from error
         self.memory_bytes: int | None = sum(cache.nbytes for cache in self._caches)
@@ -56,7 +60,19 @@ class PagedContext:
         """
         for piece in self.batch.pieces:
             self._copy_pages(self._tables.extend(piece.slot, piece.start, piece.end))
-        self._set_inputs()
+        first, *others = self.batch.passes(self.limits)
+        self._logits = self._compute(first)
+        if others:
+            rows = np.empty((self.batch.num_outputs, self._logits.shape[1]), np.float32)
+            rows[: (end := first.num_outputs)] = self._logits
+            for batch in others:
+                start, end = end, end + batch.num_outputs
+                rows[start:end] = self._compute(batch)
+            self._logits = rows
+
+    def _compute(self, batch: PagedBatch) -> NDArray[np.float32]:
+        """Return a view of the logits of one pass."""
+        self._set_inputs(batch)
         if self._is_aborting:
             raise Aborted
         try:
@@ -64,7 +80,7 @@ class PagedContext:
         except RuntimeError as error:
             raise OpenVinoError(str(error)) from error
         rows: NDArray[np.float32] = self._request.get_output_tensor(0).data
-        self._logits = rows.reshape(-1, rows.shape[-1])[: self.batch.num_outputs]
+        return rows.reshape(-1, rows.shape[-1])[: batch.num_outputs]
 
     def abort(self, requested: bool) -> None:
         """Stop the next decode, or allow decodes again. Safe from any thread.
@@ -114,9 +130,9 @@ class PagedContext:
                     self.remove(slot)
             yield
 
-    def _set_inputs(self) -> None:
+    def _set_inputs(self, batch: PagedBatch) -> None:
         tensor = openvino().Tensor
-        inputs = self.batch.inputs(self._tables)
+        inputs = batch.inputs(self._tables)
         for name, values in inputs.by_name.items():
             self._request.set_tensor(name, tensor(values))
         self._request.set_tensor("max_context_len", tensor(np.array(inputs.max_context_len, np.int32)))
@@ -138,3 +154,11 @@ class PagedContext:
             self._request.set_tensor(given.any_name, module.Tensor(cache, module.Shape(shape), given.element_type))
             caches.append(cache)
         return caches
+
+
+def _limits(compiled: Any, caches: list[NDArray[Any]]) -> PassLimits:
+    """Return what a pass may need. The kernels put keys and values of one layer, of every sequence, in another order."""
+    vocabulary_size = compiled.output(0).partial_shape[-1].get_length()
+    number_bytes = compiled.get_property("INFERENCE_PRECISION_HINT").size
+    per_token = 2 * max(cache.size // (cache.shape[0] * PAGE) for cache in caches) * number_bytes
+    return PassLimits(max(_LEAST_OUTPUTS, _PASS_BYTES // (4 * vocabulary_size)), _PASS_BYTES // per_token)
