@@ -57,22 +57,7 @@ async def arun(
     wait: bool = True,
     **options: Unpack[CallOptions],
 ) -> BulkReport:
-    """Make every request once and write ``out``, one line for each, in the order of the requests.
-
-    ``requests`` is a batch input file or requests. ``rpm`` and ``tpm`` are limits per minute, at least 1; those not
-    given are learnt from the first answer; ``pace`` is given in their place where others share the limits. ``options`` are
-    those of every call (``CallOptions``); without ``retry`` a run outlives a restart of the server. The same call again goes on where a killed one stopped; answered requests are not
-    made again, failed ones only with ``retry_failed``. A failure of one request is its line; what fails them all (no
-    connection, a refused key, an empty quota) raises BulkError. A budget that does not cover the next request raises
-    BudgetExceededError once all that was under way is answered and on disk. Raises BatchFileError for an unreadable line or a
-    repeated custom_id, before anything is sent, and JournalError when ``out`` belongs to other requests.
-
-    ``via="batch"`` sends the requests through the server's batch interface, which answers within a day at half the price.
-    ``wait=False`` returns while batches are under way (``report.is_pending``); the same call later takes what is done.
-    ``via="flex"`` asks for the service tier "flex", which costs half as well, answers slowly, and may have no room; a request
-    that names a tier keeps it. What a batch did not answer in time, or flex has no room for, is a failure, which
-    ``retry_failed`` makes again; with ``rest="now"`` it is made at once as a normal call, at the normal price.
-    """
+    """Do what ``run`` does, from asynchronous code."""
     if not wait and via != "batch":
         raise BulkError("wait=False is for via='batch'")
     if rest == "now" and via == "calls":
@@ -124,7 +109,22 @@ def run(
     wait: bool = True,
     **options: Unpack[CallOptions],
 ) -> BulkReport:
-    """Do what ``arun`` does, and wait for it."""
+    """Make every request once and write ``out``, one line for each, in the order of the requests.
+
+    ``requests`` is a batch input file or requests. ``rpm`` and ``tpm`` are limits per minute, at least 1; those not
+    given are learnt from the first answer; ``pace`` is given in their place where others share the limits. ``options`` are
+    those of every call (``CallOptions``); without ``retry`` a run outlives a restart of the server. The same call again goes on where a killed one stopped; answered requests are not
+    made again, failed ones only with ``retry_failed``. A failure of one request is its line; what fails them all (no
+    connection, a refused key, an empty quota) raises BulkError. A budget that does not cover the next request raises
+    BudgetExceededError once all that was under way is answered and on disk. Raises BatchFileError for an unreadable line or a
+    repeated custom_id, before anything is sent, and JournalError when ``out`` belongs to other requests.
+
+    ``via="batch"`` sends the requests through the server's batch interface, which answers within a day at half the price.
+    ``wait=False`` returns while batches are under way (``report.is_pending``); the same call later takes what is done.
+    ``via="flex"`` asks for the service tier "flex", which costs half as well, answers slowly, and may have no room; a request
+    that names a tier keeps it. What a batch did not answer in time, or flex has no room for, is a failure, which
+    ``retry_failed`` makes again; with ``rest="now"`` it is made at once as a normal call, at the normal price.
+    """
     return portal.call(
         arun(
             requests,

@@ -156,19 +156,24 @@ class AsyncChat(_ChatCalls):
         return chat
 
     async def send(self, content: Content, *, pin: bool = False, **request: Any) -> Reply[None]:
+        """Send a message and return the answer; tools that the model calls are run on the way."""
         return warned(await self._send(content, request, pin=pin))
 
     async def parse(self, output: TypeForm[T], content: Content, *, pin: bool = False, **request: Any) -> Reply[T]:
+        """Send a message and return an answer of type ``output`` in ``reply.parsed``."""
         return await self._parse(output, content, request, pin=pin)
 
     def stream(self, content: Content, *, pin: bool = False, **request: Any) -> AsyncReplyStream[None]:
+        """Send a message and return its answer as it comes. Nothing is sent before the first iteration."""
         parts: AsyncGenerator[Event | Reply[None]] = self._events(content, request, None, pin=pin)
         return AsyncReplyStream(parts)
 
     def stream_parse(self, output: TypeForm[T], content: Content, **request: Any) -> AsyncResultStream[Any, T]:
+        """Send a message and iterate what its answer says so far, as plain data; ``reply.parsed`` is the valid whole."""
         return AsyncResultStream(self._partials(describe_output(output), content, request))
 
     async def continue_(self, **request: Any) -> Reply[None]:
+        """Have an answer continued that was cut at the token limit; ``reply.text`` is then the whole of it."""
         return warned(await self._continue(request))
 
     @overload
@@ -176,6 +181,7 @@ class AsyncChat(_ChatCalls):
     @overload
     async def resume(self, decisions: Decisions, *, output: TypeForm[T]) -> Reply[T]: ...
     async def resume(self, decisions: Decisions, *, output: TypeForm[T] | None = None) -> Reply[Any]:
+        """Go on with the turn that ToolsPendingError stopped, and return its answer."""
         return warned(await self._resume(decisions, output))
 
     def stream_resume(self, decisions: Decisions) -> AsyncReplyStream[None]:
@@ -186,6 +192,7 @@ class AsyncChat(_ChatCalls):
     def as_tool(
         self, name: str, description: str, *, timeout_s: float | None = None, needs_approval: bool = False
     ) -> Tool:
+        """Return a tool that asks this chat: each call gets a fork of the conversation as it is, and what it costs is ours."""
         self._require_somebody_to_ask()
 
         async def ask(message: str) -> str:
@@ -196,6 +203,7 @@ class AsyncChat(_ChatCalls):
         return _chat_tool(name, description, ask, timeout_s=timeout_s, needs_approval=needs_approval)
 
     async def count_tokens(self) -> TokenCount:
+        """Count what the next request begins with, tools included."""
         return await self._count()
 
     async def aclose(self) -> None:

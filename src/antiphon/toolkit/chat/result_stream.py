@@ -8,37 +8,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import aclosing, closing
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar, cast
 
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.chat.reply import Event, Reply, TextDelta, warned
 from antiphon.toolkit.errors import ToolkitError
 
 ItemT = TypeVar("ItemT")
+EndT = TypeVar("EndT")
 T = TypeVar("T")
 
 
-class AsyncResultStream(Generic[ItemT, T]):
-    """Items as they come, then ``reply``."""
+class AsyncPartStream(Generic[ItemT, EndT]):
+    """Items as they come, then the whole, which is the last part and of the type ``end``."""
 
-    def __init__(self, parts: AsyncGenerator[ItemT | Reply[T]]) -> None:
-        self.parts = parts
-        self._reply: Reply[T] | None = None
+    def __init__(self, parts: AsyncGenerator[ItemT | EndT], end: type[EndT]) -> None:
+        self._parts = parts
+        self._end = end
+        self._whole: EndT | None = None
 
-    @property
-    def reply(self) -> Reply[T]:
-        """The whole answer; raises ToolkitError before the end of the stream."""
-        if self._reply is None:
-            raise ToolkitError("The stream is not at its end", hint="iterate it to the end before reading .reply")
-        return self._reply
+    def whole(self, name: str) -> EndT:
+        """Return the last part; raises ToolkitError, with the ``name`` of what was read too early, before the end."""
+        if self._whole is None:
+            raise ToolkitError("The stream is not at its end", hint=f"iterate it to the end before reading .{name}")
+        return self._whole
 
     async def items(self) -> AsyncGenerator[ItemT]:
-        async with aclosing(self.parts) as parts:
+        async with aclosing(self._parts) as parts:
             async for part in parts:
-                if isinstance(part, Reply):
-                    self._reply = part
+                if isinstance(part, self._end):
+                    self._whole = part
                 else:
-                    yield part
+                    yield cast("ItemT", part)
 
     def __aiter__(self) -> AsyncIterator[ItemT]:
         return self.items()
@@ -47,20 +48,15 @@ class AsyncResultStream(Generic[ItemT, T]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.parts.aclose()
+        await self._parts.aclose()
 
 
-class ResultStream(Generic[ItemT, T]):
-    """Items as they come, then ``reply``."""
+class PartStream(Generic[ItemT, EndT]):
+    """What ``AsyncPartStream`` is, for synchronous code."""
 
-    def __init__(self, stream: AsyncResultStream[ItemT, T]) -> None:
+    def __init__(self, stream: AsyncPartStream[ItemT, EndT]) -> None:
         self._stream = stream
         self._running: Generator[ItemT] | None = None
-
-    @property
-    def reply(self) -> Reply[T]:
-        """The whole answer; raises ToolkitError before the end of the stream."""
-        return self._stream.reply
 
     def items(self) -> Generator[ItemT]:
         self._running = portal.iterate(self._stream.items())
@@ -76,6 +72,27 @@ class ResultStream(Generic[ItemT, T]):
     def __exit__(self, *_: object) -> None:
         if self._running is not None:
             self._running.close()
+
+
+class AsyncResultStream(AsyncPartStream[ItemT, Reply[T]]):
+    """Items as they come, then ``reply``."""
+
+    def __init__(self, parts: AsyncGenerator[ItemT | Reply[T]]) -> None:
+        super().__init__(parts, Reply)
+
+    @property
+    def reply(self) -> Reply[T]:
+        """The whole answer; raises ToolkitError before the end of the stream."""
+        return self.whole("reply")
+
+
+class ResultStream(PartStream[ItemT, Reply[T]]):
+    """Items as they come, then ``reply``."""
+
+    @property
+    def reply(self) -> Reply[T]:
+        """The whole answer; raises ToolkitError before the end of the stream."""
+        return self._stream.whole("reply")
 
 
 class AsyncReplyStream(Generic[T]):

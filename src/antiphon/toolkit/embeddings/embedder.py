@@ -244,10 +244,7 @@ async def aembed(
     on_progress: Progress | None = None,
     **options: Unpack[EmbeddingOptions],
 ) -> Embeddings:
-    """Embed ``texts``; ``cache`` True is the file of the user, False none.
-
-    Raises EmbeddingError for an empty or over-long text, ClientError without a usable client, else the client's own.
-    """
+    """Do what ``embed`` does, from asynchronous code."""
     own = EmbeddingCache() if cache is True else None
     used = own if own is not None else (cache if isinstance(cache, EmbeddingCache) else None)
     try:
@@ -272,7 +269,10 @@ def embed(
     on_progress: Progress | None = None,
     **options: Unpack[EmbeddingOptions],
 ) -> Embeddings:
-    """Do what ``aembed`` does, and wait for it."""
+    """Embed ``texts``; ``cache`` True is the file of the user, False none.
+
+    Raises EmbeddingError for an empty or over-long text, ClientError without a usable client, else the client's own.
+    """
     return portal.call(
         aembed(
             texts,

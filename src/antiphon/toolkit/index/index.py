@@ -1,6 +1,6 @@
 """The index: documents in, only what changed embedded; questions in, chunks or a cited answer out.
 
-``AsyncIndex`` holds the logic; ``Index`` is the same for synchronous code.
+``AsyncIndex`` holds the logic; ``Index`` (``sync_index``) calls it from synchronous code.
 """
 
 from __future__ import annotations
@@ -46,12 +46,9 @@ _Group = list[tuple[Document, list[Chunk]]]
 
 
 class AsyncIndex:
-    """A persistent index in the file ``path``; made on first use. Use it as ``async with``.
+    """A persistent index in the file ``path``, for asynchronous code; see ``Index``, whose methods it has as coroutines.
 
-    An index belongs to one embedding model and one chunking, since vectors of two models cannot be compared; opening
-    it with another raises IndexingError. ``prefixes`` are what the model expects before questions and passages; those of
-    well-known models are known by their names. ``client`` None is one from the environment. ``options`` are those of calls for
-    embeddings (``EmbeddingOptions``), and hold for ``answer`` as well.
+    Use it as ``async with``.
     """
 
     def __init__(
@@ -85,12 +82,7 @@ class AsyncIndex:
     async def update(
         self, documents: Iterable[Document], *, delete_missing: bool = False, on_progress: Progress | None = None
     ) -> UpdateReport:
-        """Bring the index up to date with ``documents``; one that is unchanged costs nothing.
-
-        Of a changed document only chunks with a new text are embedded. ``delete_missing`` removes every document
-        that is not among ``documents``. ``on_progress(done, total)`` counts documents. Killed half way, the same
-        call goes on where it stopped.
-        """
+        """Bring the index up to date with ``documents``; one that is unchanged costs nothing."""
         begun = time.monotonic()
         wanted = _by_id(documents)
         known = await asyncio.to_thread(self._store.fingerprints)
@@ -123,11 +115,7 @@ class AsyncIndex:
         mode: Mode = "hybrid",
         rerank: Rerank | None = None,
     ) -> list[Hit]:
-        """Return the chunks that answer ``question`` best, at most ``limit``, among documents that satisfy ``where``.
-
-        ``vector`` ranks by meaning, ``bm25`` by words (no call to the server), ``hybrid`` by both.
-        ``rerank`` has a model order what they found. Raises FilterError for a filter that is not understood.
-        """
+        """Return the chunks that answer ``question`` best, at most ``limit``, among documents that satisfy ``where``."""
         if limit < 1:
             raise IndexingError(f"limit must be at least 1, not {limit!r}")
         attributes = {"gen_ai.operation.name": "retrieval", "gen_ai.data_source.id": str(self._store.path)}
@@ -162,13 +150,7 @@ class AsyncIndex:
         chat: Chat | AsyncChat | None = None,
         **options: Unpack[ChatOptions],
     ) -> CitedAnswer:
-        """Answer ``question`` from the index, with citations.
-
-        ``options`` are those of a chat, such as ``model`` and ``max_completion_tokens``; the temperature is 0 unless given,
-        where the model takes one. With ``chat`` the question is a turn of that conversation, so that it may refer to what
-        was said before; its sources are then searched for with the question as the model writes it anew. Raises OutputError
-        when nothing in the index can serve as a source.
-        """
+        """Answer ``question`` from the index, with citations."""
         search = partial(self.search, limit=num_sources, where=where, mode=mode, rerank=rerank)
         return await self._answerer(search, chat, options).answer(question)
 

@@ -1,4 +1,4 @@
-"""The index for synchronous code."""
+"""The index for synchronous code: the calls of ``AsyncIndex``, which holds the logic, and their description."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ from antiphon.toolkit.index.store import IndexStatistics
 
 
 class Index:
-    """What ``AsyncIndex`` is, for synchronous code: the same arguments, the same errors. Use it as ``with``."""
+    """A persistent index in the file ``path``; made on first use. Use it as ``with``.
+
+    An index belongs to one embedding model and one chunking, since vectors of two models cannot be compared; opening
+    it with another raises IndexingError. ``prefixes`` are what the model expects before questions and passages; those of
+    well-known models are known by their names. ``client`` None is one from the environment. ``options`` are those of calls for
+    embeddings (``EmbeddingOptions``), and hold for ``answer`` as well.
+    """
 
     def __init__(
         self,
@@ -60,7 +66,12 @@ class Index:
     def update(
         self, documents: Iterable[Document], *, delete_missing: bool = False, on_progress: Progress | None = None
     ) -> UpdateReport:
-        """Bring the index up to date with ``documents``; see ``AsyncIndex.update``."""
+        """Bring the index up to date with ``documents``; one that is unchanged costs nothing.
+
+        Of a changed document only chunks with a new text are embedded. ``delete_missing`` removes every document
+        that is not among ``documents``. ``on_progress(done, total)`` counts documents. Killed half way, the same
+        call goes on where it stopped.
+        """
         return portal.call(self._index.update(documents, delete_missing=delete_missing, on_progress=on_progress))
 
     def delete(self, ids: Iterable[str]) -> int:
@@ -76,7 +87,11 @@ class Index:
         mode: Mode = "hybrid",
         rerank: Rerank | None = None,
     ) -> list[Hit]:
-        """Return the chunks that answer ``question`` best; see ``AsyncIndex.search``."""
+        """Return the chunks that answer ``question`` best, at most ``limit``, among documents that satisfy ``where``.
+
+        ``vector`` ranks by meaning, ``bm25`` by words (no call to the server), ``hybrid`` by both.
+        ``rerank`` has a model order what they found. Raises FilterError for a filter that is not understood.
+        """
         return portal.call(self._index.search(question, limit=limit, where=where, mode=mode, rerank=rerank))
 
     def answer(
@@ -90,7 +105,13 @@ class Index:
         chat: Chat | None = None,
         **options: Unpack[ChatOptions],
     ) -> CitedAnswer:
-        """Answer ``question`` from the index, with citations; see ``AsyncIndex.answer``."""
+        """Answer ``question`` from the index, with citations.
+
+        ``options`` are those of a chat, such as ``model`` and ``max_completion_tokens``; the temperature is 0 unless given,
+        where the model takes one. With ``chat`` the question is a turn of that conversation, so that it may refer to what
+        was said before; its sources are then searched for with the question as the model writes it anew. Raises OutputError
+        when nothing in the index can serve as a source.
+        """
         made = self._index.answer(
             question, num_sources=num_sources, where=where, mode=mode, rerank=rerank, chat=chat, **options
         )

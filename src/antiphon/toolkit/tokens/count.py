@@ -7,7 +7,7 @@ does not tell, the count is an estimate. Each count says which it is, and how it
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,16 +56,8 @@ async def acount_tokens(
     tools: Sequence[Mapping[str, Any]] = (),
     client: Client | None = None,
 ) -> TokenCount:
-    """Count a text, or a list of chat messages as a prompt (roles, separators and the start of the answer included).
-
-    ``tools`` are the definitions sent with the messages. ``client`` None is OpenAI, or the endpoint that
-    ``OPENAI_BASE_URL`` names. Reads the network only for an endpoint that is not OpenAI's, and for tiktoken's rank
-    files the first time. Never raises for want of a tokenizer: it estimates, and says so.
-    """
-    if client is None and not os.environ.get("OPENAI_BASE_URL"):
-        return count_offline(content, model, tools)
-    async with connect(client) as connection:
-        return await count_through(connection, content, model, tools)
+    """Do what ``count_tokens`` does, from asynchronous code."""
+    return await _count(content, model, tools, client, lambda: client)
 
 
 def count_tokens(
@@ -75,10 +67,27 @@ def count_tokens(
     tools: Sequence[Mapping[str, Any]] = (),
     client: Client | None = None,
 ) -> TokenCount:
-    """Do what ``acount_tokens`` does, and wait for it."""
-    if client is None and not os.environ.get("OPENAI_BASE_URL"):
+    """Count a text, or a list of chat messages as a prompt (roles, separators and the start of the answer included).
+
+    ``tools`` are the definitions sent with the messages. ``client`` None is OpenAI, or the endpoint that
+    ``OPENAI_BASE_URL`` names. Reads the network only for an endpoint that is not OpenAI's, and for tiktoken's rank
+    files the first time. Never raises for want of a tokenizer: it estimates, and says so.
+    """
+    return portal.call(_count(content, model, tools, client, lambda: portal_client(client)))
+
+
+async def _count(
+    content: str | Sequence[Message],
+    model: str,
+    tools: Sequence[Mapping[str, Any]],
+    given: Client | None,
+    used: Callable[[], Client | None],
+) -> TokenCount:
+    """Count offline where no endpoint is named, which needs no key; else through the client that is ``used``."""
+    if given is None and not os.environ.get("OPENAI_BASE_URL"):
         return count_offline(content, model, tools)
-    return portal.call(acount_tokens(content, model=model, tools=tools, client=portal_client(client)))
+    async with connect(used()) as connection:
+        return await count_through(connection, content, model, tools)
 
 
 async def count_through(
