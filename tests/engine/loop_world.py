@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.engine.plain_engine import (
+    DATA,
     TEXT,
     Alternation,
     Answered,
@@ -34,10 +35,11 @@ from antiphon.engine.ipc.messages import (
     Scored,
 )
 from antiphon.engine.sampling.speculation import NgramPool
-from antiphon.engine.scheduling.batch_shapes import free, paged, plain, tiled
+from antiphon.engine.scheduling.batch_shapes import BatchShapes, free, paged, plain, tiled
 from antiphon.engine.scheduling.block import BLOCK
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.statistics import MASK_BOUNDS_S, HistogramCollector
+from antiphon.engine.steps.drafting import DraftModel
 from antiphon.engine.steps.loop import CancelTask, Command, StepLoop
 from antiphon.engine.steps.tasks import Generation, IdlePrefill, RequestKey, Scoring
 
@@ -91,6 +93,20 @@ BASES = [[random.Random(base).randrange(2, 10) for _ in range(CONTEXT)] for base
 SHAPES = {"plain": plain(64), "tiled": tiled(128, attention_weight=2.0), "free": free(64), "paged": paged(64)}
 
 
+def drafted(small: Any, shapes: BatchShapes) -> DraftModel:
+    """Return a draft model over the context of a small one: with fewer slots than texts run at once."""
+    return DraftModel(
+        small,
+        num_slots=3,
+        num_tokens=len(DATA),
+        limit=CONTEXT - 20,
+        max_draft=5,
+        relative_size=0.05,
+        shapes=shapes,
+        drafts_siblings=True,
+    )
+
+
 class World:
     """A loop, what was asked of it, and what it answered."""
 
@@ -107,6 +123,7 @@ class World:
         model: LogitsAfter = logits_after,
         tolerance: float = 0,
         idle_work: Iterator[None] | None = None,
+        small: Any = None,
     ) -> None:
         self._random = random.Random(seed)
         self._trouble = trouble
@@ -130,6 +147,7 @@ class World:
             self.scheduler,
             self._emit,
             mask_s=HistogramCollector(MASK_BOUNDS_S),
+            draft_model=None if small is None else drafted(small, SHAPES[shape]),
             idle_work=idle_work,
         )
         self.script = Script(self._history())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.engine.loop_world import GREEDY, Script, World
-from tests.engine.plain_engine import TEXT, Alternation, expected
+from tests.engine.plain_engine import TEXT, Alternation, SmallContext, expected
 
 from antiphon.engine.ipc.messages import (
     Delta,
@@ -36,9 +36,10 @@ from antiphon.engine.steps.tasks import Generation, IdlePrefill, Scoring
     st.booleans(),
     st.sampled_from([0, 0.1, 0.5]),
     st.sampled_from([2, 64]),
+    st.sampled_from([0, 200, 2048]),
 )
 def test_a_text_is_what_it_would_be_alone(  # noqa: PLR0917 - drawn by hypothesis
-    seed: int, cells: int, shape: str, ngram_pool: bool, trouble: float, prefill_chunk: int
+    seed: int, cells: int, shape: str, ngram_pool: bool, trouble: float, prefill_chunk: int, small_cells: int
 ) -> None:
     """Whatever arrives, is cancelled, is drafted and lacks cells: every text, count and log-probability is a plain engine's."""
     world = World(
@@ -48,6 +49,7 @@ def test_a_text_is_what_it_would_be_alone(  # noqa: PLR0917 - drawn by hypothesi
         ngram_pool=ngram_pool,
         trouble=trouble,
         prefill_chunk=64 if shape == "tiled" else prefill_chunk,
+        small=SmallContext(small_cells, 64, seed) if small_cells and shape != "free" else None,
     )
     world.run()
     world.check()

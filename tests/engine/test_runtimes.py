@@ -57,6 +57,13 @@ def pairs(model: TextModel) -> tuple[ModelContext, Reference]:
     return model.context(sized()), Reference(model.context(sized(num_sequences=1)))
 
 
+@pytest.fixture(scope="session")
+def small(model: TextModel, files: Callable[[str], Path]) -> dict[str, ModelContext]:
+    """Contexts of draft models in the same runtime, with few cells: one says what the model says, one never does."""
+    names = ("llama", "qwen3")
+    return {name: load(model.runtime, files(name)).context(sized(cells=512, num_sequences=3)) for name in names}
+
+
 @pytest.fixture
 def are_same(model: TextModel) -> AreSame:
     """Whether rows are equal: bit by bit over pages, within rounding where the order of the cells of all slots matters."""
@@ -73,18 +80,28 @@ def run(context: ModelContext, slot: int, start: int, tokens: list[int], *, is_p
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.integers(0, 2**32), st.sampled_from([448, 2048]), st.booleans(), st.sampled_from([0, 0.1, 0.5]))
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([448, 2048]),
+    st.booleans(),
+    st.sampled_from([0, 0.1, 0.5]),
+    st.sampled_from([None, "llama", "qwen3"]),
+)
 def test_a_text_is_what_the_model_alone_gives(  # noqa: PLR0917 - drawn by hypothesis
     pairs: tuple[ModelContext, Reference],
+    small: dict[str, ModelContext],
     model: TextModel,
     seed: int,
     cells: int,
     ngram_pool: bool,
     trouble: float,
+    draft_model: str | None,
 ) -> None:
     """Whatever arrives, is cancelled, is drafted, is scored, follows a grammar and lacks cells: every text and log-probability."""
     context, reference = pairs
     context.clear()
+    if draft_model is not None:
+        small[draft_model].clear()
     world = World(
         seed,
         cells=cells,
@@ -94,6 +111,7 @@ def test_a_text_is_what_the_model_alone_gives(  # noqa: PLR0917 - drawn by hypot
         context=ObservedContext(context),
         model=reference,
         tolerance=_ROUNDING,
+        small=None if draft_model is None else small[draft_model],
     )
     world.run()
     world.check()

@@ -30,8 +30,10 @@ class _File:
         types: Mapping[str, str] | None = None,
         *,
         generates: bool = True,
+        first_token: str = _SPECIAL[0],
     ) -> None:
         self._types = types or {}
+        self.strength = 1.0
         self.writer = gguf.GGUFWriter(path, architecture)
         self._draw = np.random.default_rng(len(architecture))
         self.writer.add_block_count(layers)
@@ -41,7 +43,7 @@ class _File:
             self.writer.add_layer_norm_rms_eps(1e-6)
         else:
             self.writer.add_layer_norm_eps(1e-5)
-        size = self._add_vocabulary()
+        size = self._add_vocabulary(first_token)
         self.writer.add_vocab_size(size)
         self.random("token_embd", size, _WIDTH, scale=4)
         if generates:
@@ -85,7 +87,7 @@ class _File:
         self.random(f"{block}.attn_q", _HEADS * _HEAD_SIZE, _WIDTH)
         self.random(f"{block}.attn_k", _KV_HEADS * _HEAD_SIZE, _WIDTH)
         self.random(f"{block}.attn_v", _KV_HEADS * _HEAD_SIZE, _WIDTH)
-        self.random(f"{block}.attn_output", _WIDTH, _HEADS * _HEAD_SIZE)
+        self.random(f"{block}.attn_output", _WIDTH, _HEADS * _HEAD_SIZE, scale=self.strength)
         if norms:
             self.ones(f"{block}.attn_q_norm", _HEAD_SIZE)
             self.ones(f"{block}.attn_k_norm", _HEAD_SIZE)
@@ -93,7 +95,7 @@ class _File:
     def feed_forward(self, block: str, hidden: int = _HIDDEN) -> None:
         self.random(f"{block}.ffn_gate", hidden, _WIDTH)
         self.random(f"{block}.ffn_up", hidden, _WIDTH)
-        self.random(f"{block}.ffn_down", _WIDTH, hidden)
+        self.random(f"{block}.ffn_down", _WIDTH, hidden, scale=self.strength)
 
     def _add(self, name: str, values: NDArray[np.float64]) -> None:
         kind = next((kind for part, kind in self._types.items() if part in name.split(".")), None)
@@ -118,10 +120,10 @@ class _File:
         blocks[..., 12:16] = codes[..., 4:] * 17
         return blocks.reshape(rows, -1)
 
-    def _add_vocabulary(self) -> int:
+    def _add_vocabulary(self, first_token: str) -> int:
         shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
         unshown = iter(range(256, 512))  # GPT-2 writes bytes without a visible character as these
-        tokens = [*_SPECIAL, *(chr(byte if byte in shown else next(unshown)) for byte in range(256))]
+        tokens = [first_token, *_SPECIAL[1:], *(chr(byte if byte in shown else next(unshown)) for byte in range(256))]
         kinds = [gguf.TokenType.CONTROL] * len(_SPECIAL) + [gguf.TokenType.NORMAL] * 256
         self.writer.add_tokenizer_model("gpt2")
         self.writer.add_tokenizer_pre("gpt-2")
@@ -206,20 +208,35 @@ def sliding_window(path: Path) -> None:
 
 
 def plain_attention(
-    path: Path, architecture: str = "llama", types: Mapping[str, str] | None = None, *, file_type: int = 0
+    path: Path,
+    architecture: str = "llama",
+    types: Mapping[str, str] | None = None,
+    *,
+    file_type: int = 0,
+    num_idle_layers: int = 0,
+    first_token: str = _SPECIAL[0],
 ) -> None:
     """Write a Llama or a Qwen 3: layers that see all tokens before.
 
-    ``types`` of matrices, by parts of their names; others are F32. ``file_type`` is what the file says of itself.
+    ``types`` of matrices, by parts of their names; others are F32. ``file_type`` is what the file says of itself. Layers that
+    are idle add nothing: a large model with them says what the small one without them says.
     """
-    _plain_attention(path, architecture, types, file_type).close()
+    _plain_attention(
+        path, architecture, types, file_type=file_type, num_idle_layers=num_idle_layers, first_token=first_token
+    ).close()
 
 
 def _plain_attention(
-    path: Path, architecture: str, types: Mapping[str, str] | None = None, file_type: int = 0
+    path: Path,
+    architecture: str,
+    types: Mapping[str, str] | None = None,
+    *,
+    file_type: int = 0,
+    num_idle_layers: int = 0,
+    first_token: str = _SPECIAL[0],
 ) -> _File:
     hidden = 256 if types else _HIDDEN  # a block of Q4_K
-    file = _File(path, architecture, layers=2, types=types)
+    file = _File(path, architecture, layers=2 + num_idle_layers, types=types, first_token=first_token)
     file.writer.add_file_type(file_type)
     file.writer.add_feed_forward_length(hidden)
     file.writer.add_head_count(_HEADS)
@@ -229,10 +246,11 @@ def _plain_attention(
     file.writer.add_rope_dimension_count(_HEAD_SIZE)
     file.writer.add_rope_freq_base(1e4)
     file.ones("output_norm", _WIDTH)
-    for layer in range(2):
+    for layer in range(2 + num_idle_layers):
         block = f"blk.{layer}"
         file.ones(f"{block}.attn_norm", _WIDTH)
         file.ones(f"{block}.ffn_norm", _WIDTH)
+        file.strength = float(layer < 2)
         file.attention(block, norms=architecture == "qwen3")
         file.feed_forward(block, hidden)
     return file

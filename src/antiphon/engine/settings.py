@@ -68,6 +68,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     rerankers whose file does not say so."""
     draft_tokens: int = 12
     """Most draft tokens of speculative decoding (prompt lookup) for one sequence in one step. 0: no speculation."""
+    draft_model: Path | None = None
+    """A small GGUF file with the same vocabulary that proposes tokens too (speculative decoding). None: prompt lookup alone."""
     max_queue: int = 256
     """Requests that may wait; the next one is refused at once."""
     prefix_cache: bool = True
@@ -106,6 +108,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             )
         if not 0 <= self.draft_tokens <= MAX_DRAFT:
             raise ConfigError(f"engine setting draft_tokens must be from 0 to {MAX_DRAFT}, got {self.draft_tokens!r}")
+        if self.draft_model is not None and not self.draft_tokens:
+            raise ConfigError(
+                "engine settings draft_model and draft_tokens = 0 contradict each other: leave one of them out"
+            )
         self._take_deprecated_layout()
         if self.weight_format not in {"auto", "as-is"} and self.cache_directory is None:
             raise ConfigError(

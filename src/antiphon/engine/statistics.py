@@ -30,7 +30,7 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     known. ``cells_used`` counts KV cells held by running requests and by the prefix cache, ``cached_tokens`` those that
     the prefix cache could give back at once. ``prompt_tokens`` were asked for, of which ``prompt_tokens_shared`` came from
     the cache: their ratio is the hit rate. ``drafted_tokens`` were computed speculatively, of which ``accepted_tokens``
-    were accepted. Rates are tokens per second of step time, over the last seconds. ``mask_s`` is the time to find the
+    were accepted; ``model_drafted_tokens`` and ``model_accepted_tokens`` are those of them that a draft model proposed. Rates are tokens per second of step time, over the last seconds. ``mask_s`` is the time to find the
     tokens that a grammar allows, once for each token drawn under one.
     """
 
@@ -46,6 +46,8 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     decode_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    model_drafted_tokens: int = 0
+    model_accepted_tokens: int = 0
     prefill_tokens_per_s: float = 0.0
     decode_tokens_per_s: float = 0.0
     requests: int = 0

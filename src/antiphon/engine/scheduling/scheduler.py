@@ -71,6 +71,12 @@ class Scheduler:
         """Cells of running and retained sequences and of the prefix cache."""
         return self.cache.num_tokens + _unshared_cells(self._running) + _unshared_cells(self._retained)
 
+    def drafted(self) -> list[Sequence]:
+        """Return the sequences that the next decode step computes one token of, and draft tokens after it."""
+        decoding = [sequence for sequence in self._running if sequence.is_decoding and sequence.num_left == 1]
+        interactive = [sequence for sequence in decoding if not sequence.is_batch]
+        return interactive or decoding
+
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
         self._waiting.insert(_place(self._waiting, sequence), sequence)

@@ -16,11 +16,11 @@ class Sequence:
     them twice. ``num_shared`` prompt tokens came from the cache when the sequence first ran; ``is_fresh`` until then.
     ``leader`` is a sequence with the same prompt whose prefill this one waits for. ``draft`` are the draft tokens that
     may follow ``tokens``; each is accepted with probability ``draft_acceptance`` if those before it are. ``is_batch``
-    sequences run while no others can.
+    sequences run while no others can. ``has_siblings``: it is one of several choices of a request.
     """
 
     __slots__ = (
-        "draft", "draft_acceptance", "is_batch", "is_fresh", "last_step", "leader", "lease", "max_length", "num_computed",
+        "draft", "draft_acceptance", "has_siblings", "is_batch", "is_fresh", "last_step", "leader", "lease", "max_length", "num_computed",
         "num_prompt", "num_shared", "outputs_from", "tokens",
     )  # fmt: skip
 
@@ -32,6 +32,7 @@ class Sequence:
         leader: Sequence | None = None,
         *,
         is_batch: bool = False,
+        has_siblings: bool = False,
     ) -> None:
         self.tokens = prompt
         self.num_prompt = len(prompt)
@@ -39,6 +40,7 @@ class Sequence:
         self.outputs_from = len(prompt) if outputs_from is None else outputs_from
         self.leader = leader
         self.is_batch = is_batch
+        self.has_siblings = has_siblings
         self.lease: CacheLease | None = None
         self.num_computed = 0
         self.num_shared = 0

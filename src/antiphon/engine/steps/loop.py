@@ -15,6 +15,7 @@ from antiphon.engine.sampling.constraint import GrammarError
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.scheduling.sequence import Copy, Sequence, Slice, Step
 from antiphon.engine.statistics import HistogramCollector
+from antiphon.engine.steps.drafting import DraftModel
 from antiphon.engine.steps.meter import StepMeter
 from antiphon.engine.steps.tasks import IdlePrefill, RequestKey, Task
 
@@ -37,7 +38,8 @@ class StepLoop:
     """Runs tasks over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any.
 
     ``mask_s`` collects how long grammar masks take. ``can_roll_back`` says whether the model's memory can drop the last
-    tokens of a sequence; only then is a step aborted. ``idle_work`` is done piece by piece while there are no requests.
+    tokens of a sequence; only then is a step aborted. ``draft_model`` proposes what running texts may say next.
+    ``idle_work`` is done piece by piece while there are no requests.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class StepLoop:
         mask_s: HistogramCollector,
         can_roll_back: bool = True,
         throttle: ThreadThrottle | None = None,
+        draft_model: DraftModel | None = None,
         idle_work: Iterator[None] | None = None,
     ) -> None:
         self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
@@ -60,6 +63,7 @@ class StepLoop:
         self._emit = emit
         self._can_roll_back = can_roll_back
         self._throttle = throttle
+        self._draft_model = draft_model
         self._idle_work = iter(()) if idle_work is None else idle_work
         self._tasks: dict[RequestKey, Task] = {}
         self._task_of: dict[int, Task] = {}
@@ -80,6 +84,7 @@ class StepLoop:
             self._work_idly()
             self._receive()
             self._expire()
+            self._draft()
             step = self._scheduler.plan()
             self._change(step)
             if step.slices:
@@ -176,6 +181,14 @@ class StepLoop:
         self._answers.append((task.key[0], Failed(task.key[1], kind, message)))
         self._drop(task)
 
+    def _draft(self) -> None:
+        if self._draft_model is not None:
+            self.step_started = time.monotonic()
+            try:
+                self._draft_model.propose(self._scheduler.drafted())
+            finally:
+                self.step_started = None
+
     def _change(self, step: Step) -> None:
         for change in step.changes:
             if isinstance(change, Copy):
@@ -230,6 +243,8 @@ class StepLoop:
                 row += piece.num_outputs
             right, removal = self._scheduler.settle(piece)
             num_accepted += right
+            if self._draft_model is not None and self._draft_model.learn(piece.sequence, piece.draft, right):
+                self._meter.drafted_by_model(len(piece.draft), right)
             if removal is not None:
                 self._context.remove(removal.slot, removal.start)
         return num_accepted

@@ -29,6 +29,8 @@ class StepMeter:
         self._decode_tokens = 0
         self._drafted_tokens = 0
         self._accepted_tokens = 0
+        self._model_drafted_tokens = 0
+        self._model_accepted_tokens = 0
         self._num_steps = 0
         self._prefill_rate = RateCollector()
         self._decode_rate = RateCollector()
@@ -53,6 +55,11 @@ class StepMeter:
         share = (num_decoded + num_drafted) / (num_decoded + num_drafted + num_prefilled)
         self._prefill_rate.observe(num_prefilled, seconds * (1 - share))
         self._decode_rate.observe(num_decoded + num_accepted, seconds * share)
+
+    def drafted_by_model(self, num_drafted: int, num_accepted: int) -> None:
+        """Count a draft of the draft model; ``step`` counts it too."""
+        self._model_drafted_tokens += num_drafted
+        self._model_accepted_tokens += num_accepted
 
     def answer(self, connection: int, answer: Answer, arrived: float) -> None:
         """Count an answer: shared tokens, the time to the first token, the time between tokens."""
@@ -89,6 +96,8 @@ class StepMeter:
             decode_tokens=self._decode_tokens,
             drafted_tokens=self._drafted_tokens,
             accepted_tokens=self._accepted_tokens,
+            model_drafted_tokens=self._model_drafted_tokens,
+            model_accepted_tokens=self._model_accepted_tokens,
             prefill_tokens_per_s=self._prefill_rate.snapshot(),
             decode_tokens_per_s=self._decode_rate.snapshot(),
             requests=self.num_requests,

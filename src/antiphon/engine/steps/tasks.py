@@ -70,6 +70,7 @@ class ChoiceDecoder:
             len(prompt) + max_tokens,
             0 if request.echo_logprobs else None,
             is_batch=request.priority == "batch",
+            has_siblings=request.n > 1,
         )
         self._request = request
         self._index = index
@@ -88,8 +89,8 @@ class ChoiceDecoder:
         self._is_finished = False
         self._pending: list[Token] = []
         self._lookup = None if ngram_pool is None else ngram_pool.lookup(self.sequence.tokens, is_alone=request.n == 1)
-        if self._lookup is not None:
-            self.sequence.draft, self.sequence.draft_acceptance = self._lookup.propose()
+        self._looked_up: list[int] = []
+        self._look_up()
 
     def advance(self, draft: tuple[int, ...], rows: Logits) -> Iterator[Delta | Finished]:
         """Draw the next token from the first of ``rows``, and one more for each draft token that was drawn too."""
@@ -105,12 +106,14 @@ class ChoiceDecoder:
                 yield from self._draw(row)
                 if self._is_finished:
                     return
-        self._propose_draft(len(draft), num_accepted)
+        if self._lookup is not None and list(draft) == self._looked_up[: len(draft)]:
+            self._lookup.learn(len(draft), num_accepted)
+        self._look_up()
 
-    def _propose_draft(self, num_drafted: int, num_accepted: int) -> None:
-        if self._lookup is not None:
-            self._lookup.learn(num_drafted, num_accepted)
-            self.sequence.draft, self.sequence.draft_acceptance = self._lookup.propose()
+    def _look_up(self) -> None:
+        """Replace the draft by what followed the last tokens earlier; a draft model may replace it again."""
+        self._looked_up, self.sequence.draft_acceptance = ([], 0.0) if self._lookup is None else self._lookup.propose()
+        self.sequence.draft = self._looked_up
 
     def _draw(self, logits: Logits) -> Iterator[Delta | Finished]:
         if self._max_tokens == 0:

@@ -86,7 +86,7 @@ class EngineCore(ABC):
     @property
     def statistics(self) -> EngineStatistics:
         """The loop's counts, and the memory of the KV cache."""
-        return msgspec.structs.replace(self.loop.statistics, kv_bytes=self._loaded.context.memory_bytes)
+        return msgspec.structs.replace(self.loop.statistics, kv_bytes=self._loaded.memory_bytes)
 
     def warm_up(self) -> None:  # noqa: B027 - most cores have nothing to do
         """Do in advance what the first request would wait for; runs on a thread of its own."""

@@ -17,9 +17,11 @@ from antiphon.engine.scheduling.batch_shapes import BatchShapes
 from antiphon.engine.scheduling.prefix_cache import num_cacheable
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.settings import EngineSettings
+from antiphon.engine.steps.drafting import DraftModel
 from antiphon.engine.steps.loop import Emit, StepLoop
 from antiphon.engine.steps.tasks import Generation, IdlePrefill, Scoring, Task
 from antiphon.engine.worker.core import EngineCore, RequestRefused, Start
+from antiphon.engine.worker.draft import load_draft
 from antiphon.engine.worker.loading import (
     LoadedModel,
     choose_sizes,
@@ -47,7 +49,8 @@ class GenerationCore(EngineCore):
     def __init__(
         self, settings: EngineSettings, native: NativeStart, served: Served, model: TextModel, emit: Emit
     ) -> None:
-        sizes = choose_sizes(settings, model, choose_for_generation)
+        draft = load_draft(settings, native, model)
+        sizes = choose_sizes(settings, model, choose_for_generation, draft.beside if draft else None)
         chosen = context_settings(settings, sizes, "chat")
         traits = model.traits(chosen)
         # Slots are free for a plain KV cache; with a recurrent state or a window, each one costs memory.
@@ -55,11 +58,26 @@ class GenerationCore(EngineCore):
         context = make_context(model.context, msgspec.structs.replace(chosen, num_sequences=num_slots))
         native.enter("computing the first batch")
         compute_first_batch(context, model, min(_FIRST_BATCH_TOKENS, sizes.batch_size))
-        loaded = LoadedModel(settings, native, served, model, sizes, traits, context, num_slots)
+        draft_context = draft.context(chosen, sizes, native) if draft else None
+        loaded = LoadedModel(
+            settings,
+            native,
+            served,
+            model,
+            sizes,
+            traits,
+            context,
+            num_slots,
+            draft_path=settings.draft_model,
+            draft_context=draft_context,
+        )
         self._grammars = GrammarCompiler(model.vocabulary)
         self._compile_started: float | None = None
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="grammars")
-        self._loop = _step_loop(loaded, context, emit, self._grammars)
+        draft_model = None
+        if draft is not None and draft_context is not None:
+            draft_model = draft.proposer(draft_context, model, settings, sizes, _shapes(loaded))
+        self._loop = _step_loop(loaded, context, draft_model, emit, self._grammars)
         self._ngram_pool = None
         if settings.draft_tokens and traits.may_drop_tokens:
             self._ngram_pool = NgramPool(settings.draft_tokens)
@@ -141,7 +159,9 @@ class GenerationCore(EngineCore):
             self._compile_started = None
 
 
-def _step_loop(loaded: LoadedModel, context: ModelContext, emit: Emit, grammars: GrammarCompiler) -> StepLoop:
+def _step_loop(
+    loaded: LoadedModel, context: ModelContext, draft_model: DraftModel | None, emit: Emit, grammars: GrammarCompiler
+) -> StepLoop:
     settings, sizes = loaded.settings, loaded.sizes
     scheduler = Scheduler(
         cells=context.cells,
@@ -160,6 +180,7 @@ def _step_loop(loaded: LoadedModel, context: ModelContext, emit: Emit, grammars:
         mask_s=grammars.mask_s,
         can_roll_back=loaded.traits.may_undo_steps,
         throttle=loaded.throttle(),
+        draft_model=draft_model,
         idle_work=warm_up(context, loaded.model),
     )
 

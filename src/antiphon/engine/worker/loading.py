@@ -39,14 +39,30 @@ class LoadedModel(msgspec.Struct, frozen=True):
     traits: Traits
     context: AnyContext
     num_slots: int
+    draft_path: Path | None = None
+    draft_context: AnyContext | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Bytes of keys, values and states, those of the draft model included. None: not known."""
+        own = self.context.memory_bytes
+        more = 0 if self.draft_context is None else self.draft_context.memory_bytes
+        return None if own is None or more is None else own + more
 
     def throttle(self) -> ThreadThrottle | None:
         """Return what gives way to busy neighbours; None where the user set a number of threads, which is kept."""
         if self.settings.threads is not None or self.settings.batch_threads is not None:
             return None
+        # OpenVINO's threads take work from one another, and so wait less for one that is late.
+        contexts = [context for context in (self.context, self.draft_context) if isinstance(context, Context)]
         if not isinstance(self.context, Context):
-            return None  # OpenVINO's threads take work from one another, and so wait less for one that is late
-        return ThreadThrottle(self.sizes.threads, self.context.set_threads)
+            return None
+
+        def set_threads(threads: int) -> None:
+            for context in contexts:
+                context.set_threads(threads)
+
+        return ThreadThrottle(self.sizes.threads, set_threads)
 
 
 def load_model(path: Path, gpu_layers: int | None, *, extra_buffers: bool = True) -> Model:
@@ -81,15 +97,20 @@ def load_converted(folder: Path, source: Path) -> PagedModel | EncoderModel:
         ) from error
 
 
-def choose_sizes(settings: EngineSettings, model: LoadedFile, choose: ChooseSizes) -> Sizes:
-    """Return the sizes that ``choose`` picks for this model on this machine.
+def choose_sizes(
+    settings: EngineSettings,
+    model: LoadedFile,
+    choose: ChooseSizes,
+    adapt: Callable[[ModelFacts], ModelFacts] | None = None,
+) -> Sizes:
+    """Return the sizes that ``choose`` picks for this model, whose facts ``adapt`` may change, on this machine.
 
     Raises:
         EngineStartFailed: what the user set does not fit, or there is no memory to find out.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        facts = model.facts
+        facts = model.facts if adapt is None else adapt(model.facts)
     except ModelError as error:
         raise EngineStartFailed(
             f"no context could be made to measure what the model keeps: {error}", hint="Free memory."
@@ -196,7 +217,7 @@ def describe(loaded: LoadedModel, kind: ModelKind) -> ModelInfo:
 
 def _chosen_settings(loaded: LoadedModel) -> dict[str, str]:
     """Return every setting that a client may want to know, chosen or given, as text."""
-    kv_bytes = loaded.context.memory_bytes
+    kv_bytes = loaded.memory_bytes
     chosen = msgspec.structs.asdict(loaded.sizes) | {
         "kv_bytes": "unknown" if kv_bytes is None else kv_bytes,
         "kv_type_k": loaded.settings.kv_type_k,
@@ -205,6 +226,7 @@ def _chosen_settings(loaded: LoadedModel) -> dict[str, str]:
         "weight_format": loaded.served.type,
         "weight_format_reason": loaded.served.reason,
         "prefix_cache": loaded.settings.prefix_cache,
+        "draft_model": "" if loaded.draft_path is None else loaded.draft_path.name,
         "notes": "; ".join(loaded.sizes.notes),
         **loaded.native.described(),
     }

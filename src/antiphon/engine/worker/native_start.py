@@ -65,13 +65,26 @@ class NativeStart:
             EngineStartFailed: it cannot be converted as the settings say, or is larger than the memory that is free.
         """
         self.enter("preparing the weights")
-        settings = self._settings
+        served = self._prepare(self._settings)
+        self._weight_format, self._runtime = served.type, served.runtime
+        return served
+
+    def draft_weights(self, path: Path) -> Served:
+        """Return the file to load for the draft model at ``path``, chosen as for every model.
+
+        Raises:
+            EngineStartFailed: as ``weights``.
+        """
+        if not path.is_file():
+            raise EngineStartFailed(f"draft_model: there is no file {str(path)!r}", hint="Check the path of the model.")
+        return self._prepare(msgspec.structs.replace(self._settings, model_path=path, draft_model=None))
+
+    def _prepare(self, settings: EngineSettings) -> Served:
         if self._way.as_is:
             settings = msgspec.structs.replace(settings, weight_format="as-is")
         if not self._way.openvino:
             settings = msgspec.structs.replace(settings, runtime="llama")
         served = weight_format.prepare(settings, self.library, extra_buffers=self.extra_buffers)
-        self._weight_format, self._runtime = served.type, served.runtime
         if not has_gpu():
             check_memory(served.path)
         return served

@@ -40,6 +40,11 @@ class PoolingCore(EngineCore):
     def __init__(
         self, settings: EngineSettings, native: NativeStart, served: Served, model: PoolingModel, emit: Emit
     ) -> None:
+        if settings.draft_model is not None:
+            raise EngineStartFailed(
+                f"draft_model {str(settings.draft_model)!r} is set for {str(served.path)!r}, which does not generate",
+                hint="Set draft_model in [engine], for a chat model.",
+            )
         kind = _kind(settings, served, model)
         sizes = choose_sizes(settings, model, choose_for_embedding)
         chosen = context_settings(settings, sizes, kind)
