@@ -1,5 +1,9 @@
 """One way for every call: what is set around it holds for every function that sends, and nothing is sent besides."""
 
+import asyncio
+import inspect
+import json
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,22 +14,27 @@ from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 from tests.toolkit.model_endpoints import ANSWER_TOKENS, PROMPT_TOKENS, ThinkingEndpoint
 
+import antiphon
 from antiphon import (
     AsyncChat,
     AsyncIndex,
     Budget,
     BudgetExceededError,
+    Case,
     Chat,
     CircuitBreaker,
     CircuitOpenError,
     Document,
     Embedder,
+    Evaluation,
     Index,
     Pace,
     Price,
     PriceTable,
     Report,
+    Rerank,
     RetryPolicy,
+    TruncatedAnswerWarning,
     acascade,
     aembed,
     aextract,
@@ -38,8 +47,10 @@ from antiphon import (
     extract,
     extract_each,
     extract_many,
+    judge,
     stream_items,
     summarise,
+    tool,
 )
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.bulk import Request, arun, run
@@ -70,6 +81,62 @@ def prepared(client: OpenAI, path: Path) -> None:
     indexed(client, path, lambda index: index.update(DOCUMENTS))
 
 
+@tool(needs_approval=True)
+def delete(path: str) -> str:
+    return f"{path} is deleted"
+
+
+# Turns that were begun elsewhere: what it took to get there is not what is tested.
+PAUSED = {
+    "pending": {
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "thought 0",
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "delete", "arguments": "{}"}}],
+            },
+        ],
+        "calls": [["c", "delete", "{}", False]],
+        "asking": ["c"],
+        "request": {},
+        "is_pinned": False,
+        "rounds": 1,
+    },
+}
+
+
+def paused(kind: type[Any], client: Any, **options: Any) -> Any:
+    """Return a chat whose turn waits for a decision."""
+    saved = {**Chat(client=ThinkingEndpoint().client(), model="m").to_json(), "pending": PAUSED["pending"]}
+    return kind.from_json(saved, client=client, tools=[delete], **options)
+
+
+def cut(kind: type[Any], client: Any, **options: Any) -> Any:
+    """Return a chat whose last answer was cut."""
+    begun = Chat(client=ThinkingEndpoint().client(), model="m", max_completion_tokens=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncatedAnswerWarning)
+        begun.send("hi")
+    chat = kind.from_json(begun.to_json(), client=client, **options)
+    chat._last = begun.last_reply
+    return chat
+
+
+def evaluated(client: OpenAI | AsyncOpenAI) -> Evaluation:
+    async def task(case: Case, model: str, **given: Any) -> Any:
+        return await AsyncChat(client=client, model=model, **given).send(case.input)
+
+    score = judge("is it good?", model="m", client=client)
+    return Evaluation([Case("1", "hi")], task=task, scores=[score])
+
+
+def reranked(client: OpenAI, path: Path, **options: Any) -> object:
+    by = Rerank("m", num_candidates=2)
+    return indexed(client, path, lambda index: index.search("lost?", mode="bm25", rerank=by), **options)
+
+
 # Each: a function of an OpenAI client, a folder, and the options.
 SYNCHRONOUS: dict[str, Callable[..., object]] = {
     "Chat.send": lambda client, _, **o: Chat(client=client, model="m", **o).send("hi"),
@@ -77,6 +144,11 @@ SYNCHRONOUS: dict[str, Callable[..., object]] = {
     "Chat.parse": lambda client, _, **o: Chat(client=client, model="m", **o).parse(Person, "hi"),
     "Chat.stream": lambda client, _, **o: list(Chat(client=client, model="m", **o).stream("hi")),
     "Chat.stream_parse": lambda client, _, **o: list(Chat(client=client, model="m", **o).stream_parse(Person, "hi")),
+    "Chat.continue_": lambda client, _, **o: cut(Chat, client, **o).continue_(),
+    "Chat.resume": lambda client, _, **o: paused(Chat, client, **o).resume(True),
+    "Chat.stream_resume": lambda client, _, **o: list(paused(Chat, client, **o).stream_resume(True)),
+    "Evaluation.run": lambda client, _, **o: evaluated(client).run(["m"], **o),
+    "Index.search with rerank": reranked,
     "extract": lambda client, _, **o: extract(Person, "hi", model="m", client=client, **o),
     "extract_many": lambda client, _, **o: extract_many(Person, "hi", model="m", client=client, **o),
     "extract_each": lambda client, _, **o: list(extract_each(Person, ["hi", "ho"], model="m", client=client, **o)),
@@ -108,9 +180,26 @@ async def answered(client: AsyncOpenAI, path: Path, **options: Any) -> object:
         return await index.answer("lost?", model="m")
 
 
+async def cut_off(client: AsyncOpenAI, **options: Any) -> object:
+    chat = await asyncio.to_thread(cut, AsyncChat, client, **options)
+    return await chat.continue_()
+
+
+async def resumed(client: AsyncOpenAI, *, is_streamed: bool = False, **options: Any) -> object:
+    chat = await asyncio.to_thread(paused, AsyncChat, client, **options)
+    return await (all_of(aiter(chat.stream_resume(True))) if is_streamed else chat.resume(True))
+
+
 ASYNCHRONOUS: dict[str, Callable[..., Awaitable[object]]] = {
     "AsyncChat.send": lambda client, _, **o: AsyncChat(client=client, model="m", **o).send("hi"),
     "AsyncChat.parse": lambda client, _, **o: AsyncChat(client=client, model="m", **o).parse(Person, "hi"),
+    "AsyncChat.continue_": lambda client, _, **o: cut_off(client, **o),
+    "AsyncChat.resume": lambda client, _, **o: resumed(client, **o),
+    "AsyncChat.stream_resume": lambda client, _, **o: resumed(client, is_streamed=True, **o),
+    "AsyncChat.stream_parse": lambda client, _, **o: all_of(
+        aiter(AsyncChat(client=client, model="m", **o).stream_parse(Person, "hi"))
+    ),
+    "Evaluation.arun": lambda client, _, **o: evaluated(client).arun(["m"], **o),
     "AsyncChat.stream": lambda client, _, **o: all_of(aiter(AsyncChat(client=client, model="m", **o).stream("hi"))),
     "aextract": lambda client, _, **o: aextract(Person, "hi", model="m", client=client, **o),
     "aextract_many": lambda client, _, **o: aextract_many(Person, "hi", model="m", client=client, **o),
@@ -135,12 +224,20 @@ class FailingEndpoint(ThinkingEndpoint):
         if self.num_failures and "tokenize" not in request.url.path and request.method == "POST":
             self.num_failures -= 1
             return httpx2.Response(503, json={"error": {"message": "later", "type": "t", "param": None, "code": None}})
+        if request.url.path.endswith("/rerank"):
+            self.requests.append(("/rerank", json.loads(request.content)))
+            self.num_answers += 1
+            scores = [{"index": n, "relevance_score": 0.5} for n in range(len(self.requests[-1][1]["documents"]))]
+            usage = {"prompt_tokens": PROMPT_TOKENS, "total_tokens": PROMPT_TOKENS}
+            return httpx2.Response(200, json={"model": "m", "results": scores, "usage": usage})
         return super().handle(request)
 
     @property
     def asked(self) -> list[str]:
         """The requests that cost something."""
-        return [path for path, _ in self.requests if path in {"/chat/completions", "/responses", "/embeddings"}]
+        return [
+            path for path, _ in self.requests if path in {"/chat/completions", "/responses", "/embeddings", "/rerank"}
+        ]
 
 
 @pytest.fixture
@@ -209,9 +306,34 @@ def test_an_open_circuit_lets_nothing_through(server: FailingEndpoint, name: str
     once = RetryPolicy(attempts=1)
     with pytest.raises(Exception, match="later"):
         call(server, "Chat.send", tmp_path, breaker=breaker, retry=once)
-    with pytest.raises(CircuitOpenError):
-        call(server, name, tmp_path, breaker=breaker, retry=once)
+    if name.startswith("Evaluation"):
+        # A case that fails is a case of the result.
+        result: Any = call(server, name, tmp_path, breaker=breaker, retry=once)
+        assert "CircuitOpenError" in result.runs[0].error
+    else:
+        with pytest.raises(CircuitOpenError):
+            call(server, name, tmp_path, breaker=breaker, retry=once)
     assert server.asked == []
+
+
+# What asks no model, or sends only through what is tested above.
+SILENT = {
+    *("load", "from_json", "model", "messages", "turns", "last_reply", "usage", "cost", "pending_calls", "undo", "pin"),
+    *("remember", "fork", "to_markdown", "save", "to_json", "events", "as_tool", "count_tokens", "aclose", "close"),
+    *("delete", "statistics", "num_characters", "prefixes", "embed_fitting"),
+}
+
+
+def test_every_function_that_sends_is_in_the_tables() -> None:
+    """Each public function that takes a client, and each method of what holds one; scores are asked by an evaluation."""
+    tested = {name.split(" ")[0] for name in EVERY}
+    functions = {name for name in antiphon._HOME if name[0].islower() and inspect.isfunction(getattr(antiphon, name))}
+    sending = {name for name in functions if "client" in inspect.signature(getattr(antiphon, name)).parameters}
+    assert sending - tested <= {"count_tokens", "acount_tokens", "judge", "cited", "faithful", "explain_client_retries"}
+    for kind in (Chat, AsyncChat, Index, AsyncIndex, Evaluation):
+        methods = {name for name in dir(kind) if not name.startswith("_")} - SILENT
+        twin = kind.__name__.removeprefix("Async")
+        assert {name for name in methods if not {f"{kind.__name__}.{name}", f"{twin}.{name}"} & tested} == set()
 
 
 @pytest.mark.parametrize("name", ["embed", "Index.search", "bulk.run", "Chat.send"])

@@ -13,16 +13,21 @@ from antiphon import (
     AsyncReplyStream,
     AsyncResultStream,
     Budget,
+    CacheSize,
     CallEnded,
     CallRecord,
     Cascade,
+    Case,
     Chat,
     ChatEvent,
     Chunking,
     CircuitBreaker,
     CitedAnswer,
     Document,
+    EmbeddingCache,
     Embeddings,
+    Evaluation,
+    EvaluationResult,
     Extracted,
     Fallback,
     File,
@@ -30,6 +35,7 @@ from antiphon import (
     Hit,
     Image,
     Index,
+    ModelChoice,
     Pace,
     Price,
     PriceTable,
@@ -38,10 +44,12 @@ from antiphon import (
     Report,
     RequestSent,
     ResponseCache,
+    ResponseCacheStatistics,
     ResultStream,
     RetryPolicy,
     SchemaTool,
     Sound,
+    Summary,
     TextDelta,
     TextTool,
     TokenCount,
@@ -53,13 +61,20 @@ from antiphon import (
     aembed,
     aextract,
     cascade,
+    choose_model,
+    cited,
     cost_of,
     count_tokens,
     embed,
+    equals,
     extract,
     extract_each,
     extract_many,
+    faithful,
+    judge,
+    recall_at,
     stream_items,
+    summarise,
     tool,
 )
 from antiphon.toolkit.bulk import BulkReport, Request, read_results, run
@@ -188,3 +203,23 @@ def made(given: Tool) -> str:
     assert_type(Tool.of_text("sql", "Query", call=len, regex=".*", needs_approval=True), TextTool)
     Chat(tools=[schema, given, plain, len])
     return given.name
+
+
+def measured(index: Index) -> None:
+    def ask(case: Case, **options: Any) -> CitedAnswer:
+        return index.answer(str(case.input), **options)
+
+    scores = [recall_at(3), cited(model=None), faithful(model="m", client=OpenAI()), judge("good?"), equals("a")]
+    result = Evaluation("cases.jsonl", task=ask, scores=scores).run(["m"], repeat=2, budget=Budget(usd=1))
+    assert_type(result, EvaluationResult)
+    assert_type(choose_model(result, at_least=0.9), ModelChoice)
+    assert_type(summarise("text", words=10, model="m"), Summary)
+
+
+def kept() -> None:
+    with ResponseCache("answers.sqlite", max_bytes=10_000_000, max_age_s=3600) as answers:
+        assert_type(answers.statistics(), ResponseCacheStatistics)
+        assert_type(answers.clear(older_than_s=60), int)
+    assert_type(EmbeddingCache(max_age_s=3600).statistics(), CacheSize)
+    requests = [Request.chat("a", "hi", model="m")]
+    assert_type(run(requests, "out.jsonl", via="flex", rest="now", pace=Pace(rpm=1)).is_pending, bool)
