@@ -136,5 +136,5 @@ async def test_its_memory_is_counted(files: Path) -> None:
             await engine.aclose()
     assert reported[1] / reported[0] == pytest.approx(28 / 26, rel=0.02)  # layers
     large, small = Model(files / "large.gguf"), Model(files / "small.gguf")
-    both = LoadedDraft(small, small.vocabulary.size).beside(large.facts)
+    both = LoadedDraft(small, small.vocabulary.size).added_to(large.facts)
     assert both.kv_values_k / large.facts.kv_values_k == both.kv_values_v / large.facts.kv_values_v == 28 / 26

@@ -23,7 +23,7 @@ class LoadedDraft(msgspec.Struct, frozen=True):
     model: TextModel
     num_tokens: int
 
-    def beside(self, facts: ModelFacts) -> ModelFacts:
+    def added_to(self, facts: ModelFacts) -> ModelFacts:
         """Return the facts of the served model with what a cell of the draft model costs added."""
         small = self.model.facts
         return msgspec.structs.replace(

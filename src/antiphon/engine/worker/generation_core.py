@@ -50,7 +50,7 @@ class GenerationCore(EngineCore):
         self, settings: EngineSettings, native: NativeStart, served: Served, model: TextModel, emit: Emit
     ) -> None:
         draft = load_draft(settings, native, model)
-        sizes = choose_sizes(settings, model, choose_for_generation, draft.beside if draft else None)
+        sizes = choose_sizes(settings, model, choose_for_generation, draft.added_to if draft else None)
         chosen = context_settings(settings, sizes, "chat")
         traits = model.traits(chosen)
         # Slots are free for a plain KV cache; with a recurrent state or a window, each one costs memory.
