@@ -23,7 +23,7 @@ from antiphon.protocol.events import (
     ToolCallStarted,
     Usage,
 )
-from antiphon.protocol.rendering import ResponseBody, ResponseState, ResponseStream
+from antiphon.protocol.rendering import ResponseBody, ResponseState, ResponseStream, with_obfuscation
 from antiphon.protocol.responses import ResponseRequest, parse_response
 
 REQUEST = {"model": "m", "input": "hi", "stream": True}
@@ -169,3 +169,16 @@ def test_a_response_is_encoded_once_it_is_over_and_anew_if_it_fails_then() -> No
     assert stream.state.encoded() is stream.state.encoded()
     failed = parsed(stream.error(ApiError(503, "It was not stored.", type="server_error")))
     assert failed["response"]["status"] == json.loads(stream.state.encoded())["status"] == "failed"
+
+
+def test_obfuscation_is_added_and_taken_away_afterwards() -> None:
+    """Whoever resumes a stream decides anew; other events, and all that a delta says, stay as they are."""
+    events: list[Event] = [Started("m", 1), TextDelta(0, "Once"), TextDelta(0, " more"), ChoiceFinished(0, "stop")]
+    stream = ResponseStream(new_state(parse_response(REQUEST)))
+    plain = [frame for event in events for frame in stream.feed(event)]
+    hidden = [with_obfuscation(frame, is_on=True) for frame in plain]
+    deltas = [parsed(frame) for frame in hidden if b"output_text.delta" in frame]
+    assert len(deltas) == 2
+    assert all("obfuscation" in delta for delta in deltas)
+    assert len({len(frame) for frame in hidden if b"output_text.delta" in frame}) == 1
+    assert [parsed(with_obfuscation(frame, is_on=False)) for frame in hidden] == [parsed(frame) for frame in plain]

@@ -162,6 +162,42 @@ def test_a_background_response_is_polled_to_its_end(client: openai.OpenAI) -> No
     assert numbers == list(range(3, numbers[-1] + 1))
 
 
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("stream=maybe", "stream"),
+        ("stream=True", "stream"),
+        ("stream=", "stream"),
+        ("starting_after=1", "starting_after"),
+        ("stream=false&starting_after=1", "starting_after"),
+        ("stream=true&starting_after=-1", "starting_after"),
+        ("stream=true&starting_after=x", "starting_after"),
+        ("include_obfuscation=true", "include_obfuscation"),
+        ("stream=true&include_obfuscation=1", "include_obfuscation"),
+        ("include=everything", "include"),
+        ("include[]=everything", "include"),
+        ("color=red", "color"),
+    ],
+)
+def test_a_query_that_means_nothing_is_refused(
+    client: openai.OpenAI, http: httpx.Client, query: str, param: str
+) -> None:
+    """With the parameter's name, and never taken for its default."""
+    response_id = ask(client, background=True).id
+    answer = http.get(f"/responses/{response_id}?{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_a_resumed_stream_may_hide_the_length_of_its_text(client: openai.OpenAI) -> None:
+    """Asked for with the resumption, whatever the request that began it said."""
+    started = ask(client, "hello", background=True)
+    wait_until(lambda: client.responses.retrieve(started.id).status == "completed")
+    resumed = list(client.responses.retrieve(started.id, stream=True, include_obfuscation=True))
+    deltas = [event for event in resumed if event.type.endswith(".delta")]
+    assert deltas
+    assert all(event.to_dict()["obfuscation"] for event in deltas)
+
+
 def test_a_background_response_is_cancelled_once_and_for_all(client: openai.OpenAI) -> None:
     """Cancelling twice changes nothing; a foreground one cannot be cancelled."""
     started = ask(client, "hang", background=True)

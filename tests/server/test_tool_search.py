@@ -265,6 +265,12 @@ def test_the_choice_of_a_tool_waits_too(client: openai.OpenAI, backend: Recorded
         ([{"type": "tool_search"}, {"type": "tool_search"}], Json(), "tools[1]", "there twice"),
         ([{"type": "tool_search", "execution": "client"}] * 2, Json(), "tools[1]", "there twice"),
         ([WEATHER, WEATHER, {"type": "tool_search"}], Json(), "tools[1].name", "duplicate tool name"),
+        (
+            [PROFILE, {"type": "tool_search"}],
+            {"tool_choice": {"type": "tool_search"}},
+            "tool_choice",
+            "nothing left to load",
+        ),
         (TOOLS, {"tool_choice": {"type": "function", "name": "get_weather"}}, "tool_choice", "has 'defer_loading'"),
     ],
 )

@@ -40,3 +40,13 @@ async def test_two_that_write_at_once_both_arrive_whole(engine: AsyncEngine) -> 
     assert {tuple(ids[at : at + 5]) for at in range(0, len(ids), 5)} == {
         tuple(i["id"] for i in block) for block in written
     }
+
+
+async def test_nothing_is_added_to_what_was_deleted_meanwhile(engine: AsyncEngine) -> None:
+    """A response that ends after its conversation was deleted leaves no items that nobody could find or delete."""
+    store = ConversationStore(engine)
+    await store.create("conv_1", "a", {}, [])
+    await store.delete("conv_1")
+    await store.append("conv_1", [{"id": "1"}])
+    assert await store.items("conv_1") == ()
+    assert await store.length("conv_1") == 0

@@ -99,10 +99,25 @@ async def test_saving_again_replaces(engine: AsyncEngine) -> None:
     """A background response is written at its start and at its end."""
     store = ResponseStore(engine, ResponseSettings())
     await store.save(kept("resp_1", status="queued"))
-    await store.save(kept("resp_1", status="completed"))
+    await store.save(kept("resp_1", status="completed"), replaces=True)
     found = await store.find("resp_1", "a")
     assert found is not None
     assert found.status == "completed"
+
+
+@pytest.mark.parametrize("by", ["deletion", "cancellation"])
+async def test_the_end_of_a_response_does_not_undo_what_another_process_did(engine: AsyncEngine, by: str) -> None:
+    """Deleted or cancelled there, it stays so, whatever its own process has to say later."""
+    here, there = (ResponseStore(engine, ResponseSettings()) for _ in range(2))
+    await here.save(kept("resp_1", status="in_progress"))
+    if by == "deletion":
+        assert await there.delete("resp_1", "a")
+    else:
+        await there.save(kept("resp_1", status="cancelled"), replaces=True)
+    await here.save(kept("resp_1", status="completed"), replaces=True)
+    found = await here.find("resp_1", "a")
+    assert (found and found.status) == (None if by == "deletion" else "cancelled")
+    assert ("msg_resp_1" in await here.find_items(["msg_resp_1"], "a")) == (by == "cancellation")
 
 
 async def test_what_lost_its_process_is_failed(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:

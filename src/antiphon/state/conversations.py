@@ -133,12 +133,20 @@ class ConversationStore:
         return 0 if found is None else found + 1
 
     async def append(self, conversation_id: str, items: Sequence[Json]) -> None:
-        """Add items at the end. Positions are unique, so of two that append at once one tries again; ``ApiError`` 409 at last."""
+        """Add items at the end, unless the conversation was deleted meanwhile: then nothing is kept of them.
+
+        Positions are unique, so of two that append at once one tries again; ``ApiError`` 409 at last.
+        """
         for _ in range(_ATTEMPTS):
             position = await self.length(conversation_id)
             try:
-                async with self._engine.begin() as connection:
+                async with self._engine.connect() as connection:
                     await connection.execute(insert(conversation_items), _rows(conversation_id, position, items))
+                    # After the insertion, which holds off a deletion until it is decided (in SQLite by itself).
+                    if (await connection.execute(_lock(conversation_id))).first() is None:
+                        await connection.rollback()
+                    else:
+                        await connection.commit()
             except IntegrityError:
                 continue
             except (SQLAlchemyError, OSError) as error:
@@ -154,6 +162,10 @@ class ConversationStore:
                 return (await connection.execute(delete(conversation_items).where(wanted))).rowcount > 0
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of conversations") from error
+
+
+def _lock(conversation_id: str) -> Select[*tuple[Any, ...]]:
+    return select(conversations.c.id).where(conversations.c.id == conversation_id).with_for_update(read=True)
 
 
 async def _decoded(rows: Sequence[bytes]) -> tuple[Json, ...]:

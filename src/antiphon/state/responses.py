@@ -87,9 +87,10 @@ class ResponseStore:
     def is_on(self) -> bool:
         return self._settings.store != "off"
 
-    async def save(self, kept: KeptResponse, *, body: bytes | None = None, replaces: bool = True) -> None:
-        """Write a response. ``body``: its own as JSON, where the caller has it. ``replaces``: one may be stored under its id.
+    async def save(self, kept: KeptResponse, *, body: bytes | None = None, replaces: bool = False) -> None:
+        """Write a response. ``body``: its own as JSON, where the caller has it.
 
+        ``replaces``: it takes the place of its earlier state; where that was deleted or cancelled meanwhile, nothing is written.
         Raises ``ApiError`` 503 if the database refuses.
         """
         # A long history takes a while to encode and compress, a thread costs more than a short one.
@@ -99,8 +100,8 @@ class ResponseStore:
         row["num_bytes"] += _ROW_BYTES + _ITEM_BYTES * len(items)
         try:
             async with self._engine.begin() as connection:
-                if replaces:
-                    await _remove(connection, [kept.id])
+                if replaces and not await _displace(connection, kept.id):
+                    return
                 await connection.execute(insert(responses), [row])
                 if items:
                     await connection.execute(insert(response_items), items)
@@ -238,6 +239,15 @@ class ResponseStore:
     def statistics(self) -> StoreStatistics:
         """Return counts without waiting."""
         return StoreStatistics(self._num_saved, self._num_swept)
+
+
+async def _displace(connection: AsyncConnection, response_id: str) -> bool:
+    """Remove a response that a later state follows; False if it is gone, or is to stay as it is."""
+    wanted = (responses.c.id == response_id) & (responses.c.status != "cancelled")
+    if not (await connection.execute(delete(responses).where(wanted))).rowcount:
+        return False
+    await connection.execute(delete(response_items).where(response_items.c.response_id == response_id))
+    return True
 
 
 async def _remove(connection: AsyncConnection, response_ids: Sequence[str]) -> None:

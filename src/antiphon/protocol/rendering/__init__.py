@@ -14,7 +14,12 @@ from antiphon.protocol.rendering.frames import DONE, encode, error_frame, frame
 from antiphon.protocol.rendering.models import model_value
 from antiphon.protocol.rendering.rerank import render_rerank
 from antiphon.protocol.rendering.response_state import ResponseState, TurnEvent
-from antiphon.protocol.rendering.response_stream import ResponseBody, ResponseStream, response_error_frame
+from antiphon.protocol.rendering.response_stream import (
+    ResponseBody,
+    ResponseStream,
+    response_error_frame,
+    with_obfuscation,
+)
 
 __all__ = [
     "DONE",
@@ -34,4 +39,5 @@ __all__ = [
     "render_embeddings",
     "render_rerank",
     "response_error_frame",
+    "with_obfuscation",
 ]

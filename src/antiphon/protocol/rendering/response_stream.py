@@ -6,6 +6,8 @@ Every streamed event has a ``sequence_number`` that rises by one, and an ``event
 import secrets
 import time
 
+import msgspec
+
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Started, TextDelta
 from antiphon.protocol.rendering.frames import encode
@@ -90,10 +92,25 @@ class ResponseStream:
     def _frame(self, kind: str, fields: Json) -> bytes:
         value = {"type": kind, "sequence_number": self.number, **fields}
         self.number += 1
-        if self._obfuscates and kind.endswith(".delta"):
-            missing = -len(encode(value)) % _PAD_TO
-            value["obfuscation"] = secrets.token_hex(_PAD_TO)[:missing]
-        return b"event: " + kind.encode() + b"\ndata: " + encode(value) + b"\n\n"
+        return _event(value, obfuscates=self._obfuscates)
+
+
+def _event(value: Json, *, obfuscates: bool) -> bytes:
+    kind: str = value["type"]
+    if obfuscates and kind.endswith(".delta"):
+        missing = -len(encode(value)) % _PAD_TO
+        value["obfuscation"] = secrets.token_hex(_PAD_TO)[:missing]
+    return b"event: " + kind.encode() + b"\ndata: " + encode(value) + b"\n\n"
+
+
+def with_obfuscation(frame: bytes, *, is_on: bool) -> bytes:
+    """Return an event with noise that hides the length of its text, or without it, whichever way it was made."""
+    head, _, data = frame.partition(b"\ndata: ")
+    if not head.endswith(b".delta"):
+        return frame
+    value: Json = msgspec.json.decode(data)
+    value.pop("obfuscation", None)
+    return _event(value, obfuscates=is_on)
 
 
 def response_error_frame(error: ApiError, number: int) -> bytes:

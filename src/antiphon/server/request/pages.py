@@ -7,7 +7,7 @@ import msgspec
 
 from antiphon.protocol import problems
 from antiphon.server.request.call import Call
-from antiphon.server.request.query import query_parameters
+from antiphon.server.request.query import check_includes, query_parameters
 
 Json = dict[str, Any]
 _MAX_LIMIT = 100
@@ -56,10 +56,11 @@ def read_page(
 ) -> Page:
     """Return the page that the URL's query names; ``ApiError`` 400 for a value that is not allowed.
 
-    ``parameters`` are those of this list, ``also`` further ones that the route reads itself. ``include`` is accepted: items
-    are always whole here.
+    ``parameters`` are those of this list, ``also`` further ones that the route reads itself. ``include`` has no effect:
+    items are always whole here.
     """
     given = dict(query_parameters(call))
+    check_includes(query_parameters(call))
     limit = given.get("limit", str(default_limit))
     if not (limit.isdigit() and limit.isascii() and len(limit) <= len(str(max_limit)) and 1 <= int(limit) <= max_limit):
         raise problems.bad_request(

@@ -1,12 +1,15 @@
 """What a request carries besides its body: the client's own request id, and the query of the URL."""
 
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl
 
 from antiphon.protocol import problems
+from antiphon.protocol.responses.fields import INCLUDES
 from antiphon.server.request.call import Call
 
 _MAX_ID_LENGTH = 512
 _MAX_NOTED = 10
+_MAX_VALUE = 64
 
 
 def note_client_id(call: Call) -> None:
@@ -24,6 +27,23 @@ def note_client_id(call: Call) -> None:
 def query_parameters(call: Call) -> list[tuple[str, str]]:
     """Return names and values of the URL's query, in order."""
     return parse_qsl(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+
+
+def query_flag(given: Mapping[str, str], name: str) -> bool | None:
+    """Return a parameter that is ``true`` or ``false``, None if it is not there. Raises ``ApiError`` 400 for another value."""
+    value = given.get(name)
+    if value is None:
+        return None
+    if value not in {"true", "false"}:
+        raise problems.not_in_enum(name, value[:_MAX_VALUE], ("true", "false"))
+    return value == "true"
+
+
+def check_includes(given: Iterable[tuple[str, str]]) -> None:
+    """Raise ``ApiError`` 400 for a value of ``include`` that does not exist."""
+    for name, value in given:
+        if name in {"include", "include[]"} and value not in INCLUDES:
+            raise problems.not_in_enum("include", value[:_MAX_VALUE], INCLUDES)
 
 
 def refuse_query(call: Call) -> None:

@@ -58,9 +58,9 @@ class Answers:
         if turn.request.conversation is not None:
             await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]))
 
-    async def save(self, state: ResponseState, turn: Turn) -> None:
-        """Store a response as it is now, whatever its status."""
-        await self._store.save(kept_response(state.value(), turn), body=state.encoded())
+    async def save(self, state: ResponseState, turn: Turn, *, is_new: bool = False) -> None:
+        """Store a background response as it is now, whatever its status. ``is_new``: for the first time."""
+        await self._store.save(kept_response(state.value(), turn), body=state.encoded(), replaces=not is_new)
 
 
 def _sent(frames: list[bytes], *, joins: bool) -> list[bytes]:

@@ -28,6 +28,7 @@ from antiphon.protocol.events import (
 from antiphon.protocol.rendering import TurnEvent
 from antiphon.protocol.responses.file_search import Citations
 from antiphon.protocol.responses.output_items import ItemDone, ItemEvent
+from antiphon.protocol.responses.tool_search import NAME as SEARCH
 from antiphon.protocol.responses.tools import among, check_number
 from antiphon.server.logs import log
 from antiphon.server.responses.said import Said
@@ -209,6 +210,8 @@ class ToolCourse:
             asked = ToolChoice("auto", asked.names if self._turn.request.limits_tools else ())
         choice = among(asked, tools)
         if asked.mode == "required" and choice.mode == "none":
+            if asked.names == (SEARCH,):
+                raise problems.bad_request(f"Tool choice '{SEARCH}' has nothing left to load.", "tool_choice")
             raise ApiError(
                 424,
                 "The tool that 'tool_choice' requires is not available: its MCP server does not offer it, or could not be "

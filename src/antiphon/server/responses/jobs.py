@@ -17,6 +17,8 @@ from antiphon.state.responses import LEASE_S
 
 _MAX_RUNNING = 256
 _MAX_FOLLOWABLE = 256
+_MAX_FOLLOWABLE_BYTES = 64 * 1024 * 1024
+"""Of the events of responses that are over."""
 
 
 class Job:
@@ -25,12 +27,14 @@ class Job:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.is_over = False
+        self.num_bytes = 0
         self.task: asyncio.Task[None] | None = None
         self._news = asyncio.Condition()
 
     async def add(self, frames: list[bytes]) -> None:
         async with self._news:
             self.frames.extend(frames)
+            self.num_bytes += sum(map(len, frames))
             self._news.notify_all()
 
     async def end(self) -> None:
@@ -61,6 +65,7 @@ class Jobs:
         self._store = store
         self._running: dict[str, Job] = {}
         self._over: OrderedDict[str, Job] = OrderedDict()
+        self._over_bytes = 0
         self._renewal: asyncio.Task[None] | None = None
 
     def find(self, response_id: str) -> Job | None:
@@ -96,10 +101,16 @@ class Jobs:
             log.exception("fault in a background response", response_id=response_id)
         finally:
             self._running.pop(response_id, None)
-            self._over[response_id] = job
-            while len(self._over) > _MAX_FOLLOWABLE:
-                self._over.popitem(last=False)
+            self._remember(response_id, job)
             await job.end()
+
+    def _remember(self, response_id: str, job: Job) -> None:
+        """Keep what is over; the oldest go first, by number and by size, the newest stays."""
+        self._over[response_id] = job
+        self._over_bytes += job.num_bytes
+        while len(self._over) > 1 and (len(self._over) > _MAX_FOLLOWABLE or self._over_bytes > _MAX_FOLLOWABLE_BYTES):
+            _, gone = self._over.popitem(last=False)
+            self._over_bytes -= gone.num_bytes
 
     async def _renew(self) -> None:
         while self._running:

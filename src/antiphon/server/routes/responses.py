@@ -5,7 +5,7 @@ and ledger. What is stored is written before its last event is sent, so that a c
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from antiphon.accounts import Principal
@@ -13,7 +13,7 @@ from antiphon.backends.base import Backend
 from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import Completed
-from antiphon.protocol.rendering import ResponseState
+from antiphon.protocol.rendering import ResponseState, with_obfuscation
 from antiphon.protocol.responses import parse_compaction
 from antiphon.protocol.responses.errors import own_words
 from antiphon.server.logs import log
@@ -25,7 +25,7 @@ from antiphon.server.request.call import STREAM_HEADERS, Call
 from antiphon.server.request.departure import until_gone
 from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.pages import read_page
-from antiphon.server.request.query import query_parameters, refuse_query
+from antiphon.server.request.query import check_includes, query_flag, query_parameters, refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
 from antiphon.server.responses.answers import Answers
 from antiphon.server.responses.generation import turn_events
@@ -37,6 +37,8 @@ from antiphon.state import KeptResponse, ResponseStore
 from antiphon.webhooks import EventType, WebhookSender
 
 _RUNNING = ("queued", "in_progress")
+_OF_STREAM = {"starting_after", "include_obfuscation"}
+"""Parameters of a retrieval that say how its events are sent."""
 _ENDED: Mapping[str, EventType] = {
     "completed": "response.completed",
     "failed": "response.failed",
@@ -170,12 +172,14 @@ class ResponseRoutes:
         """Show a stored response, or with ``stream=true`` follow one that runs in the background here."""
         kept = await self._kept(call)
         query = dict(query_parameters(call))
-        unknown = query.keys() - {"stream", "starting_after", "include", "include[]", "include_obfuscation"}
+        unknown = query.keys() - {"stream", *_OF_STREAM, "include", "include[]"}
         if unknown:
             raise problems.unknown(min(unknown), ())
-        if query.get("stream") != "true":
-            if "starting_after" in query:
-                raise problems.bad_request("'starting_after' is only allowed with 'stream=true'.", "starting_after")
+        check_includes(query_parameters(call))
+        obfuscates = query_flag(query, "include_obfuscation")
+        if not query_flag(query, "stream"):
+            for name in query.keys() & _OF_STREAM:
+                raise problems.bad_request(f"'{name}' is only allowed with 'stream=true'.", name)
             await call.respond_json(kept.body)
             return
         job = self._jobs.find(kept.id)
@@ -185,7 +189,8 @@ class ResponseRoutes:
                 "events are no longer held, or another process runs it. Retrieve it without 'stream'.",
                 "stream",
             )
-        await call.stream(job.follow(_number(query.get("starting_after"))), STREAM_HEADERS)
+        frames = job.follow(_number(query.get("starting_after")))
+        await call.stream(frames if obfuscates is None else _obfuscated(frames, is_on=obfuscates), STREAM_HEADERS)
 
     async def delete(self, call: Call) -> None:
         """Remove a stored response; one that runs is stopped first."""
@@ -201,7 +206,7 @@ class ResponseRoutes:
             raise problems.bad_request("Cannot cancel a synchronous response.")
         if kept.status in _RUNNING and not await self._jobs.cancel(kept.id):
             # It runs in another process, which sees this when it renews its lease.
-            await self._store.save(_with_status(kept, "cancelled"))
+            await self._store.save(_with_status(kept, "cancelled"), replaces=True)
         await call.respond_json((await self._kept(call)).body)
 
     async def list_input_items(self, call: Call) -> None:
@@ -239,7 +244,7 @@ class ResponseRoutes:
         state = self._answers.begin(call, turn)
         reservation = reservation_of_chat(turn.chat)
         account = await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation)
-        await self._answers.save(state, turn)
+        await self._answers.save(state, turn, is_new=True)
         job = Job()
         self._jobs.start(state.id, job, self._work_and_announce(account, state, turn, job, principal.name))
         if turn.chat.stream:
@@ -280,6 +285,12 @@ class ResponseRoutes:
             state.cancel()
             await self._answers.save(state, turn)
             raise
+
+
+async def _obfuscated(frames: AsyncGenerator[bytes], *, is_on: bool) -> AsyncGenerator[bytes]:
+    async with aclosing(frames):
+        async for frame in frames:
+            yield with_obfuscation(frame, is_on=is_on)
 
 
 def _with_status(kept: KeptResponse, status: str) -> KeptResponse:
