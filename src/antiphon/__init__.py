@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from antiphon.errors import AntiphonError as AntiphonError
     from antiphon.search.chunking import Chunk as Chunk
     from antiphon.search.chunking import Chunking as Chunking
+    from antiphon.search.prefixes import Prefixes as Prefixes
     from antiphon.toolkit.cache_file import CacheSize as CacheSize
     from antiphon.toolkit.calls.breaker import BreakerStatistics as BreakerStatistics
     from antiphon.toolkit.calls.breaker import CircuitBreaker as CircuitBreaker
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from antiphon.toolkit.embeddings.embedder import aembed as aembed
     from antiphon.toolkit.embeddings.embedder import embed as embed
     from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache as EmbeddingCache
-    from antiphon.toolkit.embeddings.prefixes import Prefixes as Prefixes
     from antiphon.toolkit.embeddings.similarity import cosine_similarity as cosine_similarity
     from antiphon.toolkit.errors import BatchFileError as BatchFileError
     from antiphon.toolkit.errors import BudgetExceededError as BudgetExceededError
@@ -208,7 +208,7 @@ _PUBLIC = {
         "UnknownPriceError",
     ),
     "antiphon.toolkit.chat.history": ("Turn",),
-    "antiphon.toolkit.embeddings.prefixes": ("Prefixes",),
+    "antiphon.search.prefixes": ("Prefixes",),
     "antiphon.toolkit.index": (
         "AnswerStream",
         "AsyncAnswerStream",

@@ -10,6 +10,7 @@ from sqlalchemy import event
 from tests.vector_stores.world import ACCOUNT, GatedEmbedding, World, counts, query, read_all
 from tests.waiting import until
 
+from antiphon.protocol.errors import ApiError, context_length_exceeded, prompt_too_long
 from antiphon.search.index_file import IndexFile
 from antiphon.server.routes.vector_store_parts import new_files
 from antiphon.vector_stores import NewStoreFile, VectorStore, VectorStores
@@ -205,7 +206,7 @@ async def test_two_servers_read_many_files_once_each(world: World) -> None:
     await asyncio.gather(*(read_all(server) for server in servers))
     assert (await counts(servers[0], store)).by_status == {"completed": 20}
     assert sorted(world.chunks(store)) == sorted(file.file_id for file in files)
-    assert sum(embedding.num_texts for embedding in embeddings) == 20
+    assert sum(len(embedding.texts) for embedding in embeddings) == 20
 
 
 async def test_a_store_past_its_time_is_emptied_and_then_forgotten(
@@ -249,6 +250,54 @@ async def test_several_stores_are_searched_as_one(world: World) -> None:
     assert [one.score for one in results] == sorted((one.score for one in results), reverse=True)
     limited = await server.search(stores, query("lamp", max_num_results=1), ACCOUNT, "/v1/test")
     assert len(limited) == 1
+
+
+async def test_a_model_gets_the_words_that_it_was_trained_with(world: World) -> None:
+    """Before a passage and before a question; neither is shown or found by them."""
+    embedding = GatedEmbedding()
+    embedding.name = "nomic-embed-text-v1.5"
+    server = world.server(embedding)
+    file = await world.file(WORDS)
+    store = await store_with(server, file)
+    await read_all(server)
+    results = await server.search([store], query("lamp"), ACCOUNT, "/v1/test")
+    assert embedding.texts == [f"search_document: x.txt\n\n{WORDS.decode().strip()}", "search_query: lamp"]
+    assert [one.text for one in results] == [WORDS.decode().strip()]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        prompt_too_long(512, 600, 0),
+        context_length_exceeded(512, 600),
+        ApiError(413, "Input is too long for the requested model."),
+    ],
+    ids=["this server's words", "with a code", "another's words"],
+)
+async def test_a_chunk_that_the_model_cannot_hold_is_cut(world: World, refusal: ApiError) -> None:
+    """However the refusal is worded: no file fails because the model's tokens are shorter than those that chunks count."""
+    embedding = GatedEmbedding()
+    embedding.too_long = refusal
+    server = world.server(embedding)
+    file = await world.file(WORDS * 20)
+    store = await store_with(server, file)
+    await read_all(server)
+    assert (await counts(server, store)).by_status == {"completed": 1}
+    held = await server.table.find_file(store.id, file.file_id)
+    assert held is not None
+    texts = "".join(await server.texts(held))
+    assert "".join(texts.split()) == "".join((WORDS * 20).decode().split())
+    assert max(map(len, embedding.texts)) <= 200
+
+
+async def test_another_refusal_of_the_model_fails_the_file(world: World) -> None:
+    """A key without access, say: cutting would ask for ever."""
+    embedding = GatedEmbedding()
+    embedding.too_long = ApiError(403, "The text is too long for this key.")
+    server = world.server(embedding)
+    store = await store_with(server, await world.file(WORDS * 20))
+    await read_all(server)
+    assert (await counts(server, store)).by_status == {"failed": 1}
 
 
 async def test_a_batch_asks_for_all_its_files_at_once(world: World) -> None:

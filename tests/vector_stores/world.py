@@ -12,6 +12,7 @@ from tests.files.content import new, pieces
 
 from antiphon.files import FileSettings, FileStore
 from antiphon.files.blobs import DiskBlobs
+from antiphon.protocol.errors import ApiError
 from antiphon.search.index_file import Vector
 from antiphon.vector_stores import (
     FileCounts,
@@ -33,10 +34,13 @@ class GatedEmbedding:
         self.gate = asyncio.Event()
         self.gate.set()
         self.waiting = 0
-        self.num_texts = 0
+        self.texts: list[str] = []
+        self.name = "words"
+        self.too_long: ApiError | None = None
+        """What a text of more than 200 characters is refused with; None: none is."""
 
     def model(self) -> str:
-        return "words"
+        return self.name
 
     async def embed(self, texts: Sequence[str], model: str, account: str, path: str) -> list[Vector]:
         del model, account, path
@@ -45,7 +49,9 @@ class GatedEmbedding:
             await self.gate.wait()
         finally:
             self.waiting -= 1
-        self.num_texts += len(texts)
+        if self.too_long is not None and max(map(len, texts)) > 200:
+            raise self.too_long
+        self.texts += texts
         return [np.array([1.0, 1.0 / (1 + len(text))], np.float32) for text in texts]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.wire.failures import is_transient, should_retry
+from antiphon.wire.failures import is_transient, says_too_large, should_retry
 from antiphon.wire.numbers import parse_integer
 
 
@@ -16,6 +16,19 @@ from antiphon.wire.numbers import parse_integer
 def test_statuses_that_may_pass_are_those_of_the_official_client(status: int, expected: bool) -> None:
     """408, 409, 429 and every 5xx are tried again, as the official client does."""
     assert is_transient(status) is expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("This model's maximum context length is 8192 tokens, however you requested 9000 tokens", True),
+        ("input is too large to process. increase the physical batch size", True),
+        ("Incorrect API key provided", False),
+    ],
+)
+def test_a_refusal_says_in_words_that_a_text_is_too_large(message: str, expected: bool) -> None:
+    """The words of OpenAI, and of llama.cpp's server."""
+    assert says_too_large(message) is expected
 
 
 @pytest.mark.parametrize(

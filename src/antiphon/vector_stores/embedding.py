@@ -6,9 +6,12 @@ from typing import Protocol
 from antiphon.protocol.errors import ApiError
 from antiphon.search.chunking import Chunk, Chunking
 from antiphon.search.index_file import Vector
+from antiphon.search.prefixes import known_prefixes
 from antiphon.vector_stores.errors import UnreadableFile
+from antiphon.wire.failures import says_too_large
 
 _TOO_LONG = "context_length_exceeded"
+_REFUSALS = frozenset({400, 413, 422})
 BATCH = 32
 """Chunks that are embedded in one step: interactive requests come in between."""
 
@@ -36,11 +39,12 @@ class ChunkEmbedder:
 
     async def embed(self, title: str, chunks: Sequence[Chunk]) -> list[tuple[Chunk, Vector]]:
         """Return chunks, perhaps more than were given, with their vectors. ``UnreadableFile`` for one that does not fit."""
-        texts = [f"{title}\n\n{chunk.text}" if title else chunk.text for chunk in chunks]
+        before = known_prefixes(self._model).passage
+        texts = [f"{before}{title}\n\n{chunk.text}" if title else before + chunk.text for chunk in chunks]
         try:
             vectors = await self._embedding.embed(texts, self._model, self._account, self._path)
         except ApiError as error:
-            if error.code != _TOO_LONG:
+            if error.status not in _REFUSALS or not (error.code == _TOO_LONG or says_too_large(error.message)):
                 raise
             parts = (
                 [chunks[: len(chunks) // 2], chunks[len(chunks) // 2 :]] if len(chunks) > 1 else [_halves(chunks[0])]

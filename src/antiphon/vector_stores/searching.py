@@ -8,6 +8,7 @@ import msgspec
 from antiphon.protocol.vector_stores import Condition, compile_filters
 from antiphon.search.fusion import RANK_CONSTANT, fuse
 from antiphon.search.index_file import IndexFile, StoredChunk, Vector
+from antiphon.search.prefixes import known_prefixes
 from antiphon.vector_stores.embedding import StoreEmbedding
 from antiphon.vector_stores.indexes import Indexes
 from antiphon.vector_stores.records import VectorStore
@@ -75,7 +76,9 @@ class StoreSearch:
         """Return the chunks that answer best, best first. ``ApiError``: of the model, or 500 for an index that is missing."""
         vectors: dict[str, list[Vector]] = {}
         for model in {store.model for store in stores}:
-            vectors[model] = await self._embedding.embed(query.queries, model, account, path)
+            before = known_prefixes(model).query
+            questions = [before + text for text in query.queries]
+            vectors[model] = await self._embedding.embed(questions, model, account, path)
         candidates = max(query.limit * _CANDIDATES_PER_RESULT, _MIN_CANDIDATES)
         # A chunk's number here: which of the stores, and its id there.
         places: dict[tuple[int, int], int] = {}

@@ -10,6 +10,14 @@ LASTING_CODES = frozenset({"insufficient_quota"})
 """Error codes of refusals that last although their status is that of a passing one."""
 
 _FIRST_SERVER_ERROR = 500
+_TOO_LARGE = (
+    "maximum context length",
+    "max_tokens_per_request",
+    "max 300000 tokens",
+    "too large",
+    "too long",
+    "too many tokens",
+)
 
 
 def is_transient(status: int) -> bool:
@@ -19,6 +27,11 @@ def is_transient(status: int) -> bool:
 
 def is_server_error(status: int) -> bool:
     return status >= _FIRST_SERVER_ERROR
+
+
+def says_too_large(message: str) -> bool:
+    """Tell whether a refusal of texts to embed is about their length: OpenAI gives it no code, only words, as others do."""
+    return any(words in message.lower() for words in _TOO_LARGE)
 
 
 def should_retry(headers: Mapping[str, str]) -> bool | None:

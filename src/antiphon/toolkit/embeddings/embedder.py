@@ -29,6 +29,7 @@ from antiphon.toolkit.errors import EmbeddingError
 from antiphon.toolkit.pacing.pace import Pace
 from antiphon.toolkit.pacing.task_group import all_or_none
 from antiphon.toolkit.usage import NO_USAGE, Usage
+from antiphon.wire.failures import says_too_large
 
 DEFAULT_EMBEDDING_MODEL = "text-embedding-3-small"
 # OpenAI takes 2,048 inputs and 300,000 tokens in a request. Smaller batches lose little and let several run at once.
@@ -36,14 +37,6 @@ MAX_BATCH_TEXTS = 512
 MAX_BATCH_TOKENS = 100_000
 # UTF-8 bytes per token of OpenAI's tokenizers: 4 to 5 in English, 3 in Chinese. The low one never packs too much.
 _BYTES_PER_TOKEN = 3
-_TOO_LARGE = (
-    "maximum context length",
-    "max_tokens_per_request",
-    "max 300000 tokens",
-    "too large",
-    "too long",
-    "too many tokens",
-)
 
 Progress = Callable[[int, int], None]
 
@@ -366,4 +359,4 @@ def _unit(values: Sequence[float], text: str) -> NDArray[np.float32]:
 
 
 def _is_too_large(error: openai.BadRequestError) -> bool:
-    return any(sign in str(error).lower() for sign in _TOO_LARGE)
+    return says_too_large(str(error))

@@ -16,13 +16,13 @@ from typing import Any, Literal, Self, Unpack
 
 from antiphon.search.chunking import Chunk, Chunking
 from antiphon.search.fusion import fuse
+from antiphon.search.prefixes import Prefixes, known_prefixes
 from antiphon.toolkit.calls.options import EmbeddingOptions, require_options
 from antiphon.toolkit.chat.chat import AsyncChat, Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.clients import Client, Connection, connect
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Embedder, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
-from antiphon.toolkit.embeddings.prefixes import Prefixes, known_prefixes
 from antiphon.toolkit.errors import EmbeddingError, IndexingError
 from antiphon.toolkit.index.answer_stream import AsyncAnswerStream
 from antiphon.toolkit.index.answers import Answerer, CitedAnswer

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from antiphon.search.chunking import Chunking
+from antiphon.search.prefixes import Prefixes
 from antiphon.toolkit._sync import portal
 from antiphon.toolkit.calls.options import EmbeddingOptions
 from antiphon.toolkit.chat.chat import Chat
@@ -15,7 +16,6 @@ from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.clients import Client, portal_client
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
-from antiphon.toolkit.embeddings.prefixes import Prefixes
 from antiphon.toolkit.index.answer_stream import AnswerStream
 from antiphon.toolkit.index.answers import CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
