@@ -6,11 +6,13 @@ import json
 import os
 import socket
 import struct
+import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx2 as httpx
 import openai
 import pytest
 from aiohttp import WSMsgType, web
@@ -529,6 +531,59 @@ async def until_open(up: Front, headers: dict[str, str]) -> None:
                     return
             except InvalidStatus:
                 continue
+
+
+async def test_thousands_of_small_messages_let_others_have_their_turn(tmp_path: Path) -> None:
+    """They come in one read, and another connection is answered long before the last of them, which arrives, too."""
+    num = 40_000
+    async with front(tmp_path) as up, up.open() as many, up.open() as other:
+        many.transport.write(b"\x81\x81\x00\x00\x00\x00x" * num)
+        num_read = 0
+        await other.send("quick")
+        answered = asyncio.ensure_future(other.recv())
+        num_before: int | None = None
+        while num_read < num:
+            assert await many.recv() == "x"
+            num_read += 1
+            if answered.done() and num_before is None:
+                num_before = num_read
+        assert await answered == "quick"
+        assert num_before is not None
+        assert num_before < num
+
+
+async def test_a_compressed_message_is_refused_unread(tmp_path: Path) -> None:
+    """Compression is never negotiated, so a message cannot inflate: a frame that says it is compressed ends the connection."""
+    bomb = zlib.compress(bytes(10_000_000))
+    async with front(tmp_path) as up:
+        async with connect(up.root + "/v1/realtime?model=m", compression="deflate") as ws:
+            assert ws.protocol.extensions == []
+            ws.transport.write(bytes([0xC2, 0xFE]) + struct.pack("!H", len(bomb)) + bytes(4) + bomb)
+            assert (await closed_by_server(ws))[0] == 1002
+        assert "sec-websocket-extensions" not in up.api.requests[-1].headers
+
+
+async def test_a_side_that_does_not_read_stops_the_other(tmp_path: Path) -> None:
+    """No more is taken than the buffers on the way hold."""
+    sent: list[int] = []
+
+    async def flood(ws: web.WebSocketResponse) -> None:
+        while True:
+            await ws.send_bytes(bytes(1_000_000))
+            sent.append(1)
+
+    async with front(tmp_path, answering(flood)) as up, up.open() as ws:
+        ws.transport.pause_reading()
+        num = -1
+        while num != len(sent):
+            num = len(sent)
+            async with httpx.AsyncClient(base_url=up.server.root) as client:
+                for _ in range(20):
+                    assert (await client.get("/health")).status_code == 200
+        assert num < 200
+        ws.transport.resume_reading()
+        for _ in range(num):
+            assert len(await ws.recv()) == 1_000_000
 
 
 async def test_a_connection_ends_when_it_is_idle_or_old(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _PING_S = 20.0
 """How often the upstream is pinged, and how long it may take to answer."""
 _CLOSE_S = 2.0
+_END_S = 0.5
+"""How long all upstreams have to answer that this server ends."""
 _SEND_S = 60.0
 """How long an upstream may take to read before it counts as lost."""
 _QUEUE = (4, 1)
@@ -127,18 +129,17 @@ class UpstreamSockets:
 
         Redirects and refused credentials are a 502, as over HTTP.
         """
-        from websockets.asyncio.client import ClientConnection, connect  # noqa: PLC0415 - an optional package
-        from websockets.exceptions import (  # noqa: PLC0415 - the same
+        from websockets.exceptions import (  # noqa: PLC0415 - an optional package
             ConnectionClosed,
             InvalidStatus,
             InvalidURI,
             WebSocketException,
         )
 
-        class Connect(connect):
-            def process_redirect(self, exc: Exception) -> Exception:
-                """Follow none: our key is for the address of the settings alone."""
-                return exc
+        from antiphon.backends.upstream.client_connection import (  # noqa: PLC0415 - imports that package
+            Connect,
+            SlicedConnection,
+        )
 
         self._check_room()
         settings, timeouts = self._settings, self._settings.timeouts
@@ -162,6 +163,7 @@ class UpstreamSockets:
                 close_timeout=_CLOSE_S,
                 max_size=request.max_bytes,
                 max_queue=_QUEUE,
+                create_connection=SlicedConnection,
             )
         except InvalidStatus as refused:
             answer = refused.response
@@ -183,7 +185,12 @@ class UpstreamSockets:
     async def aclose(self) -> None:
         """Close all, because this server ends. Idempotent."""
         self._is_closed = True
-        await asyncio.gather(*(connection.close(_GOING_AWAY) for connection in self._open), return_exceptions=True)
+        closing = [asyncio.ensure_future(connection.close(_GOING_AWAY)) for connection in self._open]
+        if closing:
+            _, waiting = await asyncio.wait(closing, timeout=_END_S)
+            for connection in self._open if waiting else ():
+                connection.transport.abort()
+            await asyncio.gather(*closing, return_exceptions=True)
         self._open.clear()
 
     def _check_room(self) -> None:

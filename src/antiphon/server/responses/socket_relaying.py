@@ -203,7 +203,7 @@ def _names(event: Json) -> list[str]:
 
 
 def _items_of(event: Json) -> Sequence[Json]:
-    """Return the input of a request as items; what is no item is for the upstream to refuse."""
+    """Return the input of a request as items; anything else is for the upstream to refuse."""
     given: Any = event.get("input")
     if isinstance(given, str):
         return [{"type": "message", "role": "user", "content": given}]
