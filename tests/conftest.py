@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.installed import HAS_LLAMA
 from tests.processes import ServerProcess, home_with_models, serving
 
 # The plugin that the package gives to applications, and pytest's own for tests of a plugin.
 pytest_plugins = ["antiphon.testing.plugin", "pytester"]
 
-# Which runtime is faster depends on the moment; tests of OpenVINO name it.
-os.environ.setdefault("ANTIPHON_ENGINE_RUNTIME", "llama")
+# Which runtime is faster depends on the moment; tests of OpenVINO name it. Where it is the only one, it serves all of them.
+os.environ.setdefault("ANTIPHON_ENGINE_RUNTIME", "llama" if HAS_LLAMA else "openvino")
 
 # The same examples in every run, and no failure because the machine was busy.
 settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

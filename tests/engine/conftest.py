@@ -4,8 +4,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from tests.installed import engine_settings
 
-from antiphon.engine import Engine, EngineSettings
+from antiphon.engine import Engine
 from antiphon.models import Catalogue, ModelStore
 
 
@@ -26,10 +27,16 @@ def embedding_model() -> Path:
     return stored("all-minilm-l6-v2")
 
 
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the models that OpenVINO loads are kept."""
+    return tmp_path_factory.mktemp("converted")
+
+
 @pytest.fixture
 async def engine(chat_model: Path) -> AsyncGenerator[Engine]:
     """A running engine."""
-    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048))
+    engine = Engine(engine_settings(chat_model, context_size=2048))
     await engine.start()
     yield engine
     await engine.aclose()

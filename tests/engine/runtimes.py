@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.engine.plain_engine import DATA
+from tests.installed import HAS_LLAMA, NO_LLAMA
 
 from antiphon.engine.model.base import Aborted, ModelContext, PoolingModel, TextModel
 from antiphon.engine.model.llama import Model
@@ -21,9 +22,11 @@ RUNTIMES = ("llama", "openvino")
 def load(runtime: str, source: Path) -> TextModel:
     """Return a model in a runtime, converted next to its file where that is needed."""
     if runtime == "llama":
+        if not HAS_LLAMA:
+            pytest.skip(NO_LLAMA)
         return Model(source)
     if library.version() is None:
-        pytest.skip("OpenVINO is not installed: pip install 'antiphon[local]'")
+        pytest.skip("OpenVINO is not installed: pip install 'antiphon[openvino]'")
     # Imported late: where OpenVINO is missing, the rest of the tests must run.
     from antiphon.engine.model.openvino.convert import convert  # noqa: PLC0415
     from antiphon.engine.model.openvino.model import PagedModel  # noqa: PLC0415

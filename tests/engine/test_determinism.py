@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.engine.runtimes import RUNTIMES
+from tests.installed import HAS_LLAMA, NO_LLAMA
 
 from antiphon.engine import Engine, EngineSettings
 from antiphon.engine.ipc.messages import Delta, Generate, Prefilled, Prompt, SamplingParams, Text
@@ -17,18 +18,14 @@ pytestmark = [pytest.mark.anyio, pytest.mark.model]
 STORY = "The history of computing is long and winding, and nobody knows all of it. "
 
 
-@pytest.fixture(scope="session")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the model that OpenVINO loads is kept."""
-    return tmp_path_factory.mktemp("converted")
-
-
 @pytest.fixture(params=RUNTIMES)
 async def engine(request: pytest.FixtureRequest, chat_model: Path, converted: Path) -> AsyncGenerator[Engine]:
     """A running engine of each runtime."""
     given: dict[str, Any] = {"runtime": request.param}
+    if request.param == "llama" and not HAS_LLAMA:
+        pytest.skip(NO_LLAMA)
     if request.param == "openvino":
-        pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[local]'")
+        pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[openvino]'")
         given |= {"cache_directory": converted, "weight_format": "f16"}
     engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, **given))
     await engine.start()

@@ -15,7 +15,8 @@ class _Native:
 
     extra_buffers = True
 
-    def __init__(self) -> None:
+    def __init__(self, library: Any) -> None:
+        self.library = library
         self.because: list[str] = []
 
     def enter(self, phase: str) -> None:
@@ -33,7 +34,7 @@ class _Model:
     is_embedding = False
 
 
-def _open(monkeypatch: pytest.MonkeyPatch, runtime: Any) -> tuple[_Native, Any]:
+def _open(monkeypatch: pytest.MonkeyPatch, runtime: Any, library: Any = "prebuilt") -> tuple[_Native, Any]:
     def fail(*_: Any) -> Any:
         raise EngineStartFailed("the graph is damaged", hint="")
 
@@ -41,7 +42,7 @@ def _open(monkeypatch: pytest.MonkeyPatch, runtime: Any) -> tuple[_Native, Any]:
     monkeypatch.setattr(opening, "load_converted", fail)
     monkeypatch.setattr(opening, "load_model", lambda *_, **__: _Model())
     monkeypatch.setattr(opening, "GenerationCore", lambda _settings, _native, served, *_: served)
-    native: Any = _Native()
+    native: Any = _Native(library)
     settings = EngineSettings(model_path=Path("model.gguf"), runtime=runtime)
     return native, opening.open_core(settings, native, lambda _: None)
 
@@ -57,3 +58,9 @@ def test_a_demanded_openvino_fails_the_start(monkeypatch: pytest.MonkeyPatch) ->
     """Nothing else is tried in its place."""
     with pytest.raises(EngineStartFailed, match="the graph is damaged"):
         _open(monkeypatch, "openvino")
+
+
+def test_without_llama_nothing_else_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where llama.cpp is not installed, what OpenVINO said is the answer."""
+    with pytest.raises(EngineStartFailed, match="the graph is damaged"):
+        _open(monkeypatch, "auto", None)

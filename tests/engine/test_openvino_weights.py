@@ -14,7 +14,7 @@ from antiphon.engine.model.base import LoadedFile
 from antiphon.engine.model.llama import Model
 from antiphon.engine.model.logits import log_probabilities
 
-pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[local]'")
+pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[openvino]'")
 
 from antiphon.engine.model.openvino import convert as conversion
 from antiphon.engine.model.openvino.convert import convert

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.engine import tiny_models, vocabulary_files
 from tests.engine.conftest import stored
 from tests.engine.vocabulary_files import ADDED, CONTROL, NORMAL
+from tests.installed import needs_llama
 
 from antiphon.engine.model.llama import Model
-from antiphon.engine.model.native.find import find_libraries
 from antiphon.engine.model.tokenisers import byte_level
 from antiphon.engine.model.tokenisers.facts import FileError, UnknownTokenizerError, read_facts
 from antiphon.engine.model.tokenisers.pretokenisers import KNOWN
@@ -23,9 +23,6 @@ from antiphon.engine.model.tokenisers.read import build_vocabulary
 from antiphon.engine.model.vocabulary import Vocabulary
 from antiphon.engine.sampling.constraint import GrammarCompiler, token_trie
 
-needs_llama = pytest.mark.skipif(
-    not find_libraries(), reason="llama.cpp is not installed: pip install 'antiphon[llama]'"
-)
 FACTS = ("size", "adds_bos", "named", "data", "end_tokens", "control_tokens", "marked", "longest_token", "pair")
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[CLS]", "[MASK]", "[UNK]", "<|end|>")
 PIECES = (

@@ -112,8 +112,15 @@ def test_each_extra_brings_the_modules_that_it_is_named_for(
     server: Installed, stores: Installed, local: Installed
 ) -> None:
     """The table behind the hint is true: installing the named extra ends the complaint."""
-    installed = {"server": server, "redis": stores, "postgres": stores, "mcp": stores, "bucket": stores, "local": local}
-    installed["files"] = stores
+    installed = {
+        "server": server,
+        "redis": stores,
+        "postgres": stores,
+        "mcp": stores,
+        "bucket": stores,
+        "files": stores,
+    }
+    installed |= dict.fromkeys(("local", "llama", "openvino"), local)
     for module, extra in EXTRA_OF.items():
         if extra in installed:
             assert installed[extra].has(module), (module, extra)

@@ -66,21 +66,25 @@ def show(
             }
         )
         return
-    if not rows:
-        print("No library of llama.cpp is installed. Install one: pip install 'antiphon[local]'")
-        return
-    figures = [f"{name} (ms)" for name in TYPES]
-    print_table(("library", "chosen for"), figures, [_cells(row) for row in rows])
-    for row in rows:
-        print(f"\n{row['name']}\n  {row['path']}")
-        for label, value in _details(row):
-            print(f"  {label}: {value}")
+    if rows:
+        _print_libraries(rows)
+    else:
+        print("No library of llama.cpp is installed. Install one: pip install 'antiphon[llama]'")
     print(f"\nOpenVINO {openvino_version() or 'is not installed'}")
     for choice in measured_choices(_copies(config)):
         runtime = "OpenVINO" if choice.runtime == "openvino" else "llama.cpp"
         print(f"\n{choice.file}: {choice.type} with {runtime}")
         for line in choice.measured:
             print(f"  {line}")
+
+
+def _print_libraries(rows: list[dict[str, Any]]) -> None:
+    figures = [f"{name} (ms)" for name in TYPES]
+    print_table(("library", "chosen for"), figures, [_cells(row) for row in rows])
+    for row in rows:
+        print(f"\n{row['name']}\n  {row['path']}")
+        for label, value in _details(row):
+            print(f"  {label}: {value}")
 
 
 @app.command

@@ -58,7 +58,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     llama.cpp where there is no ``cache_directory`` or OpenVINO cannot serve the model."""
     library: str = "auto"
     """Which llama.cpp computes. ``auto``: the fastest that passes a self-test here; ``prebuilt``: the one of the package
-    xllamacpp; ``native``: one compiled on this machine; otherwise the path of a shared library."""
+    xllamacpp; ``native``: one compiled on this machine; ``none``: OpenVINO serves alone; otherwise the path of a shared library."""
     library_directory: Path | None = None
     """Where native builds and results of self-tests are kept. None: the first library found is used, untested."""
     cached_tokens: int | None = None

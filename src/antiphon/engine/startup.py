@@ -55,7 +55,7 @@ class Death(msgspec.Struct, frozen=True):
         sets = f" ({', '.join(phase.instruction_sets)})" if phase.instruction_sets else ""
         library = f"with {phase.library}{sets}" if phase.library else "before a library was chosen"
         if phase.runtime == "openvino":
-            library = f"with OpenVINO and {phase.library}"
+            library = f"with OpenVINO and {phase.library or 'no llama.cpp'}"
         less = [
             *([] if self.way.openvino else ["without OpenVINO"]),
             *([] if self.way.extra_buffers else ["without extra buffer types"]),

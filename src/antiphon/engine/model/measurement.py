@@ -1,9 +1,9 @@
 """Converts a model file and measures models, each in a process that ends: ``python -m antiphon.engine.model.measurement``.
 
-``convert SOURCE TARGET TYPE`` writes a copy, and ``convert-openvino SOURCE FOLDER TYPE`` what OpenVINO loads. ``refer FILE ROWS``
-keeps the outputs of llama.cpp for FILE in the new file ROWS. ``measure MODEL SOURCE ROWS LIBRARY EXTRA_BUFFERS`` prints a
+``convert SOURCE TARGET TYPE`` writes a copy, and ``convert-openvino SOURCE FOLDER TYPE`` what OpenVINO loads. ``refer MODEL SOURCE
+ROWS`` keeps the outputs of MODEL in the new file ROWS. ``measure MODEL SOURCE ROWS LIBRARY EXTRA_BUFFERS`` prints a
 ``Measurement`` as JSON of MODEL, a file or a folder of OpenVINO's made of SOURCE, compared with ROWS; LIBRARY is a
-``Candidate`` as JSON.
+``Candidate`` as JSON, empty where there is no llama.cpp.
 """
 
 import math
@@ -203,14 +203,18 @@ def _decode(context: ModelContext, ids: list[int], num_rows: int) -> None:
         context.remove(slot, len(ids))
 
 
-def refer(path: Path, target: Path) -> None:
+def refer(path: Path, source: Path, target: Path) -> None:
     """Keep the outputs of a model over the sample in a file.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
-    model = Model(path)
-    rows = _embedder(model)(_texts(model)) if model.is_embedding else _outputs(model)[1]
+    model: PagedModel | EncoderModel | Model
+    model = open_converted(path, source) if path.is_dir() else Model(path)
+    if isinstance(model, EncoderModel) or (isinstance(model, Model) and model.is_embedding):
+        rows = _embedder(model)(_texts(model))
+    else:
+        rows = _outputs(model)[1]
     with target.open("wb") as file:
         np.save(file, rows.astype(np.float32))
 
@@ -222,10 +226,11 @@ def main() -> None:
             quantise(Path(source), Path(target), file_type)
         case ["convert-openvino", source, target, file_type]:
             convert(Path(source), Path(target), file_type)
-        case ["refer", path, target]:
-            refer(Path(path), Path(target))
+        case ["refer", path, source, target]:
+            refer(Path(path), Path(source), Path(target))
         case ["measure", path, source, rows, library, extra_buffers]:
-            active.use(msgspec.json.decode(library, type=Candidate, dec_hook=lambda kind, value: kind(value)))
+            if library:
+                active.use(msgspec.json.decode(library, type=Candidate, dec_hook=lambda kind, value: kind(value)))
             measurement = measure(Path(path), Path(source), np.load(rows), extra_buffers=extra_buffers == "True")
             sys.stdout.write(msgspec.json.encode(measurement).decode() + "\n")
         case arguments:

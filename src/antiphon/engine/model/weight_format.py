@@ -29,14 +29,14 @@ from antiphon.engine.child_process import child_environment
 from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.exit_status import describe
 from antiphon.engine.model.base import Runtime
-from antiphon.engine.model.llama import LlamaError, Model, has_gpu
+from antiphon.engine.model.file_header import MOST_BYTES, PLAIN_TYPES, FileHeader, read_file_header, why_not_openvino
 from antiphon.engine.model.measurement import Measurement
 from antiphon.engine.model.native.choose import library_key
 from antiphon.engine.model.native.library import Library
-from antiphon.engine.model.native.processor import processor_flags
+from antiphon.engine.model.native.processor import processor_flags, processor_key
 from antiphon.engine.model.native.selftest import encode_candidate
 from antiphon.engine.model.openvino.library import GRAPH_VERSION, version
-from antiphon.engine.model.openvino.support import unsupported, unsupported_settings, weight_types
+from antiphon.engine.model.openvino.support import weight_types
 from antiphon.engine.settings import EngineSettings
 
 ENVIRONMENT_VARIABLE: Final = "ANTIPHON_ENGINE_RUNTIME"
@@ -45,15 +45,11 @@ WORTH: Final = 1.2
 WORTH_EMBEDDING: Final = 1.1
 """Less, because the copy of a plain type is not larger."""
 MOST_DIVERGENCE: Final = 0.01
+INSTALL_LLAMA: Final = "Install llama.cpp: pip install 'antiphon[llama]'"
 MOST_DISTANCE: Final = 0.001
 """1 - cosine, of an embedding model's vectors."""
-_MOST_BYTES: Final = 1_000_000_000
-"""Larger files stay as they are: their copies would take long to make, and much memory."""
 _MOST_BYTES_AT_ONCE: Final = 256_000_000
 """Of larger files the copies are made one after another: two may not fit into memory."""
-_SLOW_TYPES: Final = {"3": "Q4_1", "8": "Q5_0", "9": "Q5_1"}
-"""llama.cpp's numbers of file types."""
-_PLAIN_TYPES: Final = {"0": "F32", "1": "F16"}
 _UNFINISHED: Final = ".unfinished"
 _RECORD_NAME: Final = re.compile(r"-[0-9a-f]{12}\..*$")
 """What follows the file's name in the name of a record."""
@@ -102,22 +98,25 @@ class _ChildFailedError(Exception):
     """A process that converts or measures failed; the message says how, and whether it was killed."""
 
 
-def prepare(settings: EngineSettings, library: Library, *, extra_buffers: bool = True) -> Served:
+def prepare(settings: EngineSettings, library: Library | None, *, extra_buffers: bool = True) -> Served:
     """Return what to serve, converting and measuring where that was not done before: this can take a minute.
+
+    Without a ``library`` of llama.cpp, OpenVINO has to serve.
 
     Raises:
         EngineStartFailed: the copy or the runtime that the settings demand is not possible.
     """
     source, directory = settings.model_path, settings.cache_directory
-    wanted = wanted_runtime(settings)
+    wanted = wanted_runtime(settings) if library is not None else "openvino"
     if not source.is_file() or (directory is None and wanted != "openvino"):
-        return Served(source, "as-is", "as the settings say")
-    file = _read_header(source)
-    obstacle = "the settings say so" if wanted == "llama" else why_not_openvino(settings, file)
+        return Served(source, "as-is", "as the settings say", "llama" if library is not None else "openvino")
+    file = read_file_header(source)
+    obstacle = "the settings say so" if wanted == "llama" else why_not_openvino(settings, file, wanted)
     if wanted == "openvino" and (obstacle or directory is None):
+        obstacle = obstacle or "there is no cache_directory to convert it into"
         raise EngineStartFailed(
-            f"OpenVINO cannot serve {str(source)!r}: {obstacle or 'there is no cache_directory to convert it into'}",
-            hint="Set runtime = 'auto' in [engine] to use llama.cpp for such a model.",
+            f"OpenVINO cannot serve {str(source)!r}: {obstacle}{'' if library else '; llama.cpp is not installed'}",
+            hint="Set runtime = 'auto' in [engine] to use llama.cpp for such a model." if library else INSTALL_LLAMA,
         )
     assert directory is not None
     candidates = _candidates(settings, file, wanted, has_openvino=not obstacle)
@@ -148,61 +147,19 @@ def measured_choices(directory: Path) -> list[MeasuredChoice]:
     ]
 
 
-class _Header(msgspec.Struct, frozen=True):
-    """What the choice depends on, without loading the weights."""
-
-    file_type: str
-    size_bytes: int
-    is_embedding: bool
-    metadata: dict[str, str]
-    problem: str = ""
-    is_reranker: bool = False
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether llama.cpp has a faster type for it."""
-        # A plain type is only worth a second look where all the time goes into products of large batches.
-        return self.file_type in _SLOW_TYPES or (self.is_embedding and self.file_type in _PLAIN_TYPES)
-
-
-def _read_header(source: Path) -> _Header:
-    size = source.stat().st_size
-    try:
-        model = Model(source, vocabulary_only=True)
-    except LlamaError:
-        return _Header("", size, False, {}, "the file cannot be read")
-    file_type = model.metadata.get("general.file_type", "")
-    return _Header(file_type, size, model.is_embedding, model.metadata, is_reranker=model.is_reranker)
-
-
-def _why_as_is(settings: EngineSettings, file: _Header) -> str:
+def _why_as_is(settings: EngineSettings, file: FileHeader) -> str:
     if settings.weight_format == "as-is":
         return "as the settings say"
     if file.is_reranker or settings.pooling == "rank":
         return "rerankers are not converted"
     if file.problem:
         return file.problem
-    if file.size_bytes > _MOST_BYTES:
-        return f"files above {_MOST_BYTES} bytes are not converted"
+    if file.size_bytes > MOST_BYTES:
+        return f"files above {MOST_BYTES} bytes are not converted"
     return "the file's type has fast kernels, or is not known"
 
 
-def why_not_openvino(settings: EngineSettings, file: _Header) -> str:
-    """Return why OpenVINO cannot serve a file with these settings, empty if it can."""
-    if version() is None:
-        return "it is not installed (openvino, openvino-genai, openvino-tokenizers)"
-    if file.problem:
-        return file.problem
-    if settings.pooling == "rank":
-        return "it does not rank documents"
-    if settings.runtime == "auto" and settings.gpu_layers != 0 and has_gpu():
-        return "llama.cpp has a GPU here"
-    if settings.runtime == "auto" and file.size_bytes > _MOST_BYTES:
-        return f"files above {_MOST_BYTES} bytes are not converted unless runtime = 'openvino'"
-    return unsupported(file.metadata) or unsupported_settings(settings)
-
-
-def _candidates(settings: EngineSettings, file: _Header, wanted: str, *, has_openvino: bool) -> list[_Candidate]:
+def _candidates(settings: EngineSettings, file: FileHeader, wanted: str, *, has_openvino: bool) -> list[_Candidate]:
     """Return what may be served. With several, the first is what the others are compared with, and stays if nothing is better."""
     chosen = settings.weight_format
     if chosen not in {"auto", "as-is"}:
@@ -216,15 +173,15 @@ def _candidates(settings: EngineSettings, file: _Header, wanted: str, *, has_ope
         return openvino
     # Copies are judged by the direction of their vectors, and a reranker has none.
     is_measurable = not file.is_reranker and settings.pooling != "rank"
-    small = file.size_bytes <= _MOST_BYTES and not file.problem and is_measurable
+    small = file.size_bytes <= MOST_BYTES and not file.problem and is_measurable
     llama = [_Candidate("llama", name) for name in _LLAMA_TYPES] if small and file.is_slow else []
     return [_AS_IS, *openvino, *llama]
 
 
 class _Choice:
-    """The choice for one file, by measuring with one library of llama.cpp."""
+    """The choice for one file, by measuring with one library of llama.cpp, or with OpenVINO alone."""
 
-    def __init__(self, source: Path, directory: Path, library: Library, *, extra_buffers: bool) -> None:
+    def __init__(self, source: Path, directory: Path, library: Library | None, *, extra_buffers: bool) -> None:
         self._source = source
         self._directory = directory
         self._library = library
@@ -236,7 +193,8 @@ class _Choice:
             suffix += ".openvino"
         elif any(candidate.runtime == "openvino" for candidate in candidates):
             suffix += f".openvino-{version()}"
-        record_path = self._directory / f"{_name(self._source)}.{library_key(self._library.candidate)}{suffix}.json"
+        machine = library_key(self._library.candidate) if self._library else f"{processor_key()}-{version()}"
+        record_path = self._directory / f"{_name(self._source)}.{machine}{suffix}.json"
         record = _recorded(record_path)
         if record is None:
             record, is_complete = self._decide(candidates)
@@ -254,7 +212,8 @@ class _Choice:
                 exact = self._exact(Path(folder))
                 rows = Path(folder) / "rows.npy"
                 copies = self._make_copies(candidates, exact)
-                _run("refer", str(exact), str(rows))
+                reference = exact if self._library else self._make(_F16_WITH_OPENVINO, exact)
+                _run("refer", str(reference), str(self._source), str(rows))
                 original = self._measure(copies[first](), rows)
             except _ChildFailedError as error:
                 return _Record(first.type, first.runtime, f"not measured: {error}"), False
@@ -271,14 +230,14 @@ class _Choice:
                 speed = measured.times_as_fast_as(original)
                 if speed > least and measured.divergence <= most:
                     best, least = candidate, speed
-        for candidate in candidates:
+        for candidate in {*candidates, _F16_WITH_OPENVINO}:
             if candidate not in {best, _AS_IS}:
                 _discard(_copy_path(self._source, self._directory, candidate))
         return _Record(best.type, best.runtime, "; ".join(words)), True
 
     def _exact(self, folder: Path) -> Path:
         """Return a file of the same weights in a plain type, made in ``folder`` where they are quantised."""
-        if _read_header(self._source).file_type in _PLAIN_TYPES:
+        if read_file_header(self._source).file_type in PLAIN_TYPES:
             return self._source
         _run("convert", str(self._source), str(folder / "f16.gguf"), "f16")
         return folder / "f16.gguf"
@@ -303,7 +262,7 @@ class _Choice:
         return _copy(self._source, self._directory, candidate, exact)
 
     def _measure(self, path: Path, rows: Path) -> Measurement:
-        library = encode_candidate(self._library.candidate)
+        library = encode_candidate(self._library.candidate) if self._library else ""
         output = _run("measure", str(path), str(self._source), str(rows), library, str(self._extra_buffers))
         return msgspec.json.decode(output, type=Measurement)
 

@@ -16,11 +16,12 @@ from antiphon.engine.model.native.choose import Chosen, choose, file_type
 from antiphon.engine.model.native.find import find_libraries, selected
 from antiphon.engine.model.native.library import Candidate, Library, LibraryRefusedError
 from antiphon.engine.model.native.processor import unused_sets
-from antiphon.engine.model.weight_format import Served
+from antiphon.engine.model.openvino.library import version as openvino_version
+from antiphon.engine.model.weight_format import INSTALL_LLAMA, Served, wanted_runtime
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.startup import LOADING_LIBRARY, Way
 
-_INSTALL_HINT: Final = "Install what runs local models: pip install 'antiphon[local]'"
+_INSTALL_HINT: Final = f"{INSTALL_LLAMA}, or OpenVINO: pip install 'antiphon[openvino]'."
 _BROKEN_HINT: Final = (
     "Run `antiphon engine show` for details; `antiphon engine build` compiles a library for this processor."
 )
@@ -30,7 +31,7 @@ class NativeStart:
     """The library that this process uses, and the phases of its start.
 
     Raises:
-        EngineStartFailed: no library is installed, or none works.
+        EngineStartFailed: no library is installed and OpenVINO is not to serve or is not here either, or none works.
     """
 
     def __init__(self, settings: EngineSettings, way: Way, report: Callable[[Phase], None]) -> None:
@@ -42,12 +43,17 @@ class NativeStart:
         self.extra_buffers = way.extra_buffers
         self._has_native = False
         self.enter("choosing a library")
-        candidate, extra_buffers, self._reason = self._choose()
+        self.library: Library | None = None
+        self._reason = ""
+        chosen = self._choose()
+        if chosen is None:
+            return
+        candidate, extra_buffers, self._reason = chosen
         self._library_name = candidate.name
         self.extra_buffers = extra_buffers and way.extra_buffers
         self.enter(LOADING_LIBRARY)
         try:
-            self.library: Library = active.use(candidate)
+            self.library = active.use(candidate)
         except LibraryRefusedError as error:
             raise EngineStartFailed(str(error), hint=_BROKEN_HINT) from error
         self._sets = self.library.instruction_sets
@@ -85,7 +91,7 @@ class NativeStart:
         if not self._way.openvino:
             settings = msgspec.structs.replace(settings, runtime="llama")
         served = weight_format.prepare(settings, self.library, extra_buffers=self.extra_buffers)
-        if not has_gpu():
+        if self.library is None or not has_gpu():
             check_memory(served.path)
         return served
 
@@ -101,22 +107,31 @@ class NativeStart:
     def described(self) -> dict[str, str]:
         """Return what the model's information says of the library."""
         return {
-            "library": self.library.candidate.name,
+            "library": self._library_name,
             "instruction_sets": " ".join(self._sets),
             "extra_buffers": str(self.extra_buffers),
             "library_reason": self._reason,
-            "unused_instruction_sets": "" if self._has_native else " ".join(unused_sets(self._sets)),
+            "unused_instruction_sets": ""
+            if self._has_native or self.library is None
+            else " ".join(unused_sets(self._sets)),
             "started_after": self._way.because,
         }
 
-    def _choose(self) -> tuple[Candidate, bool, str]:
-        """Return the library, whether extra buffers work with it, and why it was chosen."""
+    def _may_do_without(self) -> bool:
+        """Whether OpenVINO can serve where no library of llama.cpp is here, and the user asked for none in particular."""
+        is_open = wanted_runtime(self._settings) != "llama" and self._settings.library in {"auto", "none"}
+        return is_open and self._way.openvino and openvino_version() is not None
+
+    def _choose(self) -> tuple[Candidate, bool, str] | None:
+        """Return the library, whether extra buffers work with it, and why it was chosen. None: OpenVINO serves without one."""
         settings = self._settings
         try:
             found = selected(find_libraries(settings.library_directory), settings.library)
         except LibraryRefusedError as error:
             raise EngineStartFailed(str(error), hint="Check `library` in [engine].") from error
         if not found:
+            if self._may_do_without():
+                return None
             raise EngineStartFailed(f"no llama.cpp is installed (library = {settings.library!r})", hint=_INSTALL_HINT)
         self._has_native = any(candidate.kind != "prebuilt" for candidate in found)
         candidates = [candidate for candidate in found if candidate.name not in self._way.without]

@@ -27,7 +27,7 @@ def open_core(settings: EngineSettings, native: NativeStart, emit: Emit) -> Engi
                 return PoolingCore(settings, native, served, converted, emit)
             return GenerationCore(settings, native, served, converted, emit)
         except EngineStartFailed as error:
-            if wanted_runtime(settings) != "auto":
+            if native.library is None or wanted_runtime(settings) != "auto":
                 raise
             served = native.weights_without_openvino(error.message)
             native.enter("loading the model")

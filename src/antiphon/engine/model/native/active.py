@@ -44,7 +44,7 @@ def active() -> Library:
     if not _loaded:
         candidates = selected(find_libraries(), None)
         if not candidates:
-            raise LibraryRefusedError("no llama.cpp is installed; install it with: pip install 'antiphon[local]'")
+            raise LibraryRefusedError("no llama.cpp is installed; install it with: pip install 'antiphon[llama]'")
         use(candidates[0])
     return _loaded[0]
 

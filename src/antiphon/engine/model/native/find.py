@@ -42,7 +42,7 @@ def find_libraries(native_directory: Path | None = None) -> list[Candidate]:
 
 
 def selected(candidates: list[Candidate], wanted: str | None) -> list[Candidate]:
-    """Return the candidates that the setting ``library`` allows: ``auto``, ``prebuilt``, ``native``, or a library's path.
+    """Return the candidates that the setting ``library`` allows: ``auto``, ``prebuilt``, ``native``, ``none``, or a library's path.
 
     None or ``auto``: what the environment variable says, else all.
 
@@ -54,6 +54,8 @@ def selected(candidates: list[Candidate], wanted: str | None) -> list[Candidate]
     match wanted:
         case "auto":
             return candidates
+        case "none":
+            return []
         case "prebuilt":
             return [candidate for candidate in candidates if candidate.kind == "prebuilt"]
         case "native":

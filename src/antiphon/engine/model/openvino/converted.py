@@ -1,4 +1,4 @@
-"""A folder that holds a converted model. Its vocabulary is llama.cpp's, read from the GGUF file: both runtimes give the same tokens."""
+"""A folder that holds a converted model."""
 
 from pathlib import Path
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from antiphon.engine.model.base import Runtime
-from antiphon.engine.model.llama import Model
+from antiphon.engine.model.openvino.tokens import read_tokens
 from antiphon.engine.model.openvino.weights import forget_file
 
 GRAPH: Final = "openvino_model.xml"
@@ -27,17 +27,17 @@ class ConvertedModel:
     """A folder that ``convert`` made, and the GGUF file that it was made of.
 
     Raises:
-        OpenVinoError: the folder cannot be read. LlamaError: the file's vocabulary cannot.
+        OpenVinoError: the folder cannot be read. ModelError: the file's vocabulary cannot.
     """
 
     def __init__(self, folder: Path, source: Path) -> None:
         origin = msgspec.json.decode((folder / ORIGIN).read_bytes(), type=Origin)
-        tokens = Model(source, vocabulary_only=True)
+        tokens = read_tokens(source)
         self.runtime: Runtime = "openvino"
         self.folder = folder
         self.vocabulary = tokens.vocabulary
         self.metadata = tokens.metadata
-        self.architecture = tokens.architecture
+        self.architecture = self.metadata.get("general.architecture", "unknown")
         self.num_parameters = origin.num_parameters
         self.size_bytes = (folder / WEIGHTS).stat().st_size
         self.description = f"{self.architecture} {self.num_parameters / 1e6:.0f}M {origin.weight_format}"

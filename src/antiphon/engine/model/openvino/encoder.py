@@ -90,7 +90,7 @@ class EncoderModel(ConvertedModel):
     """A folder that ``convert`` made of an embedding model, and the GGUF file that it was made of.
 
     Raises:
-        OpenVinoError: the folder cannot be read. LlamaError: the file's vocabulary cannot.
+        OpenVinoError: the folder cannot be read. ModelError: the file's vocabulary cannot.
     """
 
     @property

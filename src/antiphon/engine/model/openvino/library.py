@@ -10,7 +10,7 @@ from antiphon.engine.model.base import ModelError
 
 GRAPH_VERSION: Final = 2
 """Changes with how a file is converted, so that older copies are not used."""
-_PACKAGES: Final = ("openvino", "openvino_genai", "openvino_tokenizers")
+_PACKAGES: Final = ("openvino", "openvino_genai", "openvino_tokenizers", "tokenizers")
 _CONVERTER: Final = "openvino.tools.ovc"
 """OpenVINO's own converter, imported with the package. It reports each import to its makers, and is not needed here."""
 

@@ -16,7 +16,7 @@ class PagedModel(ConvertedModel):
     """A folder that ``convert`` made of a text model, and the GGUF file that it was made of.
 
     Raises:
-        OpenVinoError: the folder cannot be read. LlamaError: the file's vocabulary cannot.
+        OpenVinoError: the folder cannot be read. ModelError: the file's vocabulary cannot.
     """
 
     @property

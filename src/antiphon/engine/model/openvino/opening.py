@@ -13,7 +13,7 @@ def open_converted(folder: Path, source: Path) -> PagedModel | EncoderModel:
     """Return the model in ``folder``, which was made of the GGUF file ``source``.
 
     Raises:
-        OpenVinoError, OSError: the folder cannot be read. LlamaError: the file's vocabulary cannot.
+        OpenVinoError, OSError: the folder cannot be read. ModelError: the file's vocabulary cannot.
     """
     origin = msgspec.json.decode((folder / ORIGIN).read_bytes(), type=Origin)
     return EncoderModel(folder, source) if origin.is_encoder else PagedModel(folder, source)
