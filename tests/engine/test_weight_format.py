@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import gguf
 import msgspec
 import pytest
-from tests.engine.tiny_models import recurrent
+from tests.engine.tiny_models import bert, hybrid, recurrent
 
 from antiphon.engine import EngineSettings, EngineStartFailed
 from antiphon.engine.model import weight_format
 from antiphon.engine.model.native.active import active
 from antiphon.engine.model.openvino.library import version
+from antiphon.engine.model.openvino.support import weight_types
 from antiphon.errors import ConfigError
 
 pytestmark = pytest.mark.model
@@ -173,6 +175,42 @@ def test_an_unknown_architecture_goes_to_llama(tmp_path: Path, monkeypatch: pyte
     served = serve(model, tmp_path / "cache")
     assert (served.runtime, served.type) == ("llama", "as-is")
     assert "architecture 'mamba'" in served.reason
+
+
+def test_an_encoder_of_another_family_goes_to_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start says which embedding models are not built; one of a family that is built has OpenVINO among its candidates."""
+    pytest.importorskip("openvino")
+    monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
+    measured(monkeypatch, {"f16.openvino": (0.25, 0.0)})
+    other, known = tmp_path / "lfm2.gguf", tmp_path / "bert.gguf"
+    hybrid(other, gguf.PoolingType.MEAN)
+    served = serve(other, tmp_path / "cache")
+    assert served.runtime == "llama"
+    assert "llama.cpp and not OpenVINO: embedding models of the architecture 'lfm2' are not converted" in served.reason
+    with pytest.raises(EngineStartFailed, match="architecture 'lfm2'"):
+        serve(other, tmp_path / "cache", runtime="openvino")
+    bert(known)
+    served = serve(known, tmp_path / "cache")
+    assert (served.runtime, served.type) == ("openvino", "f16")
+
+
+@pytest.mark.parametrize(
+    ("file_type", "is_encoder", "flags", "types"),
+    [
+        ("1", True, {"avx2"}, ["f16", "q8_0"]),
+        ("1", True, {"avx2", "avx512_bf16"}, ["f16"]),
+        ("7", True, {"avx512_bf16"}, ["q8_0", "f16"]),
+        ("2", True, set[str](), ["f16", "q8_0"]),
+        ("1", False, {"avx512_bf16"}, ["f16", "q8_0"]),
+        ("2", False, set[str](), ["q4_0", "f16"]),
+        ("15", False, set[str](), ["q4_0", "q8_0", "f16"]),
+    ],
+)
+def test_which_types_are_tried_with_openvino(
+    file_type: str, is_encoder: bool, flags: set[str], types: list[str]
+) -> None:
+    """What is nearest to the file first; of encoders, eight bits only where they are worth it."""
+    assert weight_types(file_type, is_encoder=is_encoder, flags=frozenset(flags)) == types
 
 
 def test_converts_for_real(chat_model: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from tests.engine.runtimes import load_encoder, sized
 from tests.models.bert_reference import embed
 from tests.models.encoder import open_encoder
 from tests.models.tiny import safetensors, tiny_bert
@@ -33,6 +34,19 @@ def test_a_converted_encoder_embeds_like_its_weights(source: Path) -> None:
     with open_encoder(converted(source)) as encoder:
         for ids in ([2, 3], [2, 5, 6, 3], [2, 7, 8, 5, 6, 6, 1, 3], [2, *range(5, 9), *range(5, 9), 3]):
             assert encoder.embed(ids) @ embed(weights, ids, num_heads=2) > 0.9999
+
+
+def test_openvino_embeds_like_the_weights(source: Path) -> None:
+    """The graph that is built of the GGUF and numpy on the original weights agree, texts of one batch among one another too."""
+    weights = {name: np.asarray(data) for name, data in read_safetensors(source).items()}
+    model = load_encoder("openvino", converted(source))
+    texts = [[2, 3], [2, 5, 6, 3], [2, 7, 8, 5, 6, 6, 1, 3], [2, *range(5, 9), *range(5, 9), 3]]
+    context = model.context(sized(embeddings=True))
+    for slot, ids in enumerate(texts):
+        context.batch.add(slot, 0, ids, len(ids))
+    context.decode()
+    for row, ids in zip(context.embeddings(len(texts)), texts, strict=True):
+        assert row / np.linalg.norm(row) @ embed(weights, ids, num_heads=2) > 1 - 1e-6
 
 
 def test_word_pieces_are_found_as_the_vocabulary_has_them(source: Path) -> None:
