@@ -17,7 +17,7 @@ import openai
 import pytest
 from aiohttp import WSMsgType, web
 from tests.backends.recording_api import RecordingApi, echo_socket, recording_api
-from tests.server.test_forwarding import new_key
+from tests.server.test_forwarding import new_key, paths_of_the_client
 from tests.serving import Running, running
 from tests.waiting import PATIENCE_S, until
 from websockets.asyncio.client import ClientConnection, connect
@@ -146,6 +146,53 @@ async def test_the_handshake_carries_what_is_the_upstreams_and_no_more(tmp_path:
             & received.headers.keys()
         )
         assert "sk-mine" not in str(received)
+
+
+async def test_every_path_of_the_client_can_be_a_websocket(tmp_path: Path) -> None:
+    """Whatever an upstream answers over one: path and query arrive as they were sent, and a message comes back as it went."""
+    paths = sorted({path.partition("?")[0] for _, path in paths_of_the_client()} - {"/v1/responses"})
+    assert len(paths) > 60
+    async with front(tmp_path, default="api") as up:
+        for path in paths:
+            async with up.open(f"{path}?after=a%20b&x%5B%5D=1") as ws:
+                await ws.send(path)
+                assert await ws.recv() == path
+            assert up.api.requests[-1].path == f"{path}?after=a%20b&x%5B%5D=1"
+            assert up.api.requests[-1].headers["authorization"] == "Bearer sk-upstream"
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "status"),
+    [
+        (b"/v1/x?model=m", b"content-length: 5\r\n", 400),
+        (b"/v1/x?model=m", b"transfer-encoding: chunked\r\n", 400),
+        (b"/v1/x?model=m", b"content-length: 5\r\n\r\nhello", 400),
+        (b"/v1/x#frag?model=m", b"", 400),
+        (b"/v1/x?model=m#frag", b"", 400),
+        (b"/v1/\xc3\xa9?model=m", b"", 400),
+        (b"http://evil.example/v1/x?model=m", b"", 404),
+        (b"/v1/x?model=m", b"sec-websocket-protocol: a b, ,\r\n", 400),
+        (b"/v1/x?model=m", b"sec-websocket-version: 12\r\n", 400),
+    ],
+)
+async def test_an_odd_request_for_a_websocket_is_refused_at_once(
+    tmp_path: Path, target: bytes, more: bytes, status: int
+) -> None:
+    """It is not left open, it is not sent on, and it does not disturb the server's end."""
+    async with front(tmp_path, default="api") as up:
+        host, port = up.server.root.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"GET " + target + f" HTTP/1.1\r\nhost: {host}:{port}\r\n".encode() + b"connection: Upgrade\r\n"
+            b"upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            + more
+            + b"\r\n"
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+        assert not up.api.requests
 
 
 async def test_a_page_gives_its_key_as_a_subprotocol(tmp_path: Path) -> None:

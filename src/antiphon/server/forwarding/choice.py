@@ -21,6 +21,8 @@ def checked_path(raw_path: bytes, query: bytes) -> str:
     Some servers decode a path twice, and some end a segment at a semicolon.
     """
     path = raw_path.decode("latin-1")
+    if "#" in path or b"#" in query:
+        raise ApiError(400, "Invalid path: '#' must be written as '%23'.", code="invalid_path")
     for segment in path.split("/"):
         read = segment
         for _ in range(_MAX_DECODINGS):

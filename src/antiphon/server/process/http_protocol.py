@@ -126,7 +126,7 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = self._cycle()
         if cycle is None or cycle.response_complete:
             self.transport.write(
-                _raw_error(
+                raw_error(
                     "431 Request Header Fields Too Large",
                     f"The request's URL and headers are larger than {MAX_HEAD_BYTES} bytes or more than {MAX_HEADERS}.",
                     "headers_too_large",
@@ -136,7 +136,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser cannot read, in OpenAI's envelope."""
-        self.transport.write(_raw_error("400 Bad Request", f"{msg} It is not HTTP/1.1.", "invalid_http"))
+        self.transport.write(raw_error("400 Bad Request", f"{msg} It is not HTTP/1.1.", "invalid_http"))
         self.transport.close()
 
     # Answering.
@@ -193,7 +193,8 @@ def _without_chunks(cycle: RequestResponseCycle, send: Send) -> Send:
     return send_bare
 
 
-def _raw_error(status: str, message: str, code: str) -> bytes:
+def raw_error(status: str, message: str, code: str) -> bytes:
+    """Return a whole HTTP answer in OpenAI's envelope, for a connection that no application serves."""
     """Return an error as a whole answer, for a request that never becomes one."""
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     body = json.dumps({"error": error}).encode()

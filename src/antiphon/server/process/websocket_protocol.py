@@ -9,6 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from antiphon.server.process.http_protocol import raw_error
 from antiphon.server.request.asgi import SHUTDOWN
 from antiphon.server.request.call import CUT_CONNECTION
 
@@ -39,7 +40,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         data = bytes(self._unread[:_SLICE])
         del self._unread[:_SLICE]
         super().data_received(data)
+        if not self.handshake_initiated:
+            self._refuse()
         self._read_on()
+
+    def _refuse(self) -> None:
+        """Answer a request for a WebSocket that cannot be read. It came whole, so waiting for more is of no use."""
+        message = "The request for a WebSocket is invalid: it has a body, or headers that cannot be read."
+        self.transport.write(raw_error("400 Bad Request", message, "invalid_http"))
+        self.transport.close()
 
     def _read_on(self) -> None:
         """Go on with what was received, unless the application has messages to take first."""
@@ -68,8 +77,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.handshake_complete and not self.close_sent:
             message: Any = {"type": SHUTDOWN}
             self.queue.put_nowait(message)
-        else:
+        elif self.handshake_initiated:
             super().shutdown()
+        else:
+            self.transport.close()
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
