@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.load, pytest.mark.model]
 MAX_EXTRA_S = 1.0
 """How much longer a neighbour may wait at the 99th percentile."""
 MAX_EXTRA_BYTES = 256 * 1024 * 1024
-"""How much larger the server and its two engines may stay: measured are about 100 MiB, with either runtime and library."""
+"""How much larger the server and its two engines may stay: measured are about 100 MiB, with the prebuilt llama.cpp too."""
 BASELINE_SHARE = 0.2
 HEADERS = {"content-type": "application/json"}
 
