@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import anyio.lowlevel
 import httpx2
 import pytest
 from openai import APIConnectionError, AuthenticationError, BadRequestError
 from pydantic import BaseModel
 from tests.toolkit.model_endpoints import ThinkingEndpoint, completion, error
 from tests.toolkit.moved_clock import MovedClock
+from tests.waiting import until
 
 from antiphon import (
     AsyncChat,
@@ -30,11 +30,12 @@ class Person(BaseModel):
 
 
 class PatientClock(MovedClock):
-    """Moves only when everything else has gone as far as it can."""
+    """Moves only when no call that was let through is still under way, so that each is sent when it was let through."""
+
+    pace: Pace
 
     async def sleep(self, seconds: float) -> None:
-        for _ in range(300):
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: self.pace.statistics().in_flight == 0)
         await super().sleep(seconds)
 
 
@@ -152,7 +153,7 @@ async def test_everything_that_shares_a_pace_stays_within_its_limits(server: Ser
     """Four chats, an extraction of many texts and embeddings, in simulated time: no minute holds more than the limits,
     and at least 95 % of them are used."""
     clock = PatientClock()
-    pace = Pace(rpm=60, tpm=100_000, clock=clock)
+    clock.pace = pace = Pace(rpm=60, tpm=100_000, clock=clock)
     sent: list[float] = []
     handle = server.handle
 
@@ -181,7 +182,7 @@ async def test_everything_that_shares_a_pace_stays_within_its_limits(server: Ser
 async def test_a_retry_waits_for_its_turn(endpoint: Any) -> None:
     """A 429 holds everything that shares the pace for as long as the server asks."""
     clock = PatientClock()
-    pace = Pace(rpm=600, tpm=100_000, clock=clock)
+    clock.pace = pace = Pace(rpm=600, tpm=100_000, clock=clock)
     server = Server()
     refusals = [httpx2.Response(429, headers={"retry-after": "7"}, json={"error": {"message": "slow", "code": None}})]
     chat_of = server.chat
