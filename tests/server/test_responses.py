@@ -162,6 +162,27 @@ def test_a_background_response_is_polled_to_its_end(client: openai.OpenAI) -> No
     assert numbers == list(range(3, numbers[-1] + 1))
 
 
+def test_a_conversation_has_one_response_at_a_time(client: openai.OpenAI) -> None:
+    """Another is refused while the first runs, however it is asked for; at its end, or a failure, the conversation is free."""
+    conversation = client.conversations.create().id
+    running = ask(client, "hang", conversation=conversation, background=True)
+    ways: list[dict[str, Any]] = [{}, {"stream": True}, {"background": True}]
+    for options in ways:
+        with pytest.raises(openai.ConflictError) as refused:
+            ask(client, "hello", conversation=conversation, **options)
+        assert refused.value.code == "conversation_locked"
+    assert client.conversations.items.list(conversation).data == []
+    client.responses.cancel(running.id)
+    assert ask(client, "hello", conversation=conversation).output_text == "hello"
+    with pytest.raises(openai.RateLimitError):
+        ask(client, "refuse me", conversation=conversation)
+    for number in range(5):
+        list(ask(client, f"at once {number}", conversation=conversation, stream=True))
+    with pytest.raises(openai.BadRequestError):
+        ask(client, [{"type": "function_call_output", "call_id": "c", "output": "x"}], conversation=conversation)
+    assert ask(client, "hello again", conversation=conversation).output_text == "hello again"
+
+
 @pytest.mark.parametrize(
     ("query", "param"),
     [

@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.waiting import until
 
 from antiphon.protocol.errors import ApiError
 from antiphon.state import ConversationStore
+from antiphon.state import claims as claims_module
 
 pytestmark = pytest.mark.anyio
 
@@ -50,3 +52,45 @@ async def test_nothing_is_added_to_what_was_deleted_meanwhile(engine: AsyncEngin
     await store.append("conv_1", [{"id": "1"}])
     assert await store.items("conv_1") == ()
     assert await store.length("conv_1") == 0
+
+
+async def test_one_response_at_a_time_has_a_conversation(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one is refused until the first lets go, or its process is gone for the time of a lease."""
+    here, there = ConversationStore(engine), ConversationStore(engine)
+    await here.create("conv_1", "a", {}, [])
+    first = await here.claim("conv_1", "a")
+    assert first is not None
+    with pytest.raises(ApiError, match="currently operating") as refused:
+        await there.claim("conv_1", "a")
+    assert (refused.value.status, refused.value.code) == (409, "conversation_locked")
+    assert await there.claim("conv_1", "b") is None, "another's is none"
+    await first.release()
+    await first.release()
+    second = await there.claim("conv_1", "a")
+    assert second is not None
+    await first.release()
+    with pytest.raises(ApiError, match="currently operating"):
+        await here.claim("conv_1", "a")
+    late = claims_module._now_ms() + round(claims_module.LEASE_S * 1000) + 1
+    monkeypatch.setattr(claims_module, "_now_ms", lambda: late)
+    third = await here.claim("conv_1", "a")
+    assert third is not None
+    await second.release()
+    with pytest.raises(ApiError, match="currently operating"):
+        await there.claim("conv_1", "a")
+    await third.release()
+
+
+async def test_a_claim_is_renewed_while_it_is_held(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long answer keeps its conversation."""
+    monkeypatch.setattr(claims_module, "LEASE_S", 0.03)
+    store = ConversationStore(engine)
+    await store.create("conv_1", "a", {}, [])
+    held = await store.claim("conv_1", "a")
+    assert held is not None
+    first = held.until_ms
+    async with held:
+        await until(lambda: held.until_ms > first)
+    again = await store.claim("conv_1", "a")
+    assert again is not None
+    await again.release()

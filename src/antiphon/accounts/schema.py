@@ -126,6 +126,7 @@ conversations = Table(
     Column("account", String(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),  # Unix seconds
     Column("metadata", LargeBinary, nullable=False),  # JSON
+    Column("taken_until_ms", BigInteger, nullable=False, server_default="0"),  # see antiphon/state/claims.py
 )
 
 conversation_items = Table(

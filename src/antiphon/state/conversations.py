@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import conversation_items, conversations
 from antiphon.protocol.errors import ApiError
+from antiphon.state.claims import Claim, claim
 from antiphon.state.json_size import MAX_CHARS_ON_LOOP
 from antiphon.state.paging import Listing, PageQuery
 
@@ -67,6 +68,10 @@ class ConversationStore:
         return Conversation(
             id=row.id, account=row.account, created_at=row.created_at, metadata=msgspec.json.decode(row.metadata)
         )
+
+    async def claim(self, conversation_id: str, account: str) -> Claim | None:
+        """Take a conversation to answer in it; see ``claims.claim``."""
+        return await claim(self._engine, conversation_id, account)
 
     async def set_metadata(self, conversation_id: str, metadata: dict[str, str]) -> None:
         change = update(conversations).where(conversations.c.id == conversation_id)

@@ -57,6 +57,8 @@ class Answers:
             await self._store.save(kept, body=state.encoded(), replaces=turn.request.background)
         if turn.request.conversation is not None:
             await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]))
+            # Before the last event is sent: a client that has read it may continue at once.
+            await turn.release()
 
     async def save(self, state: ResponseState, turn: Turn, *, is_new: bool = False) -> None:
         """Store a background response as it is now, whatever its status. ``is_new``: for the first time."""

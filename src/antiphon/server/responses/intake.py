@@ -64,8 +64,8 @@ class ResponseIntake:
     async def turn(
         self, call: Call, request: ResponseRequest, account: str, find_recent: FindResponse | None = None
     ) -> Turn:
-        """Return the request's turn, and say in headers and in the log line what the model is not shown."""
-        turn = await self._turns.make(request, account, find_recent)
+        """Return the request's turn, which the caller has to release, and say in headers and in the log line what the model is not shown."""
+        turn = await self._turns.make_alone(request, account, find_recent)
         if turn.request.left_out:
             call.extra[LEFT_OUT] = call.note["left_out_tools"] = ", ".join(turn.request.left_out)
         if turn.num_dropped:

@@ -21,7 +21,7 @@ from antiphon.protocol.responses.tools import among
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.server_tool import ServerTool, ServerTools
 from antiphon.server.responses.tool_search import ToolSearch, WaitingServer
-from antiphon.state import ConversationStore, KeptResponse, ResponseStore
+from antiphon.state import Claim, ConversationStore, KeptResponse, ResponseStore
 
 Json = dict[str, Any]
 FindResponse = Callable[[str], KeptResponse | None]
@@ -50,6 +50,13 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     compacts_first: bool = False
     tools: tuple[ServerTool, ...] = ()
     max_tool_calls: int = 0
+    claim: Claim | None = None
+    """Of the conversation, from before its items were read; to be released when those of the answer are there."""
+
+    async def release(self) -> None:
+        """Let other responses be answered in the conversation."""
+        if self.claim is not None:
+            await self.claim.release()
 
     def continued(self, said: Sequence[Json], summary: str | None = None) -> ChatRequest:
         """Return ``chat`` with what was said and loaded since. ``summary`` takes the place of the conversation."""
@@ -132,6 +139,18 @@ class Turns:
             if isinstance(tool, ToolSearch):
                 tool.attach([one for one in tools if isinstance(one, WaitingServer)], len(request.chat.tools))
         return tuple(tools)
+
+    async def make_alone(self, request: ResponseRequest, account: str, find_recent: FindResponse | None) -> Turn:
+        """Return the turn as ``make`` does, with a claim to its conversation. ``ApiError`` 409 if another response has it."""
+        if request.conversation is None:
+            return await self.make(request, account, find_recent)
+        claim = await self._conversations.claim(request.conversation, account)
+        try:
+            return msgspec.structs.replace(await self.make(request, account, find_recent), claim=claim)
+        except BaseException:
+            if claim is not None:
+                await claim.release()
+            raise
 
     async def count_tokens(self, turn: Turn) -> int:
         """Return the length of the turn's first prompt in tokens, exactly: with the definitions of the tools run here."""

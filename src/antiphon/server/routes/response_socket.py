@@ -169,8 +169,11 @@ class ResponseSockets:
             request = await self._intake.parsed(call, data, value)
             model = request.chat.model
             turn = await self._intake.turn(call, request, principal.account, socket.recent.find)
-            with self._in_flight.one():
-                await self._generate(call, principal, socket, turn, stream_id, generates=generates)
+            try:
+                with self._in_flight.one():
+                    await self._generate(call, principal, socket, turn, stream_id, generates=generates)
+            finally:
+                await turn.release()
         except ApiError as error:
             self._admissions.record_refusal(call, principal, "chat", model, error)
             raise

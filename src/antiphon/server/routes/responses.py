@@ -94,9 +94,12 @@ class ResponseRoutes:
                 turn = await self._intake.turn(call, request, principal.account)
                 if request.background:
                     await self._start(call, principal, turn)
-                else:
+                    return
+                try:
                     with self._in_flight.one():
                         await until_gone(call, self._answer(call, principal, turn))
+                finally:
+                    await turn.release()
         except ApiError as error:
             self._admissions.record_refusal(call, principal, "chat", model, error)
             raise own_words(error) from error
@@ -240,11 +243,15 @@ class ResponseRoutes:
             await call.respond(state.encoded())
 
     async def _start(self, call: Call, principal: Principal, turn: Turn) -> None:
-        self._jobs.check_room()
-        state = self._answers.begin(call, turn)
-        reservation = reservation_of_chat(turn.chat)
-        account = await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation)
-        await self._answers.save(state, turn, is_new=True)
+        try:
+            self._jobs.check_room()
+            state = self._answers.begin(call, turn)
+            reservation = reservation_of_chat(turn.chat)
+            account = await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation)
+            await self._answers.save(state, turn, is_new=True)
+        except BaseException:
+            await turn.release()
+            raise
         job = Job()
         self._jobs.start(state.id, job, self._work_and_announce(account, state, turn, job, principal.name))
         if turn.chat.stream:
@@ -258,6 +265,7 @@ class ResponseRoutes:
         try:
             await self._work(account, state, turn, job)
         finally:
+            await turn.release()
             # Shielded: what has been cancelled is reported too.
             await asyncio.shield(self._webhooks.announce(_ENDED[state.status], state.id, key))
 

@@ -1,0 +1,96 @@
+"""Who answers in a conversation: one response at a time, over all processes.
+
+A claim is a moment in the conversation's row until which it is taken. Its holder moves the moment on while it works; where its
+process ends, the claim does too, after ``LEASE_S``. The moment itself says whose claim it is.
+"""
+
+import asyncio
+import contextlib
+import time
+from typing import Self
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.schema import conversations
+from antiphon.protocol.errors import ApiError
+
+LEASE_S = 15.0
+
+
+class Claim:
+    """A conversation that is taken. Use it as an async context manager, or ``release`` it; releasing twice does nothing."""
+
+    def __init__(self, engine: AsyncEngine, conversation_id: str, until_ms: int) -> None:
+        self._engine = engine
+        self._conversation_id = conversation_id
+        self.until_ms = until_ms
+        self._ended = asyncio.Event()
+        self._renewal = asyncio.create_task(self._renew())
+        self._ending: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.release()
+
+    async def release(self) -> None:
+        """Let others answer. It happens even if the caller is cancelled; if the database refuses, the claim ends by itself."""
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
+        self._ended.set()
+        await self._renewal
+        with contextlib.suppress(SQLAlchemyError, OSError):
+            await self._move(0)
+
+    async def _renew(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), LEASE_S / 3)
+            if self._ended.is_set():
+                return
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                await self._move(_end_ms())
+
+    async def _move(self, until_ms: int) -> None:
+        own = (conversations.c.id == self._conversation_id) & (conversations.c.taken_until_ms == self.until_ms)
+        async with self._engine.begin() as connection:
+            await connection.execute(update(conversations).where(own).values(taken_until_ms=until_ms))
+        self.until_ms = until_ms
+
+
+async def claim(engine: AsyncEngine, conversation_id: str, account: str) -> Claim | None:
+    """Take a conversation of ``account``; None if there is none. ``ApiError`` 409 if another response has it, 503 without database."""
+    own = (conversations.c.id == conversation_id) & (conversations.c.account == account)
+    until_ms = _end_ms()
+    free = conversations.c.taken_until_ms <= _now_ms()
+    try:
+        async with engine.begin() as connection:
+            change = update(conversations).where(own, free).values(taken_until_ms=until_ms)
+            if (await connection.execute(change)).rowcount:
+                return Claim(engine, conversation_id, until_ms)
+            is_there = (await connection.execute(select(conversations.c.id).where(own))).first() is not None
+    except (SQLAlchemyError, OSError) as error:
+        raise store_unreachable("database of conversations") from error
+    if not is_there:
+        return None
+    raise ApiError(
+        409,
+        "Another process is currently operating on this conversation. Please retry in a few seconds.",
+        code="conversation_locked",
+        headers={"retry-after": "1"},
+    )
+
+
+def _end_ms() -> int:
+    return _now_ms() + round(LEASE_S * 1000)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
