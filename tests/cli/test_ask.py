@@ -91,6 +91,17 @@ def test_a_conversation_continues_with_its_tools(antiphon: Command, scripted: Sc
     assert not log_path().exists()
 
 
+def test_an_answer_that_is_not_of_the_schema_is_an_error(antiphon: Command, scripted: ScriptedEndpoint) -> None:
+    """Nothing is printed that is not what was asked for."""
+    schema = '{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}'
+    scripted.answers("hello", '{"n": "x"}', '{"n": 3}')
+    for told in ("does not keep to the schema", "n: 'x' is not of type 'integer'"):
+        ended = antiphon("ask", "--schema", schema, "hi")
+        assert (ended.status, ended.out) == (1, "")
+        assert told in ended.err
+    assert antiphon("ask", "--schema", schema, "hi").out == '{"n": 3}\n'
+
+
 def test_a_search_of_the_log_reads_its_index_alone(antiphon: Command) -> None:
     """Not the texts: the time does not grow with them."""
     turn_on()

@@ -125,6 +125,15 @@ def test_chat_goes_on_after_an_error(antiphon: Command, server: Running) -> None
         ("keys create --name a --budget-usd nan", "--budget-usd is 'nan'"),
         ("extract --field a --field a:int text", "the field 'a' is named twice"),
         ("tokens --messages [1]", "not a JSON list of messages"),
+        ("bulk in.jsonl out.jsonl --batch --flex", "--batch and --flex are two ways"),
+        ("bulk in.jsonl out.jsonl --rest-now", "--rest-now without --batch or --flex"),
+        ("log --limit -3", "--limit must be at least 1, not -3"),
+        ("ask --schema , hi", "no field is named"),
+        ("ask --schema age:intt hi", "write 'name, age int'"),
+        ('ask --schema {"required":1} hi', "the schema is not a JSON Schema"),
+        ("eval in.toml --model m --baseline none.json", "none.json"),
+        ("eval in.toml --model m --out none/out.json", "there is no folder none for --out"),
+        ("eval in.toml --model m --at-least 2", "--at-least is 2"),
         ("bulk in.jsonl out.jsonl --concurrency 0", "concurrency must be at least 1, not 0"),
     ],
 )
@@ -134,6 +143,7 @@ def test_an_option_that_would_do_nothing_is_refused(
     """Whoever gives an option means something by it; it is never passed over in silence."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.toml").write_text('cases = "c.jsonl"\nscores = []\n')
     ended = antiphon(*words.split())
     assert ended.status in {1, 2}
     assert ended.out == ""

@@ -1,5 +1,6 @@
 """``antiphon ask``: one question, one answer."""
 
+import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from antiphon.errors import AntiphonError
 from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.chat.reply import ReasoningDelta, Reply, TextDelta, ToolFinished, TruncatedAnswerWarning
+from antiphon.toolkit.tools.arguments_schema import ArgumentsSchema
 from antiphon.toolkit.tools.tool import Tool
 
 DEFAULT_MODEL = "gpt-4o-mini"
@@ -183,10 +185,29 @@ def _shaped(chat: Chat, content: Any, schema: str) -> Reply[Any]:
         parsed: BaseModel = reply.parsed
         print_json(parsed.model_dump(by_alias=True))
         return reply
+    is_object = shape.get("type", "object") == "object"
+    checked = ArgumentsSchema(shape, "the schema") if is_object else None
     response_format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": shape}}
     reply = chat.send(content, response_format=response_format)
+    _require_shape(reply, checked)
     print(reply.text)
     return reply
+
+
+def _require_shape(reply: Reply[Any], checked: ArgumentsSchema | None) -> None:
+    """Raise AntiphonError for an answer that is not of the schema: some servers take a schema and do not keep to it."""
+    try:
+        if checked is None:
+            json.loads(reply.text)
+        else:
+            checked.read(reply.text)
+    except ValueError as error:
+        if reply.is_truncated:
+            raise AntiphonError("the answer was cut at the token limit", hint="raise --max-tokens") from error
+        raise AntiphonError(
+            f"the answer {reply.text[:60]!r} does not keep to the schema: {error}",
+            hint="use a server that enforces json_schema, or a model that supports structured output",
+        ) from error
 
 
 def _log(conversation: str | None, prompt: str, reply: Reply[Any], chat: Chat) -> None:

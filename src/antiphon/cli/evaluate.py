@@ -93,6 +93,12 @@ def evaluate(
     Exit status 3 if a mean dropped since the baseline by more than noise explains.
     """
     described = _read(file)
+    # Before anything is asked: what is wrong with these must not be found after the answers were paid for.
+    before = None if baseline is None else EvaluationResult.load(baseline)
+    if out is not None and not out.parent.is_dir():
+        raise AntiphonError(f"there is no folder {out.parent} for --out", hint="make it, or name another file")
+    if at_least is not None and not 0 <= at_least <= 1:
+        raise AntiphonError(f"--at-least is {at_least:g}, and scores are from 0 to 1")
     options: dict[str, Any] = {} if usd is None else {"budget": Budget(usd=usd)}
     with (server or Server()).client() as client, _index(file, described, client) as index:
         suite = Evaluation(
@@ -109,11 +115,11 @@ def evaluate(
     if out is not None:
         result.save(out)
     _print(result, as_json=json)
-    if at_least is not None:
-        print(choose_model(result, at_least=at_least))
-    regressions = [] if baseline is None else result.regressions(EvaluationResult.load(baseline))
+    regressions = [] if before is None else result.regressions(before)
     for regression in regressions:
         print(f"worse: {regression}")
+    if at_least is not None:
+        print(choose_model(result, at_least=at_least))
     return 3 if regressions else 0
 
 

@@ -18,6 +18,7 @@ _TYPES: dict[str, Any] = {
     "list[int]": list[int],
     "list[float]": list[float],
 }
+_SHAPE_HINT = f"write 'name, age int', with types of {', '.join(_TYPES)}; or a JSON Schema"
 
 
 def model_of(specs: Iterable[str]) -> type[BaseModel]:
@@ -27,6 +28,8 @@ def model_of(specs: Iterable[str]) -> type[BaseModel]:
         if name in kinds:
             raise AntiphonError(f"the field {name!r} is named twice", hint="give each field a name of its own")
         kinds[name] = kind
+    if not kinds:
+        raise AntiphonError("no field is named", hint="name some: name, age int")
     # By alias, since names such as json and _id mean something else to a pydantic model.
     fields: dict[str, Any] = {
         f"field_{number}": (kind, Field(alias=name)) for number, (name, kind) in enumerate(kinds.items())
@@ -45,7 +48,11 @@ def shape_of(text: str) -> type[BaseModel] | dict[str, Any]:
         if not isinstance(schema, dict):
             raise AntiphonError("the schema is not a JSON object", hint='write {"type": "object", "properties": {...}}')
         return schema  # pyright: ignore[reportUnknownVariableType]
-    return model_of(":".join(field.split(maxsplit=1)) for field in text.split(",") if field.strip())
+    specs = [":".join(field.split(maxsplit=1)) for field in text.split(",") if field.strip()]
+    try:
+        return model_of(specs)
+    except AntiphonError as error:
+        raise AntiphonError(f"cannot read the shape {text!r}: {error.message}", hint=_SHAPE_HINT) from error
 
 
 def _field(spec: str) -> tuple[str, Any]:

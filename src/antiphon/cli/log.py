@@ -1,5 +1,6 @@
 """``antiphon log``: the questions and answers that were kept on this machine."""
 
+import sys
 import time
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from cyclopts import App, Parameter
 from antiphon.cli import log_file
 from antiphon.cli.connection import dollars
 from antiphon.cli.output import print_json
+from antiphon.errors import AntiphonError
 
 app = App(name="log", help="Show and search the questions and answers kept on this machine.")
 _MAX_PROMPT = 200
@@ -24,8 +26,14 @@ def show(
 
     Nothing is kept before `antiphon log on`.
     """
+    if limit < 1:
+        raise AntiphonError(f"--limit must be at least 1, not {limit}")
     with log_file.Log.opened() as log:
-        for kept in log.answers(search=search, limit=limit):
+        found = log.answers(search=search, limit=limit)
+        if not found:
+            told = "nothing is logged yet" if search is None else f"no answer has all words of {search!r}"
+            print(f"antiphon: {told}", file=sys.stderr)
+        for kept in found:
             if json:
                 print_json(kept)
                 continue

@@ -32,7 +32,7 @@ def describe(now: BulkStatistics) -> str:
         parts.append(f"{now.num_retries} retries")
     parts.append(f"{now.usage.total_tokens / 1000:.1f}k tokens")
     parts.append("cost unknown" if now.cost is None else f"${now.cost:.4f}")
-    if now.seconds_left is not None:
+    if now.seconds_left:
         minutes, seconds = divmod(round(now.seconds_left), 60)
         parts.append(f"{minutes}:{seconds:02d} left")
     return ", ".join(parts)

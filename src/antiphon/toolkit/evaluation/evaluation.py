@@ -58,7 +58,8 @@ class Evaluation:
     ) -> EvaluationResult:
         """Do what ``run`` does, from asynchronous code."""
         if not models or repeat < 1 or concurrency < 1:
-            raise EvaluationError(f"An evaluation needs models, repeat >= 1 and concurrency >= 1, got {models!r}")
+            given = f"models={list(models)!r}, repeat={repeat!r}, concurrency={concurrency!r}"
+            raise EvaluationError(f"An evaluation needs models, repeat >= 1 and concurrency >= 1, got {given}")
         work = [(model, case, number) for number in range(repeat) for case in self.cases for model in models]
         runs: list[CaseRun | None] = [None] * len(work)
         judging = Report()
