@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check binding installs clients container-test load batch-kills soak bench docs screenshots clean
+.PHONY: help serve test check binding installs clients container-test load batch-kills soak search-quality bench docs screenshots clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ soak: $(VENV)/.installed ## Send 20,000 responses to a bounded store and watch i
 
 batch-kills: $(VENV)/.installed ## Kill server and engines under batches and vector stores, and compare answers, indexes and ledger (ANTIPHON_KILLS=10)
 	@$(BIN)/python -m pytest -m load tests/kills -s $(ARGS)
+
+search-quality: $(VENV)/.installed ## Compare vector stores and the toolkit's index over Python's documentation (ARGS="--sources FOLDER"), 10 minutes
+	@$(BIN)/python -m benchmarks.file_search_quality $(ARGS)
 
 bench: $(VENV)/.installed ## Measure beside the peers that are installed
 	@$(BIN)/python -m benchmarks $(ARGS)

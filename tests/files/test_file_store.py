@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.files.content import blobs_on_disk, content_of, keep, new, pieces
 
@@ -210,3 +210,35 @@ async def test_what_breaks_off_is_not_kept(store: FileStore, tmp_path: Path) -> 
     assert await content_of(store, file) == b"a" * 500 + b"b" * 500
     await store.blobs.aclose()
     assert len(blobs_on_disk(tmp_path)) == 1
+
+
+async def test_ten_thousand_files_are_listed_page_by_page(store: FileStore) -> None:
+    """Every one once; the database reads a page and not the list, which an index of the account's files in order gives."""
+    rows = [
+        {
+            "id": f"file-{number:05}",
+            "account": "a",
+            "filename": "x.txt",
+            "purpose": "user_data" if number % 2 else "batch",
+            "num_bytes": 1,
+            "digest": "0" * 64,
+            "created_at_ms": 1_000_000 + number // 3,
+            "expires_at_ms": None,
+        }
+        for number in range(10_000)
+    ]
+    async with store.engine.begin() as connection:
+        await connection.execute(insert(files), rows)
+    listed: list[str] = []
+    after, has_more = None, True
+    while has_more:
+        page, has_more = await store.page("a", limit=1000, descending=True, after=after, purpose=None)
+        listed += [file.id for file in page]
+        after = page[-1]
+    assert listed == sorted((str(row["id"]) for row in rows), reverse=True)
+    if store.engine.dialect.name == "sqlite":
+        async with store.engine.connect() as connection:
+            query = "EXPLAIN QUERY PLAN SELECT * FROM files WHERE account = 'a' ORDER BY created_at_ms DESC, id DESC LIMIT 20"
+            plan = " ".join(str(row[-1]) for row in await connection.execute(text(query)))
+        assert "USING INDEX" in plan
+        assert "TEMP B-TREE" not in plan, plan

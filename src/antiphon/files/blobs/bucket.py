@@ -1,8 +1,9 @@
 """Blobs in a bucket of an object store (S3 and what is compatible with it), through ``obstore``.
 
 Credentials and the address of a compatible service come from the environment, as for every client of S3
-(``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...). An object appears in the bucket when it is whole. Parts of an upload that a
-killed process left are for the bucket's own lifecycle rule.
+(``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...). An object appears in the bucket when it is whole. Parts of an object above
+8 MiB that was broken off stay in the bucket, invisible, because the library cannot remove them: they are for the bucket's own
+lifecycle rule.
 """
 
 import asyncio
@@ -10,6 +11,8 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
+
+import structlog
 
 from antiphon.errors import AntiphonError
 from antiphon.files.blobs.base import (
@@ -27,6 +30,11 @@ from antiphon.files.errors import storage_unreachable
 _BUFFER_BYTES = 8 * 1024 * 1024
 """S3 takes parts of at least 5 MiB; ten thousand of these hold the largest upload."""
 _PARTS_AT_ONCE = 2
+_NO_BUCKET = "NoSuchBucket"
+"""S3's code for a bucket that does not exist."""
+_DETAILS = "\n\nDebug source"
+_MOST_LOGGED = 500
+_log = structlog.get_logger("antiphon.files")
 
 
 def open_bucket(url: str) -> "BucketBlobs":
@@ -108,23 +116,27 @@ class _BucketWriter(BlobWriter):
 
     async def write(self, data: bytes) -> None:
         await asyncio.to_thread(self._checksum.update, data)
-        with _storage_errors():
+        with _storage_errors(is_writing=True):
             await self._opened.write(data)
 
     async def commit(self) -> WrittenBlob:
-        with _storage_errors():
+        with _storage_errors(is_writing=True):
             await self._opened.close()
         return self._checksum.result(self._location)
 
 
 @contextmanager
-def _storage_errors() -> Generator[None]:
-    """Turn what obstore raises into 503; an object that is not there stays ``FileNotFoundError``."""
+def _storage_errors(*, is_writing: bool = False) -> Generator[None]:
+    """Turn what obstore raises into 503, with its reason in the log; an object that is not there stays ``FileNotFoundError``.
+
+    Nothing can be missing for a writer but the bucket, which obstore reports in the same way.
+    """
     import obstore  # noqa: PLC0415
 
     try:
         yield
-    except FileNotFoundError:
-        raise
     except (obstore.exceptions.BaseError, OSError) as error:
+        if isinstance(error, FileNotFoundError) and not is_writing and _NO_BUCKET not in str(error):
+            raise
+        _log.warning("file_storage_failed", error=str(error).partition(_DETAILS)[0][:_MOST_LOGGED])
         raise storage_unreachable() from error
