@@ -48,6 +48,7 @@ def local_server(local_process: ServerProcess) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--load-seconds", type=float, default=300, help="how long the load test runs")
+    parser.addoption("--engine", action="append", default=[], metavar="NAME=VALUE", help="for the load test's server")
     parser.addoption("--shuffle", type=int, metavar="SEED", help="run modules, and the tests of each, in another order")
 
 

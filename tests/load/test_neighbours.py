@@ -1,6 +1,7 @@
 """While one client sends the largest bodies of every shape, others are answered as before, and the memory comes back.
 
-``make load`` runs it for five minutes; ``make load ARGS="--load-seconds 60"`` for one. It needs the default models and Linux.
+``make load`` runs it for five minutes; ``make load ARGS="--load-seconds 60"`` for one. ``--engine NAME=VALUE``
+sets an environment variable of the server, such as ``ANTIPHON_ENGINE_RUNTIME=llama``. It needs the default models and Linux.
 """
 
 import random
@@ -98,8 +99,9 @@ def load_tables(server: ServerProcess) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Generator[ServerProcess]:
-    with serving(home_with_models(tmp_path)) as up:
+def server(tmp_path: Path, pytestconfig: pytest.Config) -> Generator[ServerProcess]:
+    chosen = dict(setting.split("=", 1) for setting in pytestconfig.getoption("--engine"))
+    with serving(home_with_models(tmp_path), **chosen) as up:
         yield up
 
 
