@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.installed import engine_settings
+from tests.engine.runtimes import RUNTIMES
+from tests.installed import HAS_LLAMA, NO_LLAMA, engine_settings
 
 from antiphon.engine import Engine
 from antiphon.models import Catalogue, ModelStore
@@ -31,6 +33,17 @@ def embedding_model() -> Path:
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the models that OpenVINO loads are kept."""
     return tmp_path_factory.mktemp("converted")
+
+
+@pytest.fixture(params=RUNTIMES)
+def on_runtime(request: pytest.FixtureRequest, converted: Path) -> dict[str, Any]:
+    """The settings that let one runtime compute the chat model, for tests that every runtime passes."""
+    if request.param == "llama" and not HAS_LLAMA:
+        pytest.skip(NO_LLAMA)
+    if request.param == "llama":
+        return {"runtime": "llama"}
+    pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[openvino]'")
+    return {"runtime": "openvino", "cache_directory": converted, "weight_format": "f16"}
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.engine.runtimes import RUNTIMES
-from tests.installed import HAS_LLAMA, NO_LLAMA
 
 from antiphon.engine import Engine, EngineSettings
 from antiphon.engine.ipc.messages import Delta, Generate, Prefilled, Prompt, SamplingParams, Text
@@ -18,18 +16,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.model]
 STORY = "The history of computing is long and winding, and nobody knows all of it. "
 
 
-@pytest.fixture(params=RUNTIMES)
-async def engine(request: pytest.FixtureRequest, chat_model: Path, converted: Path) -> AsyncGenerator[Engine]:
+@pytest.fixture
+async def engine(on_runtime: dict[str, Any], chat_model: Path) -> AsyncGenerator[Engine]:
     """A running engine of each runtime."""
-    given: dict[str, Any] = {"runtime": request.param}
-    if request.param == "llama" and not HAS_LLAMA:
-        pytest.skip(NO_LLAMA)
-    if request.param == "openvino":
-        pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[openvino]'")
-        given |= {"cache_directory": converted, "weight_format": "f16"}
-    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, **given))
+    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, **on_runtime))
     await engine.start()
-    assert engine.info.settings["runtime"] == request.param
+    assert engine.info.settings["runtime"] == on_runtime["runtime"]
     yield engine
     await engine.aclose()
 
@@ -138,7 +130,7 @@ async def test_speculation_changes_nothing_but_the_time(engine: Engine) -> None:
         await carefully.aclose()
 
 
-@pytest.mark.parametrize("engine", ["openvino"], indirect=True)
+@pytest.mark.parametrize("on_runtime", ["openvino"], indirect=True)
 async def test_with_openvino_other_requests_change_nothing(engine: Engine) -> None:
     """A request alone, and the same beside eight others that come and go, share its prefix or do not, are bit-equal."""
     sampling = SamplingParams(temperature=0.8, seed=3)

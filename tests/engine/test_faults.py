@@ -32,6 +32,7 @@ from antiphon.engine import (
 from antiphon.engine.host.supervisor import _keep_lines
 from antiphon.engine.ipc.messages import Delta, Generate, Prompt, SamplingParams, Text
 from antiphon.engine.ipc.wire import frame, read_frame
+from antiphon.engine.settings import to_json
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
@@ -42,9 +43,10 @@ SHORT = Generate(id=0, prompt=HELLO, max_tokens=3, sampling=SamplingParams(tempe
 
 
 @pytest.fixture
-async def small_engine(chat_model: Path) -> AsyncGenerator[Engine]:
-    """An engine that runs one request and lets one wait."""
-    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, num_sequences=1, max_queue=1))
+async def small_engine(chat_model: Path, on_runtime: dict[str, Any]) -> AsyncGenerator[Engine]:
+    """An engine of each runtime that runs one request and lets one wait."""
+    given: dict[str, Any] = {"context_size": 2048, "num_sequences": 1, "max_queue": 1, **on_runtime}
+    engine = Engine(EngineSettings(model_path=chat_model, **given))
     await engine.start()
     yield engine
     await engine.aclose()
@@ -127,9 +129,12 @@ async def test_no_text_brings_it_down(engine: Engine, text: str) -> None:
     assert engine.statistics().restarts == 0
 
 
-async def test_a_process_that_hangs_is_replaced(chat_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_process_that_hangs_is_replaced(
+    chat_model: Path, on_runtime: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     """A process that stops answering is killed and replaced; its requests fail and the next one is answered. The log says why."""
-    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, heartbeat_timeout_s=8))
+    given: dict[str, Any] = {"context_size": 2048, "heartbeat_timeout_s": 8, **on_runtime}
+    engine = Engine(EngineSettings(model_path=chat_model, **given))
     await engine.start()
     try:
         running = engine.generate(ENDLESS)
@@ -143,6 +148,27 @@ async def test_a_process_that_hangs_is_replaced(chat_model: Path, caplog: pytest
         assert await text_of(engine, SHORT)
         assert engine.pid != first
         assert "was ended because it sent no heartbeat for 8 s while serving" in caplog.text
+    finally:
+        await engine.aclose()
+
+
+async def test_a_killed_process_is_replaced(chat_model: Path, on_runtime: dict[str, Any]) -> None:
+    """After ``kill -9`` its requests fail, the next one is answered by a new process, and answers are as they were before."""
+    engine = Engine(EngineSettings(model_path=chat_model, context_size=2048, **on_runtime))
+    await engine.start()
+    try:
+        before = await text_of(engine, SHORT)
+        running = engine.generate(ENDLESS)
+        await anext(running)
+        first = engine.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(EngineCrashed):
+            async for _ in running:
+                pass
+        assert await text_of(engine, SHORT) == before
+        assert engine.pid != first
+        assert engine.info.settings["runtime"] == on_runtime["runtime"]
     finally:
         await engine.aclose()
 
@@ -227,12 +253,11 @@ def test_a_process_whose_loop_fails_ends() -> None:
 
 
 PARENT = """
-import asyncio, sys
-from pathlib import Path
+import asyncio, msgspec, sys
 from antiphon.engine import Engine, EngineSettings
 
 async def main():
-    engine = Engine(EngineSettings(model_path=Path(sys.argv[1]), context_size=512))
+    engine = Engine(msgspec.json.decode(sys.argv[1], type=EngineSettings, dec_hook=lambda kind, value: kind(value)))
     await engine.start()
     print(engine.pid, flush=True)
     await asyncio.Event().wait()
@@ -241,10 +266,10 @@ asyncio.run(main())
 """
 
 
-async def test_no_orphan_is_left(chat_model: Path) -> None:
+async def test_no_orphan_is_left(chat_model: Path, on_runtime: dict[str, Any]) -> None:
     """When the process that owns an engine is killed with SIGKILL, the engine's process ends too."""
     with subprocess.Popen(  # noqa: ASYNC220 - starting is quick
-        [sys.executable, "-c", PARENT, str(chat_model)],
+        [sys.executable, "-c", PARENT, to_json(EngineSettings(model_path=chat_model, context_size=512, **on_runtime))],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": SOURCE},
     ) as parent:
