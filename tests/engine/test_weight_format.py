@@ -9,7 +9,7 @@ import pytest
 from tests.engine.tiny_models import bert, hybrid, recurrent
 
 from antiphon.engine import EngineSettings, EngineStartFailed
-from antiphon.engine.model import weight_format
+from antiphon.engine.model import file_header, weight_format
 from antiphon.engine.model.native.active import active
 from antiphon.engine.model.openvino.library import version
 from antiphon.engine.model.openvino.support import weight_types
@@ -164,6 +164,25 @@ def test_what_openvino_cannot_do_goes_to_llama(
     with pytest.raises(EngineStartFailed, match=reason) as caught:
         serve(chat_model, tmp_path, runtime="openvino", **given)
     assert "runtime = 'auto'" in caught.value.hint
+
+
+def test_a_large_file_is_not_converted_unasked(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under auto llama.cpp serves it, and the reason says what converting costs and how to ask for it; it works when asked."""
+    pytest.importorskip("openvino")
+    monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
+    monkeypatch.setattr(weight_format, "MOST_BYTES", 1000)
+    monkeypatch.setattr(file_header, "MOST_BYTES", 1000)
+    measured(monkeypatch, {"f16.openvino": (0.1, 0.001), "q8_0.openvino": (0.1, 0.02)})
+    served = serve(chat_model, tmp_path)
+    assert (served.runtime, served.type) == ("llama", "as-is")
+    assert "llama.cpp and not OpenVINO: converting 0.1 GB takes minutes and about 0 GB of memory" in served.reason
+    assert "runtime = 'openvino' does it" in served.reason
+    assert serve(chat_model, tmp_path, runtime="openvino").runtime == "openvino"
+    unknown = tmp_path / "mamba.gguf"
+    recurrent(unknown)
+    assert "runtime = 'openvino'" not in serve(unknown, tmp_path).reason
 
 
 def test_an_unknown_architecture_goes_to_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

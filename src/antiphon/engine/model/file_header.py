@@ -12,7 +12,7 @@ from antiphon.engine.model.tokenisers.facts import FileError, read_metadata
 from antiphon.engine.settings import EngineSettings
 
 MOST_BYTES: Final = 1_000_000_000
-"""Larger files stay as they are: their copies would take long to make, and much memory."""
+"""Of larger files no copies are made unasked: that takes minutes, and about four times the file's size of memory."""
 _SLOW_TYPES: Final = {"3": "Q4_1", "8": "Q5_0", "9": "Q5_1"}
 """llama.cpp's numbers of file types."""
 _POOLS_BY_RANK: Final = "4"
@@ -49,15 +49,16 @@ def read_file_header(source: Path) -> FileHeader:
 
 
 def why_not_openvino(settings: EngineSettings, file: FileHeader, wanted: str) -> str:
-    """Return why OpenVINO cannot serve a file with these settings, empty if it can; ``wanted`` is the runtime asked for."""
+    """Return why OpenVINO cannot serve a file with these settings, or is not asked to; empty if neither; ``wanted`` is the runtime asked for."""
     if version() is None:
         return "it is not installed (pip install 'antiphon[openvino]')"
-    if file.problem:
-        return file.problem
-    if settings.pooling == "rank":
-        return "it does not rank documents"
-    if wanted == "auto" and settings.gpu_layers != 0 and has_gpu():
+    ranks = "it does not rank documents" if settings.pooling == "rank" else ""
+    problem = file.problem or ranks or unsupported(file.metadata) or unsupported_settings(settings)
+    if wanted != "auto" or problem:
+        return problem
+    if settings.gpu_layers != 0 and has_gpu():
         return "llama.cpp has a GPU here"
-    if wanted == "auto" and file.size_bytes > MOST_BYTES:
-        return f"files above {MOST_BYTES} bytes are not converted unless runtime = 'openvino'"
-    return unsupported(file.metadata) or unsupported_settings(settings)
+    if file.size_bytes <= MOST_BYTES:
+        return ""
+    size_gb = file.size_bytes / 1e9
+    return f"converting {size_gb:.1f} GB takes minutes and about {4 * size_gb:.0f} GB of memory; runtime = 'openvino' does it"
