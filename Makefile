@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check binding installs clients container-test load batch-kills soak search-quality bench docs screenshots clean
+.PHONY: help serve test test-runtimes check binding installs clients container-test load batch-kills soak search-quality bench docs screenshots clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,14 @@ serve: $(VENV)/.installed ## Set up, fetch the default models, serve the API (op
 
 test: $(VENV)/.installed ## Set up and run every test
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-runtimes: ## Run every test with OpenVINO as the only runtime, then with llama.cpp (environments in build/)
+	@for runtime in openvino llama; do \
+		test -x build/$$runtime/bin/python || $(PYTHON) -m venv build/$$runtime; \
+		build/$$runtime/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+			--editable ".[$$runtime,redis,postgres,mcp,bucket,files,dev]" || exit 1; \
+		build/$$runtime/bin/python -m pytest $(ARGS) || exit 1; \
+	done
 
 check: $(VENV)/.installed ## Lint, format, types, import contracts
 	@$(BIN)/ruff check .

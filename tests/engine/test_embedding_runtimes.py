@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.engine.runtimes import RUNTIMES
+from tests.installed import needs_llama
 
 from antiphon.engine import Engine, EngineSettings
 from antiphon.engine.ipc.messages import Text
 from antiphon.engine.model import weight_format
 
-pytestmark = [pytest.mark.anyio, pytest.mark.model]
+pytestmark = [pytest.mark.anyio, pytest.mark.model, needs_llama]
 
 TEXTS = (
     "hello",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.installed import engine_settings
 
 from antiphon.engine import ContextOverflow, Engine, EngineCrashed, EngineSettings, EngineStartFailed, InvalidPrompt
 from antiphon.engine.ipc.messages import Delta, Finished, Generate, Ids, Prefilled, Prompt, SamplingParams, Text
@@ -120,7 +121,7 @@ async def test_says_why_a_file_cannot_be_served(tmp_path: Path) -> None:
 
 async def test_embeds(embedding_model: Path) -> None:
     """An embedding model gives unit vectors that put like near like, whatever else is in the batch."""
-    engine = Engine(EngineSettings(model_path=embedding_model))
+    engine = Engine(engine_settings(embedding_model))
     await engine.start()
     try:
         texts = ("machine learning", "deep learning", "cooking recipes")
@@ -141,7 +142,7 @@ async def test_embeds(embedding_model: Path) -> None:
 
 async def test_a_short_request_does_not_wait_for_a_long_one(embedding_model: Path) -> None:
     """Inputs are scheduled round-robin: one text that arrives behind two thousand is in the next batch."""
-    engine = Engine(EngineSettings(model_path=embedding_model))
+    engine = Engine(engine_settings(embedding_model))
     await engine.start()
     try:
         long = asyncio.create_task(engine.embed(tuple((Text(f"sentence {n} of a long report"),) for n in range(2000))))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.engine.tiny_models import KINDS, WINDOW, hybrid, sliding_window
+from tests.installed import needs_llama
 from tests.waiting import until
 
 from antiphon.engine import Engine, EngineSettings, EngineStartFailed
@@ -23,7 +24,7 @@ from antiphon.engine.ipc.messages import Delta, Generate, Ids, Prefilled, Sampli
 from antiphon.engine.model.llama import Context, Model
 from antiphon.engine.model.sizing import ContextSettings
 
-pytestmark = [pytest.mark.anyio]
+pytestmark = [pytest.mark.anyio, needs_llama]
 
 ROUNDING = 0.05
 OUT = 24

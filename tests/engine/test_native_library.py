@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.installed import needs_llama
 
 from antiphon.engine.model.native import find, generated, library
 from antiphon.engine.model.native.active import active
@@ -107,6 +108,7 @@ def test_a_missing_openmp_library_is_named_with_its_package(monkeypatch: pytest.
         library.load(Candidate("prebuilt", Path("/x"), generated.PACKAGE_VERSION))
 
 
+@needs_llama
 def test_the_library_of_this_process_has_all_that_the_binding_names() -> None:
     """It is loaded, checked, and says which instruction sets it was compiled for."""
     loaded = active()

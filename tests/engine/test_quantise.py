@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gguf.quants import dequantize
 from tests.engine.tiny_models import KINDS
+from tests.installed import needs_llama
 
 from antiphon.engine.model.llama import Model
 from antiphon.engine.model.quantise import QuantiseError, quantise
@@ -19,6 +20,7 @@ def tensors(path: Path) -> dict[str, Any]:
     return {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
 
 
+@needs_llama
 @pytest.mark.parametrize("file_type", ["f16", "bf16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_matrices_change_their_type_and_all_else_stays(kind: str, file_type: str, tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from tests.engine.tiny_models import RERANKER_HEADS, RERANKER_WORDS, plain_attention, reranker, yes_no_reranker
+from tests.installed import needs_llama
 from tests.models import bert_reference
 
 from antiphon.engine import ContextOverflow, Engine, EngineSettings, EngineStartFailed
 from antiphon.engine.errors import InvalidPrompt
 from antiphon.engine.ipc.messages import Ids, PairFrame, Prompt, Text
 
-pytestmark = [pytest.mark.anyio]
+pytestmark = [pytest.mark.anyio, needs_llama]
 
 QUESTION = "how long bread bakes"
 DOCUMENTS = ("bread bakes an hour", "tide", "how how how", "an hour bread bread bread tide")

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.installed import needs_llama
 from tests.waiting import until
 
 from antiphon.engine import Engine, EngineSettings
@@ -110,6 +111,7 @@ def test_what_was_not_used_is_not_given_up(phase: Phase, expected: list[tuple[bo
     assert tried == expected
 
 
+@needs_llama
 @pytest.mark.model
 @pytest.mark.anyio
 async def test_an_engine_that_meets_an_illegal_instruction_while_it_serves_restarts_in_the_next_way(

@@ -7,6 +7,7 @@ import gguf
 import msgspec
 import pytest
 from tests.engine.tiny_models import bert, hybrid, recurrent
+from tests.installed import needs_llama
 
 from antiphon.engine import EngineSettings, EngineStartFailed
 from antiphon.engine.model import file_header, weight_format
@@ -15,7 +16,7 @@ from antiphon.engine.model.openvino.library import version
 from antiphon.engine.model.openvino.support import weight_types
 from antiphon.errors import ConfigError
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, needs_llama]
 
 
 def measured(

@@ -8,12 +8,13 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 from tests.engine.conftest import stored
+from tests.installed import engine_settings
 from tests.serving import running
 from tests.waiting import wait_until
 
 from antiphon.backends.local.backend import LocalBackend
 from antiphon.backends.local.chat import LocalChat
-from antiphon.engine import Engine, EngineSettings
+from antiphon.engine import Engine
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -55,7 +56,7 @@ def await_prefill(engine: Engine, num_tokens: int) -> None:
 @pytest.mark.parametrize("ask", [by_chat, by_response])
 def test_the_second_turn_computes_what_is_new(tmp_path: Path, ask: Callable[[openai.OpenAI, Engine], Counts]) -> None:
     """Once the engine has had time, only the last block of the first turn is computed again, and what was said since."""
-    engine = Engine(EngineSettings(model_path=stored(MODEL), context_size=2048))
+    engine = Engine(engine_settings(stored(MODEL), context_size=2048))
     backend = LocalBackend({MODEL: LocalChat(MODEL, engine)})
     with running(backend, tmp_path) as up, openai.OpenAI(base_url=up.url, api_key="k", max_retries=0) as client:
         asyncio.run_coroutine_threadsafe(backend.start(), up.loop).result()

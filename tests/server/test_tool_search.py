@@ -10,13 +10,14 @@ import openai
 import pytest
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from tests.engine.conftest import stored
+from tests.installed import engine_settings
 from tests.serving import running
 
 from antiphon.backends.local.backend import LocalBackend
 from antiphon.backends.local.chat import LocalChat
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedCall
-from antiphon.engine import Engine, EngineSettings
+from antiphon.engine import Engine
 from antiphon.protocol.chat import ChatRequest
 
 MODEL = "gpt-4o-mini"
@@ -287,7 +288,7 @@ def test_what_cannot_be_is_refused(
 @pytest.mark.slow
 def test_the_default_model_searches_in_form(tmp_path: Path) -> None:
     """Whatever it chooses, it names paths that there are, and what it calls then has the form of its schema."""
-    engine = Engine(EngineSettings(model_path=stored("smollm2-135m-instruct"), context_size=2048))
+    engine = Engine(engine_settings(stored("smollm2-135m-instruct"), context_size=2048))
     backend = LocalBackend({MODEL: LocalChat(MODEL, engine)})
     with running(backend, tmp_path) as up, openai.OpenAI(base_url=up.url, api_key="k", max_retries=0) as client:
         asyncio.run_coroutine_threadsafe(backend.start(), up.loop).result()
