@@ -142,6 +142,22 @@ def _key_paths() -> Json:
     }
 
 
+def _model_paths() -> Json:
+    return {
+        "/console/api/models": {
+            "get": _operation("What is served, loaded and on disk", _object({"served": _list({"type": "object"})})),
+            "post": _operation(
+                "Fetch a model onto this machine",
+                {"type": "object"},
+                "400",
+                "409",
+                body=_object({"source": _TEXT}),
+                status="202",
+            ),
+        },
+    }
+
+
 def console_paths(playground: Json) -> Json:
     """Return the paths; ``playground`` are those of generation, which the console has too."""
     filters = [
@@ -191,17 +207,7 @@ def console_paths(playground: Json) -> Json:
             "get": _operation("Usage by day, key and model", usage, "400", "503") | {"parameters": [days]}
         },
         **_key_paths(),
-        "/console/api/models": {
-            "get": _operation("What is served, loaded and on disk", _object({"served": _list({"type": "object"})})),
-            "post": _operation(
-                "Fetch a model onto this machine",
-                {"type": "object"},
-                "400",
-                "409",
-                body=_object({"source": _TEXT}),
-                status="202",
-            ),
-        },
+        **_model_paths(),
         **{path.replace("/v1/", "/console/api/"): {"post": playground[path]["post"]} for path in _PLAYGROUND},
     }
 

@@ -102,14 +102,7 @@ class Handlers:
             settings=service.batches.settings,
             look=service.batches.runner.look,
         )
-        service.batches.runner.answer_with(
-            {
-                "/v1/chat/completions": self.generation.chat_completions,
-                "/v1/completions": self.generation.completions,
-                "/v1/embeddings": self.generation.embeddings,
-                "/v1/responses": self.responses.create,
-            }
-        )
+        service.batches.runner.answer_with(self._for_batches())
         self.vector_stores = VectorStoreRoutes(
             service.access, service.admissions, service.bodies, service.storage.vector_stores
         )
@@ -138,6 +131,14 @@ class Handlers:
         self.root = root_route(PATHS)
         self.health = health_route(service.backend)
         self.metrics = metrics_route(service.metrics)
+
+    def _for_batches(self) -> dict[str, Handler]:
+        return {
+            "/v1/chat/completions": self.generation.chat_completions,
+            "/v1/completions": self.generation.completions,
+            "/v1/embeddings": self.generation.embeddings,
+            "/v1/responses": self.responses.create,
+        }
 
 
 class ConsoleHandlers:
