@@ -42,6 +42,9 @@ class Tensor(msgspec.Struct, frozen=True):
     offset: int
 
 
+_CLASSIFIER = frozenset({"cls.weight", "cls.output.weight"})
+
+
 class GGUFHead(msgspec.Struct, frozen=True):
     """``metadata`` are the scalars and texts, ``arrays`` those that were asked for, ``lengths`` the length of every array."""
 
@@ -51,6 +54,11 @@ class GGUFHead(msgspec.Struct, frozen=True):
     lengths: dict[str, int]
     tensors: tuple[Tensor, ...]
     data_start: int
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether the file has the tensors of a classification head, without which llama.cpp ranks by noise."""
+        return any(tensor.name in _CLASSIFIER for tensor in self.tensors)
 
 
 def read_head(path: Path, arrays: Container[str] = ()) -> GGUFHead:

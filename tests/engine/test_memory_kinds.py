@@ -191,11 +191,17 @@ def test_a_step_of_a_window_can_be_undone_if_it_was_one_pass(
     assert bool(np.abs(compute(256, 512) - first).max() < ROUNDING) is is_whole
 
 
-@pytest.mark.parametrize("pooling", [gguf.PoolingType.NONE, gguf.PoolingType.RANK])
+@pytest.mark.parametrize(
+    ("pooling", "problem"),
+    [
+        (gguf.PoolingType.NONE, "does not pool its outputs into one vector"),
+        (gguf.PoolingType.RANK, "has no classification head"),
+    ],
+)
 async def test_what_embeds_without_one_vector_for_a_text_is_not_served(
-    tmp_path: Path, pooling: gguf.PoolingType
+    tmp_path: Path, pooling: gguf.PoolingType, problem: str
 ) -> None:
-    """Where llama.cpp has no vector for a text, none is read."""
+    """Where llama.cpp has no vector for a text, none is read; nor a score where it has no head to make one."""
     hybrid(tmp_path / "m.gguf", pooling)
-    with pytest.raises(EngineStartFailed, match="does not pool its outputs into one vector"):
+    with pytest.raises(EngineStartFailed, match=problem):
         await Engine(EngineSettings(model_path=tmp_path / "m.gguf")).start()

@@ -9,7 +9,6 @@ from antiphon.gguf_file import GGUFHead, MalformedGGUFError, Scalar, read_head
 from antiphon.models.errors import CorruptModel
 
 _POOLS_BY_RANK = 4
-_CLASSIFIER = frozenset({"cls.weight", "cls.output.weight"})
 _BLOCKS: dict[int, tuple[int, int]] = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
@@ -61,8 +60,7 @@ def read_header(path: Path) -> GGUFHeader:
             path, f"cannot be used: {error}", hint="Fetch it again, or check that it is a complete GGUF file."
         ) from error
     lengths: dict[str, Scalar] = {f"{key}[]": length for key, length in head.lengths.items()}
-    has_classifier = any(tensor.name in _CLASSIFIER for tensor in head.tensors)
-    return GGUFHeader(head.version, len(head.tensors), head.metadata | lengths, has_classifier)
+    return GGUFHeader(head.version, len(head.tensors), head.metadata | lengths, head.has_classifier)
 
 
 def _check_tensors(head: GGUFHead, size: int) -> None:

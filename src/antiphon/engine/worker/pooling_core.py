@@ -25,6 +25,7 @@ from antiphon.engine.worker.loading import (
     warm_up,
 )
 from antiphon.engine.worker.native_start import NativeStart
+from antiphon.gguf_file import read_head
 
 _RANKS_BY_YES_AND_NO = frozenset({"qwen3", "qwen3vl"})
 """Architectures whose rerankers answer yes or no; llama.cpp gives the probability of yes first."""
@@ -102,6 +103,11 @@ def _kind(settings: EngineSettings, served: Served, model: PoolingModel) -> Mode
             raise EngineStartFailed(
                 f"{str(served.path)!r} sorts texts into {model.num_classes} classes; a reranker has one output",
                 hint="Serve a reranker, for example bge-reranker-v2-m3.",
+            )
+        if not read_head(served.path).has_classifier:
+            raise EngineStartFailed(
+                f"{str(served.path)!r} cannot rank documents: it has no classification head",
+                hint="Some conversions lose it; serve a file with the tensor cls.weight or cls.output.weight.",
             )
         return "reranker"
     if not model.gives_vectors:
