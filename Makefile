@@ -3,20 +3,29 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
+RUNTIMES = openvino llama
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-runtimes check binding installs clients container-test load batch-kills soak search-quality bench docs screenshots clean
+.PHONY: help serve test test-runtimes check binding installs clients container-test load batch-kills soak search-quality bench docs screenshots record clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# Makes the environment $(1) with the extras $(2).
+define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Antiphon needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Setting up $(VENV)."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[local,redis,postgres,mcp,bucket,files,dev]'
-	@touch $@
+	@echo "Setting up $(1)."
+	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	@$(1)/bin/python -m pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[$(2),redis,postgres,mcp,bucket,files,dev]'
+	@touch $(1)/.installed
+endef
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(call environment,$(VENV),local)
+
+$(RUNTIMES:%=build/%/.installed): build/%/.installed: pyproject.toml constraints.txt
+	$(call environment,build/$*,$*)
 
 serve: $(VENV)/.installed ## Set up, fetch the default models, serve the API (options: make serve ARGS="--port 9000")
 	@exec $(BIN)/antiphon serve $(ARGS)
@@ -24,13 +33,12 @@ serve: $(VENV)/.installed ## Set up, fetch the default models, serve the API (op
 test: $(VENV)/.installed ## Set up and run every test
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-runtimes: ## Run every test with OpenVINO as the only runtime, then with llama.cpp (environments in build/)
-	@for runtime in openvino llama; do \
-		test -x build/$$runtime/bin/python || $(PYTHON) -m venv build/$$runtime; \
-		build/$$runtime/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-			--editable ".[$$runtime,redis,postgres,mcp,bucket,files,dev]" || exit 1; \
-		build/$$runtime/bin/python -m pytest $(ARGS) || exit 1; \
-	done
+test-runtimes: $(RUNTIMES:%=build/%/.installed) ## Run every test with OpenVINO as the only runtime, then with llama.cpp (environments in build/)
+	@failed=; for runtime in $(RUNTIMES); do \
+		echo "Running the tests with $$runtime alone."; \
+		build/$$runtime/bin/python -m pytest $(ARGS) || failed="$$failed $$runtime"; \
+	done; \
+	test -z "$$failed" || { echo "Tests failed with:$$failed"; exit 1; }
 
 check: $(VENV)/.installed ## Lint, format, types, import contracts
 	@$(BIN)/ruff check .

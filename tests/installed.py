@@ -8,12 +8,16 @@ import pytest
 from antiphon.config import home_directory
 from antiphon.engine import EngineSettings
 from antiphon.engine.model.native.find import find_libraries
+from antiphon.engine.model.openvino import library
 
 HAS_LLAMA = bool(find_libraries())
 NO_LLAMA = "llama.cpp is not installed: pip install 'antiphon[llama]'"
+HAS_OPENVINO = library.version() is not None
+NO_OPENVINO = "OpenVINO is not installed: pip install 'antiphon[openvino]'"
 COPIES = home_directory() / "models" / ".layouts"
 """Where the user's server keeps converted weights; the tests make theirs there once."""
 needs_llama = pytest.mark.skipif(not HAS_LLAMA, reason=NO_LLAMA)
+needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason=NO_OPENVINO)
 
 
 def engine_settings(model: Path, **given: Any) -> EngineSettings:

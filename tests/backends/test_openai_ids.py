@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tiktoken
 from tests.backends.conformance import collect
+from tests.installed import engine_settings
 
 from antiphon.backends.local.backend import LocalBackend
 from antiphon.backends.local.chat import LocalChat
 from antiphon.backends.local.embedding import LocalEmbedding
 from antiphon.backends.local.openai_ids import encoding_of
-from antiphon.engine import Engine, EngineSettings
+from antiphon.engine import Engine
 from antiphon.engine.ipc.messages import Text
 from antiphon.models import Catalogue, ModelStore
 from antiphon.protocol import parse_chat, parse_completion, parse_embedding
@@ -38,7 +39,7 @@ async def backend() -> AsyncGenerator[LocalBackend]:
     catalogue, store = Catalogue.default(), ModelStore()
 
     def engine(name: str, **settings: Any) -> Engine:
-        return Engine(EngineSettings(model_path=store.ensure(catalogue.resolve(name).entry), **settings))
+        return Engine(engine_settings(store.ensure(catalogue.resolve(name).entry), **settings))
 
     chat = LocalChat(CHAT, engine(CHAT, context_size=2048))
     embedding = LocalEmbedding(EMBEDDING, engine(EMBEDDING))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.engine.runtimes import RUNTIMES
-from tests.installed import HAS_LLAMA, NO_LLAMA, engine_settings
+from tests.installed import HAS_LLAMA, HAS_OPENVINO, NO_LLAMA, NO_OPENVINO, engine_settings
 
 from antiphon.engine import Engine
 from antiphon.models import Catalogue, ModelStore
@@ -42,7 +42,8 @@ def on_runtime(request: pytest.FixtureRequest, converted: Path) -> dict[str, Any
         pytest.skip(NO_LLAMA)
     if request.param == "llama":
         return {"runtime": "llama"}
-    pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[openvino]'")
+    if not HAS_OPENVINO:
+        pytest.skip(NO_OPENVINO)
     return {"runtime": "openvino", "cache_directory": converted, "weight_format": "f16"}
 
 

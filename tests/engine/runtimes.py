@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.engine.plain_engine import DATA
-from tests.installed import HAS_LLAMA, NO_LLAMA
+from tests.installed import HAS_LLAMA, HAS_OPENVINO, NO_LLAMA, NO_OPENVINO
 
 from antiphon.engine.model.base import Aborted, ModelContext, PoolingModel, TextModel
 from antiphon.engine.model.llama import Model
 from antiphon.engine.model.logits import Logits
-from antiphon.engine.model.openvino import library
 from antiphon.engine.model.sizing import ContextSettings
 
 RUNTIMES = ("llama", "openvino")
@@ -25,8 +24,8 @@ def load(runtime: str, source: Path) -> TextModel:
         if not HAS_LLAMA:
             pytest.skip(NO_LLAMA)
         return Model(source)
-    if library.version() is None:
-        pytest.skip("OpenVINO is not installed: pip install 'antiphon[openvino]'")
+    if not HAS_OPENVINO:
+        pytest.skip(NO_OPENVINO)
     # Imported late: where OpenVINO is missing, the rest of the tests must run.
     from antiphon.engine.model.openvino.convert import convert  # noqa: PLC0415
     from antiphon.engine.model.openvino.model import PagedModel  # noqa: PLC0415
@@ -40,9 +39,11 @@ def load(runtime: str, source: Path) -> TextModel:
 def load_encoder(runtime: str, source: Path, weight_format: str = "f16") -> PoolingModel:
     """Return an embedding model in a runtime, converted next to its file where that is needed."""
     if runtime == "llama":
+        if not HAS_LLAMA:
+            pytest.skip(NO_LLAMA)
         return Model(source)
-    if library.version() is None:
-        pytest.skip("OpenVINO is not installed: pip install 'antiphon[local]'")
+    if not HAS_OPENVINO:
+        pytest.skip(NO_OPENVINO)
     from antiphon.engine.model.openvino.convert import convert  # noqa: PLC0415 - as above
     from antiphon.engine.model.openvino.encoder import EncoderModel  # noqa: PLC0415 - as above
 

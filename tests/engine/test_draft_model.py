@@ -10,12 +10,12 @@ import pytest
 from tests.engine.runtimes import RUNTIMES
 from tests.engine.test_memory_kinds import ask, leave_after, request_of
 from tests.engine.tiny_models import hybrid, plain_attention
+from tests.installed import HAS_LLAMA, HAS_OPENVINO, NO_LLAMA, NO_OPENVINO
 from tests.waiting import until
 
 from antiphon.engine import Engine, EngineSettings, EngineStartFailed
 from antiphon.engine.ipc.messages import SamplingParams
 from antiphon.engine.model.llama import Model
-from antiphon.engine.model.openvino.library import version
 from antiphon.engine.worker.draft import LoadedDraft
 from antiphon.errors import ConfigError
 
@@ -39,8 +39,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=RUNTIMES)
 def serving(request: pytest.FixtureRequest, files: Path) -> Callable[[str | None], Any]:
     """Starts an engine on the large model, with the draft model of this name."""
-    if request.param == "openvino" and version() is None:
-        pytest.skip("OpenVINO is not installed: pip install 'antiphon[local]'")
+    if request.param == "llama" and not HAS_LLAMA:
+        pytest.skip(NO_LLAMA)
+    if request.param == "openvino" and not HAS_OPENVINO:
+        pytest.skip(NO_OPENVINO)
 
     @asynccontextmanager
     async def start(draft: str | None) -> AsyncGenerator[Engine]:

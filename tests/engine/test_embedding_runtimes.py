@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.engine.runtimes import RUNTIMES
-from tests.installed import needs_llama
+from tests.installed import needs_llama, needs_openvino
 
 from antiphon.engine import Engine, EngineSettings
 from antiphon.engine.ipc.messages import Text
 from antiphon.engine.model import weight_format
 
-pytestmark = [pytest.mark.anyio, pytest.mark.model, needs_llama]
+pytestmark = [pytest.mark.anyio, pytest.mark.model, needs_llama, needs_openvino]
 
 TEXTS = (
     "hello",
@@ -41,7 +41,6 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine_of(runtime: str, model: Path, converted: Path) -> Engine:
     given: dict[str, Any] = {"runtime": runtime}
     if runtime == "openvino":
-        pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'antiphon[local]'")
         given |= {"cache_directory": converted, "weight_format": "f16"}
     return Engine(EngineSettings(model_path=model, **given))
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.engine.runtimes import RUNTIMES, load_encoder, sized
 from tests.engine.tiny_models import CONTEXT, ENCODERS, hybrid
+from tests.installed import NO_OPENVINO
 
 from antiphon.engine.model.base import PoolingContext, PoolingModel
 from antiphon.engine.model.openvino.support import unsupported
@@ -152,7 +153,7 @@ def test_tensors_that_are_not_those_of_a_plain_encoder_are_refused(
     name: bytes, changed: bytes, says: str, tmp_path: Path
 ) -> None:
     """A variant of the architecture, as one that normalises its queries, is not served as if it were plain."""
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
     from antiphon.engine.model.openvino.encoder_graph import build_encoder  # noqa: PLC0415 - not everywhere
     from antiphon.engine.model.openvino.library import OpenVinoError  # noqa: PLC0415 - not everywhere
 
@@ -166,7 +167,7 @@ def test_tensors_that_are_not_those_of_a_plain_encoder_are_refused(
 
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
     """By its name, before its tensors are read."""
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
     from antiphon.engine.model.openvino.encoder_graph import build_encoder  # noqa: PLC0415 - not everywhere
     from antiphon.engine.model.openvino.library import OpenVinoError  # noqa: PLC0415 - not everywhere
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.installed import engine_settings
 from tests.processes import is_alive
 from tests.waiting import until
 
@@ -199,7 +200,7 @@ async def test_a_socket_that_cannot_be_made_fails_the_start(
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     with pytest.raises(EngineStartFailed, match="too long"):
-        await Engine(EngineSettings(model_path=chat_model, context_size=512)).start()
+        await Engine(engine_settings(chat_model, context_size=512)).start()
 
 
 async def test_two_requests_of_one_name_end_their_connection_only(engine: Engine) -> None:

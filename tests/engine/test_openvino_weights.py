@@ -9,12 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from tests.engine.runtimes import sized
 from tests.engine.tiny_models import plain_attention
+from tests.installed import NO_OPENVINO
 
 from antiphon.engine.model.base import LoadedFile
 from antiphon.engine.model.llama import Model
 from antiphon.engine.model.logits import log_probabilities
 
-pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[openvino]'")
+pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
 
 from antiphon.engine.model.openvino import convert as conversion
 from antiphon.engine.model.openvino.convert import convert

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from tests.installed import engine_settings
 from tests.waiting import until
 
 from antiphon.engine import Engine, EngineCrashed, EngineSettings
@@ -76,7 +77,7 @@ async def copied(chat_model: Path, tmp_path: Path) -> AsyncGenerator[Engine]:
     """An engine on a file that the test may remove."""
     path = tmp_path / "model.gguf"
     path.symlink_to(chat_model)
-    engine = Engine(EngineSettings(model_path=path, context_size=512))
+    engine = Engine(engine_settings(path, context_size=512))
     await engine.start()
     yield engine
     await engine.aclose()

@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.engine import tiny_models, vocabulary_files
+from tests.engine import tiny_models
 from tests.engine.conftest import stored
+from tests.installed import NO_OPENVINO, needs_llama
+
+# The vocabulary is OpenVINO's: llama.cpp has its own, and comes without this package.
+pytest.importorskip("tokenizers", reason=NO_OPENVINO)
+
+from tests.engine import vocabulary_files
 from tests.engine.vocabulary_files import ADDED, CONTROL, NORMAL
-from tests.installed import needs_llama
 
 from antiphon.engine.model.llama import Model
 from antiphon.engine.model.tokenisers import byte_level

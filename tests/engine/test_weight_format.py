@@ -7,12 +7,11 @@ import gguf
 import msgspec
 import pytest
 from tests.engine.tiny_models import bert, hybrid, recurrent
-from tests.installed import needs_llama
+from tests.installed import HAS_OPENVINO, NO_OPENVINO, needs_llama
 
 from antiphon.engine import EngineSettings, EngineStartFailed
 from antiphon.engine.model import file_header, weight_format
 from antiphon.engine.model.native.active import active
-from antiphon.engine.model.openvino.library import version
 from antiphon.engine.model.openvino.support import weight_types
 from antiphon.errors import ConfigError
 
@@ -114,7 +113,7 @@ def test_an_embedding_model_in_a_plain_type_is_measured_too(
     served = serve(embedding_model, tmp_path)
     assert "1 - cosine 0.000" in served.reason
     assert "for a short text, " in served.reason
-    assert ("f16 with OpenVINO: " in served.reason) is (version() is not None)
+    assert ("f16 with OpenVINO: " in served.reason) is HAS_OPENVINO
     assert (served.path == embedding_model) is (served.type == "as-is")
     assert (served.runtime == "openvino") is served.path.is_dir()
     monkeypatch.setattr(weight_format, "_run", None)
@@ -133,7 +132,7 @@ def test_openvino_is_chosen_where_it_is_faster(
     chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The candidates of both runtimes are compared; the winner's folder is kept, and the numbers of each work are told."""
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
     monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
     measured(monkeypatch, {"bf16.gguf": (0.5, 0.001), "f16.openvino": (0.25, 0.001), "q8_0.openvino": (0.2, 0.02)})
     served = serve(chat_model, tmp_path)
@@ -156,7 +155,7 @@ def test_what_openvino_cannot_do_goes_to_llama(
     given: dict[str, Any], reason: str, chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under auto the reason is told; where OpenVINO is demanded, the start fails and says how to go on."""
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
     monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
     measured(monkeypatch, {"bf16.gguf": (0.5, 0.001), "f16.openvino": (0.1, 0.001)})
     served = serve(chat_model, tmp_path, **given)
@@ -171,7 +170,7 @@ def test_a_large_file_is_not_converted_unasked(
     chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under auto llama.cpp serves it, and the reason says what converting costs and how to ask for it; it works when asked."""
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
     monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
     monkeypatch.setattr(weight_format, "MOST_BYTES", 1000)
     monkeypatch.setattr(file_header, "MOST_BYTES", 1000)
@@ -188,7 +187,7 @@ def test_a_large_file_is_not_converted_unasked(
 
 def test_an_unknown_architecture_goes_to_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO is not even tried where its reader knows nothing of the architecture."""
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
     monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
     model = tmp_path / "mamba.gguf"
     recurrent(model)
@@ -199,7 +198,7 @@ def test_an_unknown_architecture_goes_to_llama(tmp_path: Path, monkeypatch: pyte
 
 def test_an_encoder_of_another_family_goes_to_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start says which embedding models are not built; one of a family that is built has OpenVINO among its candidates."""
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
     monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
     measured(monkeypatch, {"f16.openvino": (0.25, 0.0)})
     other, known = tmp_path / "lfm2.gguf", tmp_path / "bert.gguf"

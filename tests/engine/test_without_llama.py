@@ -7,6 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.installed import NO_OPENVINO
+
+pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
+
 from tests.engine import vocabulary_files
 from tests.engine.vocabulary_files import CONTROL
 
@@ -21,7 +25,6 @@ from antiphon.engine.worker import native_start
 from antiphon.engine.worker.native_start import NativeStart
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
-pytest.importorskip("openvino_genai", reason="OpenVINO is not installed: pip install 'antiphon[openvino]'")
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from tests.installed import HAS_LLAMA, NO_LLAMA
 
 from antiphon.engine.model.native.active import api
 
@@ -41,7 +43,9 @@ class Encoder:
 
 @contextmanager
 def open_encoder(path: Path) -> Generator[Encoder]:
-    """Load ``path`` as the file says itself: pooling included."""
+    """Load ``path`` as the file says itself: pooling included. The test is skipped where llama.cpp is not installed."""
+    if not HAS_LLAMA:
+        pytest.skip(NO_LLAMA)
     model = api.llama_model_load_from_file(str(path).encode(), api.llama_model_default_params())
     parameters = api.llama_context_default_params()
     parameters.embeddings, parameters.n_threads, parameters.n_threads_batch = True, 1, 1

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from tests.backends.recording_api import recording_api
 from tests.engine.tiny_models import RERANKER_HEADS, RERANKER_WORDS, plain_attention, reranker, yes_no_reranker
+from tests.installed import needs_llama
 from tests.models import bert_reference
 from tests.processes import serving
 from tests.server.test_accounts_over_http import new_key, rows
@@ -156,6 +157,7 @@ async def _ask_both(home: Path) -> tuple[httpx.Response, httpx.Response, list[Us
             return answer, here, await asyncio.to_thread(rows, up)
 
 
+@needs_llama
 def test_a_served_reranker_ranks_as_its_weights_say(tmp_path: Path) -> None:
     """``antiphon serve`` with a reranker alone: listed with its kind, and used by the toolkit's client of such a path."""
     weights = reranker(tmp_path / "tiny.gguf", names_pooling=False)
@@ -181,6 +183,7 @@ def test_a_served_reranker_ranks_as_its_weights_say(tmp_path: Path) -> None:
         assert 400 <= chat.status_code < 500
 
 
+@needs_llama
 @pytest.mark.anyio
 async def test_texts_cannot_close_the_template_of_a_language_model(tmp_path: Path) -> None:
     """A special token in a document is plain text: it ends nothing, and counts as the characters that it is."""
