@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from tests.backends.conformance import BackendConformance, collect
 from tests.engine.tiny_models import reranker
-from tests.installed import HAS_LLAMA, engine_settings
+from tests.installed import HAS_LLAMA, NO_LLAMA, engine_settings
 
 from antiphon.backends.base import Backend
 from antiphon.backends.local.backend import LocalBackend, LocalModel
@@ -57,6 +57,11 @@ class TestConformance(BackendConformance):
     chat_model = CHAT
     embedding_model = EMBEDDING
     reranker = RERANKER if HAS_LLAMA else None  # OpenVINO computes none
+
+    def ranks(self) -> str:
+        if not HAS_LLAMA:
+            pytest.skip(NO_LLAMA)
+        return super().ranks()
 
     @pytest.fixture
     async def mortal(self) -> LocalBackend:

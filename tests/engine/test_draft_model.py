@@ -10,7 +10,7 @@ import pytest
 from tests.engine.runtimes import RUNTIMES
 from tests.engine.test_memory_kinds import ask, leave_after, request_of
 from tests.engine.tiny_models import hybrid, plain_attention
-from tests.installed import HAS_LLAMA, HAS_OPENVINO, NO_LLAMA, NO_OPENVINO
+from tests.installed import HAS_LLAMA, HAS_OPENVINO, NO_LLAMA, NO_OPENVINO, needs_llama
 from tests.waiting import until
 
 from antiphon.engine import Engine, EngineSettings, EngineStartFailed
@@ -105,13 +105,13 @@ async def test_answers_are_the_same_in_fewer_steps(serving: Callable[[str | None
     [
         ({"draft": "foreign.gguf"}, "its token 0 is b'<|foreign|>', not b'<|end|>'"),
         ({"draft": "missing.gguf"}, "there is no file"),
-        ({"draft": "hybrid.gguf"}, "its memory cannot drop the tokens"),
-        ({"draft": "small.gguf", "model": "hybrid.gguf"}, "cannot drop tokens"),
+        pytest.param({"draft": "hybrid.gguf"}, "its memory cannot drop the tokens", marks=needs_llama),
+        pytest.param({"draft": "small.gguf", "model": "hybrid.gguf"}, "cannot drop tokens", marks=needs_llama),
     ],
 )
 async def test_a_model_that_cannot_draft_is_refused_by_name(given: dict[str, str], words: str, files: Path) -> None:
     """Another vocabulary, no file, a memory without a way back: the start fails and says which file and why."""
-    engine = Engine(settings(files, runtime="llama", **given))
+    engine = Engine(settings(files, runtime="llama" if HAS_LLAMA else "openvino", **given))
     with pytest.raises(EngineStartFailed, match="draft_model") as refused:
         await engine.start()
     assert words in refused.value.message
@@ -124,6 +124,7 @@ def test_a_draft_model_without_drafts_is_a_contradiction(files: Path) -> None:
         settings(files, "small.gguf", draft_tokens=0)
 
 
+@needs_llama
 async def test_its_memory_is_counted(files: Path) -> None:
     """Keys and values of both models are counted when sizes are chosen, and reported."""
     reported: list[int] = []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.installed import engine_settings
 
-from antiphon.engine import ContextOverflow, Engine, EngineCrashed, EngineSettings, EngineStartFailed, InvalidPrompt
+from antiphon.engine import ContextOverflow, Engine, EngineCrashed, EngineStartFailed, InvalidPrompt
 from antiphon.engine.ipc.messages import Delta, Finished, Generate, Ids, Prefilled, Prompt, SamplingParams, Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
@@ -113,10 +113,14 @@ async def test_says_why_a_file_cannot_be_served(tmp_path: Path) -> None:
     """A file that is missing or not a GGUF fails the start with the file's name and a hint."""
     bad = tmp_path / "model.gguf"
     bad.write_bytes(b"not a model at all")
-    for path in (bad, tmp_path / "missing.gguf"):
-        with pytest.raises(EngineStartFailed, match=path.name) as caught:
-            await Engine(EngineSettings(model_path=path)).start()
-        assert caught.value.hint
+    for path, reason in ((bad, "could not be loaded"), (tmp_path / "missing.gguf", "there is no file")):
+        with pytest.raises(EngineStartFailed, match=reason) as caught:
+            await Engine(engine_settings(path)).start()
+        assert path.name in caught.value.message
+        assert caught.value.hint in (
+            "The file is damaged or not a GGUF model; fetch it again.",
+            "Check the path of the model.",
+        )
 
 
 async def test_embeds(embedding_model: Path) -> None:

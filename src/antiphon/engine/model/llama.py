@@ -265,14 +265,6 @@ class Batch:
         self._counts = np.ones(capacity, np.int32)
         first = self._sequences.ctypes.data
         self._sequence_pointers = np.arange(capacity, dtype=np.uint64) * np.uint64(4) + np.uint64(first)
-        self._struct = c.llama_batch(
-            n_tokens=0,
-            token=_pointer(self._tokens, c.llama_token),
-            pos=_pointer(self._positions, c.llama_pos),
-            n_seq_id=_pointer(self._counts, ctypes.c_int32),
-            seq_id=_pointer(self._sequence_pointers, ctypes.POINTER(ctypes.c_int32)),
-            logits=_pointer(self._outputs, ctypes.c_int8),
-        )
 
     def clear(self) -> None:
         """Forget all tokens."""
@@ -297,6 +289,18 @@ class Batch:
     def num_outputs(self) -> int:
         """Rows that the decode yields."""
         return int(self._outputs[: self.size].sum())
+
+    @cached_property
+    def _struct(self) -> Any:
+        """The C struct over the arrays. Filling a batch needs no library."""
+        return c.llama_batch(
+            n_tokens=0,
+            token=_pointer(self._tokens, c.llama_token),
+            pos=_pointer(self._positions, c.llama_pos),
+            n_seq_id=_pointer(self._counts, ctypes.c_int32),
+            seq_id=_pointer(self._sequence_pointers, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self._outputs, ctypes.c_int8),
+        )
 
     def native(self) -> Any:
         """Return the C struct, valid until the next change."""

@@ -45,6 +45,7 @@ WORTH: Final = 1.2
 WORTH_EMBEDDING: Final = 1.1
 """Less, because the copy of a plain type is not larger."""
 MOST_DIVERGENCE: Final = 0.01
+FETCH_AGAIN: Final = "The file is damaged or not a GGUF model; fetch it again."
 INSTALL_LLAMA: Final = "Install llama.cpp: pip install 'antiphon[llama]'"
 MOST_DISTANCE: Final = 0.001
 """1 - cosine, of an embedding model's vectors."""
@@ -104,13 +105,17 @@ def prepare(settings: EngineSettings, library: Library | None, *, extra_buffers:
     Without a ``library`` of llama.cpp, OpenVINO has to serve.
 
     Raises:
-        EngineStartFailed: the copy or the runtime that the settings demand is not possible.
+        EngineStartFailed: there is no such file, or the copy or the runtime that the settings demand is not possible.
     """
     source, directory = settings.model_path, settings.cache_directory
+    if not source.is_file():
+        raise EngineStartFailed(f"there is no file {str(source)!r}", hint="Check the path of the model.")
     wanted = wanted_runtime(settings) if library is not None else "openvino"
-    if not source.is_file() or (directory is None and wanted != "openvino"):
+    if directory is None and wanted != "openvino":
         return Served(source, "as-is", "as the settings say", "llama" if library is not None else "openvino")
     file = read_file_header(source)
+    if wanted == "openvino" and file.problem:
+        raise EngineStartFailed(f"{str(source)!r} could not be loaded: {file.problem}", hint=FETCH_AGAIN)
     obstacle = "the settings say so" if wanted == "llama" else why_not_openvino(settings, file, wanted)
     if wanted == "openvino" and (obstacle or directory is None):
         obstacle = obstacle or "there is no cache_directory to convert it into"

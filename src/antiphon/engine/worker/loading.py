@@ -19,7 +19,7 @@ from antiphon.engine.model.openvino.model import PagedModel
 from antiphon.engine.model.openvino.opening import open_converted
 from antiphon.engine.model.sizing import ContextSettings, Machine, ModelFacts, Sizes
 from antiphon.engine.model.thread_throttle import ThreadThrottle
-from antiphon.engine.model.weight_format import Served
+from antiphon.engine.model.weight_format import FETCH_AGAIN, Served
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.worker.native_start import NativeStart
 
@@ -71,14 +71,12 @@ def load_model(path: Path, gpu_layers: int | None, *, extra_buffers: bool = True
     Raises:
         EngineStartFailed: with what llama.cpp said.
     """
-    if not path.is_file():
-        raise EngineStartFailed(f"there is no file {str(path)!r}", hint="Check the path of the model.")
     try:
         return Model(path, gpu_layers=gpu_layers, extra_buffers=extra_buffers)
     except LlamaError as error:
         raise EngineStartFailed(
             f"{str(path)!r} could not be loaded: {error}",
-            hint="The file is damaged or not a GGUF model; fetch it again.",
+            hint=FETCH_AGAIN,
         ) from error
 
 
