@@ -14,13 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 from tests.files.content import keep
 from tests.waiting import wait_until
 
 from antiphon.accounts.database import open_database
 from antiphon.files import FileSettings, FileStore
-from antiphon.files.blobs import BlobStore, WrittenBlob, make_blob_store
+from antiphon.files.blobs import BlobStore, WrittenBlob, bucket, make_blob_store
 from antiphon.protocol.errors import ApiError
 
 pytest.importorskip("obstore", reason="the extra [bucket] is not installed")
@@ -119,13 +119,16 @@ async def test_a_bucket_that_refuses_is_a_503_with_its_reason_in_the_log(
 ) -> None:
     """For writing and reading alike: the client may come again, and the operator learns what is wrong."""
     status, body, reason = refusal
+    log = CapturingLogger()  # the module's own may have been bound by an earlier test
+    monkeypatch.setattr(bucket, "_log", log)
     with listening(Connection(always(status, body))) as url:
         blobs = at(url, monkeypatch, tmp_path)
         for attempt in (lambda: written(blobs, num_bytes), lambda: content(blobs, "0" * 32)):
-            with capture_logs() as logs, pytest.raises(ApiError) as failed:
+            log.calls.clear()
+            with pytest.raises(ApiError) as failed:
                 await attempt()
             assert failed.value.status == 503
-            assert any(reason in str(entry.get("error")) for entry in logs)
+            assert any(reason in str(call.kwargs.get("error")) for call in log.calls)
 
 
 async def test_a_file_whose_bucket_refuses_leaves_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
