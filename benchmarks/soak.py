@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.contenders import Contender
 from benchmarks.serving import running
-from benchmarks.workloads import Run, arrivals, warm_up
+from benchmarks.workloads import Run, arrivals, fill_cache, warm_up
 
 _SLICES = 10
 _GROWTH = 1.05
@@ -20,6 +20,7 @@ async def soak(contender: Contender, model: Path, options: argparse.Namespace, e
     sizes: list[int] = []
     async with running(contender, "chat", model, options.threads, options.out) as server:
         await warm_up(Run(server.client, "warm-up", end_tokens), "chat")
+        await fill_cache(Run(server.client, "fill", end_tokens))
         for number in range(_SLICES):
             began = time.monotonic()
             answered = await arrivals(Run(server.client, f"soak-{number}", end_tokens), seconds=options.soak / _SLICES)

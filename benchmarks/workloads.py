@@ -154,6 +154,13 @@ async def warm_up(run: Run, task: Task) -> None:
         await _together(run, _prompts(run, 2, shared=8, own=8), out=8)
 
 
+async def fill_cache(run: Run) -> None:
+    """Send more prompt tokens than a server's cache holds: what it plans to keep is memory in use before any is compared."""
+    for number in range(3):
+        filling = msgspec.structs.replace(run, nonce=f"{run.nonce}-{number}")
+        await _together(filling, _prompts(filling, 16, shared=0, own=500), out=1)
+
+
 async def arrivals(run: Run, *, seconds: float, count: int | None = None, rate_per_s: float = 4.0) -> int:
     """Send up to ``count`` short chats at random, at most 8 at once, and cancel every third midway.
 

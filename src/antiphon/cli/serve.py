@@ -105,7 +105,8 @@ def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
 
 def _native_gain(engines: Sequence[Engine]) -> str:
     """Return in one line what a native build would bring here, empty if there is one or it would bring nothing."""
-    unused = next((engine.info.settings.get("unused_instruction_sets", "") for engine in engines), "")
+    by_llama = [engine.info.settings for engine in engines if engine.info.settings.get("runtime") == "llama"]
+    unused = next((str(settings.get("unused_instruction_sets", "")) for settings in by_llama), "")
     if not unused:
         return ""
     names = ", ".join(unused.split())

@@ -187,18 +187,20 @@ CONSOLE_ROUTES: Mapping[str, Mapping[str, Callable[["Handlers"], Handler]]] = {
 }
 
 ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
+    # Routes are tried in this order: first those that are asked most.
     "/v1/chat/completions": {
         "POST": lambda to: to.generation.chat_completions,
         "GET": lambda to: to.stored_completions.list_completions,
     },
+    "/v1/responses": {"POST": lambda to: to.responses.create, "GET": lambda to: to.responses.upgrade},
+    "/v1/completions": {"POST": lambda to: to.generation.completions},
+    "/v1/embeddings": {"POST": lambda to: to.generation.embeddings},
     "/v1/chat/completions/{completion_id}": {
         "GET": lambda to: to.stored_completions.retrieve,
         "POST": lambda to: to.stored_completions.update,
         "DELETE": lambda to: to.stored_completions.delete,
     },
     "/v1/chat/completions/{completion_id}/messages": {"GET": lambda to: to.stored_completions.list_messages},
-    "/v1/completions": {"POST": lambda to: to.generation.completions},
-    "/v1/responses": {"POST": lambda to: to.responses.create, "GET": lambda to: to.responses.upgrade},
     "/v1/responses/input_tokens": {"POST": lambda to: to.responses.count_input_tokens},
     "/v1/responses/compact": {"POST": lambda to: to.responses.compact},
     "/v1/responses/{response_id}": {
@@ -221,7 +223,6 @@ ROUTES: Mapping[str, Mapping[str, Callable[[Handlers], Handler]]] = {
         "GET": lambda to: to.conversations.retrieve_item,
         "DELETE": lambda to: to.conversations.delete_item,
     },
-    "/v1/embeddings": {"POST": lambda to: to.generation.embeddings},
     "/v1/rerank": {"POST": lambda to: to.reranking.rerank},
     "/v1/files": {"GET": lambda to: to.files.list_files, "POST": lambda to: to.files.create},
     "/v1/files/{file_id}": {"GET": lambda to: to.files.retrieve, "DELETE": lambda to: to.files.delete},

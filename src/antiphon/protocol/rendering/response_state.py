@@ -92,7 +92,8 @@ class ResponseState:
         item = self.open_message
         if item is not None and type(event) is TextDelta:
             item.pieces.append(event.text)
-            item.logprobs.extend(event.logprobs)
+            if event.logprobs:
+                item.logprobs.extend(event.logprobs)
         else:
             self.feed(event, time.time())
 
