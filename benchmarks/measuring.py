@@ -33,6 +33,8 @@ class Plan(msgspec.Struct, frozen=True):
     retries: int
     limit_s: float
     end_tokens: list[int]
+    settle_s: float = 2.0
+    """The pause before a run: threads of the server that was measured before wait in a loop for a while."""
 
 
 async def measure(
@@ -63,6 +65,7 @@ async def _once(workload: Workload, server: Server, plan: Plan, number: int, att
     # A cache must not know a retry's prompts; without retries all servers get the same text.
     run = Run(server.client, f"{workload.name}-{number}-{attempt}", plan.end_tokens)
     roots = [os.getpid(), server.pid]
+    await asyncio.sleep(plan.settle_s)
     before, began = machine.usage(roots), time.perf_counter()
     error, values = "", None
     try:

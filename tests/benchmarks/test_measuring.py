@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 async def only(workload: Workload) -> Sample:
     """The one sample of one server in one round."""
     samples: list[Sample] = []
-    await measure(workload, [server("a")], Plan(1, 0.1, 2, 0.05, []), lambda sample: None, samples)
+    await measure(workload, [server("a")], Plan(1, 0.1, 2, 0.05, [], settle_s=0), lambda sample: None, samples)
     (sample,) = samples
     return sample
 
@@ -49,7 +49,7 @@ async def test_servers_alternate_and_the_first_changes(foreign: list[float]) -> 
     said: list[Sample] = []
     samples: list[Sample] = []
     both = [server("a"), server("b")]
-    await measure(workload([{"x": 1.0}] * 4, seen), both, Plan(2, 0.1, 1, 9, []), said.append, samples)
+    await measure(workload([{"x": 1.0}] * 4, seen), both, Plan(2, 0.1, 1, 9, [], settle_s=0), said.append, samples)
     assert [s.contender for s in samples] == ["a", "b", "b", "a"]
     assert seen == ["w-0-0", "w-0-0", "w-1-0", "w-1-0"]
     assert said == samples
