@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ def settings(files: Path, draft: str | None, **given: Any) -> EngineSettings:
     )
 
 
+def have_ended(engine: Engine, num_requests: int) -> bool:
+    """Whether the last heartbeat came after the end of so many requests."""
+    said = engine.statistics()
+    return said.requests == num_requests and not said.running
+
+
 async def test_answers_are_the_same_in_fewer_steps(serving: Callable[[str | None], Any]) -> None:
     """Greedy and drawn answers, alone and together, with requests that leave: bit-equal with and without a draft model."""
     drawn = SamplingParams(temperature=0.8, seed=5)
@@ -81,7 +88,7 @@ async def test_answers_are_the_same_in_fewer_steps(serving: Callable[[str | None
         async with serving(draft) as engine:
             alone = [await ask(engine, request_of(prompt)) for prompt in PROMPTS]
             random = [await ask(engine, request_of(prompt, sampling=drawn)) for prompt in PROMPTS]
-            await until(lambda: not engine.statistics().running)
+            await until(partial(have_ended, engine, 2 * len(PROMPTS)))
             said = engine.statistics()  # before requests that leave, whose steps depend on when they do
             counts.append((said.steps, said.model_accepted_tokens))
             leaving = [leave_after(engine, request_of(prompt, max_tokens=200), 3) for prompt in PROMPTS]
