@@ -55,6 +55,10 @@ def accepts(form: JsonSchemaFormat | JsonObjectFormat, text: str) -> bool:
         ({"type": "string", "format": ["date"]}, "format"),
         ({"type": "string", "pattern": "^(?=a)b"}, "pattern"),
         ({"type": "string", "pattern": "\\bword\\b"}, "pattern"),
+        (
+            {"type": "object", "patternProperties": {"^(?=a)": {"type": "null"}}, "additionalProperties": False},
+            "patternProperties",
+        ),
         ({"type": "string", "pattern": "^(.{997})*$", "minLength": 99990}, "pattern"),
         ({"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 1234567891}}}, "multipleOf"),
         ({"type": "object", "properties": {"a": {"type": "integer", "divisibleBy": 2}}}, "divisibleBy"),

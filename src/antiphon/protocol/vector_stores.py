@@ -1,15 +1,13 @@
 """The tables of the requests for vector stores, and filters on the attributes of files, compiled to SQL."""
 
-import re
 from typing import Any, ClassVar, cast
 
 from antiphon.protocol import problems
 from antiphon.protocol.fields import Enumeration, Flag, Integer, Number, Spec, String
 from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Tagged
+from antiphon.search.json_path import NOT_IN_PATHS, path_of_key
 
 Json = dict[str, Any]
-_NOT_IN_PATHS = re.compile(r'["\\\x00-\x1f]')
-"""Characters that JSON writes as escapes: whether SQLite's paths read them differs from version to version."""
 Condition = tuple[str, list[Any]]
 MAX_BATCH_FILES = 2000
 MAX_RESULTS = 50
@@ -179,13 +177,12 @@ class _Filters:
 
     def _compare(self, given: Json, path: str) -> Condition:
         key: str = given["key"]
-        if _NOT_IN_PATHS.search(key):
+        place = path_of_key(key)
+        if place is None:
             raise problems.bad_request(
-                f"Invalid '{path}.key': a key to filter by cannot hold a quotation mark, a backslash or a control character.",
-                f"{path}.key",
+                f"Invalid '{path}.key': a key to filter by cannot hold {NOT_IN_PATHS}.", f"{path}.key"
             )
         kind, value = given["type"], given["value"]
-        place = f'$."{key}"'
         is_list = isinstance(value, list)
         if is_list != (kind in {"in", "nin"}):
             expected = "an array" if kind in {"in", "nin"} else "a string, a number or a boolean"

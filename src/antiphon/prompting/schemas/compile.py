@@ -211,7 +211,8 @@ def _translate(error: str, schema: dict[str, Any]) -> str | None:
         name = error.partition("Unknown format: ")[2].split()[0]
         problem = _refusal("format") + f" No format '{name}' is known; use 'pattern'."
     elif any(words in error for words in _OF_PATTERNS):
-        problem = f"{_refusal('pattern')} {one_line}" if "pattern" in used else _refusal(*sorted(used & _RANGES))
+        patterns = used & {"pattern", "patternProperties"}
+        problem = f"{_refusal(*sorted(patterns))} {one_line}" if patterns else _refusal(*sorted(used & _RANGES))
     elif any(words in error for words in _OF_DIGITS):
         blamed = {"multipleOf"} if "multipleOf" in error else used & _RANGES
         problem = _refusal(*sorted(blamed)) + " Its numbers have too many digits."

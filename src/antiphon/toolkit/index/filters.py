@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from antiphon.search.json_path import NOT_IN_PATHS, path_of_key
 from antiphon.toolkit.errors import FilterError
 
 _COMPARISONS = {"$eq": "=", "$ne": "!=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
@@ -22,8 +23,6 @@ _OPERATORS = [*_COMPARISONS, "$in", "$exists"]
 # The types of SQLite's JSON functions.
 _NUMBERS, _TEXT, _TRUTH = "('integer', 'real')", "('text')", "('true', 'false')"
 _LARGEST = 2**63 - 1
-_NOT_IN_PATHS = re.compile(r'["\\\x00-\x1f]')
-"""Characters that JSON writes as escapes: whether SQLite's paths read them differs from version to version."""
 _MARKS = re.compile(r"\{path\}|\?")
 
 Where = Mapping[str, Any]
@@ -74,15 +73,14 @@ class _Compiler:
             raise _error(
                 place, f"Unknown operator {key!r}; at the top level there are '$or' and the keys of the metadata"
             )
-        # The path is a parameter too: a key may hold any character but these.
-        if _NOT_IN_PATHS.search(key):
-            raise _error(place, "a key to filter by cannot hold a quotation mark, a backslash or a control character")
+        path = path_of_key(key)  # a parameter too
+        if path is None:
+            raise _error(place, f"a key to filter by cannot hold {NOT_IN_PATHS}")
         if not _is_encodable(key):
             raise _error(place, "the key holds lone surrogates, which no stored key can")
         tests = cast("Mapping[Any, Any]", wanted) if isinstance(wanted, Mapping) else {"$eq": wanted}
         if not tests:
             raise _error(place, f"no test is given; one of {', '.join(_OPERATORS)}")
-        path = f'$."{key}"'
         parts: list[str] = []
         values: list[Any] = []
         for operator, value in tests.items():
