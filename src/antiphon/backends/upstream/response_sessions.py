@@ -173,7 +173,7 @@ class SocketAnswer:
     async def _next(self, patience_s: float, phase: str) -> bytes:
         try:
             async with asyncio.timeout(patience_s):
-                received = (await self._line.socket.receive()).data
+                received = await self._line.socket.receive_data()
         except TimeoutError:
             raise timed_out(self._upstream, phase, patience_s) from None
         except SocketClosed as closed:

@@ -11,9 +11,7 @@ from antiphon.protocol.forward import SocketEvent
 _BEGINS = "response.created"
 _ENDS = frozenset({"response.done", "response.completed", "response.incomplete", "response.failed"})
 _ERROR = "error"
-_WORDS = (*(f'"{kind}"' for kind in (*sorted(_ENDS), _BEGINS, _ERROR)),)
-"""A message without any of these is not decoded: most are deltas, and some are megabytes of sound."""
-_BYTE_WORDS = tuple(word.encode() for word in _WORDS)
+_KINDS = frozenset({_BEGINS, *_ENDS, _ERROR})
 _MAX_ID = 200
 
 
@@ -34,21 +32,19 @@ _response = msgspec.json.Decoder(_Response)
 
 
 def read_event(message: str | bytes) -> SocketEvent | None:
-    """Return what a message says of a response, None for any other. Never fails: what cannot be read is for the client to judge."""
-    if isinstance(message, str):
-        if not any(word in message for word in _WORDS):
-            return None
-    elif not any(word in message for word in _BYTE_WORDS):
-        return None
+    """Return what a message says of a response, None for any other. Never fails: what cannot be read is for the client to judge.
+
+    The decoder skips what is not named here, which takes less time than to search the text for a word.
+    """
     try:
         event = _event.decode(message)
+        if not isinstance(event.type, str) or event.type not in _KINDS:
+            return None
         response = _Response() if bytes(event.response) in ABSENT else _response.decode(event.response)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if event.type == _ERROR:
         return SocketEvent("refused", is_failed=True)
-    if event.type not in {_BEGINS, *_ENDS}:
-        return None
     has_id = isinstance(response.id, str) and 0 < len(response.id) <= _MAX_ID
     return SocketEvent(
         "begun" if event.type == _BEGINS else "ended",
