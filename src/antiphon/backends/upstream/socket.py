@@ -36,8 +36,8 @@ _END_S = 0.5
 """How long all upstreams have to answer that this server ends."""
 _SEND_S = 60.0
 """How long an upstream may take to read before it counts as lost."""
-_QUEUE = (4, 1)
-"""Frames that wait to be taken: no more are read from 4 on, until 1 is left."""
+_QUEUE = (0, 0)
+"""Frames that may wait to be taken before reading stops, and those that are left when it goes on: each may be of the largest size."""
 _NORMAL, _GOING_AWAY, _NO_CODE, _NO_PONG = 1000, 1001, 1005, 1011
 _MASK = "****"
 
@@ -61,13 +61,17 @@ class UpstreamSocket:
         return self._connection.close_code is None
 
     async def receive(self) -> SocketMessage:
+        data = await self.receive_data()
+        return SocketMessage(data, read_event(data))
+
+    async def receive_data(self) -> str | bytes:
+        """Return the next message alone, for a caller that reads it itself. Raises as ``receive`` does."""
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - an optional package
 
         try:
-            message = await self._connection.recv()
+            return self._masked(await self._connection.recv())
         except ConnectionClosed as closed:
             raise self._closed(closed) from None
-        return SocketMessage(self._masked(message), read_event(message))
 
     async def send(self, message: str | bytes) -> None:
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - an optional package

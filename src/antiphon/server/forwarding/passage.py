@@ -1,6 +1,7 @@
 """Passes the messages of a WebSocket on, both ways, until one side closes it.
 
-Each side is read no faster than the other takes. A message is held whole, so one side holds a few of the largest at most.
+Each side is read no faster than the other takes. A message is held whole, so one side holds a few of the largest at most;
+those of the client count with the request bodies in memory.
 """
 
 import asyncio
@@ -109,11 +110,11 @@ class Passage:
             data: str | bytes = text if isinstance(text, str) else message.get("bytes") or b""
             self._active_at = self._loop.time()
             try:
-                refusal = await self._responses.sent(data)
-                if refusal is None:
-                    await self._upstream.send(data)
-                else:
-                    await self._send_on(refusal.decode())
+                async with self._responses.taken(data) as refusal:
+                    if refusal is None:
+                        await self._upstream.send(data)
+                    else:
+                        await self._send_on(refusal.decode())
             except SocketClosed as closed:
                 return _end_of(closed)
             except ClientGone:

@@ -6,8 +6,8 @@ speaker pauses; such a response is counted when it begins.
 
 import json
 import secrets
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, cast
 
 import msgspec
@@ -83,14 +83,21 @@ class SocketResponses:
         """Responses that were asked for, or that run."""
         return len(self._running)
 
-    async def sent(self, message: str | bytes) -> bytes | None:
-        """Take in a message of the client. Return the error to send in place of passing it on, None for nothing to refuse."""
+    @asynccontextmanager
+    async def taken(self, message: str | bytes) -> AsyncGenerator[bytes | None]:
+        """Take in a message of the client, and count its bytes as held until the block ends.
+
+        Yield the error to send in place of passing it on, None for nothing to refuse.
+        """
+        with self._bodies.holding() as hold:
+            yield await self._take(message, hold)
+
+    async def _take(self, message: str | bytes, hold: Callable[[int], None]) -> bytes | None:
         event: _ClientEvent | None = None
         try:
+            hold(len(message))
             if self._principal.models is not None:
                 await self._check_models(message)
-            if not _names_create(message):
-                return None
             with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 event = _client_event.decode(message)
             if event is not None and event.type == _CREATE:
@@ -125,6 +132,7 @@ class SocketResponses:
     async def _check_models(self, message: str | bytes) -> None:
         """Refuse a model that the key may not use, wherever the message names it."""
         data = message.encode() if isinstance(message, str) else message
+        await self._bodies.check_values(data)
         for name in await self._bodies.work(data, _models_in, data):
             if not self._principal.may_use(name):
                 raise model_not_found(name[:200])
@@ -172,10 +180,6 @@ class SocketResponses:
             return next((each for each in self._running if each.object_id is None), None)
         named = (each for each in self._running if each.object_id == event.object_id)
         return next(named, None) or next(iter(self._running), None)
-
-
-def _names_create(message: str | bytes) -> bool:
-    return _CREATE in message if isinstance(message, str) else _CREATE.encode() in message
 
 
 def _models_in(data: bytes) -> list[str]:

@@ -8,6 +8,7 @@ in slices, between which other connections get their turn: one read may bring te
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from antiphon.server.process.http_protocol import raw_error
 from antiphon.server.request.asgi import SHUTDOWN
@@ -23,12 +24,25 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._unread = bytearray()
+        self._message = bytearray()
+        """The fragments so far of a message that is not whole yet."""
         self._is_scheduled = False
 
     def data_received(self, data: bytes) -> None:
         self._unread += data
         if not self._is_scheduled:
             self._read_slice()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Append a fragment to those before it: a list of millions of small ones would take many times their bytes."""
+        if not self._message:
+            self._message += b"".join(self.frames)
+            self.frames = []
+        self._message += event.data
+        if event.fin:
+            self.frames = [bytes(self._message)]
+            self._message.clear()
+            self.send_receive_event_to_app()
 
     async def receive(self) -> Any:
         message = await super().receive()

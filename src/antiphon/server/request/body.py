@@ -65,7 +65,7 @@ class RequestBodies:
             body = chunks.pop() if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
             await self.keep_captured(call, body)
-            await self._check_values(body)
+            await self.check_values(body)
             if self._log_bodies:
                 log.debug("body", request_id=call.request_id, body=shown_body(body).decode(errors="backslashreplace"))
             yield body
@@ -84,7 +84,7 @@ class RequestBodies:
         self._check_room(0, len(body))
         self.num_bytes_held += len(body)
         try:
-            await self._check_values(body)
+            await self.check_values(body)
             if self._log_bodies:
                 log.debug("body", request_id=call.request_id, body=shown_body(body).decode(errors="backslashreplace"))
             yield
@@ -120,7 +120,8 @@ class RequestBodies:
         if self.num_bytes_held + num_more > _MAX_BODIES * self._max_bytes:
             raise overloaded(retry_after_s=1)
 
-    async def _check_values(self, body: bytes) -> None:
+    async def check_values(self, body: bytes) -> None:
+        """Raise ``ApiError`` 413 for a body with too many JSON values to decode."""
         if len(body) > LARGE_BYTES and await self.work(body, has_more_values, body, MAX_VALUES):
             raise ApiError(
                 413,
