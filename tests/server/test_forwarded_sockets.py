@@ -30,6 +30,7 @@ from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Script
 from antiphon.backends.settings import GatewaySettings, SocketSettings
 from antiphon.backends.upstream import UpstreamBackend, UpstreamModel, UpstreamSettings
+from antiphon.server.process.websocket_protocol import WebSocketProtocol
 
 pytestmark = pytest.mark.anyio
 
@@ -554,16 +555,21 @@ async def test_a_key_for_certain_models_names_no_other_in_its_messages(tmp_path:
         assert await ws.recv() == allowed
 
 
-async def test_messages_on_their_way_count_as_held(tmp_path: Path) -> None:
-    """Until the upstream has taken them; one that the memory has no room for is an error event, and the connection goes on."""
-    reading = asyncio.Event()
+def reads_after(reading: asyncio.Event) -> UsesSocket:
+    """An upstream that reads from then on, and answers each message with its length."""
 
-    async def late(ws: web.WebSocketResponse) -> None:
+    async def talk(ws: web.WebSocketResponse) -> None:
         await reading.wait()
         async for message in ws:
             await ws.send_str(str(len(message.data)))
 
-    async with front(tmp_path, answering(late), max_body_bytes=16_000_000) as up, up.open() as ws:
+    return talk
+
+
+async def test_messages_on_their_way_count_as_held(tmp_path: Path) -> None:
+    """Until the upstream has taken them; one that the memory has no room for is an error event, and the connection goes on."""
+    reading = asyncio.Event()
+    async with front(tmp_path, answering(reads_after(reading)), max_body_bytes=16_000_000) as up, up.open() as ws:
         bodies = up.server.service.bodies
         await ws.send(bytes(15_000_000))
         await until(lambda: bodies.num_bytes_held == 15_000_000)
@@ -664,9 +670,39 @@ async def test_a_compressed_message_is_refused_unread(tmp_path: Path) -> None:
         assert "sec-websocket-extensions" not in up.api.requests[-1].headers
 
 
+async def test_a_client_is_not_taken_for_lost_while_its_messages_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer to a ping is behind them, and is read once the upstream takes them."""
+    protocols: list[WebSocketProtocol] = []
+    accepted = WebSocketProtocol.start_keepalive
+
+    def start(self: WebSocketProtocol) -> None:
+        protocols.append(self)
+        accepted(self)
+
+    monkeypatch.setattr(WebSocketProtocol, "start_keepalive", start)
+    reading = asyncio.Event()
+    async with front(tmp_path, answering(reads_after(reading))) as up, up.open() as ws:
+        [protocol] = protocols
+        await ws.send(bytes(15_000_000))
+        await ws.send("waits")
+        await until(lambda: up.server.service.bodies.num_bytes_held > 0 and protocol.read_paused)
+        up.server.loop.call_soon_threadsafe(protocol.keepalive_timeout)
+        await until(lambda: protocol.pong_timer is not None or protocol.close_sent)
+        reading.set()
+        assert [await ws.recv(), await ws.recv()] == ["15000000", "5"]
+
+
 @pytest.mark.parametrize(("num_bytes", "most"), [(1_000_000, 200), (16_000_000, 4)])
-async def test_a_side_that_does_not_read_stops_the_other(tmp_path: Path, num_bytes: int, most: int) -> None:
-    """No more is taken than the buffers on the way hold; of the largest messages the server holds one of each side."""
+async def test_a_side_that_does_not_read_stops_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int, most: int
+) -> None:
+    """No more is taken than the buffers on the way hold; of the largest messages the server holds one of each side.
+
+    The upstream is not taken for lost, although its answer to a ping waits behind its messages.
+    """
+    monkeypatch.setattr("antiphon.backends.upstream.socket._PING_S", 0.05)
     sent: list[int] = []
 
     async def flood(ws: web.WebSocketResponse) -> None:

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from websockets.exceptions import ConnectionClosed
 
 _PING_S = 20.0
-"""How often the upstream is pinged, and how long it may take to answer."""
+"""How often the upstream is pinged."""
 _CLOSE_S = 2.0
 _END_S = 0.5
 """How long all upstreams have to answer that this server ends."""
 _SEND_S = 60.0
 """How long an upstream may take to read before it counts as lost."""
+_PONG_S = 80.0
+"""How long it may take to answer a ping. The answer is behind messages, which a client may take 60 s to read."""
 _QUEUE = (0, 0)
 """Frames that may wait to be taken before reading stops, and those that are left when it goes on: each may be of the largest size."""
 _NORMAL, _GOING_AWAY, _NO_CODE, _NO_PONG = 1000, 1001, 1005, 1011
@@ -100,7 +102,7 @@ class UpstreamSocket:
         if sent.code in {_NORMAL, _GOING_AWAY}:
             return SocketClosed(_GOING_AWAY, "The server is ending.")
         if sent.code == _NO_PONG:
-            return SocketClosed(_NORMAL, error=timed_out(self._upstream, "not even the answer to a ping", _PING_S))
+            return SocketClosed(_NORMAL, error=timed_out(self._upstream, "not even the answer to a ping", _PONG_S))
         what = sent.reason or f"a frame that cannot be read ({sent.code})"
         return SocketClosed(_NORMAL, error=protocol_error(self._upstream, what))
 
@@ -163,7 +165,7 @@ class UpstreamSockets:
                 proxy=None,
                 open_timeout=patience_s,
                 ping_interval=_PING_S,
-                ping_timeout=_PING_S,
+                ping_timeout=_PONG_S,
                 close_timeout=_CLOSE_S,
                 max_size=request.max_bytes,
                 max_queue=_QUEUE,

@@ -97,5 +97,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def keepalive_timeout(self) -> None:
+        if self.read_paused or self._unread:
+            # The application has messages to take first, and the client's answer may be behind them.
+            assert self.ping_timeout is not None
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+            return
         super().keepalive_timeout()
         self.transport.abort()
