@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from resource import RUSAGE_THREAD, getrusage
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.engine.tiny_models import plain_attention
 
 from antiphon.engine.model.base import Aborted, ModelContext, NoCells, TextModel
 from antiphon.engine.model.openvino.context import PagedContext
+from antiphon.engine.model.openvino.pages import PAGE
 from antiphon.engine.model.sizing import ContextSettings
 
 _ROUNDING = 2e-3
@@ -261,9 +263,28 @@ def test_warming_up_touches_no_slot(files: Callable[[str], Path]) -> None:
         run(context, 0, 0, PROMPT)
         wanted = run(context, 0, len(PROMPT), [5, 6], is_prompt=False)
         context.remove(0, len(PROMPT))
-        num_steps = len(list(context.warm_up(5)))
+        num_parts = len(list(context.warm_up(5)))
+        num_steps = num_parts - len(context.caches)
         assert num_steps == (7 if cells == 2048 else 6)
         assert np.array_equal(run(context, 0, len(PROMPT), [5, 6], is_prompt=False), wanted)
+
+
+def test_a_warm_cache_waits_for_no_memory(files: Callable[[str], Path]) -> None:
+    """The system has provided what the first 16,384 tokens need, so that no request waits until it does."""
+    context = load("openvino", files("llama")).context(sized(cells=20_000))
+    assert isinstance(context, PagedContext)
+    first, last = slice(0, 16_384 // PAGE), slice(-32, None)
+
+    def num_faults(pages: slice) -> int:
+        before = getrusage(RUSAGE_THREAD).ru_minflt
+        for cache in context.caches:
+            cache[pages] = 0
+        return getrusage(RUSAGE_THREAD).ru_minflt - before
+
+    num_faults(slice(0, 0))
+    assert num_faults(last), "no memory was taken before"
+    list(context.warm_up(5))
+    assert num_faults(first) == 0
 
 
 def test_the_settings_of_a_context_are_kept(model: TextModel) -> None:

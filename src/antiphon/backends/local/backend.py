@@ -92,7 +92,7 @@ class LocalBackend:
         return sum(lengths)
 
     def health(self) -> Health:
-        states = {model.name: model.engine.state for model in self._distinct}
+        states = {model.name: _state(model) for model in self._distinct}
         detail = ", ".join(f"{name}: {state}" for name, state in states.items())
         if all(state == "ready" for state in states.values()):
             return Health("ready", detail)
@@ -144,3 +144,9 @@ class LocalBackend:
                 param="model",
             )
         return model
+
+
+def _state(model: LocalModel) -> str:
+    """Return the state of a model's engine; a model is loading until it takes requests, which is a moment later."""
+    state = model.engine.state
+    return "loading" if state == "ready" and not model.is_started else state

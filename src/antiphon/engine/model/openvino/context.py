@@ -23,6 +23,10 @@ _PROMPTS: Final = (64, 128, 256)
 _PASS_BYTES: Final = 64 * 1024 * 1024
 """What logits, and what keys and values in the order of the kernels, may take each while a pass is computed; a request keeps it."""
 _LEAST_OUTPUTS: Final = 32
+_PROVIDED_TOKENS: Final = 16_384
+"""Tokens that there is memory for before they come. More of a larger cache takes memory when it is first used."""
+_WRITTEN_BYTES: Final = 4096
+"""The smallest page of memory of an operating system: one write to each makes the system provide it."""
 
 
 class PagedContext:
@@ -45,11 +49,11 @@ class PagedContext:
                 compile_options(core, settings) | {"KV_CACHE_PRECISION": KV_PRECISIONS[settings.kv_type_k]},
             )
             self._request: Any = compiled.create_infer_request()
-            self._caches = self._allocate(compiled)
-            self.limits = _limits(compiled, self._caches)
+            self.caches: list[NDArray[Any]] = self._allocate(compiled)
+            self.limits = _limits(compiled, self.caches)
         except (RuntimeError, MemoryError) as error:
             raise OpenVinoError(str(error)) from error
-        self.memory_bytes: int | None = sum(cache.nbytes for cache in self._caches)
+        self.memory_bytes: int | None = sum(cache.nbytes for cache in self.caches)
         self._logits = np.empty((0, 0), np.float32)
 
     def decode(self) -> None:
@@ -108,10 +112,17 @@ class PagedContext:
         self._tables.clear()
 
     def warm_up(self, num_sequences: int) -> Iterator[None]:
-        """Compute steps of the usual sizes, one at a time: the first of each size waits for kernels to be made.
+        """Do in advance, a part at a time, what requests would wait for: making kernels, and getting memory for pages.
 
-        Slots of other numbers are not touched; where pages are lacking, nothing more is computed.
+        The first step of each size waits for its kernels, so steps of the usual sizes are computed. What slots hold stays
+        as it is; where pages are lacking, nothing more is computed.
         """
+        yield from self._make_kernels(num_sequences)
+        for cache in self.caches:
+            self._provide(cache)
+            yield
+
+    def _make_kernels(self, num_sequences: int) -> Iterator[None]:
         steps = [(size, False) for size in range(2, num_sequences + 1)] + [(size, True) for size in _PROMPTS]
         for size, is_prompt in steps:
             if size > self.batch.capacity:
@@ -130,6 +141,15 @@ class PagedContext:
                     self.remove(slot)
             yield
 
+    def _provide(self, cache: NDArray[Any]) -> None:
+        """Have the system provide the memory of the pages that are used first.
+
+        It does so at a page's first write, two MiB at a time, which takes as long as computing a hundred tokens.
+        """
+        pages = cache[: _PROVIDED_TOKENS // PAGE].reshape(-1).view(np.uint8)
+        pages[::_WRITTEN_BYTES] |= 0
+        pages[-1:] |= 0
+
     def _set_inputs(self, batch: PagedBatch) -> None:
         tensor = openvino().Tensor
         inputs = batch.inputs(self._tables)
@@ -139,11 +159,11 @@ class PagedContext:
 
     def _copy_pages(self, copies: list[PageCopy]) -> None:
         for source, target in copies:
-            for cache in self._caches:
+            for cache in self.caches:
                 cache[target] = cache[source]
 
     def _allocate(self, compiled: Any) -> list[NDArray[Any]]:
-        """Give the model its pages. The system provides memory when a page is first written."""
+        """Give the model its pages. The system provides their memory when it is first written."""
         module = openvino()
         caches: list[NDArray[Any]] = []
         for given in compiled.inputs:
