@@ -29,6 +29,7 @@ def row(
     usd: float | None = None,
     saved_usd: float | None = None,
     ttft_s: float | None = None,
+    is_batch: bool = False,
 ) -> UsageRow:
     n_tokens = 10 if status == 200 else 0
     return UsageRow(
@@ -51,6 +52,7 @@ def row(
         compute_s=0.5,
         usd=usd,
         saved_usd=saved_usd,
+        is_batch=is_batch,
     )
 
 
@@ -106,6 +108,16 @@ async def test_filters(engine: AsyncEngine) -> None:
     ]:
         (total,) = await totals(engine, query)
         assert total.num_requests == expected
+
+
+async def test_requests_of_batches_are_told_apart(engine: AsyncEngine) -> None:
+    """Grouped by batch, or one of both alone; without either, a sum has both and does not say which."""
+    await write_rows(engine, [row(9 * DAY_MS, "key_1", is_batch=True)], is_retry=False)
+    grouped = await totals(engine, UsageQuery(by=("batch",)))
+    assert {total.is_batch: total.num_requests for total in grouped} == {False: 5, True: 1}
+    for wanted, expected in [(True, 1), (False, 5), (None, 6)]:
+        (total,) = await totals(engine, UsageQuery(is_batch=wanted))
+        assert (total.num_requests, total.is_batch) == (expected, None)
 
 
 async def test_what_the_cache_saved_is_added_up_beside_what_was_spent(engine: AsyncEngine) -> None:

@@ -2,10 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tests.docs.error_codes import read_codes
 
+from antiphon.accounts.outcome import Kind
+from antiphon.accounts.schema import usage
 from antiphon.cli.root import COMMANDS
 from antiphon.server.app import ROUTES
 
@@ -17,6 +20,8 @@ ANCHOR = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)#([^)\s]+)\)")
 DECISION = re.compile(
     r"# (?P<number>\d+)\. (?P<title>.+)\n\nDate: (?P<date>\d{4}-\d\d-\d\d)\. Status: (?P<status>accepted|superseded by \d+)\.\n"
 )
+# The token of the Hugging Face hub and the profile of Codex lie in the home folders of those programs.
+OF_OTHER_PROGRAMS = {"token", "antiphon.config.toml"}
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -37,6 +42,22 @@ def test_every_command_is_documented(command: str) -> None:
 def test_every_route_is_documented(route: str) -> None:
     """Each path of the server has its place on a page."""
     assert route.replace(":path", "") in TEXT
+
+
+def test_everything_in_the_home_folder_is_documented() -> None:
+    """Each file or folder that some module names in the home folder has its place in the operator's table."""
+    source = "\n".join(path.read_text() for path in (ROOT / "src" / "antiphon").rglob("*.py"))
+    found = set(re.findall(r'\b(?:home|home_directory\(\)) / "([^"]+)"', source)) - OF_OTHER_PROGRAMS
+    page = (ROOT / "docs" / "operating.md").read_text()
+    assert {"models", "antiphon.db", "key-secret", "vector_stores", "log.sqlite"} <= found
+    assert not sorted(name for name in found if f"`{name}`" not in page and f"`{name}/" not in page)
+
+
+def test_every_column_of_the_ledger_is_documented() -> None:
+    """Each column of the table ``usage``, and each kind of request, stands on the page about usage."""
+    page = (ROOT / "docs" / "usage-and-cost.md").read_text()
+    names = {column.name for column in usage.columns} | set(get_args(Kind))
+    assert not sorted(name for name in names if f"`{name}`" not in page)
 
 
 def test_every_error_code_is_documented() -> None:

@@ -261,6 +261,16 @@ def test_usage_in_openais_shape(admin: openai.OpenAI) -> None:
     assert result.output_tokens > 0
 
 
+def test_usage_of_batches(admin: openai.OpenAI) -> None:
+    """Requests of batches have a group and a filter of their own; outside a batch nothing is one."""
+    usage, start = admin.admin.organization.usage, int(time.time()) - 3_600
+    grouped = usage.completions(start_time=start, group_by=["batch"])
+    assert [result.batch for bucket in grouped.data for result in bucket.results] == [False]  # type: ignore[union-attr]
+    for is_batch, expected in [(True, 0), (False, 1)]:
+        page = usage.completions(start_time=start, batch=is_batch)
+        assert sum(len(bucket.results) for bucket in page.data) == expected
+
+
 def test_usage_of_embeddings(admin: openai.OpenAI) -> None:
     """Embeddings have their own page; fields that were not grouped by are null."""
     page = admin.admin.organization.usage.embeddings(start_time=int(time.time()) - 3_600, bucket_width="1h")
@@ -340,6 +350,7 @@ def test_what_has_not_begun_is_empty(used: tuple[Running, str, str]) -> None:
         ("start_time=0&group_by[]=project_id", "group_by", "does not support grouping by 'project_id'"),
         ("start_time=0&group_by=colour", "group_by", "Supported values are"),
         ("start_time=0&user_ids[]=u", "user_ids", "does not support 'user_ids'"),
+        ("start_time=0&batch=perhaps", "batch", "Supported values are: 'true', 'false'"),
         ("start_time=0&colour=red", "colour", "Unknown parameter"),
         ("start_time=0&page=page_7", "page", "is not a page of this query"),
     ],

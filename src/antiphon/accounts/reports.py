@@ -11,7 +11,7 @@ from antiphon.accounts.errors import AccountError
 from antiphon.accounts.outcome import Kind
 from antiphon.accounts.schema import keys, usage
 
-Group = Literal["time", "key", "model"]
+Group = Literal["time", "key", "model", "batch"]
 
 # The model that answered; for a request without an answer, the requested one.
 _MODEL = func.coalesce(usage.c.model_answered, usage.c.model_asked)
@@ -22,6 +22,7 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows, and how to add them up. Times are Unix milliseconds, ``start`` inclusive, ``end`` exclusive.
 
     ``by`` names the groups; time comes in buckets of ``bucket_ms`` counted from 1970 in UTC. None for a filter is all.
+    ``is_batch`` True keeps the requests of batches, False the others.
     """
 
     start_ms: int = 0
@@ -31,10 +32,11 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     kinds: tuple[Kind, ...] | None = None
     key_ids: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
+    is_batch: bool | None = None
 
 
 class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
-    """One sum. ``bucket_ms`` is where its bucket of time begins; it, ``key_id`` and ``model`` are None where not asked for.
+    """One sum. ``bucket_ms`` is where its bucket of time begins; it and the other groups are None where not asked for.
 
     ``key_id`` is also None for requests without a key. ``usd`` adds up the requests that have a price, None if none has;
     ``num_unpriced`` used tokens without one. The tokens of ``num_estimated`` are estimates. ``saved_usd`` is what the response cache saved, None where that is not known of
@@ -45,6 +47,7 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None
     key_name: str | None
     model: str | None
+    is_batch: bool | None = None
     num_requests: int
     num_failed: int
     prompt_tokens: int
@@ -88,6 +91,7 @@ def _groups(query: UsageQuery) -> dict[str, ColumnElement[Any]]:
         "time": usage.c.at_ms - usage.c.at_ms % query.bucket_ms,
         "key": usage.c.key_id,
         "model": _MODEL,
+        "batch": usage.c.is_batch,
     }
     return {f"by_{name}": column for name, column in every.items() if name in query.by}
 
@@ -126,6 +130,8 @@ def _conditions(query: UsageQuery) -> list[ColumnElement[bool]]:
         (_MODEL, query.models),
     )
     conditions += [column.in_(wanted) for column, wanted in filters if wanted is not None]
+    if query.is_batch is not None:
+        conditions.append(usage.c.is_batch == query.is_batch)
     return conditions
 
 
@@ -138,5 +144,6 @@ def _total(row: Any, query: UsageQuery, names: dict[str, str]) -> UsageTotal:
         key_id=key_id,
         key_name=names.get(key_id) if key_id is not None else None,
         model=row["by_model"] if "model" in query.by else None,
+        is_batch=row["by_batch"] if "batch" in query.by else None,
         **{**sums, **integers},
     )

@@ -18,7 +18,7 @@ from antiphon.errors import AntiphonError
 
 By = Literal["day", "key", "model"]
 _GROUPS: dict[By, Group] = {"day": "time", "key": "key", "model": "model"}
-_LABELS = {"bucket_ms", "key_id", "key_name", "model"}
+_LABELS = {"bucket_ms", "key_id", "key_name", "model", "is_batch"}
 
 
 def usage(

@@ -74,7 +74,7 @@ _MODEL_NAME: Json = {"name": "model", "in": "path", "required": True, "schema": 
 _SECONDS: Json = {"type": "integer", "minimum": 0, "maximum": 99_999_999_999}
 
 
-def _report(summary: str, answer: str, names: str, groups: list[str], widths: dict[str, int]) -> Json:
+def _report(summary: str, answer: str, names: str, groups: list[str], widths: dict[str, int], *more: Json) -> Json:
     many: Json = {"type": "array", "items": {"type": "string"}}
     parameters = [
         query("start_time", _SECONDS, required=True),
@@ -85,6 +85,7 @@ def _report(summary: str, answer: str, names: str, groups: list[str], widths: di
         query("group_by", {"type": "array", "items": {"type": "string", "enum": groups}}),
         query("api_key_ids", many),
         query(names, many),
+        *more,
     ]
     return {"get": operation(summary, json_content(answer), "400", "401", "403", "500") | {"parameters": parameters}}
 
@@ -176,8 +177,9 @@ _PATHS: Json = {
         "Tokens and requests of chat and completions, in buckets of time",
         "UsageOfCompletions",
         "models",
-        ["api_key_id", "model"],
+        ["api_key_id", "model", "batch"],
         {"1m": 1440, "1h": 168, "1d": 31},
+        query("batch", {"type": "boolean"}),
     ),
     "/v1/organization/usage/embeddings": _report(
         "Tokens and requests of embeddings, in buckets of time",

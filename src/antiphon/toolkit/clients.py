@@ -31,7 +31,7 @@ Client = OpenAI | AsyncOpenAI
 DEFAULT_MODEL = "gpt-4o-mini"
 
 _NO_CLIENT_HINT = (
-    "export OPENAI_API_KEY=... (a local server accepts any value; name it with OPENAI_BASE_URL=http://127.0.0.1:8000/v1), "
+    "export OPENAI_API_KEY=... (a local server accepts any value; name it with OPENAI_BASE_URL=http://127.0.0.1:8787/v1), "
     "or pass client=OpenAI(...)"
 )
 

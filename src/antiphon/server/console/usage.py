@@ -53,5 +53,5 @@ class UsageRoutes:
 def _view(total: UsageTotal) -> dict[str, Any]:
     assert total.bucket_ms is not None
     value = msgspec.structs.asdict(total)
-    del value["bucket_ms"]
+    del value["bucket_ms"], value["is_batch"]
     return {"start": total.bucket_ms // 1000, **value}

@@ -1,7 +1,7 @@
 """``GET /v1/organization/usage/completions``, ``/usage/embeddings`` and ``/costs``, in OpenAI's shape.
 
 They show what every key used, so they need a key made with ``--admin`` (none while no key exists). Groups and filters that
-this server does not have - projects, users, batches, service tiers - are refused, not ignored.
+this server does not have - projects, users, service tiers - are refused, not ignored.
 """
 
 import time
@@ -32,8 +32,9 @@ class _Width(NamedTuple):
 _WIDTHS = {"1m": _Width(60, 60, 1440), "1h": _Width(3600, 24, 168), "1d": _Width(86_400, 7, 31)}
 _COST_WIDTHS = {"1d": _Width(86_400, 7, 180)}
 _GROUPS: dict[str, Group] = {"api_key_id": "key", "model": "model"}
+_COMPLETION_GROUPS: dict[str, Group] = {**_GROUPS, "batch": "batch"}
 _COST_GROUPS: dict[str, Group] = {"api_key_id": "key", "line_item": "model"}
-_ONLY_OPENAI = {"project_id", "user_id", "batch", "service_tier", "api_source"}
+_ONLY_OPENAI = {"project_id", "user_id", "service_tier", "api_source"}
 _COMMON = {"start_time", "end_time", "bucket_width", "limit", "page", "group_by", "api_key_ids"}
 _LISTS = {"group_by", "api_key_ids", "models", "line_items"}
 
@@ -55,12 +56,16 @@ class OrganizationRoutes:
         self._report = report
 
     async def usage_completions(self, call: Call) -> None:
-        """Report tokens and requests of chat and completions."""
-        await self._answer_usage(call, ("chat", "completion"), _completions_result)
+        """Report tokens and requests of chat and completions, those of batches too."""
+        await self._require_admin(call)
+        question = _parse(call, _COMMON | {"models", "batch"}, _WIDTHS, _COMPLETION_GROUPS, ("chat", "completion"))
+        await _respond(call, question, await self._report(question.query), _completions_result)
 
     async def usage_embeddings(self, call: Call) -> None:
         """Report tokens and requests of embeddings."""
-        await self._answer_usage(call, ("embedding",), _embeddings_result)
+        await self._require_admin(call)
+        question = _parse(call, _COMMON | {"models"}, _WIDTHS, _GROUPS, ("embedding",))
+        await _respond(call, question, await self._report(question.query), _embeddings_result)
 
     async def costs(self, call: Call) -> None:
         """Report dollars of requests whose model has a price; a model without one is left out, not shown as 0.
@@ -72,11 +77,6 @@ class OrganizationRoutes:
         question = _parse(call, _COMMON | {"line_items"}, _COST_WIDTHS, _COST_GROUPS, None)
         found = await self._report(question.query)
         await _respond(call, question, [total for total in found if total.usd is not None], _cost_result)
-
-    async def _answer_usage(self, call: Call, kinds: tuple[Kind, ...], result: ToResult) -> None:
-        await self._require_admin(call)
-        question = _parse(call, _COMMON | {"models"}, _WIDTHS, _GROUPS, kinds)
-        await _respond(call, question, await self._report(question.query), result)
 
     async def _require_admin(self, call: Call) -> None:
         principal = await self._access.authenticate(call)
@@ -125,6 +125,7 @@ def _parse(
         kinds=kinds,
         key_ids=tuple(given["api_key_ids"]) if "api_key_ids" in given else None,
         models=tuple(models) if models else None,
+        is_batch=_boolean(given, "batch"),
     )
     return _Question(range(first, last, width.seconds), end, first + limit * width.seconds < end, query)
 
@@ -165,6 +166,15 @@ def _integer(given: dict[str, list[str]], name: str, default: int | None) -> int
             code="invalid_type",
         )
     return int(text)
+
+
+def _boolean(given: dict[str, list[str]], name: str) -> bool | None:
+    if name not in given:
+        return None
+    text = given[name][0]
+    if text not in {"true", "false"}:
+        raise _invalid_value(name, text, ("true", "false"))
+    return text == "true"
 
 
 def _page(cursor: str, first: int, width_s: int) -> int:
@@ -230,7 +240,7 @@ def _completions_result(total: UsageTotal) -> dict[str, Any]:
         "user_id": None,
         "api_key_id": total.key_id,
         "model": total.model,
-        "batch": None,
+        "batch": total.is_batch,
         "service_tier": None,
     }
 
