@@ -49,6 +49,8 @@ def bulk(
         raise AntiphonError("--batch and --flex are two ways", hint="leave out one of them")
     if rest_now and not (batch or flex):
         raise AntiphonError("--rest-now without --batch or --flex", hint="normal calls leave no rest")
+    if not wait and not batch:
+        raise AntiphonError("--no-wait without --batch", hint="only batches are answered later")
     with (server or Server()).client() as client:
         report = run_requests(
             requests,

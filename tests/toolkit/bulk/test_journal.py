@@ -26,7 +26,7 @@ def result(number: int, status: int = 200) -> Result:
 async def filled(out: Path, count: int) -> None:
     with Journal(out) as journal:
         for number in range(count):
-            await journal.append(request(number), result(number))
+            await journal.append((request(number), result(number)))
 
 
 def lines(out: Path) -> list[str]:
@@ -48,7 +48,7 @@ async def test_a_journal_cut_at_any_byte_resumes(tmp_path: Path) -> None:
             missing = [n for n in range(4) if not journal.is_done(request(n), retry_failed=False)]
             assert len(missing) == 4 - whole[:length].count(b"\n")
             for number in missing:
-                await journal.append(request(number), result(number))
+                await journal.append((request(number), result(number)))
             journal.write_out(ids)
         assert lines(out) == ids
         assert len(journal_file.read_bytes().splitlines()) == 4
@@ -58,7 +58,7 @@ async def test_the_output_is_in_the_order_of_the_requests(tmp_path: Path) -> Non
     """Answers come in any order; the file does not show it."""
     with Journal(tmp_path / "o.jsonl") as journal:
         for number in (2, 0, 1):
-            await journal.append(request(number), result(number))
+            await journal.append((request(number), result(number)))
         journal.write_out(["item-0", "item-1", "item-2"])
     assert lines(tmp_path / "o.jsonl") == ["item-0", "item-1", "item-2"]
 
@@ -66,10 +66,10 @@ async def test_the_output_is_in_the_order_of_the_requests(tmp_path: Path) -> Non
 async def test_a_failed_request_is_retried_when_asked(tmp_path: Path) -> None:
     """A failed row stands for a finished request, unless the user wants it again; then the last row counts."""
     with Journal(tmp_path / "o.jsonl") as journal:
-        await journal.append(request(0), result(0, 500))
+        await journal.append((request(0), result(0, 500)))
         assert journal.is_done(request(0), retry_failed=False)
         assert not journal.is_done(request(0), retry_failed=True)
-        await journal.append(request(0), result(0))
+        await journal.append((request(0), result(0)))
     with Journal(tmp_path / "o.jsonl") as journal:
         assert journal.is_done(request(0), retry_failed=True)
 

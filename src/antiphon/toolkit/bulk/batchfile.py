@@ -134,18 +134,17 @@ class Result:
                 text=text,
             ) from error
 
-    def line(self) -> str:
-        """Return the result as a line of a batch output file, without the newline."""
+    def record(self) -> dict[str, Any]:
+        """Return the result as the object of a line of a batch output file."""
         response = None
         if self.status_code is not None:
             response = {"status_code": self.status_code, "request_id": self.request_id or "", "body": self.body}
-        record = {
+        return {
             "id": f"batch_req_{uuid.uuid4().hex}",
             "custom_id": self.custom_id,
             "response": response,
             "error": self.error,
         }
-        return json.dumps(record, ensure_ascii=False)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Result:

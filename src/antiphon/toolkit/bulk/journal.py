@@ -23,6 +23,8 @@ from filelock import FileLock, Timeout
 from antiphon.toolkit.bulk.batchfile import Request, Result
 from antiphon.toolkit.errors import JournalError
 
+_Row = tuple[Request, Result]
+
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
@@ -45,7 +47,7 @@ class Journal:
         self.path = out.with_name(out.name + ".journal")
         self.entries: dict[str, JournalEntry] = {}
         self._lock = FileLock(out.with_name(out.name + ".lock"))
-        self._waiting: list[tuple[bytes, Request, Result]] = []
+        self._waiting: list[_Row] = []
         self._writing = asyncio.Lock()
         self._file: BinaryIO | None = None
 
@@ -93,11 +95,9 @@ class Journal:
             )
         return entry.is_ok or not retry_failed
 
-    async def append(self, request: Request, result: Result) -> None:
-        """Record a result; on return it is on disk. Rows that wait at the same time share one sync."""
-        record = {"ok": result.is_ok, "request": request.fingerprint, "result": json.loads(result.line())}
-        row = (json.dumps(record, ensure_ascii=False) + "\n").encode()
-        self._waiting.append((row, request, result))
+    async def append(self, *results: tuple[Request, Result]) -> None:
+        """Record results; on return they are on disk. Rows that wait at the same time share one sync."""
+        self._waiting.extend(results)
         async with self._writing:
             batch, self._waiting = self._waiting, []
             if batch:
@@ -147,15 +147,18 @@ class Journal:
                 hint=f"move it away, or name another output file: mv {self.out} {self.out}.old",
             )
 
-    def _write(self, batch: list[tuple[bytes, Request, Result]]) -> None:
+    def _write(self, batch: list[_Row]) -> None:
         file = self._opened()
         offset = file.seek(0, os.SEEK_END)
-        file.write(b"".join(row for row, _, _ in batch))
+        written: dict[str, JournalEntry] = {}
+        for request, result in batch:
+            entry = JournalEntry(result.is_ok, request.fingerprint, offset)
+            record = {"ok": entry.is_ok, "request": entry.fingerprint, "result": result.record()}
+            offset += file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            written[request.custom_id] = entry
         file.flush()
         os.fsync(file.fileno())
-        for row, request, result in batch:
-            self.entries[request.custom_id] = JournalEntry(result.is_ok, request.fingerprint, offset)
-            offset += len(row)
+        self.entries |= written
 
     def _load(self, file: BinaryIO) -> None:
         file.seek(0)

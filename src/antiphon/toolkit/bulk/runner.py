@@ -13,8 +13,8 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from antiphon.toolkit._sync import portal
+from antiphon.toolkit.bulk.batch_run import BatchRun
 from antiphon.toolkit.bulk.batchfile import Request, RequestFile, Result, as_object
-from antiphon.toolkit.bulk.by_batch import BatchRun
 from antiphon.toolkit.bulk.call_kinds import CHAT_PATH, finish_reason_of, kind_of, usage_in
 from antiphon.toolkit.bulk.journal import Journal
 from antiphon.toolkit.bulk.post import Posted, post
@@ -32,7 +32,7 @@ from antiphon.toolkit.pacing.task_group import all_or_none
 
 # A long run outlives a restart of the server; the client's own retries are off.
 RETRY = RetryPolicy(attempts=8, total_s=900.0, longest_s=60.0)
-_NOT_FOR_BATCHES = {"retry", "breaker", "fallbacks", "cache", "pace"}
+_NOT_FOR_BATCHES = {"retry", "breaker", "fallbacks", "cache", "pace", "rpm", "tpm"}
 # The paths whose requests have a service tier.
 _TIERED = {CHAT_PATH, "/responses"}
 
@@ -62,7 +62,8 @@ async def arun(
         raise BulkError("wait=False is for via='batch'")
     if rest == "now" and via == "calls":
         raise BulkError("rest='now' is for via='batch' and via='flex'")
-    if via == "batch" and rest == "fail" and (unused := sorted(options.keys() & _NOT_FOR_BATCHES)):
+    given = {*options, *(name for name, limit in (("rpm", rpm), ("tpm", tpm)) if limit is not None)}
+    if via == "batch" and rest == "fail" and (unused := sorted(given & _NOT_FOR_BATCHES)):
         raise BulkError(
             f"A batch takes no {', '.join(unused)}: the server paces it and tries again", hint="leave them out"
         )
@@ -73,9 +74,10 @@ async def arun(
     pace = options.get("pace") or Pace(rpm, tpm)
     used: CallOptions = {"retry": RETRY, **options, "pace": pace}
     source = RequestFile(Path(requests)) if isinstance(requests, str | Path) else list(requests)
-    custom_ids = _validated(source)
+    # In threads, as whatever grows with the number of requests: the loop may have others to serve.
+    custom_ids = await asyncio.to_thread(_validated, source)
     with Journal(Path(out)) as journal:
-        todo = {r.custom_id for r in source if not journal.is_done(r, retry_failed=retry_failed)}
+        todo = await asyncio.to_thread(_unanswered, source, journal, retry_failed=retry_failed)
         async with connect(client) as connection:
             tally = Tally(pace)
             tally.num_requests, tally.num_resumed = len(custom_ids), len(custom_ids) - len(todo)
@@ -86,7 +88,8 @@ async def arun(
                 remaining = (request for request in source if request.custom_id in todo)
                 if via == "batch":
                     batches = BatchRun(connection, journal, used, tally, keeps_rest=rest == "now")
-                    await batches.run(list(remaining), Path(out), pace.clock, wait=wait)
+                    by_id = await asyncio.to_thread(lambda: {request.custom_id: request for request in remaining})
+                    await batches.run(by_id, Path(out), pace.clock, wait=wait)
                     remaining = iter(batches.rest)
                 await calls.work(remaining, concurrency)
         await asyncio.to_thread(journal.write_out, custom_ids)
@@ -175,7 +178,7 @@ class _Run:
     async def _worker(self, requests: Iterator[Request]) -> None:
         for request in requests:
             result = await self._under_way.run(partial(self._result, request))
-            await self._journal.append(request, result)
+            await self._journal.append((request, result))
             self._tally.finished(result)
 
     async def _result(self, request: Request) -> Result:
@@ -259,6 +262,10 @@ def _validated(source: Iterable[Request]) -> list[str]:
             )
         seen[request.custom_id] = None
     return list(seen)
+
+
+def _unanswered(source: Iterable[Request], journal: Journal, *, retry_failed: bool) -> set[str]:
+    return {request.custom_id for request in source if not journal.is_done(request, retry_failed=retry_failed)}
 
 
 def _failure(request: Request, error: openai.APIError, base_url: str) -> Result:

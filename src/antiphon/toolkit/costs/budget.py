@@ -79,16 +79,17 @@ class Budget:
             rooms.append(above)
         return min(rooms, default=None)
 
-    def reserve(self, tokens: int, usd: Decimal | None) -> BudgetReservation:
-        """Set aside what a call may cost at most.
+    def reserve(self, tokens: int, usd: Decimal | None, *, was_sent: bool = False) -> BudgetReservation:
+        """Set aside what a call may cost at most. One that ``was_sent`` before is charged, whatever the limits say.
 
         Raises BudgetExceededError, naming the limit, if it does not fit, and UnknownPriceError for ``usd`` None under a
         limit in dollars.
         """
-        above = None if self.parent is None else self.parent.reserve(tokens, usd)
+        above = None if self.parent is None else self.parent.reserve(tokens, usd, was_sent=was_sent)
         try:
             with self._lock:
-                self._check(tokens, usd)
+                if not was_sent:
+                    self._check(tokens, usd)
                 state = self._state
                 self._state = replace(
                     state,

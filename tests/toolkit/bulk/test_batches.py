@@ -13,9 +13,9 @@ from tests.serving import running
 
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Script
-from antiphon.toolkit.bulk import Request, by_batch, halfprice, read_results, run
+from antiphon.toolkit.bulk import Request, batch_plan, batch_run, read_results, run
 from antiphon.toolkit.calls.retry import RetryPolicy
-from antiphon.toolkit.costs.budget import Budget
+from antiphon.toolkit.costs.budget import Budget, BudgetStatistics
 from antiphon.toolkit.costs.prices import Price, PriceTable
 from antiphon.toolkit.costs.report import Report
 from antiphon.toolkit.errors import BudgetExceededError, BulkError, JournalError
@@ -41,6 +41,7 @@ class BatchServer:
         self.called: list[dict[str, Any]] = []
         self.no_flex: httpx2.Response | None = None
         self.line_status: dict[str, int] = {}
+        self.says = ""
 
     def step(self) -> None:
         self.steps += 1
@@ -104,11 +105,11 @@ class BatchServer:
         return batch
 
     def finish(self, batch: dict[str, Any], file_id: str) -> None:
-        asked = [json.loads(line)["custom_id"] for line in self.files[file_id][1].splitlines()]
+        asked = [json.loads(line)["custom_id"] for line in self.files[file_id][1].split("\n")]
         answered = [name for name in asked if name not in self.expires]
         self.billed += answered
         batch["output_file_id"] = self.keep(
-            "out", "\n".join(answer_line(name, self.line_status.get(name, 200)) for name in answered)
+            "out", "\n".join(answer_line(self.says or name, self.line_status.get(name, 200), name) for name in answered)
         )
         if self.expires:
             lost = {"response": None, "error": {"code": "batch_expired", "message": "too late"}}
@@ -116,14 +117,14 @@ class BatchServer:
             batch["error_file_id"] = self.keep("err", "\n".join(lines))
 
 
-def answer_line(name: str, status: int = 200) -> str:
+def answer_line(text: str, status: int = 200, name: str = "") -> str:
     if status != 200:
         response = {"status_code": status, "request_id": "r", "body": {"error": {"message": "no"}}}
         return json.dumps({"id": "x", "custom_id": name, "response": response, "error": None})
     usage = {"prompt_tokens": 1_000_000, "completion_tokens": 0, "total_tokens": 1_000_000}
-    choice = {"index": 0, "message": {"role": "assistant", "content": name.upper()}, "finish_reason": "stop"}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text.upper()}, "finish_reason": "stop"}
     response = {"status_code": 200, "request_id": "r", "body": {"model": "m", "choices": [choice], "usage": usage}}
-    return json.dumps({"id": "x", "custom_id": name, "response": response, "error": None})
+    return json.dumps({"id": "x", "custom_id": name, "response": response, "error": None}, ensure_ascii=False)
 
 
 REQUESTS = [Request.chat(name, "hi", model="m") for name in ("a", "b", "c")]
@@ -156,14 +157,14 @@ def test_a_run_that_is_killed_at_any_step_bills_each_request_once(
     server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
 ) -> None:
     """After each answer of the server (which is lost then), and around each write of the plan."""
-    save = halfprice.BatchPlan.save
+    save = batch_plan.BatchPlan.save
 
-    def saved(plan: halfprice.BatchPlan) -> None:
+    def saved(plan: batch_plan.BatchPlan) -> None:
         server.step()
         save(plan)
         server.step()
 
-    monkeypatch.setattr(halfprice.BatchPlan, "save", saved)
+    monkeypatch.setattr(batch_plan.BatchPlan, "save", saved)
     server.dies_at = dies_at
     out = tmp_path / "out.jsonl"
     with pytest.raises(Killed):
@@ -190,6 +191,51 @@ def test_nobody_has_to_wait(server: BatchServer, tmp_path: Path) -> None:
     server.finish(batch, "file-0")
     done = run(REQUESTS, out, client=server.client(), via="batch", wait=False)
     assert (done.is_pending, texts(out), server.billed) == (False, ["A", "B", "C"], ["a", "b", "c"])
+
+
+def test_the_call_that_takes_the_answers_is_charged_for_them(server: BatchServer, tmp_path: Path) -> None:
+    """Not the one that sent them, nor both; a limit does not refuse what was sent before."""
+    server.status = "in_progress"
+    out, shared, later = tmp_path / "out.jsonl", Budget(usd=2, calls=3), Budget(usd="0.5", calls=1)
+    run(REQUESTS, out, client=server.client(), via="batch", wait=False, prices=PRICES, budget=shared)
+    assert shared.statistics() == BudgetStatistics()
+    batch = next(iter(server.batches.values()))
+    batch["status"] = "completed"
+    server.finish(batch, "file-0")
+    run(REQUESTS, out, client=server.client(), via="batch", prices=PRICES, budget=later)
+    charged = later.statistics()
+    assert (charged.spent_usd, charged.num_calls, charged.reserved_usd) == (Decimal("1.5"), 3, 0)
+    assert texts(out) == ["A", "B", "C"]
+
+
+def test_a_budget_gets_back_what_a_refused_batch_reserved(server: BatchServer, tmp_path: Path) -> None:
+    """Nothing of it was answered."""
+    server.status, budget = "failed", Budget(usd=2)
+    with pytest.raises(BulkError):
+        run(REQUESTS, tmp_path / "out.jsonl", client=server.client(), via="batch", prices=PRICES, budget=budget)
+    assert budget.statistics() == BudgetStatistics()
+
+
+def test_answers_hold_every_character(server: BatchServer, tmp_path: Path) -> None:
+    """Also those that some programs take for the end of a line."""
+    server.says = "ONE\u2028TWO\x85THREE\u2029FOUR"
+    out = tmp_path / "out.jsonl"
+    assert run(REQUESTS, out, client=server.client(), via="batch").is_ok
+    assert texts(out) == [server.says] * 3
+
+
+def test_the_answers_of_a_batch_share_a_sync(
+    server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync for each would take minutes for a large batch."""
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    for number in (1, 3):
+        requests = [Request.chat(f"{number}-{each}", "hi", model="m") for each in range(number)]
+        run(requests, tmp_path / f"{number}.jsonl", client=server.client(), via="batch")
+        synced.append(-1)
+    few, many = synced.index(-1), len(synced) - synced.index(-1) - 2
+    assert few == many
 
 
 def test_what_expired_is_a_failure_that_can_be_made_again(server: BatchServer, tmp_path: Path) -> None:
@@ -287,11 +333,11 @@ def test_a_batch_that_is_refused_says_why(server: BatchServer, tmp_path: Path) -
 
 def test_large_runs_are_split(server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By number, by bytes, and by URL."""
-    monkeypatch.setattr(halfprice, "MAX_REQUESTS", 2)
+    monkeypatch.setattr(batch_plan, "MAX_REQUESTS", 2)
     requests = [*REQUESTS, Request.embedding("d", "text", model="m")]
     assert run(requests, tmp_path / "a.jsonl", client=server.client(), via="batch").is_ok
     assert len(server.batches) == 3
-    monkeypatch.setattr(halfprice, "MAX_BYTES", 10)
+    monkeypatch.setattr(batch_plan, "MAX_BYTES", 10)
     assert run(REQUESTS, tmp_path / "b.jsonl", client=server.client(), via="batch").is_ok
     assert len(server.batches) == 6
 
@@ -314,7 +360,7 @@ def test_a_budget_that_does_not_cover_it_sends_nothing(server: BatchServer, tmp_
 
 def test_the_same_at_our_own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files, batches and the lines of their answers over HTTP."""
-    monkeypatch.setattr(by_batch, "FIRST_LOOK_S", 0.05)
+    monkeypatch.setattr(batch_run, "FIRST_LOOK_S", 0.05)
     with running(ScriptedBackend(Script(models=("m",))), tmp_path / "home") as up:
         client = OpenAI(base_url=up.url, api_key="any")
         done = run(REQUESTS, tmp_path / "out.jsonl", client=client, via="batch")
