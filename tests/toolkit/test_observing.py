@@ -95,6 +95,36 @@ async def test_streams_side_by_side_keep_their_spans_apart(endpoint: Endpoint, e
     assert len(set(ids)) == 2
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", ["stream", "stream_parse", "stream_resume"])
+async def test_a_stream_that_is_left_early_ends_at_once(
+    endpoint: Endpoint, exporter: InMemorySpanExporter, way: str
+) -> None:
+    """Its span, and so all that is held below it, not when the garbage is collected."""
+    endpoint.replies = [answer(None, calls=[("c1", "look", "{}")]), answer("one two three")]
+
+    @antiphon.tool(needs_approval=True)
+    def look() -> str:
+        return "seen"
+
+    async with AsyncChat(client=endpoint.async_client(), tools=[look]) as chat:
+        with pytest.raises(antiphon.ToolsPendingError):
+            await chat.send("hi")
+        if way != "stream_resume":
+            chat.undo()
+        exporter.clear()
+        streams = {
+            "stream": lambda: chat.stream("hi"),
+            "stream_parse": lambda: chat.stream_parse(str, "hi"),
+            "stream_resume": lambda: chat.stream_resume(True),
+        }
+        endpoint.replies[-1] = answer('{"value": "one two three"}')
+        async with streams[way]() as stream:
+            async for _ in stream:
+                break
+        assert "invoke_agent" in spans(exporter)
+
+
 def test_what_happened_on_the_way_is_an_event(
     endpoint: Endpoint, exporter: InMemorySpanExporter, tmp_path: Path
 ) -> None:

@@ -50,34 +50,16 @@ class _ChatCalls(ChatState):
         return self._commit(turn, pin=pin)
 
     async def _resume(self, decisions: Decisions, output: TypeForm[T] | None) -> Reply[T]:
-        schema = None if output is None else describe_output(output)
-        async with aclosing(self._resumed(decisions, schema, stream=False)) as events:
-            async for event in events:
-                if isinstance(event, Reply):
-                    return event
-        raise AssertionError("a turn ends with a reply")
+        turn, request, pin = self._resumption(decisions, None if output is None else describe_output(output))
+        await self._run(turn, request, pin=pin)
+        return self._commit(turn, pin=pin)
 
-    async def _resumed(
-        self, decisions: Decisions, output: OutputSchema[T] | None, *, stream: bool
-    ) -> AsyncGenerator[Event | Reply[T]]:
-        turn = self._resumption(decisions, output)
-        assert self._pending is not None
-        pin, request = self._pending.is_pinned, self._pending.request
-        self._is_busy = True
-        try:
-            async with aclosing(self._observed(turn, stream=stream)) as events:
-                async for event in events:
-                    yield event
-        except ToolsPendingError:
-            self._keep_waiting(turn, request, pin=pin)
-            raise
-        except BaseException:
-            if len(turn.messages) > len(self._pending.messages):
-                # The tools ran: resuming again goes on behind them, and runs none of them twice.
-                self._keep_waiting(turn, request, pin=pin)
-            raise
-        finally:
-            self._is_busy = False
+    async def _resumed_events(self, decisions: Decisions) -> AsyncGenerator[Event | Reply[None]]:
+        resumption: tuple[TurnLoop[None], Mapping[str, Any], bool] = self._resumption(decisions, None)
+        turn, request, pin = resumption
+        async with aclosing(self._play(turn, request, pin=pin, stream=True)) as events:
+            async for event in events:
+                yield event
         yield self._commit(turn, pin=pin)
 
     async def _continue(self, request: dict[str, Any]) -> Reply[None]:
@@ -90,15 +72,9 @@ class _ChatCalls(ChatState):
     ) -> AsyncGenerator[Event | Reply[T]]:
         # Made when the stream is first read: until then the conversation may go on.
         turn = self._turn_loop(await _read(content), request, output)
-        self._is_busy = True
-        try:
-            async for event in self._observed(turn, stream=True):
+        async with aclosing(self._play(turn, request, pin=pin, stream=True)) as events:
+            async for event in events:
                 yield event
-        except ToolsPendingError:
-            self._keep_waiting(turn, request, pin=pin)
-            raise
-        finally:
-            self._is_busy = False
         yield self._commit(turn, pin=pin)
 
     def events(
@@ -119,12 +95,24 @@ class _ChatCalls(ChatState):
         return await count_through(self._connection, self.messages, self.model, self._options.toolbox.definitions)
 
     async def _run(self, turn: TurnLoop[T], request: Mapping[str, Any], *, pin: bool) -> None:
+        async for _ in self._play(turn, request, pin=pin, stream=False):
+            pass
+
+    async def _play(
+        self, turn: TurnLoop[T], request: Mapping[str, Any], *, pin: bool, stream: bool
+    ) -> AsyncGenerator[Event]:
+        """Run a turn and yield its events. One that ends early waits for ``resume``, if anything is there to go on with."""
         self._is_busy = True
+        resumed = self._pending
         try:
-            async for _ in self._observed(turn, stream=False):
-                pass
-        except ToolsPendingError:
-            self._keep_waiting(turn, request, pin=pin)
+            async with aclosing(self._observed(turn, stream=stream)) as events:
+                async for event in events:
+                    yield event
+        except BaseException as error:
+            # Behind tools that ran, resuming again runs none of them twice.
+            have_run = resumed is not None and len(turn.messages) > len(resumed.messages)
+            if have_run or isinstance(error, ToolsPendingError):
+                self._keep_waiting(turn, request, pin=pin)
             raise
         finally:
             self._is_busy = False
@@ -186,8 +174,7 @@ class AsyncChat(_ChatCalls):
 
     def stream_resume(self, decisions: Decisions) -> AsyncReplyStream[None]:
         """Do what ``resume`` does, and return the answer as it comes."""
-        parts: AsyncGenerator[Event | Reply[None]] = self._resumed(decisions, None, stream=True)
-        return AsyncReplyStream(parts)
+        return AsyncReplyStream(self._resumed_events(decisions))
 
     def as_tool(
         self, name: str, description: str, *, timeout_s: float | None = None, needs_approval: bool = False
@@ -298,8 +285,7 @@ class Chat(_ChatCalls):
         Nothing runs before the first iteration. Of a stream that is left early the turn waits again: with its tools, if they
         have not run, else for the model alone.
         """
-        parts: AsyncGenerator[Event | Reply[None]] = self._resumed(decisions, None, stream=True)
-        return ReplyStream(parts)
+        return ReplyStream(self._resumed_events(decisions))
 
     def as_tool(
         self, name: str, description: str, *, timeout_s: float | None = None, needs_approval: bool = False

@@ -217,15 +217,19 @@ class ChatState:
         self._require_idle()
         return self._loop(history, pending, request, output)
 
-    def _resumption(self, decisions: Decisions, output: OutputSchema[T] | None) -> TurnLoop[T]:
+    def _resumption(
+        self, decisions: Decisions, output: OutputSchema[T] | None
+    ) -> tuple[TurnLoop[T], Mapping[str, Any], bool]:
+        """Return the loop that goes on with the turn that waits, the arguments it began with, and whether it is pinned."""
         if self._pending is None:
             raise HistoryError("No turn of this chat waits for approval")
         self._require_idle()
-        pending = self._pending
-        decided = pending.decide(decisions)
-        return self._loop(
-            self._history, list(pending.messages), pending.request, output, resumed=pending, decisions=decided
+        waiting = self._pending
+        decided = waiting.decide(decisions)
+        turn = self._loop(
+            self._history, list(waiting.messages), waiting.request, output, resumed=waiting, decisions=decided
         )
+        return turn, waiting.request, waiting.is_pinned
 
     def _require_somebody_to_ask(self) -> None:
         tools = self._options.toolbox.tools.values()
