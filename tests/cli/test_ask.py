@@ -91,6 +91,52 @@ def test_a_conversation_continues_with_its_tools(antiphon: Command, scripted: Sc
     assert not log_path().exists()
 
 
+def test_a_conversation_keeps_its_model_and_its_system_message(antiphon: Command, scripted: ScriptedEndpoint) -> None:
+    """Another model can be named, in ``ask`` and ``chat`` alike; another system message is refused."""
+    antiphon("log", "on")
+    scripted.answers(*["ok"] * 6)
+    antiphon("ask", "--model", "gpt-4o", "--system", "Be brief.", "one")
+    antiphon("ask", "-c", "two")
+    antiphon("chat", "-c", stdin="three\n/reset\nfour\n")
+    assert [request["model"] for request in scripted.requests] == ["gpt-4o"] * 4
+    assert [message["content"] for message in scripted.requests[-1]["messages"]] == ["Be brief.", "four"]
+    antiphon("ask", "-c", "--model", "gpt-4o-mini", "five")
+    antiphon("chat", "-c", "--model", "gpt-4o", stdin="six\n")
+    assert [request["model"] for request in scripted.requests[4:]] == ["gpt-4o-mini", "gpt-4o"]
+    antiphon("ask", "--save", "terse", "--system", "Be terse.", "$input")
+    for words in (["--system", "Be long."], ["-t", "terse"]):
+        assert "keeps its system message" in antiphon("ask", "-c", *words, "seven").err
+
+
+def test_json_is_one_document(antiphon: Command, scripted: ScriptedEndpoint) -> None:
+    """With a schema too; the text is then the object that was asked for."""
+    scripted.answers('{"n": 3}', '{"n": 4}')
+    for schema in ("n int", '{"type": "object", "properties": {"n": {"type": "integer"}}}'):
+        told = json.loads(antiphon("ask", "--json", "--schema", schema, "hi").out)
+        assert json.loads(told["text"])["n"] in {3, 4}
+
+
+@pytest.mark.parametrize(
+    ("schema", "said", "is_kept"),
+    [
+        ('{"type": "array", "items": {"type": "integer"}}', "[1, 2]", True),
+        ('{"type": "array", "items": {"type": "integer"}}', '["a"]', False),
+        ('{"enum": ["red", "blue"]}', '"red"', True),
+        ('{"enum": ["red", "blue"]}', '"green"', False),
+        ('{"type": "object"}', "", False),
+        ('{"type": "object"}', "[]", False),
+    ],
+)
+def test_every_kind_of_schema_is_checked(
+    antiphon: Command, scripted: ScriptedEndpoint, schema: str, said: str, is_kept: bool
+) -> None:
+    """Also one that is not of an object, and an answer without text."""
+    scripted.answers(said)
+    ended = antiphon("ask", "--schema", schema, "hi")
+    assert (ended.status, ended.out) == ((0, f"{said}\n") if is_kept else (1, ""))
+    assert ("does not keep to the schema" in ended.err) == (not is_kept)
+
+
 def test_an_answer_that_is_not_of_the_schema_is_an_error(antiphon: Command, scripted: ScriptedEndpoint) -> None:
     """Nothing is printed that is not what was asked for."""
     schema = '{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}'

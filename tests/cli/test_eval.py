@@ -60,3 +60,30 @@ def test_a_regression_has_its_own_status(
     assert shown["models"]["gpt-4o-mini"]["scores"]["equals sentiment"]["value"] == 1.0
     Path("suite.toml").write_text("cases = 1")
     assert "does not describe an evaluation" in run(capsys, *words)[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "told"),
+    [
+        ("contains", 'field = "a"', "the score 'contains' takes no 'field' - it takes no other key"),
+        ("equals", "tolerance = 0.1", "the score 'equals' takes no 'tolerance' - it takes field"),
+        ("recall", 'model = "m"', "the score 'recall' takes no 'model' - it takes limit"),
+        ("judge", 'question = "Is it?"\nlimit = 3', "the score 'judge' takes no 'limit' - it takes model, question"),
+        ("equals", '[[scores]]\nkind = "contains"\nquestion = "Is it?"', "'contains' takes no 'question'"),
+    ],
+)
+def test_a_score_takes_its_own_keys_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, keys: str, told: str
+) -> None:
+    """A key that would do nothing is refused, as everywhere."""
+    (tmp_path / "suite.toml").write_text(f'cases = "c.jsonl"\n[[scores]]\nkind = "{kind}"\n{keys}\n')
+    (tmp_path / "c.jsonl").write_text('{"input": "x", "expected": "y"}\n')
+    status, _, err = run(capsys, str(tmp_path / "suite.toml"), "--model", "m", "--base-url", "http://127.0.0.1:9/v1")
+    assert status == 1
+    assert told in err
+
+
+def test_what_belongs_to_an_index_needs_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the cases would be asked without it."""
+    (tmp_path / "suite.toml").write_text('cases = "c.jsonl"\nnum_sources = 3\n[[scores]]\nkind = "contains"\n')
+    assert "belong to an index" in run(capsys, str(tmp_path / "suite.toml"), "--model", "m")[2]

@@ -46,6 +46,18 @@ def test_a_file_is_uploaded_listed_fetched_and_deleted(tmp_path: Path, capfd: py
 
 
 @pytest.mark.usefixtures("server")
+def test_every_file_is_listed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many pages they take."""
+    monkeypatch.setattr("antiphon.cli.files._PAGE", 1)
+    (tmp_path / "a.txt").write_text("a")
+    ids = [run(capfd, "files", "upload", str(tmp_path / "a.txt")).strip() for _ in range(3)]
+    listed = [json.loads(line)["id"] for line in run(capfd, "files", "list", "--json").splitlines()]
+    assert sorted(listed) == sorted(ids)
+
+
+@pytest.mark.usefixtures("server")
 def test_a_batch_is_started_shown_and_fetched(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Its answers are lines of JSON; where nothing failed, there is no file of failures."""
     body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}

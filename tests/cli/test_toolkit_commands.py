@@ -118,7 +118,13 @@ def test_chat_goes_on_after_an_error(antiphon: Command, server: Running) -> None
         ("usage --json --csv", "exclusive"),
         ("usage --until 2020-01-01", "--until 2020-01-01 is not after --since 30d"),
         ("search . --answer", "--answer without a question"),
+        ("search . --where {}", "--where without a question"),
+        ("search . --limit 3", "--limit without a question"),
+        ("search . --mode bm25", "--mode without a question"),
+        ("search . --model gpt-4o question", "--model without --answer"),
+        ("search . --max-tokens 0 question", "--max-tokens without --answer"),
         ("doctor --max-tokens 5", "--max-tokens belongs to --answer"),
+        ("doctor --answer a.json --model gpt-4o", "--answer asks no server"),
         ("doctor --timeout 0", "--timeout is 0"),
         ("tour --steps 9-99", "no such steps: '9-99'"),
         ("keys create --name a --budget-period day", "--budget-period without a budget"),
@@ -127,6 +133,17 @@ def test_chat_goes_on_after_an_error(antiphon: Command, server: Running) -> None
         ("tokens --messages [1]", "not a JSON list of messages"),
         ("bulk in.jsonl out.jsonl --batch --flex", "--batch and --flex are two ways"),
         ("bulk in.jsonl out.jsonl --rest-now", "--rest-now without --batch or --flex"),
+        ("bulk in.jsonl out.jsonl --no-wait", "--no-wait without --batch"),
+        ("bulk in.jsonl out.jsonl --batch --rpm 5", "A batch takes no rpm"),
+        ("files delete", "no file named"),
+        ("models pull gpt-4o-mini --kind embedding", "gpt-4o-mini has a name and a kind already"),
+        ("models pull gpt-4o-mini --name mine", "gpt-4o-mini has a name and a kind already"),
+        ("chat -c --system brief", "keeps its system message"),
+        ("ask --save a --temperature 1 hi", "a template does not keep --temperature"),
+        ("ask --save a --max-tokens 0 hi", "a template does not keep --max-tokens"),
+        ("ask --save a -t b -p c=d --tool t.py --mcp u hi", "not keep --template, --param, --tool, --mcp"),
+        ("ask --save a -a b.png -c --conversation d hi", "not keep --attachment, --continue, --conversation"),
+        ("ask --save a --json --stats hi", "not keep --json, --stats"),
         ("log --limit -3", "--limit must be at least 1, not -3"),
         ("ask --schema , hi", "no field is named"),
         ("ask --schema age:intt hi", "write 'name, age int'"),
@@ -162,6 +179,12 @@ def test_embed_prints_a_line_for_each_text(antiphon: Command) -> None:
     assert [json.loads(line)["text"] for line in first.out.splitlines()] == ["alpha", "beta"]
     again = json.loads(antiphon("embed", "--json", "alpha").out)
     assert (again["num_cached"], len(again["vectors"])) == (1, 1)
+
+
+def test_only_a_line_feed_ends_a_text(antiphon: Command) -> None:
+    """Text from a PDF has form feeds, and text from the web other separators; neither makes two texts of one."""
+    made = antiphon("embed", stdin="one\x0cpage\u2028line\x85\nbeta\n").out.split("\n")
+    assert [json.loads(line)["text"] for line in made if line] == ["one\x0cpage\u2028line\x85", "beta"]
 
 
 def test_embed_compares(antiphon: Command) -> None:

@@ -1,6 +1,5 @@
 """``antiphon ask``: one question, one answer."""
 
-import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,10 +21,9 @@ from antiphon.errors import AntiphonError
 from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.chat.reply import ReasoningDelta, Reply, TextDelta, ToolFinished, TruncatedAnswerWarning
-from antiphon.toolkit.tools.arguments_schema import ArgumentsSchema
+from antiphon.toolkit.clients import DEFAULT_MODEL
+from antiphon.toolkit.tools.json_shape import JsonShape
 from antiphon.toolkit.tools.tool import Tool
-
-DEFAULT_MODEL = "gpt-4o-mini"
 
 
 @Parameter(name="*")
@@ -52,17 +50,18 @@ class Kept:
     ] = False
     conversation: Annotated[str | None, Parameter(help="Continue the conversation with this id.")] = None
     save: Annotated[
-        str | None, Parameter(help="Save prompt, system message and options as a template; ask nothing.")
+        str | None,
+        Parameter(help="Save prompt, --system, --model, --fragment and --schema as a template; ask nothing."),
     ] = None
 
 
 @dataclass
 class _Question:
-    """A question put together from words, template and options."""
+    """A question put together from words, template and options; ``model`` None: none is named."""
 
     prompt: str
     system: str | None
-    model: str
+    model: str | None
     schema: str | None
     material: Material
     options: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -70,7 +69,9 @@ class _Question:
 
 def ask(
     *question: Annotated[str, Parameter(help="The question; its words need no quotes.")],
-    model: Annotated[str | None, Parameter(help=f"Model to ask. [default: {DEFAULT_MODEL}]")] = None,
+    model: Annotated[
+        str | None, Parameter(help=f"Model to ask. [default: the conversation's, {DEFAULT_MODEL} for a new one]")
+    ] = None,
     system: Annotated[str | None, Parameter(help="System message.")] = None,
     temperature: Annotated[float | None, Parameter(help="0 to 2; the API's default if not given.")] = None,
     max_tokens: Annotated[int | None, Parameter(help="Maximum length of the answer, in tokens.")] = None,
@@ -93,14 +94,15 @@ def ask(
         kept or Kept(),
     )
     words = " ".join(question)
+    given = {"temperature": temperature, "max_completion_tokens": max_tokens}
     if kept.save is not None:
+        _require_nothing_else(kept, material, offered, form, given)
         template = Template(words, system or "", model or "", material.fragment, form.schema or "")
         print(write_template(kept.save, template))
         return 0
     asked = _question(words, model, system, material, form.schema)
     if not asked.prompt and not asked.material.attachment and not asked.material.fragment:
         raise AntiphonError("no question given", hint='antiphon ask "Why is the sky blue?"')
-    given = {"temperature": temperature, "max_completion_tokens": max_tokens}
     asked.options = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:
         client = stack.enter_context((server or Server()).client())
@@ -123,14 +125,14 @@ def _question(words: str, model: str | None, system: str | None, material: Mater
     if material.template is None:
         if material.param:
             raise AntiphonError("--param without a template", hint="name one: --template NAME")
-        return _Question(prompt, system, model or DEFAULT_MODEL, schema, material)
+        return _Question(prompt, system, model, schema, material)
     template = read_template(material.template)
     prompt = template.filled(prompt, material.param)
     material = Material((*template.fragments, *material.fragment), material.attachment)
     return _Question(
         prompt,
         system or template.system or None,
-        model or template.model or DEFAULT_MODEL,
+        model or template.model or None,
         schema or template.schema or None,
         material,
     )
@@ -150,16 +152,39 @@ def _chat(
     if tools:
         options["tools"] = tools
         options["approve"] = offered.approve(tools)
-    if saved is None:
+    if asked.model is not None:
         options["model"] = asked.model
+    if saved is None:
         return Chat(asked.system, client=client, **options)
+    log_file.require_no_system(asked.system)
     return Chat.from_json(saved, client=client, **options)
+
+
+def _require_nothing_else(
+    kept: Kept, material: Material, offered: OfferedTools, form: AnswerForm, given: Mapping[str, Any]
+) -> None:
+    """Raise AntiphonError for an option that a template does not keep."""
+    unkept = {
+        "--temperature": given["temperature"],
+        "--max-tokens": given["max_completion_tokens"],
+        "--attachment": material.attachment,
+        "--template": material.template,
+        "--param": material.param,
+        "--tool": offered.tool,
+        "--mcp": offered.mcp,
+        "--continue": kept.continue_,
+        "--conversation": kept.conversation,
+        "--json": form.json,
+        "--stats": form.stats,
+    }
+    if named := [name for name, value in unkept.items() if value is not None and value is not False and value != ()]:
+        raise AntiphonError(f"a template does not keep {', '.join(named)}", hint="give it when you ask")
 
 
 def _answered(chat: Chat, asked: _Question, form: AnswerForm) -> Reply[Any]:
     content = content_of(asked.prompt, asked.material)
     if asked.schema is not None:
-        return _shaped(chat, content, asked.schema)
+        return _shaped(chat, content, asked.schema, is_printed=not form.json)
     with Printer(markdown=False if form.plain or form.json else None) as printer:
         stream = chat.stream(content)
         for event in stream.events():
@@ -178,29 +203,27 @@ def _answered(chat: Chat, asked: _Question, form: AnswerForm) -> Reply[Any]:
     return stream.reply
 
 
-def _shaped(chat: Chat, content: Any, schema: str) -> Reply[Any]:
+def _shaped(chat: Chat, content: Any, schema: str, *, is_printed: bool) -> Reply[Any]:
     shape = shape_of(schema)
-    if not isinstance(shape, dict):
-        reply = chat.parse(shape, content)
-        parsed: BaseModel = reply.parsed
-        print_json(parsed.model_dump(by_alias=True))
+    if isinstance(shape, dict):
+        checked = JsonShape(shape, "the schema")
+        response_format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": shape}}
+        reply = chat.send(content, response_format=response_format)
+        _require_shape(reply, checked)
+        if is_printed:
+            print(reply.text)
         return reply
-    is_object = shape.get("type", "object") == "object"
-    checked = ArgumentsSchema(shape, "the schema") if is_object else None
-    response_format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": shape}}
-    reply = chat.send(content, response_format=response_format)
-    _require_shape(reply, checked)
-    print(reply.text)
-    return reply
+    parsed = chat.parse(shape, content)
+    if is_printed:
+        value: BaseModel = parsed.parsed
+        print_json(value.model_dump(by_alias=True))
+    return parsed
 
 
-def _require_shape(reply: Reply[Any], checked: ArgumentsSchema | None) -> None:
+def _require_shape(reply: Reply[Any], checked: JsonShape) -> None:
     """Raise AntiphonError for an answer that is not of the schema: some servers take a schema and do not keep to it."""
     try:
-        if checked is None:
-            json.loads(reply.text)
-        else:
-            checked.read(reply.text)
+        checked.read(reply.text)
     except ValueError as error:
         if reply.is_truncated:
             raise AntiphonError("the answer was cut at the token limit", hint="raise --max-tokens") from error

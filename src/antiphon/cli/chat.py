@@ -3,9 +3,9 @@
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import openai
 from cyclopts import Parameter
@@ -19,7 +19,9 @@ from antiphon.cli.offered import OfferedTools
 from antiphon.errors import AntiphonError
 from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
+from antiphon.toolkit.chat.history import read_chat
 from antiphon.toolkit.chat.reply import ReasoningDelta, TextDelta, ToolFinished
+from antiphon.toolkit.clients import DEFAULT_MODEL
 from antiphon.toolkit.tools.tool import Tool
 
 HELP = """\
@@ -35,7 +37,9 @@ _QUOTES = '"""'
 
 def chat(
     *,
-    model: Annotated[str, Parameter(help="Model to talk to.")] = "gpt-4o-mini",
+    model: Annotated[
+        str | None, Parameter(help=f"Model to talk to. [default: the conversation's, {DEFAULT_MODEL} for a new one]")
+    ] = None,
     system: Annotated[str, Parameter(help="System message.")] = "",
     temperature: Annotated[float | None, Parameter(help="0 to 2; the API's default if not given.")] = None,
     continue_: Annotated[
@@ -49,14 +53,12 @@ def chat(
 
     The conversation is kept within the model's context. /help lists the commands.
     """
-    console = Console()
     server, offered = server or Server(), offered or OfferedTools()
-    if sys.stdin.isatty():
-        console.print(f"[dim]{escape(f'{model} at {server.base_url}. /help lists the commands.')}[/dim]")
-        # With it input() edits the line and knows the earlier ones.
-        with contextlib.suppress(ImportError):
-            importlib.import_module("readline")  # not on every platform
-    options: ChatOptions = {"model": model}
+    if continue_:
+        log_file.require_no_system(system)
+    options: ChatOptions = {}
+    if model is not None:
+        options["model"] = model
     if temperature is not None:
         options["temperature"] = temperature
     with server.client() as client, offered.opened() as tools:
@@ -64,6 +66,8 @@ def chat(
         conversation.reset(system)
         if continue_:
             conversation.go_on()
+        if sys.stdin.isatty():
+            _greet(f"{conversation.chat.model} at {server.base_url}. /help lists the commands.")
         while (line := _read_message()) is not None:
             if line.startswith("/"):
                 if not conversation.command(line):
@@ -93,19 +97,21 @@ class Conversation:
             self._options["approve"] = offered.approve(tools)
         self._is_plain = is_plain
         self._logged: str | None = None
+        self._model = DEFAULT_MODEL
         self.reset("")
 
     def reset(self, system: str) -> None:
         """Forget everything but the system message."""
         self.system = system
         self._logged = None
-        self.chat = Chat(system or None, client=self._client, **self._options)
+        options: ChatOptions = {"model": self._model, **self._options}
+        self.chat = Chat(system or None, client=self._client, **options)
 
     def go_on(self) -> None:
         """Continue the latest conversation of the log."""
         with log_file.Log.opened() as log:
             self._logged, saved = log.conversation()
-        self.chat = Chat.from_json(saved, client=self._client, **self._options)
+        self._take_up(saved)
 
     def ask(self, text: str) -> None:
         """Send one message and print the answer while it streams; Ctrl-C keeps the part that was printed.
@@ -171,14 +177,27 @@ class Conversation:
         print(f"antiphon: wrote {path}", file=sys.stderr)
 
     def _load(self, path: str) -> None:
-        self.chat = Chat.load(_named(path), client=self._client, **self._options)
+        self._take_up(read_chat(_named(path)))
         self._logged = None
+
+    def _take_up(self, saved: Mapping[str, Any]) -> None:
+        """Go on with a saved conversation, and with its model unless the user named one."""
+        self.chat = Chat.from_json(saved, client=self._client, **self._options)
+        self._model = self.chat.model
+        self.system = str(saved.get("system") or "")
 
     def _use_model(self, name: str) -> None:
         if not name:
             raise AntiphonError("no model named", hint="/model NAME")
         self._options["model"] = name
         self.chat = Chat.from_json(self.chat.to_json(), client=self._client, **self._options)
+
+
+def _greet(text: str) -> None:
+    Console().print(f"[dim]{escape(text)}[/dim]")
+    # With it input() edits the line and knows the earlier ones.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("readline")  # not on every platform
 
 
 def _named(path: str) -> Path:

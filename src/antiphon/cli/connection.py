@@ -48,10 +48,15 @@ class Server:
 
 
 def piped() -> str | None:
-    """Return what was piped into the command; None at a terminal, or if it was empty."""
+    """Return what was piped into the command; None at a terminal, or if it was empty. Raises AntiphonError for no text."""
     if sys.stdin.isatty():
         return None
-    return sys.stdin.read() or None
+    try:
+        return sys.stdin.read() or None
+    except UnicodeDecodeError as error:
+        raise AntiphonError(
+            f"what was piped in is not text: {error}", hint="convert it to UTF-8: iconv -f latin1 -t utf8"
+        ) from error
 
 
 def text_of(words: tuple[str, ...]) -> str:

@@ -40,6 +40,8 @@ def doctor(
         raise AntiphonError(f"--timeout is {timeout:g}", hint="write seconds, more than 0")
     if answer is None and max_tokens is not None:
         raise AntiphonError("--max-tokens belongs to --answer", hint="name the file of the answer")
+    if answer is not None and not (model is None and base_url is None and api_key is None):
+        raise AntiphonError("--answer asks no server", hint="leave out --model, --base-url and --api-key")
     if answer is not None:
         diagnosis = Diagnosis((explain_answer(_read(answer), max_tokens=max_tokens),))
     else:

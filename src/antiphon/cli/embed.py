@@ -28,7 +28,7 @@ def embed(
     server: Server | None = None,
 ) -> int:
     """Embed texts: print a line of JSON for each. The vectors are cached on disk."""
-    given = list(texts) or [line for line in (piped() or "").splitlines() if line.strip()]
+    given = list(texts) or [line for line in (piped() or "").split("\n") if line.strip()]
     if not given:
         raise AntiphonError(
             "no text given", hint="antiphon embed 'first text' 'second text', or pipe one text per line"

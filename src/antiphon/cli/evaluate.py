@@ -33,28 +33,39 @@ from antiphon.toolkit.structured.extract import extract
 
 
 class ScoreEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One ``[[scores]]`` of the file."""
+    """One ``[[scores]]`` of the file; None is what the score takes by itself."""
 
     kind: Literal["equals", "close", "contains", "judge", "recall", "cited", "faithful"]
     field: str | None = None
-    tolerance: float = 0.0
-    limit: int = 5
-    question: str = ""
-    model: str = "gpt-4o-mini"
+    tolerance: float | None = None
+    limit: int | None = None
+    question: str | None = None
+    model: str | None = None
 
     def score(self) -> Score:
+        """Return the score; raises AntiphonError for a key that its kind does not take."""
+        make, taken = _SCORES[self.kind]
+        given = {name: value for name in self.__struct_fields__[1:] if (value := getattr(self, name)) is not None}
+        if unknown := given.keys() - taken:
+            takes = f"it takes {', '.join(sorted(taken))}" if taken else "it takes no other key"
+            raise AntiphonError(f"the score {self.kind!r} takes no {min(unknown)!r}", hint=takes)
         if self.kind == "judge" and not self.question:
             raise AntiphonError("a judge without a question", hint='write question = "Is the answer polite?"')
-        made: dict[str, Callable[[], Score]] = {
-            "equals": lambda: equals(self.field),
-            "close": lambda: close(self.field, self.tolerance),
-            "contains": contains,
-            "judge": lambda: judge(self.question, model=self.model),
-            "recall": lambda: recall_at(self.limit),
-            "cited": lambda: cited(model=self.model),
-            "faithful": lambda: faithful(model=self.model),
-        }
-        return made[self.kind]()
+        if self.kind == "recall":
+            given.setdefault("limit", _RECALL_LIMIT)
+        return make(**given)
+
+
+_RECALL_LIMIT = _NUM_SOURCES = 5
+_SCORES: dict[str, tuple[Callable[..., Score], frozenset[str]]] = {
+    "equals": (equals, frozenset({"field"})),
+    "close": (close, frozenset({"field", "tolerance"})),
+    "contains": (contains, frozenset()),
+    "judge": (judge, frozenset({"question", "model"})),
+    "recall": (recall_at, frozenset({"limit"})),
+    "cited": (cited, frozenset({"model"})),
+    "faithful": (faithful, frozenset({"model"})),
+}
 
 
 class EvaluationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,8 +81,8 @@ class EvaluationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     system: str = ""
     schema: str = ""
     index: str = ""
-    embedding_model: str = DEFAULT_EMBEDDING_MODEL
-    num_sources: int = 5
+    embedding_model: str | None = None
+    num_sources: int | None = None
 
 
 def evaluate(
@@ -148,6 +159,8 @@ def _task(described: EvaluationFile) -> Any:
 
 def _index(file: Path, described: EvaluationFile, client: OpenAI) -> AbstractContextManager[Index | None]:
     if not described.index:
+        if described.embedding_model is not None or described.num_sources is not None:
+            raise AntiphonError("embedding_model and num_sources belong to an index", hint='write index = "kb.sqlite"')
         return nullcontext()
     if described.schema or described.system:
         raise AntiphonError("an index answers in text, in its own words", hint="leave out schema and system, or index")
@@ -156,14 +169,16 @@ def _index(file: Path, described: EvaluationFile, client: OpenAI) -> AbstractCon
         raise AntiphonError(
             f"there is no index {path}", hint=f"make it first: antiphon search FOLDER --index {described.index}"
         )
-    return Index(path, model=described.embedding_model, client=client)
+    return Index(path, model=described.embedding_model or DEFAULT_EMBEDDING_MODEL, client=client)
 
 
 def _task_of(index: Index, described: EvaluationFile) -> Any:
+    num_sources = _NUM_SOURCES if described.num_sources is None else described.num_sources
+
     def task(case: Case, **options: Any) -> CitedAnswer:
         options.pop("client")
         question = Placeholders(described.prompt).safe_substitute(input=case.input)
-        return index.answer(question, num_sources=described.num_sources, **options)
+        return index.answer(question, num_sources=num_sources, **options)
 
     return task
 

@@ -15,7 +15,7 @@ from antiphon.errors import AntiphonError
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON, one object a line.")]
-_MAX_SHOWN = 10_000
+_PAGE = 10_000
 
 app = App(name="files", help="Keep files at an API, for its batches and for other requests: those of your key alone.")
 
@@ -29,7 +29,7 @@ def list_files(
 ) -> None:
     """List files, newest first."""
     with (server or Server()).client() as client:
-        found = client.files.list(limit=_MAX_SHOWN, purpose=purpose or openai.omit).data
+        found = list(client.files.list(limit=_PAGE, purpose=purpose or openai.omit))
     if json:
         for file in found:
             print_json(file.to_dict())
@@ -79,6 +79,8 @@ def download(
 @app.command
 def delete(*file_ids: str, server: Server | None = None) -> None:
     """Delete files."""
+    if not file_ids:
+        raise AntiphonError("no file named", hint="antiphon files delete FILE-ID")
     with (server or Server()).client() as client:
         for file_id in file_ids:
             client.files.delete(file_id)

@@ -141,3 +141,11 @@ def remove() -> None:
     """Remove the log and what it kept."""
     for path in (log_path(), *home_directory().glob("log.sqlite-*")):
         path.unlink(missing_ok=True)
+
+
+def require_no_system(system: str | None) -> None:
+    """Raise AntiphonError if there is a system message for a conversation that is continued."""
+    if system:
+        raise AntiphonError(
+            "a conversation that is continued keeps its system message", hint="leave out --system, or begin a new one"
+        )

@@ -24,6 +24,7 @@ from antiphon.models import (
     read_header,
 )
 from antiphon.models.known import KNOWN
+from antiphon.models.sources import looks_like_source
 from antiphon.models.suggest import best, measure_bandwidth
 from antiphon.models.suggest import suggest as suggestions
 
@@ -158,6 +159,8 @@ def path(name: Name) -> None:
 
 
 def _wanted(catalogue: Catalogue, source: str, kind: Kind | None, name: str | None) -> ModelEntry:
+    if not looks_like_source(source) and (kind is not None or name is not None):
+        raise AntiphonError(f"{source} has a name and a kind already", hint="leave out --kind and --name")
     grown = catalogue.add(source, kind=kind or "chat", id=name, default=False)
     added = [entry for entry in grown.entries if entry not in catalogue.entries]
     return added[0] if added else catalogue.resolve(source).entry

@@ -3,6 +3,7 @@
 import hashlib
 import json as jsonlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -14,9 +15,13 @@ from antiphon.cli.connection import Server, dollars
 from antiphon.cli.output import print_json
 from antiphon.config import home_directory
 from antiphon.errors import AntiphonError
+from antiphon.toolkit.clients import DEFAULT_MODEL
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL
 from antiphon.toolkit.index import CitedAnswer, Hit, Index, UpdateReport, read_folder
 from antiphon.toolkit.index.index import Mode
+
+_LIMIT = 5
+_MAX_TOKENS = 400
 
 
 def search(
@@ -26,11 +31,15 @@ def search(
     answer: Annotated[
         bool, Parameter(negative="", help="Let a model answer from the results, with citations.")
     ] = False,
-    limit: Annotated[int, Parameter(help="Number of chunks to return.")] = 5,
-    mode: Annotated[Mode, Parameter(help="Rank by meaning, by words, or both.")] = "hybrid",
+    limit: Annotated[int | None, Parameter(help=f"Number of chunks to return. [default: {_LIMIT}]")] = None,
+    mode: Annotated[Mode | None, Parameter(help="Rank by meaning, by words, or both. [default: hybrid]")] = None,
     where: Annotated[str | None, Parameter(help='Filter, as JSON: \'{"folder": "howto"}\'.')] = None,
-    model: Annotated[str, Parameter(help="Model that answers.")] = "gpt-4o-mini",
-    max_tokens: Annotated[int, Parameter(help="Maximum length of the answer, in tokens.")] = 400,
+    model: Annotated[
+        str | None, Parameter(help=f"With --answer: the model that answers. [default: {DEFAULT_MODEL}]")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, Parameter(help=f"With --answer: its maximum length, in tokens. [default: {_MAX_TOKENS}]")
+    ] = None,
     embedding_model: Annotated[str, Parameter(help="Model that embeds.")] = DEFAULT_EMBEDDING_MODEL,
     index: Annotated[
         Path | None, Parameter(help="File of the index; one per folder and model in ANTIPHON_HOME if not given.")
@@ -42,23 +51,41 @@ def search(
 
     The folder's index is brought up to date first; only what changed is embedded.
     """
-    if answer and not question:
-        raise AntiphonError("--answer without a question", hint="write the question after the folder")
+    asked = " ".join(question)
+    _require_use(
+        {"--answer": answer or None, "--limit": limit, "--mode": mode, "--where": where},
+        "without a question",
+        "write the question after the folder",
+        is_used=bool(asked),
+    )
+    _require_use({"--model": model, "--max-tokens": max_tokens}, "without --answer", "add --answer", is_used=answer)
+    limit, mode = _LIMIT if limit is None else limit, mode or "hybrid"
     path = index or _index_path(folder, embedding_model)
     with (server or Server()).client() as client, Index(path, model=embedding_model, client=client) as opened:
         report = _update(opened, folder)
-        if not question:
+        if not asked:
             _show_report(report, opened, path, as_json=json)
             return 0
-        asked = " ".join(question)
         if answer:
             made = opened.answer(
-                asked, model=model, num_sources=limit, where=_filter(where), mode=mode, max_completion_tokens=max_tokens
+                asked,
+                model=model or DEFAULT_MODEL,
+                num_sources=limit,
+                where=_filter(where),
+                mode=mode,
+                max_completion_tokens=_MAX_TOKENS if max_tokens is None else max_tokens,
             )
             _show_answer(made, json)
         else:
             _show_hits(opened.search(asked, limit=limit, where=_filter(where), mode=mode), json)
     return 0
+
+
+def _require_use(options: Mapping[str, object], why: str, hint: str, *, is_used: bool) -> None:
+    """Raise AntiphonError for an option that is given and would do nothing."""
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given is not None and not is_used:
+        raise AntiphonError(f"{given} {why}", hint=hint)
 
 
 def _index_path(folder: Path, model: str) -> Path:

@@ -39,8 +39,9 @@ class StreamedCall:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the arguments are a whole JSON value; of a custom tool's text nobody can tell."""
-        return _value(self.arguments) is not None
+        """Whether the arguments are a whole JSON object; of a custom tool's text nobody can tell."""
+        # The first comparison is cheap, and true of few pieces: arguments are not read anew for each.
+        return self.arguments.rstrip().endswith("}") and _value(self.arguments) is not None
 
     def is_repeated_by(self, text: str) -> bool:
         """Whether ``text`` says the call's arguments once more, as servers do that end with the whole call."""

@@ -30,6 +30,18 @@ def call(index: Any = ..., id_: Any = ..., name: Any = ..., arguments: Any = ...
     return {**delta, "type": "function", **({"function": function} if function else {})}
 
 
+def test_arguments_are_not_read_anew_for_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that repeats the name in each delta would make the work grow with the square of their length."""
+    read: list[str] = []
+    loads = json.loads
+    monkeypatch.setattr("antiphon.wire.tool_call_deltas.json.loads", lambda text: (read.append(text), loads(text))[1])
+    whole = ToolCallAccumulator()
+    for piece in [*OSLO[:-1], "}"]:
+        whole.add([call(name="get", arguments=piece)])
+    assert whole.values()[0]["function"]["arguments"] == OSLO
+    assert len(read) <= 1
+
+
 # Each: the chunks, as lists of deltas, of one call to Oslo and one to Rome.
 DIALECTS: dict[str, list[list[dict[str, Any]]]] = {
     "as documented": [

@@ -1,6 +1,7 @@
 """Evaluations: cases, scores, models, cost, cache, baselines, and the choice of a model."""
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,13 @@ def test_a_regression_is_found_and_noise_is_not(tmp_path: Path) -> None:
     worse = suite(endpoint_of(("large", "even", "maybe"))).run(["large"])
     found = worse.regressions(baseline)
     assert [(each.score, each.before, each.after) for each in found] == [("equals", 1.0, 0.0), ("contains", 1.0, 0.0)]
-    with pytest.raises(EvaluationError, match="no model and score in common"):
+    with pytest.raises(EvaluationError, match="no model, score and case in common"):
         suite(EVEN).run(["small"]).regressions(baseline)
+    others = EvaluationResult(
+        good.models, good.scores, tuple(replace(run, case=f"other {run.case}") for run in good.runs)
+    )
+    with pytest.raises(EvaluationError, match="no model, score and case in common"):
+        others.regressions(baseline)
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(EvaluationError, match="not a saved result"):
         EvaluationResult.load(tmp_path / "other.json")

@@ -109,9 +109,10 @@ class EvaluationResult:
             for model in self.models
             for score in self.scores
             if model in baseline.models and score in baseline.scores
+            if self.by_case(model, score).keys() & baseline.by_case(model, score).keys()
         ]
         if not pairs:
-            raise EvaluationError("The baseline has no model and score in common with this result")
+            raise EvaluationError("The baseline has no model, score and case in common with this result")
         found: list[Regression] = []
         for model, score in pairs:
             old, new = baseline.by_case(model, score), self.by_case(model, score)
