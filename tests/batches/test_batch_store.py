@@ -16,6 +16,7 @@ from antiphon.accounts.usage import UsageRow, usage_row
 from antiphon.batches import BatchDetail, BatchStore, FinishedLine, LeaseLost, StoredBatch
 from antiphon.batches.store import now_ms
 from antiphon.protocol.events import Usage
+from antiphon.protocol.paging import PageQuery
 
 pytestmark = pytest.mark.anyio
 
@@ -115,14 +116,14 @@ async def test_batches_are_their_owners_and_old_ones_are_forgotten(engine: Async
     for n in range(5):
         await made(engine, f"batch_{n}", created_at_ms=now_ms() + n // 2)
     owner = store(engine)
-    first, has_more = await owner.page("a", limit=2, after=None)
-    second, _ = await owner.page("a", limit=9, after=first[-1])
+    first, has_more = await owner.page("a", PageQuery(limit=2))
+    second, _ = await owner.page("a", PageQuery(limit=9, after=first[-1].id))
     assert has_more
     assert [batch.id for batch in (*first, *second)] == [f"batch_{n}" for n in (4, 3, 2, 1, 0)]
-    assert await owner.page("b", limit=9, after=None) == ([], False)
+    assert await owner.page("b", PageQuery(limit=9)) == ([], False)
     assert await owner.find("batch_0", "b") is None
     async with engine.begin() as connection:
         await connection.execute(update(table).values(created_at_ms=1))
         await connection.execute(update(table).where(table.c.id != "batch_0").values(status="completed"))
     await owner.forget()
-    assert [batch.id for batch in (await owner.page("a", limit=9, after=None))[0]] == ["batch_0"]
+    assert [batch.id for batch in (await owner.page("a", PageQuery(limit=9)))[0]] == ["batch_0"]

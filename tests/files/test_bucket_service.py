@@ -22,6 +22,7 @@ from antiphon.accounts.database import open_database
 from antiphon.files import FileSettings, FileStore
 from antiphon.files.blobs import BlobStore, WrittenBlob, bucket, make_blob_store
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.paging import PageQuery
 
 pytest.importorskip("obstore", reason="the extra [bucket] is not installed")
 pytestmark = pytest.mark.anyio
@@ -138,7 +139,7 @@ async def test_a_file_whose_bucket_refuses_leaves_no_row(tmp_path: Path, monkeyp
         store = FileStore(engine, at(url, monkeypatch, tmp_path), FileSettings())
         with pytest.raises(ApiError):
             await keep(store, b"content")
-        assert await store.page("a", limit=9, descending=True, after=None, purpose=None) == ([], False)
+        assert await store.page("a", PageQuery(limit=9), None) == ([], False)
         await engine.dispose()
 
 

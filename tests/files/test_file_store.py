@@ -17,6 +17,7 @@ from antiphon.files.blobs import DiskBlobs
 from antiphon.files.files import now_ms
 from antiphon.files.sweeper import ORPHAN_AGE_S
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.paging import PageQuery
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +28,7 @@ async def test_a_file_is_its_owners_alone(store: FileStore) -> None:
     assert await store.find(file.id, "a") == file
     assert await content_of(store, file, 3) == b"tent"
     assert await store.find(file.id, "b") is None
-    assert await store.page("b", limit=10, descending=True, after=None, purpose=None) == ([], False)
+    assert await store.page("b", PageQuery(limit=10), None) == ([], False)
 
 
 async def test_the_same_content_is_kept_once(store: FileStore, tmp_path: Path) -> None:
@@ -106,11 +107,11 @@ async def test_pages_join_without_gap(store: FileStore, descending: bool) -> Non
     seen: list[str] = []
     after, has_more = None, True
     while has_more:
-        page, has_more = await store.page("a", limit=2, descending=descending, after=after, purpose="user_data")
-        after = page[-1]
+        page, has_more = await store.page("a", PageQuery(limit=2, descending=descending, after=after), "user_data")
+        after = page[-1].id
         seen += [file.id for file in page]
     assert seen == [file.id for file in sorted(rows, key=lambda f: (f.created_at_ms, f.id), reverse=descending)]
-    assert await store.page("a", limit=2, descending=True, after=None, purpose="batch") == ([], False)
+    assert await store.page("a", PageQuery(limit=2), "batch") == ([], False)
 
 
 async def test_ten_thousand_files_are_listed(store: FileStore) -> None:
@@ -122,9 +123,9 @@ async def test_ten_thousand_files_are_listed(store: FileStore) -> None:
     ]
     async with store.engine.begin() as connection:
         await connection.execute(insert(files), rows)
-    whole, has_more = await store.page("a", limit=10_000, descending=False, after=None, purpose=None)
+    whole, has_more = await store.page("a", PageQuery(limit=10_000, descending=False), None)
     assert (len(whole), has_more) == (10_000, False)
-    last, _ = await store.page("a", limit=100, descending=False, after=whole[-2], purpose=None)
+    last, _ = await store.page("a", PageQuery(limit=100, descending=False, after=whole[-2].id), None)
     assert last == whole[-1:]
 
 
@@ -192,7 +193,7 @@ async def test_a_commit_whose_confirmation_is_lost_keeps_the_content(
     monkeypatch.setattr(store, "_insert", lose)
     with pytest.raises((asyncio.CancelledError, ApiError)):
         await keep(store, b"kept")
-    ((file,), _) = await store.page("a", limit=2, descending=True, after=None, purpose=None)
+    ((file,), _) = await store.page("a", PageQuery(limit=2), None)
     assert await content_of(store, file) == b"kept"
 
 
@@ -232,9 +233,9 @@ async def test_ten_thousand_files_are_listed_page_by_page(store: FileStore) -> N
     listed: list[str] = []
     after, has_more = None, True
     while has_more:
-        page, has_more = await store.page("a", limit=1000, descending=True, after=after, purpose=None)
+        page, has_more = await store.page("a", PageQuery(limit=1000, after=after), None)
         listed += [file.id for file in page]
-        after = page[-1]
+        after = page[-1].id
     assert listed == sorted((str(row["id"]) for row in rows), reverse=True)
     if store.engine.dialect.name == "sqlite":
         async with store.engine.connect() as connection:

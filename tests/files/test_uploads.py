@@ -14,6 +14,7 @@ from antiphon.accounts.schema import uploads as table
 from antiphon.files import FileStore, FileSweeper, StoredUpload, UploadStore
 from antiphon.files.uploads import StoredPart
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.paging import PageQuery
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +85,7 @@ async def test_an_upload_is_completed_once(store: FileStore, uploads: UploadStor
         "upload_not_pending"
     }
     assert len(blobs_on_disk(tmp_path)) <= 1
-    room = await store.page("a", limit=9, descending=True, after=None, purpose=None)
+    room = await store.page("a", PageQuery(limit=9), None)
     assert len(room[0]) <= 1
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,19 +10,10 @@ from tests.vector_stores.world import ACCOUNT, GatedEmbedding, World, counts, qu
 from tests.waiting import until
 
 from antiphon.protocol.errors import ApiError, context_length_exceeded, prompt_too_long
+from antiphon.protocol.paging import PageQuery
 from antiphon.search.index_file import IndexFile
 from antiphon.server.routes.vector_store_parts import new_files
 from antiphon.vector_stores import NewStoreFile, VectorStore, VectorStores
-
-
-@dataclass(frozen=True)
-class Page:
-    """The first two, oldest first."""
-
-    limit: int = 2
-    descending: bool = False
-    after: str | None = None
-    before: str | None = None
 
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +40,7 @@ async def test_a_store_is_filled_searched_and_emptied(world: World) -> None:
     assert (await counts(server, store)).by_status == {"completed": 3}
     assert set(await found(server, store)) == {file.file_id for file in files}
     assert set(await found(server, store, filters=RED)) == {file.file_id for file in files[1:]}
-    page, has_more = await server.table.file_page(store.id, Page())
+    page, has_more = await server.table.file_page(store.id, PageQuery(limit=2, descending=False))
     assert (len(page), has_more) == (2, True)
     assert "lighthouse" in "".join(await server.texts(page[0]))
     assert await server.ingestion.remove(store.id, files[0].file_id)

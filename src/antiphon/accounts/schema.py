@@ -145,15 +145,15 @@ stored_completions = Table(
     Column("id", String(64), primary_key=True),
     Column("account", String(64), nullable=False),
     Column("model", String(256), nullable=False),
-    Column("created_at", BigInteger, nullable=False),  # Unix seconds
+    Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger, nullable=False),
     Column("metadata", LargeBinary, nullable=False),  # JSON
     Column("body", LargeBinary, nullable=False),  # JSON
     Column("messages", LargeBinary, nullable=False),  # JSON, compressed
     Column("num_bytes", BigInteger, nullable=False),
-    Index("stored_completions_by_account", "account", "created_at"),
+    Index("stored_completions_by_account", "account", "created_at_ms", "id"),
     Index("stored_completions_by_size", "num_bytes"),
-    Index("stored_completions_by_age", "created_at"),
+    Index("stored_completions_by_age", "created_at_ms"),
     Index("stored_completions_by_expiry", "expires_at_ms"),
 )
 
@@ -309,6 +309,7 @@ vector_store_files = Table(
     Column("error_code", String(32)),
     Column("error_message", String(2000)),
     Column("leased_until_ms", BigInteger, nullable=False),  # until then one process reads it
+    Index("vector_store_files_by_store", "vector_store_id", "created_at_ms", "file_id"),
     Index("vector_store_files_by_status", "status", "leased_until_ms"),
     Index("vector_store_files_by_file", "file_id"),
     Index("vector_store_files_by_batch", "batch_id"),

@@ -12,16 +12,18 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import batch_results, batches
 from antiphon.accounts.usage import UsageRow
 from antiphon.accounts.usage_table import insert_rows
 from antiphon.files.references import refer_again, release
+from antiphon.protocol.paging import PageQuery
 
 Json = dict[str, Any]
 BatchStatus = Literal[
@@ -173,16 +175,13 @@ class BatchStore:
             row = (await connection.execute(select(batches).where(wanted))).mappings().one_or_none()
         return None if row is None else _stored(row)
 
-    async def page(self, account: str, *, limit: int, after: StoredBatch | None) -> tuple[list[StoredBatch], bool]:
-        """Return up to ``limit`` batches of ``account`` behind ``after``, newest first, and whether there are more."""
-        conditions = [batches.c.account == account]
-        at, name = batches.c.created_at_ms, batches.c.id
-        if after is not None:
-            conditions.append(or_(at < after.created_at_ms, and_(at == after.created_at_ms, name < after.id)))
-        query = select(batches).where(*conditions).order_by(at.desc(), name.desc()).limit(limit + 1)
+    async def page(self, account: str, query: PageQuery) -> tuple[list[StoredBatch], bool]:
+        """Return the batches of ``account`` that ``query`` names, and whether there are more. ``ApiError`` 400 for a bad cursor."""
+        whole = select(batches).where(batches.c.account == account)
+        listing = Listing(whole, [batches.c.created_at_ms, batches.c.id], batches.c.id, query)
         async with self._connection() as connection:
-            found = [_stored(row) for row in (await connection.execute(query)).mappings()]
-        return found[:limit], len(found) > limit
+            rows, has_more = await listing.page(connection)
+        return [_stored(row) for row in rows], has_more
 
     async def cancel(self, batch: StoredBatch) -> bool:
         """Ask for the end of a batch; False if it is over or about to be."""

@@ -7,12 +7,13 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import and_, delete, insert, or_, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import files
 from antiphon.files import quota, references
 from antiphon.files.blobs import BlobStore, BlobWriter, WrittenBlob
@@ -20,6 +21,7 @@ from antiphon.files.errors import content_missing, file_too_large, storage_quota
 from antiphon.files.settings import FileSettings
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.ids import new_id
+from antiphon.protocol.paging import PageQuery
 
 Json = dict[str, Any]
 _ATTEMPTS = 5
@@ -176,27 +178,15 @@ class FileStore:
                 rows = (await connection.execute(select(files).where(wanted))).mappings().all()
         return {made.id: made for made in map(_stored, rows)}
 
-    async def page(
-        self, account: str, *, limit: int, descending: bool, after: StoredFile | None, purpose: str | None
-    ) -> tuple[list[StoredFile], bool]:
-        """Return up to ``limit`` files of ``account`` in order of age behind ``after``, and whether there are more."""
-        conditions = [files.c.account == account, _is_live()]
-        if purpose is not None:
-            conditions.append(files.c.purpose == purpose)
-        at, name = files.c.created_at_ms, files.c.id
-        if after is not None:
-            same = at == after.created_at_ms
-            conditions.append(
-                or_(at < after.created_at_ms, and_(same, name < after.id))
-                if descending
-                else or_(at > after.created_at_ms, and_(same, name > after.id))
-            )
-        order = (at.desc(), name.desc()) if descending else (at, name)
-        query = select(files).where(*conditions).order_by(*order).limit(limit + 1)
+    async def page(self, account: str, query: PageQuery, purpose: str | None) -> tuple[list[StoredFile], bool]:
+        """Return the files of ``account`` that ``query`` names, and whether there are more. ``ApiError`` 400 for a bad cursor."""
+        whole = select(files).where(files.c.account == account, _is_live())
+        narrowed = () if purpose is None else (files.c.purpose == purpose,)
+        listing = Listing(whole, [files.c.created_at_ms, files.c.id], files.c.id, query, narrowed)
         with _database():
             async with self.engine.connect() as connection:
-                found = [_stored(row) for row in (await connection.execute(query)).mappings()]
-        return found[:limit], len(found) > limit
+                rows, has_more = await listing.page(connection)
+        return [_stored(row) for row in rows], has_more
 
     async def read(self, file: StoredFile, start: int = 0) -> AsyncGenerator[bytes]:
         """Yield the content from byte ``start`` on. ``ApiError`` 500 before the first piece if somebody removed it."""

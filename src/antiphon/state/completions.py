@@ -12,10 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import stored_completions
+from antiphon.protocol.paging import PageQuery
 from antiphon.state.json_size import MAX_CHARS_ON_LOOP, has_fewer_chars
 from antiphon.state.packing import packed, unpacked
-from antiphon.state.paging import Listing, PageQuery
 from antiphon.state.settings import ResponseSettings
 from antiphon.state.sweeping import SweepSchedule
 
@@ -28,12 +29,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StoredCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """``body`` is the completion as it was answered; ``messages`` are those of the request; ``created_at`` in seconds."""
+    """``body`` is the completion as it was answered; ``messages`` are those of the request."""
 
     id: str
     account: str
     model: str
-    created_at: int
     metadata: dict[str, str]
     body: Json
     messages: tuple[Json, ...]
@@ -70,12 +70,13 @@ class CompletionStore:
 
     def _row(self, completion: StoredCompletion) -> Json:
         body, messages = _encode(completion.body), packed(completion.messages)
+        now = _now_ms()
         return {
             "id": completion.id,
             "account": completion.account,
             "model": completion.model,
-            "created_at": completion.created_at,
-            "expires_at_ms": _now_ms() + round(self._settings.retention_days * _DAY_MS),
+            "created_at_ms": now,
+            "expires_at_ms": now + round(self._settings.retention_days * _DAY_MS),
             "metadata": _encode(completion.metadata),
             "body": body,
             "messages": messages,
@@ -95,39 +96,38 @@ class CompletionStore:
         Of one model if it is named, and with these metadata. Their messages are not read. ``ApiError`` 400 for a cursor that
         names none of them.
         """
-        ids = await self._page_of_ids(account, query, model, metadata)
-        shown = ids[: query.limit]
+        shown, has_more = await self._page_of_ids(account, query, model, metadata)
         found = {one.id: one for one in await self._select(account, stored_completions.c.id.in_(shown), is_whole=False)}
-        return [found[name] for name in shown if name in found], len(ids) > query.limit
+        return [found[name] for name in shown if name in found], has_more
 
     async def _page_of_ids(
         self, account: str, query: PageQuery, model: str | None, metadata: Mapping[str, str]
-    ) -> list[str]:
-        """Return the ids of a page and one more; metadata are compared here, a batch of rows at a time."""
+    ) -> tuple[list[str], bool]:
+        """Return the ids of a page, and whether there are more; metadata are compared here, a batch of rows at a time."""
         table = stored_completions.c
-        wanted: Select[*tuple[Any, ...]] = select(table.id, table.created_at, table.metadata).where(_live(account))
-        if model is not None:
-            wanted = wanted.where(table.model == model)
-        listing = Listing(wanted, [table.created_at, table.id], table.id, query)
+        whole: Select[*tuple[Any, ...]] = select(table.id, table.created_at_ms, table.metadata).where(_live(account))
+        narrowed = () if model is None else (table.model == model,)
+        listing = Listing(whole, [table.created_at_ms, table.id], table.id, query, narrowed)
         most = query.limit + 1
         batch = _BATCH if metadata else most
         ids: list[str] = []
         try:
             async with self._engine.connect() as connection:
-                statement = await listing.bound(connection)
-                rows = (await connection.execute(statement.limit(batch))).all()
+                statement = await listing.rows(connection)
+                rows = (await connection.execute(statement.limit(batch))).mappings().all()
                 while rows:
-                    ids += [row.id for row in rows if not metadata or _has(row.metadata, metadata)]
+                    ids += [row["id"] for row in rows if not metadata or _has(row["metadata"], metadata)]
                     if len(ids) >= most or len(rows) < batch:
                         break
-                    rows = (await connection.execute(statement.where(listing.behind(rows[-1])).limit(batch))).all()
+                    following = statement.where(listing.behind(rows[-1])).limit(batch)
+                    rows = (await connection.execute(following)).mappings().all()
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of completions") from error
-        return ids[:most]
+        return listing.shown(ids[:most])
 
     async def _select(self, account: str, condition: Any, *, is_whole: bool = True) -> list[StoredCompletion]:
         table = stored_completions.c
-        columns = [table.id, table.account, table.model, table.created_at, table.metadata, table.body]
+        columns = [table.id, table.account, table.model, table.metadata, table.body]
         query = select(*columns, table.messages if is_whole else literal(b"[]").label("messages"))
         try:
             async with self._engine.connect() as connection:
@@ -169,7 +169,7 @@ class CompletionStore:
     async def _remove_oldest(self, excess: int) -> int:
         """Remove up to a batch of the oldest rows, ``excess`` bytes or the first that exceed it; return their bytes."""
         table = stored_completions
-        oldest = select(table.c.id, table.c.num_bytes).order_by(table.c.created_at, table.c.id).limit(_BATCH)
+        oldest = select(table.c.id, table.c.num_bytes).order_by(table.c.created_at_ms, table.c.id).limit(_BATCH)
         doomed: list[str] = []
         num_bytes = 0
         async with self._engine.begin() as connection:
@@ -195,7 +195,6 @@ def _stored(row: Row[Any]) -> StoredCompletion:
         id=row.id,
         account=row.account,
         model=row.model,
-        created_at=row.created_at,
         metadata=msgspec.json.decode(row.metadata),
         body=msgspec.json.decode(row.body),
         messages=unpacked(row.messages),

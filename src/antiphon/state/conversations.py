@@ -11,11 +11,12 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import conversation_items, conversations
 from antiphon.protocol.errors import ApiError
+from antiphon.protocol.paging import PageQuery
 from antiphon.state.claims import Claim, claim
 from antiphon.state.json_size import MAX_CHARS_ON_LOOP
-from antiphon.state.paging import Listing, PageQuery
 
 Json = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
@@ -108,11 +109,10 @@ class ConversationStore:
         listing = Listing(all_items, [table.position], table.item_id, query)
         try:
             async with self._engine.connect() as connection:
-                wanted = await listing.bound(connection)
-                rows = (await connection.execute(wanted.limit(query.limit + 1))).scalars().all()
+                rows, has_more = await listing.page(connection)
         except (SQLAlchemyError, OSError) as error:
             raise store_unreachable("database of conversations") from error
-        return await _decoded(rows[: query.limit]), len(rows) > query.limit
+        return await _decoded([row["item"] for row in rows]), has_more
 
     async def find_item(self, conversation_id: str, item_id: str) -> Json | None:
         """Return one item, None if there is none of that id."""

@@ -1,7 +1,7 @@
 """Vector stores, their files and batches of files, as they are kept and as the API shows them."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
@@ -135,16 +135,3 @@ class FileBatch(msgspec.Struct, frozen=True, kw_only=True):
             "status": status,
             "file_counts": counts.value(),
         }
-
-
-class ListQuery(Protocol):
-    """What part of a list is wanted, as the route read it."""
-
-    @property
-    def limit(self) -> int: ...
-    @property
-    def descending(self) -> bool: ...
-    @property
-    def after(self) -> str | None: ...
-    @property
-    def before(self) -> str | None: ...

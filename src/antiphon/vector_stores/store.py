@@ -7,22 +7,24 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Table, and_, delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from antiphon.accounts.errors import store_unreachable
+from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import files, vector_store_batches, vector_store_files, vector_stores
 from antiphon.protocol import problems
 from antiphon.protocol.ids import new_id
+from antiphon.protocol.paging import PageQuery
 from antiphon.vector_stores.errors import (
     UnreadableFile,
     no_such_store,
     too_many_store_files,
     too_many_stores,
 )
-from antiphon.vector_stores.records import FileBatch, FileCounts, ListQuery, NewStoreFile, StoreFile, VectorStore
+from antiphon.vector_stores.records import FileBatch, FileCounts, NewStoreFile, StoreFile, VectorStore
 from antiphon.vector_stores.settings import VectorStoreSettings
 
 Json = dict[str, Any]
@@ -79,9 +81,10 @@ class VectorStoreTable:
         rows = await self._rows(select(vector_stores).where(table.id == store_id, table.account == account))
         return _store(rows[0]) if rows else None
 
-    async def page(self, account: str, query: ListQuery) -> tuple[list[VectorStore], bool]:
-        """Return the stores of ``account`` that ``query`` names, and whether there are more behind them."""
-        rows, has_more = await self._page(vector_stores, "id", [vector_stores.c.account == account], query)
+    async def page(self, account: str, query: PageQuery) -> tuple[list[VectorStore], bool]:
+        """Return the stores of ``account`` that ``query`` names, and whether there are more. ``ApiError`` 400 for a bad cursor."""
+        table = vector_stores.c
+        rows, has_more = await self._page(vector_stores, table.account == account, table.id, query)
         return [_store(row) for row in rows], has_more
 
     async def update(self, store: VectorStore, changes: Json) -> VectorStore:
@@ -167,16 +170,15 @@ class VectorStoreTable:
         return _file(rows[0]) if rows else None
 
     async def file_page(
-        self, store_id: str, query: ListQuery, *, status: str | None = None, batch_id: str | None = None
+        self, store_id: str, query: PageQuery, *, status: str | None = None, batch_id: str | None = None
     ) -> tuple[list[StoreFile], bool]:
-        """Return the files that ``query`` names, and whether there are more behind them."""
+        """Return the files that ``query`` names, and whether there are more. ``ApiError`` 400 for a bad cursor."""
         table = vector_store_files.c
-        conditions: list[Any] = [table.vector_store_id == store_id]
-        if status is not None:
-            conditions.append(table.status == status)
+        whole = table.vector_store_id == store_id
         if batch_id is not None:
-            conditions.append(table.batch_id == batch_id)
-        rows, has_more = await self._page(vector_store_files, "file_id", conditions, query)
+            whole = and_(whole, table.batch_id == batch_id)
+        narrowed = () if status is None else (table.status == status,)
+        rows, has_more = await self._page(vector_store_files, whole, table.file_id, query, narrowed)
         return [_file(row) for row in rows], has_more
 
     async def completed(self, pairs: AbstractSet[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -308,26 +310,12 @@ class VectorStoreTable:
                 return (await connection.execute(query)).mappings().all()
 
     async def _page(
-        self, table: Table, name: str, conditions: list[Any], query: ListQuery
-    ) -> tuple[Sequence[RowMapping], bool]:
-        at, id_ = table.c.created_at_ms, table.c[name]
-        for cursor, parameter, is_older in (
-            (query.after, "after", query.descending),
-            (query.before, "before", not query.descending),
-        ):
-            if cursor is None:
-                continue
-            found = await self._rows(select(table).where(*conditions, id_ == cursor))
-            if not found:
-                raise problems.bad_request(
-                    f"Invalid '{parameter}': no item with id '{cursor}'.", parameter, "invalid_value"
-                )
-            moment = found[0]["created_at_ms"]
-            beyond = (at < moment, id_ < cursor) if is_older else (at > moment, id_ > cursor)
-            conditions = [*conditions, or_(beyond[0], and_(at == moment, beyond[1]))]
-        order = (at.desc(), id_.desc()) if query.descending else (at, id_)
-        rows = await self._rows(select(table).where(*conditions).order_by(*order).limit(query.limit + 1))
-        return rows[: query.limit], len(rows) > query.limit
+        self, table: Table, whole: Any, name: Any, query: PageQuery, narrowed: Sequence[Any] = ()
+    ) -> tuple[list[RowMapping], bool]:
+        listing = Listing(select(table).where(whole), [table.c.created_at_ms, name], name, query, narrowed)
+        with _database():
+            async with self.engine.connect() as connection:
+                return await listing.page(connection)
 
 
 def now_ms() -> int:

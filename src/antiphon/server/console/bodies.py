@@ -8,7 +8,7 @@ from antiphon.protocol import check_content_type
 from antiphon.protocol.errors import ApiError
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
-from antiphon.server.request.query import query_parameters
+from antiphon.server.request.query import query_values
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -25,13 +25,8 @@ async def read_body(call: Call, bodies: RequestBodies, form: type[T]) -> T:
 
 def read_query(call: Call, form: type[T]) -> T:
     """Return the query as ``form``; numbers may be written as text. Raises ``ApiError`` 400 that names the parameter."""
-    given: dict[str, str] = {}
-    for name, value in query_parameters(call):
-        if name in given:
-            raise ApiError(400, f"Invalid '{name}': it is given more than once.", param=name, code="invalid_value")
-        given[name] = value
     try:
-        return msgspec.convert(given, type=form, strict=False)
+        return msgspec.convert(query_values(call), type=form, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         raise _bad(error) from error
 

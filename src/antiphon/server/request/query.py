@@ -1,15 +1,17 @@
 """What a request carries besides its body: the client's own request id, and the query of the URL."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from urllib.parse import parse_qsl
 
 from antiphon.protocol import problems
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.responses.fields import INCLUDES
 from antiphon.server.request.call import Call
 
 _MAX_ID_LENGTH = 512
 _MAX_NOTED = 10
 _MAX_VALUE = 64
+_INCLUDE = "include"
 
 
 def note_client_id(call: Call) -> None:
@@ -29,6 +31,27 @@ def query_parameters(call: Call) -> list[tuple[str, str]]:
     return parse_qsl(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
 
 
+def query_values(call: Call) -> dict[str, str]:
+    """Return the URL's query by names. ``ApiError`` 400 for a parameter that comes twice.
+
+    ``include`` may come any number of times, also as ``include[]``; ``ApiError`` 400 for a value of it that does not exist.
+    """
+    values: dict[str, str] = {}
+    for written, value in query_parameters(call):
+        name = _INCLUDE if written == f"{_INCLUDE}[]" else written
+        if name == _INCLUDE and value not in INCLUDES:
+            raise problems.not_in_enum(_INCLUDE, value[:_MAX_VALUE], INCLUDES)
+        if name in values and name != _INCLUDE:
+            raise given_twice(name)
+        values[name] = value
+    return values
+
+
+def given_twice(name: str) -> ApiError:
+    """400: which of the values would count?"""
+    return problems.bad_request(f"Invalid '{name}': it is given more than once.", name, "invalid_value")
+
+
 def query_flag(given: Mapping[str, str], name: str) -> bool | None:
     """Return a parameter that is ``true`` or ``false``, None if it is not there. Raises ``ApiError`` 400 for another value."""
     value = given.get(name)
@@ -39,17 +62,11 @@ def query_flag(given: Mapping[str, str], name: str) -> bool | None:
     return value == "true"
 
 
-def check_includes(given: Iterable[tuple[str, str]]) -> None:
-    """Raise ``ApiError`` 400 for a value of ``include`` that does not exist."""
-    for name, value in given:
-        if name in {"include", "include[]"} and value not in INCLUDES:
-            raise problems.not_in_enum("include", value[:_MAX_VALUE], INCLUDES)
-
-
-def refuse_query(call: Call) -> None:
-    """Raise ``ApiError`` 400 for any query parameter, on routes that have none."""
-    for name, _ in query_parameters(call):
-        raise problems.unknown(name, ())
+def refuse_query(call: Call, but: Collection[str] = ()) -> None:
+    """Raise ``ApiError`` 400 for a query parameter that the route does not have; ``but`` names those that it has."""
+    for name in query_values(call):
+        if name not in but:
+            raise problems.unknown(name, ())
 
 
 def note_unused_query(call: Call) -> None:

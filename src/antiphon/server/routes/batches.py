@@ -82,8 +82,7 @@ class BatchRoutes:
         """List this key's batches, newest first."""
         principal = await self._access.authenticate(call)
         page = read_page(call, parameters=("limit", "after"))
-        after = None if page.after is None else await self._require(page.after, principal.account)
-        found, has_more = await self._store.page(principal.account, limit=page.limit, after=after)
+        found, has_more = await self._store.page(principal.account, page)
         await call.respond_json(listed([batch.value() for batch in found], has_more=has_more))
 
     async def retrieve(self, call: Call) -> None:

@@ -15,11 +15,13 @@ from antiphon.server.request.access import Access
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
 from antiphon.server.request.pages import listed, read_page
-from antiphon.server.request.query import note_unused_query
+from antiphon.server.request.query import note_unused_query, refuse_query
 from antiphon.state import Conversation, ConversationStore
 
 Json = dict[str, Any]
 MAX_NEW_ITEMS = 20
+_INCLUDE = ("include",)
+"""It has no effect: items are always whole here."""
 _metadata = Mapping(
     String(max_length=512), max_properties=16, max_name_length=64, called="metadata object", nullable=True
 )
@@ -40,6 +42,7 @@ class ConversationRoutes:
     async def create(self, call: Call) -> None:
         """Make a conversation, with up to 20 items."""
         principal = await self._access.authenticate(call)
+        refuse_query(call)
         body = await self._body(call, _create, optional=True)
         items = _new_items(body.get("items") or ())
         made = await self._store.create(new_id("conv", "_"), principal.account, body.get("metadata") or {}, items)
@@ -54,6 +57,7 @@ class ConversationRoutes:
     async def update(self, call: Call) -> None:
         """Replace a conversation's metadata."""
         _, conversation = await self._found(call)
+        refuse_query(call)
         body = await self._body(call, _update)
         metadata: dict[str, str] = body["metadata"] or {}
         await self._store.set_metadata(conversation.id, metadata)
@@ -62,6 +66,7 @@ class ConversationRoutes:
     async def delete(self, call: Call) -> None:
         """Remove a conversation and its items."""
         _, conversation = await self._found(call)
+        refuse_query(call)
         await self._store.delete(conversation.id)
         await call.respond_json({"id": conversation.id, "object": "conversation.deleted", "deleted": True})
 
@@ -74,6 +79,7 @@ class ConversationRoutes:
     async def add_items(self, call: Call) -> None:
         """Add up to 20 items at the end."""
         _, conversation = await self._found(call)
+        refuse_query(call, but=_INCLUDE)
         body = await self._body(call, _add)
         items = _new_items(body["items"])
         await self._store.append(conversation.id, items)
@@ -82,6 +88,7 @@ class ConversationRoutes:
     async def retrieve_item(self, call: Call) -> None:
         """Show one item."""
         _, conversation = await self._found(call)
+        refuse_query(call, but=_INCLUDE)
         item_id = call.path_param("item_id")
         found = await self._store.find_item(conversation.id, item_id)
         if found is None:
@@ -91,6 +98,7 @@ class ConversationRoutes:
     async def delete_item(self, call: Call) -> None:
         """Remove one item; answers with the conversation."""
         _, conversation = await self._found(call)
+        refuse_query(call)
         item_id = call.path_param("item_id")
         if not await self._store.delete_item(conversation.id, item_id):
             raise _no_item(item_id)

@@ -21,7 +21,7 @@ from antiphon.server.request.headers import encoded
 from antiphon.server.request.incoming_file import IncomingFile
 from antiphon.server.request.multipart import MultipartForms
 from antiphon.server.request.pages import listed, read_page
-from antiphon.server.request.query import note_unused_query, query_parameters, refuse_query
+from antiphon.server.request.query import note_unused_query, query_values, refuse_query
 from antiphon.server.request.reservation import TokenReservation
 
 MODEL = "files"
@@ -86,18 +86,7 @@ class FileRoutes:
             default_limit=_MAX_LISTED,
             max_limit=_MAX_LISTED,
         )
-        after = None
-        if page.after is not None:
-            after = await self._store.find(page.after, principal.account)
-            if after is None:
-                raise no_such_file(page.after)
-        found, has_more = await self._store.page(
-            principal.account,
-            limit=page.limit,
-            descending=page.descending,
-            after=after,
-            purpose=dict(query_parameters(call)).get("purpose"),
-        )
+        found, has_more = await self._store.page(principal.account, page, query_values(call).get("purpose"))
         shown = _values(found) if len(found) <= _MANY else await asyncio.to_thread(_values, found)
         await call.respond_json(listed(shown, has_more=has_more))
 
@@ -128,6 +117,7 @@ class FileRoutes:
     async def delete(self, call: Call) -> None:
         """Remove a file."""
         file = await self._found(call)
+        refuse_query(call)
         if not await self._store.delete(file):
             raise no_such_file(file.id)
         await self._forget(file.id)

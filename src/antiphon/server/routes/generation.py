@@ -151,7 +151,6 @@ class GenerationRoutes:
                             id=body.id,
                             account=principal.account,
                             model=value["model"],
-                            created_at=value["created"],
                             metadata=request.metadata,
                             body=value,
                             messages=tuple(request.raw["messages"]),

@@ -15,7 +15,7 @@ from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
 from antiphon.server.request.access import Access
 from antiphon.server.request.call import Call
-from antiphon.server.request.query import query_parameters
+from antiphon.server.request.query import given_twice, query_parameters
 
 Report = Callable[[UsageQuery], Awaitable[list[UsageTotal]]]
 ToResult = Callable[[UsageTotal], dict[str, Any]]
@@ -142,7 +142,7 @@ def _parameters(call: Call, known: set[str]) -> dict[str, list[str]]:
         elif name not in known:
             raise problems.unknown(name, ())
         elif name in given:
-            raise ApiError(400, f"Invalid '{name}': it is given more than once.", param=name, code="invalid_value")
+            raise given_twice(name)
         else:
             given[name] = [value]
     return given

@@ -24,8 +24,8 @@ from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import STREAM_HEADERS, Call
 from antiphon.server.request.departure import until_gone
 from antiphon.server.request.in_flight import InFlight
-from antiphon.server.request.pages import read_page
-from antiphon.server.request.query import check_includes, query_flag, query_parameters, refuse_query
+from antiphon.server.request.pages import page_of, read_page
+from antiphon.server.request.query import query_flag, query_values, refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
 from antiphon.server.responses.answers import Answers
 from antiphon.server.responses.generation import turn_events
@@ -174,11 +174,8 @@ class ResponseRoutes:
     async def retrieve(self, call: Call) -> None:
         """Show a stored response, or with ``stream=true`` follow one that runs in the background here."""
         kept = await self._kept(call)
-        query = dict(query_parameters(call))
-        unknown = query.keys() - {"stream", *_OF_STREAM, "include", "include[]"}
-        if unknown:
-            raise problems.unknown(min(unknown), ())
-        check_includes(query_parameters(call))
+        refuse_query(call, but=("stream", *_OF_STREAM, "include"))
+        query = query_values(call)
         obfuscates = query_flag(query, "include_obfuscation")
         if not query_flag(query, "stream"):
             for name in query.keys() & _OF_STREAM:
@@ -198,6 +195,7 @@ class ResponseRoutes:
     async def delete(self, call: Call) -> None:
         """Remove a stored response; one that runs is stopped first."""
         kept = await self._kept(call)
+        refuse_query(call)
         await self._jobs.cancel(kept.id)
         await self._store.delete(kept.id, kept.account)
         await call.respond_json({"id": kept.id, "object": "response", "deleted": True})
@@ -205,6 +203,7 @@ class ResponseRoutes:
     async def cancel(self, call: Call) -> None:
         """Stop a response in the background; asking again, or too late, changes nothing."""
         kept = await self._kept(call)
+        refuse_query(call)
         if not kept.body["background"]:
             raise problems.bad_request("Cannot cancel a synchronous response.")
         if kept.status in _RUNNING and not await self._jobs.cancel(kept.id):
@@ -215,7 +214,7 @@ class ResponseRoutes:
     async def list_input_items(self, call: Call) -> None:
         """List the items that a response was made from, those before its own included."""
         kept = await self._kept(call)
-        await call.respond_json(read_page(call).of((*kept.history, *kept.input)))
+        await call.respond_json(page_of((*kept.history, *kept.input), read_page(call)))
 
     async def _kept(self, call: Call) -> KeptResponse:
         principal = await self._access.authenticate(call)

@@ -9,8 +9,8 @@ from antiphon.protocol.shapes import Mapping, Object
 from antiphon.server.request.access import Access
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
-from antiphon.server.request.pages import listed, read_page
-from antiphon.server.request.query import note_unused_query, query_parameters
+from antiphon.server.request.pages import listed, page_of, read_page
+from antiphon.server.request.query import note_unused_query, query_values, refuse_query
 from antiphon.state import CompletionStore, StoredCompletion
 
 Json = dict[str, Any]
@@ -35,16 +35,11 @@ class StoredCompletionRoutes:
     async def list_completions(self, call: Call) -> None:
         """List this key's stored completions, oldest first; ``model`` and ``metadata[key]`` narrow the list."""
         principal = await self._access.authenticate(call)
-        given = query_parameters(call)
-        wanted = {
-            name[len("metadata[") : -1]: value
-            for name, value in given
-            if name.startswith("metadata[") and name[-1] == "]"
-        }
-        page = read_page(
-            call, default_order="asc", also=("model", *(name for name, _ in given if name.startswith("metadata[")))
-        )
-        found, has_more = await self._store.page(principal.account, page, dict(given).get("model"), wanted)
+        given = query_values(call)
+        keys = {name: name[len("metadata[") : -1] for name in given if name.startswith("metadata[") and name[-1] == "]"}
+        page = read_page(call, default_order="asc", also=("model", *keys))
+        metadata = {key: given[name] for name, key in keys.items()}
+        found, has_more = await self._store.page(principal.account, page, given.get("model"), metadata)
         await call.respond_json(listed([one.value() for one in found], has_more=has_more))
 
     async def retrieve(self, call: Call) -> None:
@@ -55,6 +50,7 @@ class StoredCompletionRoutes:
     async def update(self, call: Call) -> None:
         """Replace a stored completion's metadata."""
         stored = await self._found(call)
+        refuse_query(call)
         async with self._bodies.read(call) as body:
             value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
             if not isinstance(value, dict):
@@ -67,6 +63,7 @@ class StoredCompletionRoutes:
     async def delete(self, call: Call) -> None:
         """Remove a stored completion."""
         stored = await self._found(call)
+        refuse_query(call)
         await self._store.delete(stored.id)
         await call.respond_json({"object": "chat.completion.deleted", "id": stored.id, "deleted": True})
 
@@ -75,7 +72,7 @@ class StoredCompletionRoutes:
         stored = await self._found(call)
         page = read_page(call, default_order="asc")
         await call.respond_json(
-            page.of([_message(stored.id, at, message) for at, message in enumerate(stored.messages)])
+            page_of([_message(stored.id, at, message) for at, message in enumerate(stored.messages)], page)
         )
 
     async def _found(self, call: Call) -> StoredCompletion:

@@ -11,7 +11,7 @@ from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
 from antiphon.server.request.pages import listed, read_page
-from antiphon.server.request.query import note_unused_query, query_parameters, refuse_query
+from antiphon.server.request.query import note_unused_query, query_values, refuse_query
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.server.routes.vector_store_parts import new_files
 from antiphon.server.routes.vector_stores import LIST_PARAMETERS, read_body
@@ -55,6 +55,7 @@ class VectorStoreFileRoutes:
     async def update(self, call: Call) -> None:
         """Replace the attributes of a file, by which searches may filter."""
         file = await self._found(call)
+        refuse_query(call)
         body = await read_body(self._bodies, call, update_file)
         attributes: Json = body["attributes"] or {}
         if not await self._stores.set_attributes(file, attributes):
@@ -64,6 +65,7 @@ class VectorStoreFileRoutes:
     async def remove(self, call: Call) -> None:
         """Take a file out of a store; the file itself stays."""
         file = await self._found(call)
+        refuse_query(call)
         if not await self._stores.ingestion.remove(file.vector_store_id, file.file_id):
             raise no_such_store_file(file.file_id, file.vector_store_id)
         await call.respond_json({"id": file.file_id, "object": "vector_store.file.deleted", "deleted": True})
@@ -99,6 +101,7 @@ class VectorStoreFileRoutes:
         """Stop reading what of a batch is not read yet."""
         store = await self._store(call)
         batch = await self._batch(store, call.path_param("batch_id"))
+        refuse_query(call)
         await self._stores.table.cancel_batch(batch)
         await self._respond_batch(call, await self._batch(store, batch.id))
 
@@ -123,7 +126,7 @@ class VectorStoreFileRoutes:
 
     async def _respond_page(self, call: Call, store: VectorStore, batch_id: str | None = None) -> None:
         page = read_page(call, parameters=LIST_PARAMETERS, also=("filter",))
-        status = dict(query_parameters(call)).get("filter")
+        status = query_values(call).get("filter")
         if status is not None and status not in STATUSES:
             raise problems.not_in_enum("filter", status, STATUSES)
         found, has_more = await self._stores.table.file_page(store.id, page, status=status, batch_id=batch_id)

@@ -65,6 +65,7 @@ class VectorStoreRoutes:
     async def update(self, call: Call) -> None:
         """Change a vector store's name, metadata or end."""
         _, store = await self._found(call)
+        refuse_query(call)
         body = await read_body(self._bodies, call, update_store, optional=True)
         changes: Json = {}
         if body.get("name") is not None:
@@ -79,6 +80,7 @@ class VectorStoreRoutes:
     async def delete(self, call: Call) -> None:
         """Remove a vector store and its index; the files stay."""
         _, store = await self._found(call)
+        refuse_query(call)
         if not await self._stores.delete(store):
             raise no_such_store(store.id)
         await call.respond_json({"id": store.id, "object": "vector_store.deleted", "deleted": True})
