@@ -111,6 +111,19 @@ def test_a_batch_goes_through_its_course(client: openai.OpenAI, endpoint: str, b
     assert batch.id in [each.id for each in client.batches.list(limit=1)]
 
 
+def test_requests_in_one_conversation_wait_for_one_another(client: openai.OpenAI) -> None:
+    """Each is answered, and the conversation has every question before its answer."""
+    conversation = client.conversations.create().id
+    requests = [
+        request(f"r{n}", url="/v1/responses", model=CHAT, input=f"hi {n}", conversation=conversation) for n in range(3)
+    ]
+    done = ended(client, begin(client, requests, "/v1/responses"))
+    assert done.request_counts is not None
+    assert done.request_counts.completed == 3
+    items: list[Any] = list(client.conversations.items.list(conversation, order="asc"))
+    assert [item.role for item in items] == ["user", "assistant"] * 3
+
+
 def test_a_request_costs_half_and_no_rate_limit_holds(tmp_path: Path) -> None:
     """The same requests, interactive and in a batch: half the dollars, the same tokens, one row each; the key's limit is for others."""
     key = new_key(tmp_path, Principal(name="a", limits=Limits(rpm=2), budget=KeyBudget(usd=1.0)))

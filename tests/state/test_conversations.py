@@ -1,11 +1,14 @@
 """Conversations: items in order, whoever writes at the same time."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.waiting import until
+from tests.waiting import PATIENCE_S
 
+from antiphon.accounts.schema import conversations
 from antiphon.protocol.errors import ApiError
 from antiphon.state import ConversationStore
 from antiphon.state import claims as claims_module
@@ -88,9 +91,73 @@ async def test_a_claim_is_renewed_while_it_is_held(engine: AsyncEngine, monkeypa
     await store.create("conv_1", "a", {}, [])
     held = await store.claim("conv_1", "a")
     assert held is not None
-    first = held.until_ms
+    first = await taken_until_ms(engine)
     async with held:
-        await until(lambda: held.until_ms > first)
+        async with asyncio.timeout(PATIENCE_S):
+            while await taken_until_ms(engine) <= first:
+                pass
     again = await store.claim("conv_1", "a")
     assert again is not None
     await again.release()
+
+
+async def test_a_late_holder_goes_on_unless_another_came_between(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says then does not follow what the conversation has, so nothing of it is added, and it is told."""
+    store = ConversationStore(engine)
+    await store.create("conv_1", "a", {}, [])
+    first = await store.claim("conv_1", "a")
+    assert first is not None
+    late = claims_module._now_ms() + 2 * round(claims_module.LEASE_S * 1000)
+    monkeypatch.setattr(claims_module, "_now_ms", lambda: late)
+    await store.append("conv_1", [{"id": "1"}], first)
+    second = await store.claim("conv_1", "a")
+    assert second is not None
+    with pytest.raises(ApiError, match="lost the conversation") as refused:
+        await store.append("conv_1", [{"id": "2"}], first)
+    assert (refused.value.status, refused.value.code) == (409, "conversation_locked")
+    await store.append("conv_1", [{"id": "3"}], second)
+    assert [item["id"] for item in await store.items("conv_1")] == ["1", "3"]
+    await store.delete("conv_1")
+    await store.append("conv_1", [{"id": "4"}], first)
+    await first.release()
+    await second.release()
+
+
+async def test_claims_of_one_moment_are_told_apart(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A holder that lost its claim neither renews nor ends the one that another made."""
+    now = claims_module._now_ms()
+    monkeypatch.setattr(claims_module, "_now_ms", lambda: now)
+    monkeypatch.setattr(claims_module, "_end_ms", lambda: now)
+    store = ConversationStore(engine)
+    await store.create("conv_1", "a", {}, [])
+    first, second = await store.claim("conv_1", "a"), await store.claim("conv_1", "a")
+    assert first is not None
+    assert second is not None
+    await first.release()
+    assert await taken_until_ms(engine) == now
+    await second.release()
+    assert await taken_until_ms(engine) == 0
+
+
+@pytest.mark.parametrize("failure", [asyncio.CancelledError(), OSError("connection lost")])
+async def test_a_claim_that_nobody_got_is_not_renewed(engine: AsyncEngine, failure: BaseException) -> None:
+    """A client that leaves while the claim is written, or a connection that is lost, keeps no conversation for ever."""
+    store = ConversationStore(engine)
+    await store.create("conv_1", "a", {}, [])
+    others = asyncio.all_tasks()
+
+    def lose(_connection: Any) -> None:
+        raise failure
+
+    event.listen(engine.sync_engine, "commit", lose)
+    with pytest.raises((ApiError, asyncio.CancelledError)):
+        await store.claim("conv_1", "a")
+    event.remove(engine.sync_engine, "commit", lose)
+    assert not [task for task in asyncio.all_tasks() - others if "_renew" in repr(task)]
+
+
+async def taken_until_ms(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return (await connection.execute(select(conversations.c.taken_until_ms))).scalar_one()

@@ -127,6 +127,7 @@ conversations = Table(
     Column("created_at", BigInteger, nullable=False),  # Unix seconds
     Column("metadata", LargeBinary, nullable=False),  # JSON
     Column("taken_until_ms", BigInteger, nullable=False, server_default="0"),  # see antiphon/state/claims.py
+    Column("taken_by", String(32)),
 )
 
 conversation_items = Table(

@@ -1,11 +1,13 @@
 """Who answers in a conversation: one response at a time, over all processes.
 
-A claim is a moment in the conversation's row until which it is taken. Its holder moves the moment on while it works; where its
-process ends, the claim does too, after ``LEASE_S``. The moment itself says whose claim it is.
+A claim is a moment in the conversation's row until which it is taken, and a word of its holder's own. The holder moves the
+moment on while it works; where its process ends, the claim does too, after ``LEASE_S``. A holder that is late (the database was
+away, the process was stopped) goes on unless another one came in between: then its claim is lost.
 """
 
 import asyncio
 import contextlib
+import secrets
 import time
 from typing import Self
 
@@ -21,12 +23,15 @@ LEASE_S = 15.0
 
 
 class Claim:
-    """A conversation that is taken. Use it as an async context manager, or ``release`` it; releasing twice does nothing."""
+    """A conversation that is taken. Use it as an async context manager, or ``release`` it; releasing twice does nothing.
 
-    def __init__(self, engine: AsyncEngine, conversation_id: str, until_ms: int) -> None:
+    ``holder`` is what its row says while nobody else has taken it.
+    """
+
+    def __init__(self, engine: AsyncEngine, conversation_id: str, holder: str) -> None:
         self._engine = engine
         self._conversation_id = conversation_id
-        self.until_ms = until_ms
+        self.holder = holder
         self._ended = asyncio.Event()
         self._renewal = asyncio.create_task(self._renew())
         self._ending: asyncio.Future[None] | None = None
@@ -59,33 +64,34 @@ class Claim:
                 await self._move(_end_ms())
 
     async def _move(self, until_ms: int) -> None:
-        own = (conversations.c.id == self._conversation_id) & (conversations.c.taken_until_ms == self.until_ms)
+        own = (conversations.c.id == self._conversation_id) & (conversations.c.taken_by == self.holder)
         async with self._engine.begin() as connection:
             await connection.execute(update(conversations).where(own).values(taken_until_ms=until_ms))
-        self.until_ms = until_ms
 
 
 async def claim(engine: AsyncEngine, conversation_id: str, account: str) -> Claim | None:
     """Take a conversation of ``account``; None if there is none. ``ApiError`` 409 if another response has it, 503 without database."""
     own = (conversations.c.id == conversation_id) & (conversations.c.account == account)
-    until_ms = _end_ms()
     free = conversations.c.taken_until_ms <= _now_ms()
+    holder = secrets.token_hex(16)
+    change = update(conversations).where(own, free).values(taken_until_ms=_end_ms(), taken_by=holder)
     try:
         async with engine.begin() as connection:
-            change = update(conversations).where(own, free).values(taken_until_ms=until_ms)
-            if (await connection.execute(change)).rowcount:
-                return Claim(engine, conversation_id, until_ms)
-            is_there = (await connection.execute(select(conversations.c.id).where(own))).first() is not None
+            is_taken = (await connection.execute(change)).rowcount > 0
+            is_there = is_taken or (await connection.execute(select(conversations.c.id).where(own))).first() is not None
     except (SQLAlchemyError, OSError) as error:
         raise store_unreachable("database of conversations") from error
+    if is_taken:
+        # Only now: what is cancelled before, or fails, leaves nobody who renews the claim.
+        return Claim(engine, conversation_id, holder)
     if not is_there:
         return None
-    raise ApiError(
-        409,
-        "Another process is currently operating on this conversation. Please retry in a few seconds.",
-        code="conversation_locked",
-        headers={"retry-after": "1"},
-    )
+    raise conversation_locked("Another process is currently operating on this conversation. Please retry in a few seconds.")
+
+
+def conversation_locked(message: str) -> ApiError:
+    """409, which the official client sends again by itself."""
+    return ApiError(409, message, code="conversation_locked", headers={"retry-after": "1"})
 
 
 def _end_ms() -> int:

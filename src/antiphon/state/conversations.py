@@ -13,14 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import conversation_items, conversations
-from antiphon.protocol.errors import ApiError
 from antiphon.protocol.paging import PageQuery
-from antiphon.state.claims import Claim, claim
+from antiphon.state.claims import Claim, claim, conversation_locked
 from antiphon.state.json_size import MAX_CHARS_ON_LOOP
 
 Json = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 _ATTEMPTS = 5
+_GONE_ON = "This server lost the conversation while it answered, and another response was begun in it. Please retry."
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,9 +137,10 @@ class ConversationStore:
             raise store_unreachable("database of conversations") from error
         return 0 if found is None else found + 1
 
-    async def append(self, conversation_id: str, items: Sequence[Json]) -> None:
+    async def append(self, conversation_id: str, items: Sequence[Json], claim: Claim | None = None) -> None:
         """Add items at the end, unless the conversation was deleted meanwhile: then nothing is kept of them.
 
+        ``ApiError`` 409 if ``claim`` is lost: the conversation has gone on without these items.
         Positions are unique, so of two that append at once one tries again; ``ApiError`` 409 at last.
         """
         for _ in range(_ATTEMPTS):
@@ -148,16 +149,16 @@ class ConversationStore:
                 async with self._engine.connect() as connection:
                     await connection.execute(insert(conversation_items), _rows(conversation_id, position, items))
                     # After the insertion, which holds off a deletion until it is decided (in SQLite by itself).
-                    if (await connection.execute(_lock(conversation_id))).first() is None:
-                        await connection.rollback()
-                    else:
-                        await connection.commit()
+                    found = (await connection.execute(_lock(conversation_id))).first()
+                    if claim is not None and found is not None and found.taken_by != claim.holder:
+                        raise conversation_locked(_GONE_ON)
+                    await (connection.rollback() if found is None else connection.commit())
             except IntegrityError:
                 continue
             except (SQLAlchemyError, OSError) as error:
                 raise store_unreachable("database of conversations") from error
             return
-        raise ApiError(409, "Another request is writing to this conversation. Try again.", code="conversation_locked")
+        raise conversation_locked("Another request is writing to this conversation. Try again.")
 
     async def delete_item(self, conversation_id: str, item_id: str) -> bool:
         """Remove one item; False if there is none of that id."""
@@ -170,7 +171,7 @@ class ConversationStore:
 
 
 def _lock(conversation_id: str) -> Select[*tuple[Any, ...]]:
-    return select(conversations.c.id).where(conversations.c.id == conversation_id).with_for_update(read=True)
+    return select(conversations.c.taken_by).where(conversations.c.id == conversation_id).with_for_update(read=True)
 
 
 async def _decoded(rows: Sequence[bytes]) -> tuple[Json, ...]:

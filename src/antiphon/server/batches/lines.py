@@ -16,9 +16,9 @@ from antiphon.server.request.call import Call, Handler
 from antiphon.server.request.headers import StandardHeaders
 
 _FIRST_ERROR = 400
-_PASSING = {429, 500, 502, 503, 504}
-_WAITED_FOR = {429, 503}
-"""Statuses that say when to come back; they are tried until the batch expires."""
+_PASSING = {409, 429, 500, 502, 503, 504}
+_WAITED_FOR = {409, 429, 503}
+"""Statuses that say when to come back; they are tried until the batch expires. 409: a conversation is taken."""
 _MAX_FAULTS = 4
 """Attempts after which any other status that may pass is the request's answer."""
 _LONGEST_PAUSE_S = 30.0

@@ -56,7 +56,7 @@ class Answers:
             kept = kept_response(value, turn)
             await self._store.save(kept, body=state.encoded(), replaces=turn.request.background)
         if turn.request.conversation is not None:
-            await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]))
+            await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]), turn.claim)
             # Before the last event is sent: a client that has read it may continue at once.
             await turn.release()
 
