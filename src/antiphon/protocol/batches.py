@@ -5,7 +5,8 @@ from typing import Any, cast
 from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.fields import Enumeration, Integer, String
-from antiphon.protocol.shapes import JsonObject, Mapping, Object
+from antiphon.protocol.metadata import METADATA
+from antiphon.protocol.shapes import JsonObject, Object
 
 Json = dict[str, Any]
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
@@ -23,9 +24,7 @@ batch_request = Object(
         "input_file_id": String(min_length=1, max_length=200),
         "endpoint": Enumeration(_DOCUMENTED, ENDPOINTS),
         "completion_window": Enumeration(("24h",)),
-        "metadata": Mapping(
-            String(max_length=512), max_properties=16, max_name_length=64, called="metadata object", nullable=True
-        ),
+        "metadata": METADATA,
         "output_expires_after": Object(
             {"anchor": Enumeration(("created_at",)), "seconds": Integer(minimum=3600, maximum=30 * 86_400)},
             required=("anchor", "seconds"),

@@ -1,10 +1,12 @@
 """The table of ``POST /v1/chat/completions``, in OpenAI's order of checks."""
 
+from dataclasses import replace
 from typing import Any
 
 from antiphon.protocol import problems
 from antiphon.protocol.fields import Enumeration, Flag, Integer, Number, String
 from antiphon.protocol.message_fields import NAME_PATTERN, messages
+from antiphon.protocol.metadata import METADATA
 from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Tagged, Unsupported
 from antiphon.protocol.tool_fields import function_call, functions, tool_choice, tools
 
@@ -106,14 +108,7 @@ chat = Object(
         ),
         "stream": Flag(nullable=True),
         "store": Flag(nullable=True),
-        "metadata": Mapping(
-            String(max_length=512),
-            max_properties=16,
-            max_name_length=64,
-            called="metadata object",
-            nullable=True,
-            note=_RECORDED,
-        ),
+        "metadata": replace(METADATA, note=_RECORDED),
         "verbosity": Enumeration(("low", "medium", "high"), nullable=True, note=_HINT),
         "max_tokens": Integer(minimum=1, nullable=True, note="The older name of max_completion_tokens; not both."),
         "stop": stop,

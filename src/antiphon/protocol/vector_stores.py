@@ -4,6 +4,7 @@ from typing import Any, ClassVar, cast
 
 from antiphon.protocol import problems
 from antiphon.protocol.fields import Enumeration, Flag, Integer, Number, Spec, String
+from antiphon.protocol.metadata import METADATA
 from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Tagged
 from antiphon.search.json_path import NOT_IN_PATHS, path_of_key
 
@@ -19,9 +20,6 @@ _COMPARISONS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _NUMBERS, _TEXT, _TRUTH = "('integer', 'real')", "('text')", "('true', 'false')"
 _LARGEST = 2**63 - 1
 
-_metadata = Mapping(
-    String(max_length=512), max_properties=16, max_name_length=64, called="metadata object", nullable=True
-)
 _attributes = Mapping(
     Either((String(max_length=512), Number(), Flag())),
     max_properties=16,
@@ -63,10 +61,10 @@ create_store = Object(
         "description": String(max_length=2000, nullable=True),
         "expires_after": _expires_after,
         "chunking_strategy": _chunking,
-        "metadata": _metadata,
+        "metadata": METADATA,
     }
 )
-update_store = Object({"name": _name, "expires_after": _expires_after, "metadata": _metadata})
+update_store = Object({"name": _name, "expires_after": _expires_after, "metadata": METADATA})
 _file_fields: dict[str, Spec] = {"file_id": _file_id, "chunking_strategy": _chunking, "attributes": _attributes}
 create_file = Object(_file_fields, required=("file_id",))
 update_file = Object({"attributes": _attributes}, required=("attributes",))

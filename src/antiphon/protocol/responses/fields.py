@@ -1,10 +1,13 @@
 """The table of ``POST /v1/responses``, in the document's order."""
 
+from dataclasses import replace
+
 from antiphon.protocol.chat_fields import Retention, penalty, temperature, top_p, user
 from antiphon.protocol.fields import Enumeration, Flag, Integer, Spec, String
+from antiphon.protocol.metadata import METADATA
 from antiphon.protocol.responses.item_fields import input_
 from antiphon.protocol.responses.tool_fields import EFFORTS, text_format, tool_choice, tools
-from antiphon.protocol.shapes import Array, Either, JsonObject, Mapping, Object, Unsupported
+from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Unsupported
 
 _RECORDED = "Recorded with the response; no effect on the answer."
 INCLUDES = (
@@ -80,14 +83,7 @@ responses = Object(
             max_length=1,
             nullable=True,
         ),
-        "metadata": Mapping(
-            String(max_length=512),
-            max_properties=16,
-            max_name_length=64,
-            called="metadata object",
-            nullable=True,
-            note=_RECORDED,
-        ),
+        "metadata": replace(METADATA, note=_RECORDED),
         "user": user,
         "safety_identifier": String(max_length=128, nullable=True, note=_RECORDED),
         "prompt_cache_key": String(nullable=True, note=_RECORDED),

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
+from antiphon.protocol import decode_json, problems
 from antiphon.protocol.errors import ApiError, overloaded
 from antiphon.protocol.responses.mcp_fields import without_secrets
+from antiphon.protocol.shapes import Object
 from antiphon.server.logs import log
 from antiphon.server.request.asgi import ClientGone
 from antiphon.server.request.call import Call
@@ -71,6 +73,20 @@ class RequestBodies:
             yield body
         finally:
             self.num_bytes_held -= num_bytes
+
+    async def read_object(self, call: Call, table: Object, *, optional: bool = False) -> dict[str, Any]:
+        """Return a body that is a JSON object as ``table`` describes it; an empty body where it is ``optional``: ``{}``.
+
+        Raises as ``read`` does, and ``ApiError`` 400 for anything else.
+        """
+        async with self.read(call) as body:
+            if optional and not body.strip():
+                return {}
+            value: Any = await self.work(body, decode_json, body, call.header(b"content-type"))
+            if not isinstance(value, dict):
+                raise problems.wrong_type("body", "an object", value)
+            await self.work(body, _check, table, value)
+            return cast("dict[str, Any]", value)
 
     async def keep_captured(self, call: Call, body: bytes) -> None:
         """Keep the body for the console, if the request is captured."""
@@ -137,6 +153,11 @@ class RequestBodies:
             code="request_too_large",
             headers={"connection": "close"},
         )
+
+
+def _check(table: Object, value: Any) -> None:
+    table.check(value, "")
+    table.refuse(value, "")
 
 
 def shown_body(body: bytes) -> bytes:

@@ -1,12 +1,11 @@
 """``/v1/batches``: many requests in a file, answered below interactive ones."""
 
 from collections.abc import Callable
-from typing import Any, cast
 
 from antiphon.batches import BatchDetail, BatchSettings, BatchStore, StoredBatch
 from antiphon.batches.store import now_ms
 from antiphon.files import FileStore
-from antiphon.protocol import decode_json, problems
+from antiphon.protocol import problems
 from antiphon.protocol.batches import batch_request
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.ids import new_id
@@ -43,13 +42,7 @@ class BatchRoutes:
         """Begin a batch. What is wrong with its file is found afterwards, and shown by the batch, as with OpenAI."""
         principal = await self._access.authenticate(call)
         refuse_query(call)
-        async with self._bodies.read(call) as body:
-            value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
-            if not isinstance(value, dict):
-                raise problems.wrong_type("body", "an object", value)
-            batch_request.check(value, "")
-            batch_request.refuse(value, "")
-        given = cast("dict[str, Any]", value)
+        given = await self._bodies.read_object(call, batch_request)
         file = await self._files.find(given["input_file_id"], principal.account)
         if file is not None and file.purpose != "batch":
             raise problems.bad_request(

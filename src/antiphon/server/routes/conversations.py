@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from antiphon.accounts import Principal
-from antiphon.protocol import decode_json, problems
+from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.fields import String
 from antiphon.protocol.ids import new_id
+from antiphon.protocol.metadata import METADATA, update_metadata
 from antiphon.protocol.responses import with_ids
 from antiphon.protocol.responses.item_fields import ItemSpec, kind_of
-from antiphon.protocol.shapes import Array, Mapping, Object
+from antiphon.protocol.shapes import Array, Object
 from antiphon.server.request.access import Access
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
@@ -22,12 +22,8 @@ Json = dict[str, Any]
 MAX_NEW_ITEMS = 20
 _INCLUDE = ("include",)
 """It has no effect: items are always whole here."""
-_metadata = Mapping(
-    String(max_length=512), max_properties=16, max_name_length=64, called="metadata object", nullable=True
-)
 _items = Array(ItemSpec(), "objects", max_length=MAX_NEW_ITEMS, nullable=True)
-_create = Object({"metadata": _metadata, "items": _items})
-_update = Object({"metadata": _metadata}, required=("metadata",))
+_create = Object({"metadata": METADATA, "items": _items})
 _add = Object({"items": Array(ItemSpec(), "objects", min_length=1, max_length=MAX_NEW_ITEMS)}, required=("items",))
 
 
@@ -43,7 +39,7 @@ class ConversationRoutes:
         """Make a conversation, with up to 20 items."""
         principal = await self._access.authenticate(call)
         refuse_query(call)
-        body = await self._body(call, _create, optional=True)
+        body = await self._bodies.read_object(call, _create, optional=True)
         items = _new_items(body.get("items") or ())
         made = await self._store.create(new_id("conv", "_"), principal.account, body.get("metadata") or {}, items)
         await call.respond_json(made.value())
@@ -58,7 +54,7 @@ class ConversationRoutes:
         """Replace a conversation's metadata."""
         _, conversation = await self._found(call)
         refuse_query(call)
-        body = await self._body(call, _update)
+        body = await self._bodies.read_object(call, update_metadata)
         metadata: dict[str, str] = body["metadata"] or {}
         await self._store.set_metadata(conversation.id, metadata)
         await call.respond_json(conversation.value() | {"metadata": metadata})
@@ -80,7 +76,7 @@ class ConversationRoutes:
         """Add up to 20 items at the end."""
         _, conversation = await self._found(call)
         refuse_query(call, but=_INCLUDE)
-        body = await self._body(call, _add)
+        body = await self._bodies.read_object(call, _add)
         items = _new_items(body["items"])
         await self._store.append(conversation.id, items)
         await call.respond_json(listed(items, has_more=False))
@@ -111,17 +107,6 @@ class ConversationRoutes:
         if found is None:
             raise ApiError(404, f"Conversation with id '{conversation_id}' not found.")
         return principal, found
-
-    async def _body(self, call: Call, table: Object, *, optional: bool = False) -> Json:
-        async with self._bodies.read(call) as body:
-            if optional and not body.strip():
-                return {}
-            value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
-            if not isinstance(value, dict):
-                raise problems.wrong_type("body", "an object", value)
-            table.check(value, "")
-            table.refuse(value, "")
-            return value  # pyright: ignore[reportUnknownVariableType] - the table checked it
 
 
 def _new_items(given: Sequence[Json]) -> tuple[Json, ...]:

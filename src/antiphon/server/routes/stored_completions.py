@@ -2,10 +2,8 @@
 
 from typing import Any, cast
 
-from antiphon.protocol import decode_json, problems
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.fields import String
-from antiphon.protocol.shapes import Mapping, Object
+from antiphon.protocol.metadata import update_metadata
 from antiphon.server.request.access import Access
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
@@ -14,14 +12,6 @@ from antiphon.server.request.query import note_unused_query, query_values, refus
 from antiphon.state import CompletionStore, StoredCompletion
 
 Json = dict[str, Any]
-_update = Object(
-    {
-        "metadata": Mapping(
-            String(max_length=512), max_properties=16, max_name_length=64, called="metadata object", nullable=True
-        )
-    },
-    required=("metadata",),
-)
 
 
 class StoredCompletionRoutes:
@@ -51,12 +41,8 @@ class StoredCompletionRoutes:
         """Replace a stored completion's metadata."""
         stored = await self._found(call)
         refuse_query(call)
-        async with self._bodies.read(call) as body:
-            value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
-            if not isinstance(value, dict):
-                raise problems.wrong_type("body", "an object", value)
-            _update.check(value, "")
-        metadata: dict[str, str] = cast("Json", value)["metadata"] or {}
+        body = await self._bodies.read_object(call, update_metadata)
+        metadata: dict[str, str] = body["metadata"] or {}
         await self._store.set_metadata(stored.id, metadata)
         await call.respond_json(stored.value() | {"metadata": metadata})
 

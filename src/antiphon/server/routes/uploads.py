@@ -5,7 +5,7 @@ from typing import Any
 from antiphon.accounts import Principal
 from antiphon.files import FileStore, NewFile, StoredUpload, UploadStore
 from antiphon.files.errors import no_such_upload
-from antiphon.protocol import decode_json, problems
+from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.files import (
     check_batch_size,
@@ -15,7 +15,6 @@ from antiphon.protocol.files import (
     safe_filename,
     upload_request,
 )
-from antiphon.protocol.shapes import Object
 from antiphon.server.request.access import Access
 from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.body import RequestBodies
@@ -55,7 +54,7 @@ class UploadRoutes:
         """Begin an upload."""
         principal = await self._access.authenticate(call)
         refuse_query(call)
-        body = await self._body(call, upload_request)
+        body = await self._bodies.read_object(call, upload_request)
         filename = safe_filename(body["filename"])
         check_file_name(filename, body["purpose"])
         if body["bytes"]:
@@ -93,7 +92,7 @@ class UploadRoutes:
         """Make a file of the parts."""
         _, upload = await self._found(call)
         refuse_query(call)
-        body = await self._body(call, complete_upload_request)
+        body = await self._bodies.read_object(call, complete_upload_request)
         await until_gone(call, self._complete(call, upload, body))
 
     async def _complete(self, call: Call, upload: StoredUpload, body: Json) -> None:
@@ -114,11 +113,3 @@ class UploadRoutes:
         if upload is None:
             raise no_such_upload(upload_id)
         return principal, upload
-
-    async def _body(self, call: Call, table: Object) -> Json:
-        async with self._bodies.read(call) as body:
-            value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
-            if not isinstance(value, dict):
-                raise problems.wrong_type("body", "an object", value)
-            table.check(value, "")
-            return value  # pyright: ignore[reportUnknownVariableType] - the table checked it

@@ -14,7 +14,7 @@ from antiphon.server.request.pages import listed, read_page
 from antiphon.server.request.query import note_unused_query, query_values, refuse_query
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.server.routes.vector_store_parts import new_files
-from antiphon.server.routes.vector_stores import LIST_PARAMETERS, read_body
+from antiphon.server.routes.vector_stores import LIST_PARAMETERS
 from antiphon.vector_stores import FileBatch, NewStoreFile, StoreFile, VectorStore, VectorStores
 from antiphon.vector_stores.errors import no_such_store_batch, no_such_store_file
 from antiphon.vector_stores.records import STATUSES
@@ -35,7 +35,7 @@ class VectorStoreFileRoutes:
         """Put a file into a store; it is read in the background."""
         principal = await self._access.authenticate(call)
         refuse_query(call)
-        body = await read_body(self._bodies, call, create_file)
+        body = await self._bodies.read_object(call, create_file)
         store = await self._stores.require_live(call.path_param("vector_store_id"), principal.account)
         new = await new_files(self._stores, principal.account, [body], *check_chunking(None, ""))
         await self._add(call, principal, store, new)
@@ -56,7 +56,7 @@ class VectorStoreFileRoutes:
         """Replace the attributes of a file, by which searches may filter."""
         file = await self._found(call)
         refuse_query(call)
-        body = await read_body(self._bodies, call, update_file)
+        body = await self._bodies.read_object(call, update_file)
         attributes: Json = body["attributes"] or {}
         if not await self._stores.set_attributes(file, attributes):
             raise no_such_store_file(file.file_id, file.vector_store_id)
@@ -82,7 +82,7 @@ class VectorStoreFileRoutes:
         """Put files into a store as one batch."""
         principal = await self._access.authenticate(call)
         refuse_query(call)
-        body = await read_body(self._bodies, call, create_batch)
+        body = await self._bodies.read_object(call, create_batch)
         store = await self._stores.require_live(call.path_param("vector_store_id"), principal.account)
         given = _batch_files(body)
         size = check_chunking(body.get("chunking_strategy"), "chunking_strategy")

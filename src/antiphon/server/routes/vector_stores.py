@@ -4,8 +4,6 @@ import asyncio
 from typing import Any
 
 from antiphon.accounts import Principal
-from antiphon.protocol import decode_json, problems
-from antiphon.protocol.shapes import Object
 from antiphon.protocol.vector_stores import check_chunking, create_store, search, update_store
 from antiphon.server.request.access import Access
 from antiphon.server.request.admissions import Admissions
@@ -36,7 +34,7 @@ class VectorStoreRoutes:
         """Make a vector store; its files are read in the background."""
         principal = await self._access.authenticate(call)
         refuse_query(call)
-        body = await read_body(self._bodies, call, create_store, optional=True)
+        body = await self._bodies.read_object(call, create_store, optional=True)
         tokens, overlap = check_chunking(body.get("chunking_strategy"), "chunking_strategy")
         given = [{"file_id": file_id} for file_id in dict.fromkeys(body.get("file_ids") or ())]
         new = await new_files(self._stores, principal.account, given, tokens, overlap)
@@ -66,7 +64,7 @@ class VectorStoreRoutes:
         """Change a vector store's name, metadata or end."""
         _, store = await self._found(call)
         refuse_query(call)
-        body = await read_body(self._bodies, call, update_store, optional=True)
+        body = await self._bodies.read_object(call, update_store, optional=True)
         changes: Json = {}
         if body.get("name") is not None:
             changes["name"] = body["name"]
@@ -89,7 +87,7 @@ class VectorStoreRoutes:
         """Return the chunks of a vector store that answer a query best."""
         principal = await self._access.authenticate(call)
         refuse_query(call)
-        body = await read_body(self._bodies, call, search)
+        body = await self._bodies.read_object(call, search)
         store = await self._stores.require_live(call.path_param("vector_store_id"), principal.account)
         query = search_query(body)
         reservation = TokenReservation(sum(map(len, query.queries)) // CHARACTERS_PER_TOKEN, 0)
@@ -110,19 +108,6 @@ class VectorStoreRoutes:
     async def _found(self, call: Call) -> tuple[Principal, VectorStore]:
         principal = await self._access.authenticate(call)
         return principal, await self._stores.require(call.path_param("vector_store_id"), principal.account)
-
-
-async def read_body(bodies: RequestBodies, call: Call, table: Object, *, optional: bool = False) -> Json:
-    """Return a checked body. ``ApiError`` 400."""
-    async with bodies.read(call) as body:
-        if optional and not body.strip():
-            return {}
-        value: Any = await bodies.work(body, decode_json, body, call.header(b"content-type"))
-        if not isinstance(value, dict):
-            raise problems.wrong_type("body", "an object", value)
-        table.check(value, "")
-        table.refuse(value, "")
-        return value  # pyright: ignore[reportUnknownVariableType] - the table checked it
 
 
 def _shown(found: Found) -> Json:
