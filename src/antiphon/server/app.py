@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+import msgspec
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp
 
@@ -13,10 +14,10 @@ from antiphon.server.console.session import SessionRoutes
 from antiphon.server.console.usage import UsageRoutes
 from antiphon.server.endpoint import Endpoint
 from antiphon.server.forwarding import HEADER
-from antiphon.server.request.access import Access
 from antiphon.server.request.asgi import Receive, Send
 from antiphon.server.request.call import Handler
 from antiphon.server.request.headers import Scope, header
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.routes.batches import BatchRoutes
 from antiphon.server.routes.conversations import ConversationRoutes
 from antiphon.server.routes.files import FileRoutes
@@ -40,27 +41,16 @@ from antiphon.server.routes.vector_stores import VectorStoreRoutes
 from antiphon.server.service import Service
 
 
-def generation_routes(service: Service, access: Access) -> GenerationRoutes:
-    """Return the handlers of the endpoints that generate, for those whom ``access`` lets in."""
-    return GenerationRoutes(
-        service.backend,
-        access=access,
-        admissions=service.admissions,
-        in_flight=service.in_flight,
-        bodies=service.bodies,
-        cache=service.cache,
-        store=service.completions,
-    )
+def generation_routes(service: Service, requests: RequestParts) -> GenerationRoutes:
+    """Return the handlers of the endpoints that generate, for those whom ``requests`` lets in."""
+    return GenerationRoutes(service.backend, requests, cache=service.cache, store=service.completions)
 
 
-def response_routes(service: Service, access: Access) -> ResponseRoutes:
-    """Return the handlers of responses, for those whom ``access`` lets in."""
+def response_routes(service: Service, requests: RequestParts) -> ResponseRoutes:
+    """Return the handlers of responses, for those whom ``requests`` lets in."""
     return ResponseRoutes(
         service.backend,
-        access=access,
-        admissions=service.admissions,
-        in_flight=service.in_flight,
-        bodies=service.bodies,
+        requests,
         store=service.responses.store,
         jobs=service.responses.jobs,
         turns=service.responses.turns,
@@ -75,8 +65,8 @@ class Handlers:
     """The handlers of one server; each group gets the parts that it needs and no others."""
 
     def __init__(self, service: Service) -> None:
-        self.generation = generation_routes(service, service.access)
-        self.responses = response_routes(service, service.access)
+        self.generation = generation_routes(service, service.requests)
+        self.responses = response_routes(service, service.requests)
         self.stored_completions = StoredCompletionRoutes(service.access, service.bodies, service.completions)
         self.conversations = ConversationRoutes(service.access, service.bodies, service.responses.conversations)
         self.files = FileRoutes(
@@ -111,21 +101,8 @@ class Handlers:
         )
         self.unknown = unknown_route(PATHS)
         self.models = ModelRoutes(service.access, self.unknown)
-        self.tokens = TokenRoutes(
-            service.backend,
-            access=service.access,
-            admissions=service.admissions,
-            in_flight=service.in_flight,
-            bodies=service.bodies,
-        )
-        self.reranking = RerankRoutes(
-            service.backend,
-            service.forwarder,
-            access=service.access,
-            admissions=service.admissions,
-            in_flight=service.in_flight,
-            bodies=service.bodies,
-        )
+        self.tokens = TokenRoutes(service.backend, service.requests)
+        self.reranking = RerankRoutes(service.backend, service.requests, service.forwarder)
         self.organization = OrganizationRoutes(service.access, service.accounts.report)
         self.console = ConsoleHandlers(service)
         self.root = root_route(PATHS)
@@ -151,8 +128,9 @@ class ConsoleHandlers:
         self.usage = UsageRoutes(parts.access, accounts)
         self.keys = KeyRoutes(parts.access, accounts, bodies)
         self.models = ModelPageRoutes(parts.access, bodies, parts.store, parts.views, parts.fetch)
-        self.generation = generation_routes(service, parts.access)
-        self.responses = response_routes(service, parts.access)
+        requests = msgspec.structs.replace(service.requests, access=parts.access)
+        self.generation = generation_routes(service, requests)
+        self.responses = response_routes(service, requests)
 
 
 CONSOLE_ROUTES: Mapping[str, Mapping[str, Callable[["Handlers"], Handler]]] = {
@@ -345,10 +323,7 @@ def _forwarded_sockets(service: Service) -> ASGIApp:
         service.shell,
         service.upstreams,
         service.addressing,
-        access=service.access,
-        admissions=service.admissions,
-        in_flight=service.in_flight,
-        bodies=service.bodies,
+        service.requests,
         settings=service.gateway.websockets,
         max_bytes=service.settings.max_body_bytes,
     )
@@ -359,10 +334,7 @@ def _sockets(service: Service) -> ResponseSockets:
     return ResponseSockets(
         service.shell,
         service.backend,
-        access=service.access,
-        admissions=service.admissions,
-        in_flight=service.in_flight,
-        bodies=service.bodies,
+        service.requests,
         intake=service.responses.intake,
         answers=service.responses.answers,
         relay=service.response_socket_relay(),

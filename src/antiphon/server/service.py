@@ -28,6 +28,7 @@ from antiphon.server.request.headers import StandardHeaders
 from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.live import LiveRequests
 from antiphon.server.request.origin_check import OriginCheck
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.responses.parts import ResponseParts
 from antiphon.server.responses.relaying import ResponseRelay
 from antiphon.server.responses.socket_relaying import ResponseSocketRelay
@@ -89,6 +90,7 @@ class Service:
         self.bodies = RequestBodies(settings.max_body_bytes, log_bodies=settings.log_prompts)
         self.metrics = Metrics(self._parts, accounts.statistics)
         self.in_flight = InFlight(settings.max_requests, self.metrics.in_flight)
+        self.requests = RequestParts(self.access, self.admissions, self.in_flight, self.bodies)
         self.upstreams = upstreams or (backend if isinstance(backend, ForwardingBackend) else None)
         self.upstream_objects = UpstreamObjects(accounts.engine)
         self.gateway = options.gateway
@@ -126,10 +128,7 @@ class Service:
         return Forwarder(
             self.upstreams,
             self.addressing,
-            access=self.access,
-            admissions=self.admissions,
-            in_flight=self.in_flight,
-            bodies=self.bodies,
+            self.requests,
             objects=self.upstream_objects,
             max_bytes=gateway.max_forward_bytes,
         )
@@ -149,26 +148,13 @@ class Service:
         """Return what relays requests for responses to upstreams; None for a backend that relays nothing."""
         if not isinstance(self.backend, ResponseRelayingBackend):
             return None
-        return ResponseRelay(
-            self.backend,
-            access=self.access,
-            admissions=self.admissions,
-            in_flight=self.in_flight,
-            bodies=self.bodies,
-            forwarder=self.forwarder,
-        )
+        return ResponseRelay(self.backend, self.requests, self.forwarder)
 
     def response_socket_relay(self) -> ResponseSocketRelay | None:
         """Return what does the same for requests over WebSockets."""
         if not isinstance(self.backend, ResponseRelayingBackend):
             return None
-        return ResponseSocketRelay(
-            self.backend,
-            admissions=self.admissions,
-            in_flight=self.in_flight,
-            bodies=self.bodies,
-            forwarder=self.forwarder,
-        )
+        return ResponseSocketRelay(self.backend, self.requests, self.forwarder)
 
     def end_feeds(self) -> None:
         """End the streams of open pages, for which a server that ends need not wait."""

@@ -18,15 +18,12 @@ from antiphon.server.forwarding.addressing import (
 )
 from antiphon.server.forwarding.choice import HEADER, ids_in_path
 from antiphon.server.forwarding.upload import Upload
-from antiphon.server.request.access import Access
 from antiphon.server.request.account import RequestAccount
-from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.asgi import ClientGone
-from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call, Handler
 from antiphon.server.request.departure import until_gone
 from antiphon.server.request.headers import encoded
-from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.state import UpstreamObject, UpstreamObjects
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
@@ -44,20 +41,14 @@ class Forwarder:
         self,
         backend: ForwardingBackend | None,
         addressing: Addressing | None,
+        requests: RequestParts,
         *,
-        access: Access,
-        admissions: Admissions,
-        in_flight: InFlight,
-        bodies: RequestBodies,
         objects: UpstreamObjects,
         max_bytes: int,
     ) -> None:
         self._backend = backend
+        self._requests = requests
         self._addressing = addressing
-        self._access = access
-        self._admissions = admissions
-        self._in_flight = in_flight
-        self._bodies = bodies
         self._objects = objects
         self._max_bytes = max_bytes
 
@@ -107,23 +98,23 @@ class Forwarder:
     async def send_on(self, call: Call, principal: Principal, body: bytes, model: str) -> None:
         """Send a request whose JSON body has been read to its model's upstream."""
         assert self._addressing is not None
-        with self._in_flight.one():
+        with self._requests.in_flight.one():
             sent = await self._addressing.find(call, principal, path_of(call), model, body)
             await self._send(call, principal, sent, _no_default)
 
     async def _forward(self, call: Call, unknown: Handler) -> None:
-        principal = await self._access.authenticate(call)
+        principal = await self._requests.access.authenticate(call)
         path = path_of(call)
         model = ""
         try:
-            with self._in_flight.one(), self._bodies.holding() as hold:
+            with self._requests.in_flight.one(), self._requests.bodies.holding() as hold:
                 async with AsyncExitStack() as stack:
                     in_query = model_in_query(call)
                     body: bytes | Upload | None = None
                     in_body = None
                     if _is_json(call):
-                        body = await stack.enter_async_context(self._bodies.read(call))
-                        in_body = await self._bodies.work(body, only_model, body)
+                        body = await stack.enter_async_context(self._requests.bodies.read(call))
+                        in_body = await self._requests.bodies.work(body, only_model, body)
                     elif _has_body(call):
                         body = Upload(call, self._max_bytes, is_limited=principal.models is not None)
                         in_body = await body.read_model(call.header(b"content-type") or "", hold)
@@ -133,14 +124,14 @@ class Forwarder:
                     await self._send(call, principal, sent, unknown)
         except ApiError as error:
             if call.scope["method"] == "POST":
-                self._admissions.record_refusal(call, principal, "other", model, error)
+                self._requests.admissions.record_refusal(call, principal, "other", model, error)
             raise
 
     async def _send(self, call: Call, principal: Principal, sent: Addressed | None, unknown: Handler) -> None:
         if sent is None:
             await unknown(call)
             return
-        body = await self._bodies.work(sent.body if isinstance(sent.body, bytes) else b"", sent.renamed_body)
+        body = await self._requests.bodies.work(sent.body if isinstance(sent.body, bytes) else b"", sent.renamed_body)
         work = self._exchange(call, principal, sent, body)
         if isinstance(body, Upload):
             try:
@@ -170,7 +161,7 @@ class Forwarder:
             return
         num_read = len(body) if isinstance(body, bytes) else 0
         reservation = TokenReservation(num_read // CHARACTERS_PER_TOKEN, 0)
-        async with await self._admissions.admit(call, principal, "other", sent.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "other", sent.model, reservation) as account:
             await self._pass_on(call, principal, upstream, request, (account, sent.model))
 
     async def _pass_on(

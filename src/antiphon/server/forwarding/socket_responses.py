@@ -17,12 +17,10 @@ from antiphon.protocol.errors import ApiError, model_not_found
 from antiphon.protocol.forward import SocketEvent
 from antiphon.protocol.rendering import encode
 from antiphon.server.request.account import RequestAccount
-from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.asgi import ClientGone
-from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
 from antiphon.server.request.headers import StandardHeaders
-from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.reservation import TokenReservation
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
@@ -60,21 +58,17 @@ class SocketResponses:
         connection: Call,
         principal: Principal,
         model: str,
+        requests: RequestParts,
         *,
         standard_headers: StandardHeaders,
         observe: Callable[[Call], None],
-        admissions: Admissions,
-        in_flight: InFlight,
-        bodies: RequestBodies,
     ) -> None:
         self._connection = connection
+        self._requests = requests
         self._principal = principal
         self._model = model
         self._standard_headers = standard_headers
         self._observe = observe
-        self._admissions = admissions
-        self._in_flight = in_flight
-        self._bodies = bodies
         self._running: list[_Running] = []
         self.num_ended = 0
 
@@ -89,7 +83,7 @@ class SocketResponses:
 
         Yield the error to send in place of passing it on, None for nothing to refuse.
         """
-        with self._bodies.holding() as hold:
+        with self._requests.bodies.holding() as hold:
             yield await self._take(message, hold)
 
     async def _take(self, message: str | bytes, hold: Callable[[int], None]) -> bytes | None:
@@ -132,8 +126,8 @@ class SocketResponses:
     async def _check_models(self, message: str | bytes) -> None:
         """Refuse a model that the key may not use, wherever the message names it."""
         data = message.encode() if isinstance(message, str) else message
-        await self._bodies.check_values(data)
-        for name in await self._bodies.work(data, _models_in, data):
+        await self._requests.bodies.check_values(data)
+        for name in await self._requests.bodies.work(data, _models_in, data):
             if not self._principal.may_use(name):
                 raise model_not_found(name[:200])
 
@@ -154,13 +148,13 @@ class SocketResponses:
         try:
             async with AsyncExitStack() as stack:
                 self._check_room()
-                stack.enter_context(self._in_flight.one())
+                stack.enter_context(self._requests.in_flight.one())
                 reservation = TokenReservation(num_tokens, 0)
-                admitted = await self._admissions.admit(call, self._principal, "other", model, reservation)
+                admitted = await self._requests.admissions.admit(call, self._principal, "other", model, reservation)
                 account = await stack.enter_async_context(admitted)
                 self._running.append(_Running(call, account, stack.pop_all()))
         except ApiError as error:
-            self._admissions.record_refusal(call, self._principal, "other", model, error)
+            self._requests.admissions.record_refusal(call, self._principal, "other", model, error)
             call.note_error(error)
             call.status = error.status
             self._observe(call)

@@ -12,14 +12,11 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.relay import RelayRequest, model_named, parse_relay
 from antiphon.protocol.rendering import response_error_frame
 from antiphon.server.forwarding import Forwarder
-from antiphon.server.request.access import Access
 from antiphon.server.request.account import RequestAccount
-from antiphon.server.request.admissions import Admissions
-from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
 from antiphon.server.request.departure import until_gone
 from antiphon.server.request.headers import encoded
-from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.reservation import reservation_of_relay
 
 
@@ -37,21 +34,9 @@ _continued = msgspec.json.Decoder(_Continued)
 class ResponseRelay:
     """Takes the requests for responses that an upstream answers itself."""
 
-    def __init__(
-        self,
-        backend: ResponseRelayingBackend,
-        *,
-        access: Access,
-        admissions: Admissions,
-        in_flight: InFlight,
-        bodies: RequestBodies,
-        forwarder: Forwarder,
-    ) -> None:
+    def __init__(self, backend: ResponseRelayingBackend, requests: RequestParts, forwarder: Forwarder) -> None:
         self._backend = backend
-        self._access = access
-        self._admissions = admissions
-        self._in_flight = in_flight
-        self._bodies = bodies
+        self._requests = requests
         self._forwarder = forwarder
 
     async def takes(self, call: Call, principal: Principal, body: bytes) -> bool:
@@ -59,10 +44,10 @@ class ResponseRelay:
 
         A response or conversation that this server keeps is continued here, by chat completions of the upstream.
         """
-        model = await self._bodies.work(body, model_named, body)
+        model = await self._requests.bodies.work(body, model_named, body)
         if model is None or not await self._is_relayed(principal, model):
             return False
-        continued = await self._bodies.work(body, _read, body)
+        continued = await self._requests.bodies.work(body, _read, body)
         upstream = None
         if continued is None:
             return False
@@ -73,15 +58,15 @@ class ResponseRelay:
             upstream = owners[0]
         call.note_model(model)
         check_content_type(call.header(b"content-type"))
-        request = await self._bodies.work(body, parse_relay, "responses", body)
+        request = await self._requests.bodies.work(body, parse_relay, "responses", body)
         request = msgspec.structs.replace(request, upstream=upstream)
-        with self._in_flight.one():
+        with self._requests.in_flight.one():
             await until_gone(call, self._relay(call, principal, request, is_kept=continued.store is not False))
         return True
 
     async def takes_whole(self, call: Call, principal: Principal, body: bytes) -> bool:
         """Answer a request for a neighbouring path (``compact``, ``input_tokens``) in the same way; False if not."""
-        model = await self._bodies.work(body, model_named, body)
+        model = await self._requests.bodies.work(body, model_named, body)
         if model is None or not await self._is_relayed(principal, model):
             return False
         await self._forwarder.send_on(call, principal, body, call.note_model(model))
@@ -92,7 +77,7 @@ class ResponseRelay:
 
     async def _relay(self, call: Call, principal: Principal, request: RelayRequest, *, is_kept: bool) -> None:
         reservation = reservation_of_relay(request)
-        async with await self._admissions.admit(call, principal, "chat", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "chat", request.model, reservation) as account:
             answer = await self._backend.relay(request)
             try:
                 async with aclosing(answer):

@@ -14,10 +14,8 @@ from antiphon.protocol.relay import RelayRequest, SessionTurn, parse_relay
 from antiphon.protocol.rendering import encode, response_error_frame
 from antiphon.server.forwarding import Forwarder
 from antiphon.server.request.account import RequestAccount
-from antiphon.server.request.admissions import Admissions
-from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
-from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.reservation import reservation_of_relay
 from antiphon.server.responses.socket import RelayedResponse, ResponseSocket, in_lane
 from antiphon.state import KeptResponse
@@ -42,19 +40,9 @@ _last = msgspec.json.Decoder(_Last)
 class ResponseSocketRelay:
     """Takes the requests of WebSockets whose model's upstreams have the endpoint."""
 
-    def __init__(
-        self,
-        backend: ResponseRelayingBackend,
-        *,
-        admissions: Admissions,
-        in_flight: InFlight,
-        bodies: RequestBodies,
-        forwarder: Forwarder,
-    ) -> None:
+    def __init__(self, backend: ResponseRelayingBackend, requests: RequestParts, forwarder: Forwarder) -> None:
         self._backend = backend
-        self._admissions = admissions
-        self._in_flight = in_flight
-        self._bodies = bodies
+        self._requests = requests
         self._forwarder = forwarder
 
     async def end(self, socket: ResponseSocket) -> None:
@@ -76,13 +64,13 @@ class ResponseSocketRelay:
         owners = await self._forwarder.owners(names, principal) if names else []
         if len(owners) < len(names):
             return False
-        relayed = await self._bodies.work(request.data, self._request, socket, request, known)
+        relayed = await self._requests.bodies.work(request.data, self._request, socket, request, known)
         if known is not None:
             relayed = msgspec.structs.replace(relayed, upstream=known.upstream)
         elif owners:
             relayed = msgspec.structs.replace(relayed, upstream=owners[0])
         call.note_model(model)
-        with self._in_flight.one():
+        with self._requests.in_flight.one():
             await self._relay(call, principal, socket, request, relayed)
         return True
 
@@ -108,7 +96,7 @@ class ResponseSocketRelay:
         self, call: Call, principal: Principal, socket: ResponseSocket, request: "RelayedCreate", relayed: RelayRequest
     ) -> None:
         reservation = reservation_of_relay(relayed)
-        async with await self._admissions.admit(call, principal, "chat", relayed.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "chat", relayed.model, reservation) as account:
             answer = await self._backend.relay(relayed)
             try:
                 async with aclosing(answer):
@@ -142,7 +130,7 @@ class ResponseSocketRelay:
                         continue
                     if any(word in event for word in _LAST_BYTES):
                         # Before the last event is sent: a client that has read it may continue at once.
-                        kept = await self._bodies.work(event, self._kept, principal, socket, request, event, answer)
+                        kept = await self._requests.bodies.work(event, self._kept, principal, socket, request, event, answer)
                         if kept is not None:
                             socket.recent.add_relayed(kept, len(event) + len(request.data))
                     if call.trace.contents is not None:

@@ -16,13 +16,10 @@ from antiphon.server.forwarding.addressing import Addressed, Addressing, headers
 from antiphon.server.forwarding.passage import Passage
 from antiphon.server.forwarding.socket_responses import SocketResponses
 from antiphon.server.logs import log
-from antiphon.server.request.access import Access
-from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.asgi import ClientGone, Receive, Send
-from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import CUT_CONNECTION, Call
 from antiphon.server.request.headers import Scope, encoded
-from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.sockets import SocketSlots, refuse_socket, take_key
 
 CONNECTION_PATH = "/v1/* (connection)"
@@ -40,21 +37,15 @@ class SocketForwarder:
         shell: Shell,
         backend: ForwardingBackend,
         addressing: Addressing,
+        requests: RequestParts,
         *,
-        access: Access,
-        admissions: Admissions,
-        in_flight: InFlight,
-        bodies: RequestBodies,
         settings: SocketSettings,
         max_bytes: int,
     ) -> None:
         self._shell = shell
         self._backend = backend
+        self._requests = requests
         self._addressing = addressing
-        self._access = access
-        self._admissions = admissions
-        self._in_flight = in_flight
-        self._bodies = bodies
         self._settings = settings
         self._max_bytes = max_bytes
         self.slots = SocketSlots(settings.max_open, settings.max_per_key)
@@ -85,7 +76,7 @@ class SocketForwarder:
         self._shell.origin_check.check_origin(call.header(b"origin"))
         if not call.scope["path"].startswith("/v1/"):
             raise _unknown(call.scope["path"])
-        principal = await self._access.authenticate(call)
+        principal = await self._requests.access.authenticate(call)
         model = call.note_model(model_in_query(call))
         sent = await self._addressing.find(call, principal, path_of(call), model, None)
         if sent is None:
@@ -97,11 +88,9 @@ class SocketForwarder:
                 call,
                 principal,
                 model,
+                self._requests,
                 standard_headers=self._shell.standard_headers,
                 observe=lambda response: self._shell.observe(response, RESPONSE_PATH),
-                admissions=self._admissions,
-                in_flight=self._in_flight,
-                bodies=self._bodies,
             )
             await self._pass(call, upstream, responses, receive, send)
 

@@ -21,7 +21,7 @@ from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Completed, Event, Meter, Usage
-from antiphon.protocol.relay import Operation, RelayRequest, model_named, parse_relay
+from antiphon.protocol.relay import Operation, RelayRequest, parse_relay
 from antiphon.protocol.rendering import (
     ChatBody,
     ChatStream,
@@ -30,16 +30,12 @@ from antiphon.protocol.rendering import (
     new_id,
     render_embeddings,
 )
-from antiphon.server.request.access import Access
 from antiphon.server.request.account import RequestAccount
-from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.answering import answer_stream, answer_whole
-from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
 from antiphon.server.request.departure import until_gone
 from antiphon.server.request.headers import encoded
-from antiphon.server.request.in_flight import InFlight
-from antiphon.server.request.query import refuse_query
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.reservation import (
     reservation_of_chat,
     reservation_of_completion,
@@ -65,20 +61,14 @@ class GenerationRoutes:
     def __init__(
         self,
         backend: Backend,
+        requests: RequestParts,
         *,
-        access: Access,
-        admissions: Admissions,
-        in_flight: InFlight,
-        bodies: RequestBodies,
         cache: CacheSettings,
         store: CompletionStore,
     ) -> None:
         self._backend = backend
+        self._requests = requests
         self._relaying = backend if isinstance(backend, RelayingBackend) else None
-        self._access = access
-        self._admissions = admissions
-        self._in_flight = in_flight
-        self._bodies = bodies
         self._cache = cache
         self._store = store
 
@@ -95,26 +85,19 @@ class GenerationRoutes:
         await self._serve(call, "embeddings", self._embedding)
 
     async def _serve(self, call: Call, operation: Operation, answer: Answer) -> None:
-        principal = await self._access.authenticate(call)
-        model = ""
-        try:
-            refuse_query(call)
-            async with self._bodies.read(call) as body:
-                model = call.note_model(await self._bodies.work(body, model_named, body))
-                with self._in_flight.one():
-                    if self._relaying is not None and model and self._relaying.relays(model):
-                        await until_gone(call, self._relay(call, principal, operation, model, body))
-                    else:
-                        await until_gone(call, answer(call, principal, body))
-        except ApiError as error:
-            self._admissions.record_refusal(call, principal, _KINDS[operation], model, error)
-            raise
+        async with self._requests.received(call, _KINDS[operation]) as asked:
+            with self._requests.in_flight.one():
+                if self._relaying is not None and asked.model and self._relaying.relays(asked.model):
+                    work = self._relay(call, asked.principal, operation, asked.model, asked.body)
+                else:
+                    work = answer(call, asked.principal, asked.body)
+                await until_gone(call, work)
 
     async def _parsed(self, call: Call, principal: Principal, body: bytes, parse: Callable[[Any], Request]) -> Request:
         """Decode and check a body. An unknown model is reported before any wrong parameter."""
-        value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
-        self._access.require_named_model(principal, value)
-        request = await self._bodies.work(body, parse, value)
+        value: Any = await self._requests.bodies.work(body, decode_json, body, call.header(b"content-type"))
+        self._requests.access.require_named_model(principal, value)
+        request = await self._requests.bodies.work(body, parse, value)
         if recorded := request.recorded():
             call.note["recorded"] = recorded
         return msgspec.structs.replace(request, cache=self._cache_use(call, principal), priority=call.priority)
@@ -126,7 +109,7 @@ class GenerationRoutes:
         parse = partial(parse_chat, can_store=self._store.is_on)
         request = await self._parsed(call, principal, body, parse)
         reservation = reservation_of_chat(request)
-        async with await self._admissions.admit(call, principal, "chat", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "chat", request.model, reservation) as account:
             events = self._backend.chat(request)
             answer_id = new_id("chatcmpl")
             created = int(call.started_at)
@@ -161,7 +144,7 @@ class GenerationRoutes:
     async def _completion(self, call: Call, principal: Principal, body: bytes) -> None:
         request = await self._parsed(call, principal, body, parse_completion)
         reservation = reservation_of_completion(request)
-        async with await self._admissions.admit(call, principal, "completion", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "completion", request.model, reservation) as account:
             events = self._backend.complete(request)
             answer_id = new_id("cmpl")
             created = int(call.started_at)
@@ -173,7 +156,7 @@ class GenerationRoutes:
     async def _embedding(self, call: Call, principal: Principal, body: bytes) -> None:
         request = await self._parsed(call, principal, body, parse_embedding)
         reservation = reservation_of_embedding(request)
-        async with await self._admissions.admit(call, principal, "embedding", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "embedding", request.model, reservation) as account:
             result = await self._backend.embed(request)
             account.model = result.model
             if request.cache is not None:
@@ -186,13 +169,13 @@ class GenerationRoutes:
         relaying = self._relaying
         assert relaying is not None
         check_content_type(call.header(b"content-type"))
-        self._access.require_model(principal, model)
-        request = await self._bodies.work(body, parse_relay, operation, body)
+        self._requests.access.require_model(principal, model)
+        request = await self._requests.bodies.work(body, parse_relay, operation, body)
         # Embeddings are never streamed: the upstream will say so, in one piece.
         is_stream = request.stream and operation != "embeddings"
         request = msgspec.structs.replace(request, stream=is_stream, cache=self._cache_use(call, principal))
         reservation = reservation_of_relay(request)
-        async with await self._admissions.admit(call, principal, _KINDS[operation], model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, _KINDS[operation], model, reservation) as account:
             answer = await relaying.relay(request)
             try:
                 async with aclosing(answer):

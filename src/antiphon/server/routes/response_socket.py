@@ -18,13 +18,10 @@ from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.responses.errors import own_words
 from antiphon.server.endpoint import Shell
 from antiphon.server.logs import log
-from antiphon.server.request.access import Access
-from antiphon.server.request.admissions import Admissions
 from antiphon.server.request.asgi import ClientGone, Receive, Send
-from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import CUT_CONNECTION, Call
 from antiphon.server.request.headers import Scope, encoded
-from antiphon.server.request.in_flight import InFlight
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.query import refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
 from antiphon.server.request.sockets import SocketSlots, refuse_socket, take_key
@@ -50,11 +47,8 @@ class ResponseSockets:
         self,
         shell: Shell,
         backend: Backend,
+        requests: RequestParts,
         *,
-        access: Access,
-        admissions: Admissions,
-        in_flight: InFlight,
-        bodies: RequestBodies,
         intake: ResponseIntake,
         answers: Answers,
         relay: ResponseSocketRelay | None,
@@ -63,10 +57,7 @@ class ResponseSockets:
     ) -> None:
         self._shell = shell
         self._backend = backend
-        self._access = access
-        self._admissions = admissions
-        self._in_flight = in_flight
-        self._bodies = bodies
+        self._requests = requests
         self._intake = intake
         self._answers = answers
         self._relay = relay
@@ -93,7 +84,7 @@ class ResponseSockets:
     async def _connect(self, call: Call, receive: Receive, send: Send) -> None:
         self._shell.origin_check.check_host(call.header(b"host"))
         self._shell.origin_check.check_origin(call.header(b"origin"))
-        principal = await self._access.authenticate(call)
+        principal = await self._requests.access.authenticate(call)
         refuse_query(call)
         with self._slots.one(principal):
             await self._serve(call, receive, send)
@@ -122,8 +113,8 @@ class ResponseSockets:
 
     @asynccontextmanager
     async def _decoded(self, connection: Call, data: bytes) -> AsyncGenerator[Any]:
-        async with self._bodies.hold(connection, data):
-            yield await self._bodies.work(data, decode_json, data, "application/json")
+        async with self._requests.bodies.hold(connection, data):
+            yield await self._requests.bodies.work(data, decode_json, data, "application/json")
 
     async def _create(
         self, connection: Call, socket: ResponseSocket, event: Json, data: bytes, stream_id: str | None
@@ -136,7 +127,7 @@ class ResponseSockets:
         if self._shell.capture is not None:
             self._shell.capture.begin(call)
         try:
-            await self._bodies.keep_captured(call, data)
+            await self._requests.bodies.keep_captured(call, data)
             await self._answered(call, socket, event, data, stream_id)
             call.status = call.status or _OK
         except ApiError as error:
@@ -156,11 +147,11 @@ class ResponseSockets:
     async def _answered(
         self, call: Call, socket: ResponseSocket, event: Json, data: bytes, stream_id: str | None
     ) -> None:
-        principal = await self._access.authenticate(call)
+        principal = await self._requests.access.authenticate(call)
         model = ""
         try:
             value, generates = _body_of(event)
-            self._access.require_named_model(principal, value)
+            self._requests.access.require_named_model(principal, value)
             if self._relay is not None:
                 model = str(value.get("model") or "")
                 create = RelayedCreate(event, data, stream_id, generates, "prompt_cache_options" in value)
@@ -170,12 +161,12 @@ class ResponseSockets:
             model = request.chat.model
             turn = await self._intake.turn(call, request, principal.account, socket.recent.find)
             try:
-                with self._in_flight.one():
+                with self._requests.in_flight.one():
                     await self._generate(call, principal, socket, turn, stream_id, generates=generates)
             finally:
                 await turn.release()
         except ApiError as error:
-            self._admissions.record_refusal(call, principal, "chat", model, error)
+            self._requests.admissions.record_refusal(call, principal, "chat", model, error)
             raise
 
     async def _generate(
@@ -191,7 +182,7 @@ class ResponseSockets:
         state = self._answers.begin(call, turn)
         stream = self._answers.stream(state, turn)
         reservation = reservation_of_chat(turn.chat)
-        async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
             course = turn_events(self._backend, turn) if generates else warm_up_events(self._backend, turn)
             async with aclosing(account.watch(course)) as events:
                 first = await anext(events)

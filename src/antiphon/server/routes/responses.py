@@ -17,14 +17,11 @@ from antiphon.protocol.rendering import ResponseState, with_obfuscation
 from antiphon.protocol.responses import parse_compaction
 from antiphon.protocol.responses.errors import own_words
 from antiphon.server.logs import log
-from antiphon.server.request.access import Access
 from antiphon.server.request.account import RequestAccount
-from antiphon.server.request.admissions import Admissions
-from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import STREAM_HEADERS, Call
 from antiphon.server.request.departure import until_gone
-from antiphon.server.request.in_flight import InFlight
 from antiphon.server.request.pages import page_of, read_page
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.query import query_flag, query_values, refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
 from antiphon.server.responses.answers import Answers
@@ -53,11 +50,8 @@ class ResponseRoutes:
     def __init__(
         self,
         backend: Backend,
+        requests: RequestParts,
         *,
-        access: Access,
-        admissions: Admissions,
-        in_flight: InFlight,
-        bodies: RequestBodies,
         store: ResponseStore,
         jobs: Jobs,
         turns: Turns,
@@ -67,10 +61,7 @@ class ResponseRoutes:
         relay: ResponseRelay | None = None,
     ) -> None:
         self._backend = backend
-        self._access = access
-        self._admissions = admissions
-        self._in_flight = in_flight
-        self._bodies = bodies
+        self._requests = requests
         self._store = store
         self._jobs = jobs
         self._turns = turns
@@ -81,11 +72,11 @@ class ResponseRoutes:
 
     async def create(self, call: Call) -> None:
         """Answer a request for a response."""
-        principal = await self._access.authenticate(call)
+        principal = await self._requests.access.authenticate(call)
         model = ""
         try:
             refuse_query(call)
-            async with self._bodies.read(call) as body:
+            async with self._requests.bodies.read(call) as body:
                 if self._relay is not None and await self._relay.takes(call, principal, body):
                     return
                 value = await self._intake.decoded(principal, body, call.header(b"content-type"))
@@ -96,17 +87,17 @@ class ResponseRoutes:
                     await self._start(call, principal, turn)
                     return
                 try:
-                    with self._in_flight.one():
+                    with self._requests.in_flight.one():
                         await until_gone(call, self._answer(call, principal, turn))
                 finally:
                     await turn.release()
         except ApiError as error:
-            self._admissions.record_refusal(call, principal, "chat", model, error)
+            self._requests.admissions.record_refusal(call, principal, "chat", model, error)
             raise own_words(error) from error
 
     async def upgrade(self, call: Call) -> None:
         """Refuse a request without an upgrade, or one that this server cannot upgrade; clients then use HTTP."""
-        await self._access.authenticate(call)
+        await self._requests.access.authenticate(call)
         raise ApiError(
             426,
             "GET /v1/responses begins a WebSocket, and this request does not ask for one, or this server lacks the package "
@@ -116,16 +107,16 @@ class ResponseRoutes:
 
     async def count_input_tokens(self, call: Call) -> None:
         """Count the prompt of a request exactly, with its history, tools and schema."""
-        principal = await self._access.authenticate(call)
+        principal = await self._requests.access.authenticate(call)
         refuse_query(call)
-        async with self._bodies.read(call) as body:
+        async with self._requests.bodies.read(call) as body:
             if self._relay is not None and await self._relay.takes_whole(call, principal, body):
                 return
             value = await self._intake.decoded(principal, body, call.header(b"content-type"))
             request = await self._intake.parsed(call, body, value)
             turn = await self._turns.make(request, principal.account)
             try:
-                with self._in_flight.one():
+                with self._requests.in_flight.one():
                     count = await self._turns.count_tokens(turn)
             except ApiError as error:
                 raise own_words(error) from error
@@ -133,27 +124,27 @@ class ResponseRoutes:
 
     async def compact(self, call: Call) -> None:
         """Return the conversation's user messages and a sealed summary of the whole: the next turn's input."""
-        principal = await self._access.authenticate(call)
+        principal = await self._requests.access.authenticate(call)
         model = ""
         try:
             refuse_query(call)
-            async with self._bodies.read(call) as body:
+            async with self._requests.bodies.read(call) as body:
                 if self._relay is not None and await self._relay.takes_whole(call, principal, body):
                     return
                 value = await self._intake.decoded(principal, body, call.header(b"content-type"))
-                request = await self._bodies.work(body, parse_compaction, value)
+                request = await self._requests.bodies.work(body, parse_compaction, value)
                 model = call.note["model"] = request.chat.model
                 turn = await self._turns.make(request, principal.account)
-                with self._in_flight.one():
+                with self._requests.in_flight.one():
                     await until_gone(call, self._compact(call, principal, turn))
         except ApiError as error:
-            self._admissions.record_refusal(call, principal, "chat", model, error)
+            self._requests.admissions.record_refusal(call, principal, "chat", model, error)
             raise own_words(error) from error
 
     async def _compact(self, call: Call, principal: Principal, turn: Turn) -> None:
         state = self._answers.begin(call, turn)
         reservation = reservation_of_chat(turn.chat)
-        async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
             async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
                 async for event in events:
                     state.take(event)
@@ -217,7 +208,7 @@ class ResponseRoutes:
         await call.respond_json(page_of((*kept.history, *kept.input), read_page(call)))
 
     async def _kept(self, call: Call) -> KeptResponse:
-        principal = await self._access.authenticate(call)
+        principal = await self._requests.access.authenticate(call)
         response_id = call.path_param("response_id")
         kept = await self._store.find(response_id, principal.account)
         if kept is None:
@@ -227,7 +218,7 @@ class ResponseRoutes:
     async def _answer(self, call: Call, principal: Principal, turn: Turn) -> None:
         state = self._answers.begin(call, turn)
         reservation = reservation_of_chat(turn.chat)
-        async with await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
             async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
                 if turn.chat.stream:
                     stream = self._answers.stream(state, turn)
@@ -246,7 +237,7 @@ class ResponseRoutes:
             self._jobs.check_room()
             state = self._answers.begin(call, turn)
             reservation = reservation_of_chat(turn.chat)
-            account = await self._admissions.admit(call, principal, "chat", turn.chat.model, reservation)
+            account = await self._requests.admissions.admit(call, principal, "chat", turn.chat.model, reservation)
             await self._answers.save(state, turn, is_new=True)
         except BaseException:
             await turn.release()

@@ -12,14 +12,9 @@ from antiphon.backends.base import Backend, Countable
 from antiphon.protocol import decode_json, parse_chat
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.relay import model_named
-from antiphon.server.request.access import Access
-from antiphon.server.request.admissions import Admissions
-from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
 from antiphon.server.request.departure import until_gone
-from antiphon.server.request.in_flight import InFlight
-from antiphon.server.request.query import refuse_query
+from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.reservation import TokenReservation
 
 _TEXT_KEYS = {"model", "prompt", "content", "add_special_tokens"}
@@ -28,43 +23,25 @@ _TEXT_KEYS = {"model", "prompt", "content", "add_special_tokens"}
 class TokenRoutes:
     """Counting is a request like any other: it counts for the key's limits and has a usage row, without tokens."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        access: Access,
-        admissions: Admissions,
-        in_flight: InFlight,
-        bodies: RequestBodies,
-    ) -> None:
+    def __init__(self, backend: Backend, requests: RequestParts) -> None:
         self._backend = backend
-        self._access = access
-        self._admissions = admissions
-        self._in_flight = in_flight
-        self._bodies = bodies
+        self._requests = requests
 
     async def tokenize(self, call: Call) -> None:
         """Count a conversation with its template and tools, or a plain text."""
-        principal = await self._access.authenticate(call)
-        model = ""
-        try:
-            refuse_query(call)
-            async with self._bodies.read(call) as body:
-                model = call.note_model(await self._bodies.work(body, model_named, body))
-                value: Any = await self._bodies.work(body, decode_json, body, call.header(b"content-type"))
-                self._access.require_named_model(principal, value)
-                request = await self._bodies.work(body, _countable, value)
-                with self._in_flight.one():
-                    await until_gone(call, self._count(call, principal, request))
-        except ApiError as error:
-            self._admissions.record_refusal(call, principal, "tokenize", model, error)
-            raise
+        async with self._requests.received(call, "tokenize") as asked:
+            bodies, body = self._requests.bodies, asked.body
+            value: Any = await bodies.work(body, decode_json, body, call.header(b"content-type"))
+            self._requests.access.require_named_model(asked.principal, value)
+            request = await bodies.work(body, _countable, value)
+            with self._requests.in_flight.one():
+                await until_gone(call, self._count(call, asked.principal, request))
 
     async def _count(self, call: Call, principal: Principal, request: Countable) -> None:
         reservation = TokenReservation(0, 0)
-        async with await self._admissions.admit(call, principal, "tokenize", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(call, principal, "tokenize", request.model, reservation) as account:
             count = await self._backend.count_tokens(request)
-            model = self._access.describe(principal, request.model)
+            model = self._requests.access.describe(principal, request.model)
             account.model = model.id
             await call.respond_json({"count": count, "max_model_len": model.context_length})
 
