@@ -138,6 +138,24 @@ async def test_what_lost_its_process_is_failed(engine: AsyncEngine, monkeypatch:
     assert await store.renew(["resp_1", "resp_2"]) == ["resp_2"]
 
 
+async def test_a_late_process_is_not_overruled(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lease has run out when another process reads the response; what it stores at that moment is what both show."""
+    here, there = (ResponseStore(engine, ResponseSettings()) for _ in range(2))
+    await here.save(kept("resp_1", status="in_progress"))
+    late = time.time() + responses_module.LEASE_S + 1
+    monkeypatch.setattr(responses_module.time, "time", lambda: late)
+    give_up = there._give_up  # pyright: ignore[reportPrivateUsage]
+
+    async def last(lost: KeptResponse) -> bool:
+        await here.save(kept("resp_1", status="completed"), replaces=True)
+        return await give_up(lost)
+
+    monkeypatch.setattr(there, "_give_up", last)
+    for store in (there, here):
+        found = await store.find("resp_1", "a")
+        assert (found and found.status) == "completed"
+
+
 async def test_retention_ends(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is expired is not shown, and the next sweep removes it."""
     store = ResponseStore(engine, ResponseSettings(retention_days=1))

@@ -8,18 +8,16 @@ The transaction begins with the batch's row, under the owner's name: a process t
 import time
 import zlib
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import msgspec
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import batch_results, batches
+from antiphon.accounts.store_database import StoreDatabase
 from antiphon.accounts.usage import UsageRow
 from antiphon.accounts.usage_table import insert_rows
 from antiphon.files.references import refer_again, release
@@ -152,14 +150,14 @@ class BatchStore:
     """Belongs to one event loop. ``owner`` is this process's name for its leases, which last ``lease_s``."""
 
     def __init__(self, engine: AsyncEngine, owner: str, *, lease_s: float) -> None:
-        self.engine = engine
+        self.database = StoreDatabase(engine, "database of batches")
         self.owner = owner
         self.lease_s = lease_s
 
     async def create(self, batch: StoredBatch) -> StoredBatch:
         """Write a new batch, which keeps the content of its input until it is over."""
         detail = batch.detail
-        async with self._transaction() as connection:
+        async with self.database.writing() as connection:
             if detail.input_digest is not None and not await refer_again(connection, detail.input_digest):
                 batch = msgspec.structs.replace(batch, detail=msgspec.structs.replace(detail, input_digest=None))
             row = msgspec.structs.asdict(batch) | {"detail": _encode(batch.detail), "owner": None, "lease_until_ms": 0}
@@ -171,7 +169,7 @@ class BatchStore:
         wanted = batches.c.id == batch_id
         if account is not None:
             wanted &= batches.c.account == account
-        async with self._connection() as connection:
+        async with self.database.reading() as connection:
             row = (await connection.execute(select(batches).where(wanted))).mappings().one_or_none()
         return None if row is None else _stored(row)
 
@@ -179,21 +177,21 @@ class BatchStore:
         """Return the batches of ``account`` that ``query`` names, and whether there are more. ``ApiError`` 400 for a bad cursor."""
         whole = select(batches).where(batches.c.account == account)
         listing = Listing(whole, [batches.c.created_at_ms, batches.c.id], batches.c.id, query)
-        async with self._connection() as connection:
+        async with self.database.reading() as connection:
             rows, has_more = await listing.page(connection)
         return [_stored(row) for row in rows], has_more
 
     async def cancel(self, batch: StoredBatch) -> bool:
         """Ask for the end of a batch; False if it is over or about to be."""
         wanted = (batches.c.id == batch.id) & batches.c.status.in_(("validating", "in_progress"))
-        async with self._transaction() as connection:
+        async with self.database.writing() as connection:
             change = update(batches).where(wanted).values(status="cancelling", cancelling_at_ms=now_ms())
             return (await connection.execute(change)).rowcount > 0
 
     async def claim(self, but: Sequence[str] = ()) -> StoredBatch | None:
         """Take the oldest batch that nobody works on; None if there is none."""
         free = batches.c.status.in_(_ACTIVE) & (batches.c.lease_until_ms < now_ms()) & batches.c.id.not_in(but)
-        async with self._transaction() as connection:
+        async with self.database.writing() as connection:
             oldest = select(batches.c.id).where(free).order_by(batches.c.created_at_ms, batches.c.id).limit(1)
             batch_id: str | None = (await connection.execute(oldest)).scalar()
             if batch_id is None:
@@ -206,7 +204,7 @@ class BatchStore:
 
     async def renew(self, batch_id: str) -> StoredBatch:
         """Say that this process still works on a batch; return it as it is now. ``LeaseLost`` if another does."""
-        async with self._transaction() as connection:
+        async with self.database.writing() as connection:
             await self._require(connection, batch_id, self._lease())
             row = (await connection.execute(select(batches).where(batches.c.id == batch_id))).mappings().one()
             return _stored(row)
@@ -214,12 +212,12 @@ class BatchStore:
     async def let_go(self, batch_id: str) -> None:
         """End the lease, so that another process can take the batch at once."""
         mine = (batches.c.id == batch_id) & (batches.c.owner == self.owner)
-        async with self._transaction() as connection:
+        async with self.database.writing() as connection:
             await connection.execute(update(batches).where(mine).values(owner=None, lease_until_ms=0))
 
     async def advance(self, batch: StoredBatch) -> StoredBatch:
         """Write a new status and detail. A request to cancel that came meanwhile is kept. ``LeaseLost``."""
-        async with self._transaction() as connection:
+        async with self.database.writing() as connection:
             await self._require(connection, batch.id, self._lease())
             now = (await connection.execute(select(batches).where(batches.c.id == batch.id))).mappings().one()
             if now["status"] == "cancelling" and batch.status == "in_progress":
@@ -237,7 +235,7 @@ class BatchStore:
         rows = [row for each in lines for row in each.rows]
         num_failed = sum(each.is_error for each in lines)
         detail = msgspec.structs.replace(batch.detail, usage=batch.detail.usage.plus(rows))
-        async with self._transaction() as connection:
+        async with self.database.writing() as connection:
             values = {
                 "num_completed": batches.c.num_completed + len(lines) - num_failed,
                 "num_failed": batches.c.num_failed + num_failed,
@@ -255,7 +253,7 @@ class BatchStore:
 
     async def finished_numbers(self, batch_id: str) -> set[int]:
         """Return the numbers of the lines that are finished."""
-        async with self._connection() as connection:
+        async with self.database.reading() as connection:
             rows = await connection.execute(select(batch_results.c.line).where(batch_results.c.batch_id == batch_id))
             return set(rows.scalars())
 
@@ -265,7 +263,7 @@ class BatchStore:
         while True:
             wanted = (batch_results.c.batch_id == batch_id) & (batch_results.c.is_error == is_error)
             query = select(batch_results.c.line, batch_results.c.result).where(wanted & (batch_results.c.line > last))
-            async with self._connection() as connection:
+            async with self.database.reading() as connection:
                 rows = (await connection.execute(query.order_by(batch_results.c.line).limit(page))).all()
             if not rows:
                 return
@@ -276,7 +274,7 @@ class BatchStore:
     async def forget(self) -> None:
         """Remove the rows of batches that were over long ago."""
         old = batches.c.status.not_in(_ACTIVE) & (batches.c.created_at_ms < now_ms() - _KEPT_FOR_MS)
-        async with self._transaction() as connection:
+        async with self.database.writing() as connection:
             await connection.execute(delete(batches).where(old))
 
     async def end(self, connection: AsyncConnection, batch: StoredBatch) -> str | None:
@@ -298,22 +296,6 @@ class BatchStore:
 
     def _lease(self) -> Json:
         return {"owner": self.owner, "lease_until_ms": now_ms() + round(1000 * self.lease_s)}
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
-        try:
-            async with self.engine.begin() as connection:
-                yield connection
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of batches") from error
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
-        try:
-            async with self.engine.connect() as connection:
-                yield connection
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of batches") from error
 
 
 def now_ms() -> int:

@@ -2,19 +2,19 @@
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
 import msgspec
 from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import files
+from antiphon.accounts.store_database import StoreDatabase
 from antiphon.files import quota, references
 from antiphon.files.blobs import BlobStore, BlobWriter, WrittenBlob
 from antiphon.files.errors import content_missing, file_too_large, storage_quota_exceeded
@@ -95,6 +95,7 @@ class FileStore:
 
     def __init__(self, engine: AsyncEngine, blobs: BlobStore, settings: FileSettings) -> None:
         self.engine = engine
+        self.database = StoreDatabase(engine, "database of files")
         self.blobs = blobs
         self.settings = settings
         self._arriving: Counter[str] = Counter()
@@ -107,9 +108,8 @@ class FileStore:
 
         ``max_bytes`` None: as ``max_file_bytes``. The bytes of requests that arrive together count together.
         """
-        with _database():
-            async with self.engine.connect() as connection:
-                room = await quota.room(connection, account, self.settings)
+        async with self.database.reading() as connection:
+            room = await quota.room(connection, account, self.settings)
         async with self.blobs.writer(wants_md5=wants_md5) as writer:
             most = self.settings.max_file_bytes if max_bytes is None else max_bytes
             content = Content(writer, self._arriving, account, room, most)
@@ -124,7 +124,7 @@ class FileStore:
         """Make a file of content that was committed. ``ApiError`` 400 past the quota: then the content is removed."""
         made = made_file(new, written)
         try:
-            with _database():
+            with self.database.errors():
                 location = await self._insert(made, written)
         except ApiError as error:
             await self.discard(error, written.location)
@@ -165,17 +165,15 @@ class FileStore:
     async def find(self, file_id: str, account: str) -> StoredFile | None:
         """Return a file of ``account``; None for one that is not kept, expired, or another's."""
         wanted = (files.c.id == file_id) & (files.c.account == account) & _is_live()
-        with _database():
-            async with self.engine.connect() as connection:
-                row = (await connection.execute(select(files).where(wanted))).mappings().one_or_none()
+        async with self.database.reading() as connection:
+            row = (await connection.execute(select(files).where(wanted))).mappings().one_or_none()
         return None if row is None else _stored(row)
 
     async def find_all(self, file_ids: Iterable[str], account: str) -> dict[str, StoredFile]:
         """Return those of the files that ``find`` would return, by their ids, with one query."""
         wanted = files.c.id.in_(list(file_ids)) & (files.c.account == account) & _is_live()
-        with _database():
-            async with self.engine.connect() as connection:
-                rows = (await connection.execute(select(files).where(wanted))).mappings().all()
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(select(files).where(wanted))).mappings().all()
         return {made.id: made for made in map(_stored, rows)}
 
     async def page(self, account: str, query: PageQuery, purpose: str | None) -> tuple[list[StoredFile], bool]:
@@ -183,16 +181,14 @@ class FileStore:
         whole = select(files).where(files.c.account == account, _is_live())
         narrowed = () if purpose is None else (files.c.purpose == purpose,)
         listing = Listing(whole, [files.c.created_at_ms, files.c.id], files.c.id, query, narrowed)
-        with _database():
-            async with self.engine.connect() as connection:
-                rows, has_more = await listing.page(connection)
+        async with self.database.reading() as connection:
+            rows, has_more = await listing.page(connection)
         return [_stored(row) for row in rows], has_more
 
     async def read(self, file: StoredFile, start: int = 0) -> AsyncGenerator[bytes]:
         """Yield the content from byte ``start`` on. ``ApiError`` 500 before the first piece if somebody removed it."""
-        with _database():
-            async with self.engine.connect() as connection:
-                location = await references.location_of(connection, file.digest)
+        async with self.database.reading() as connection:
+            location = await references.location_of(connection, file.digest)
         if location is None:
             raise content_missing(file.id)
         async with aclosing(self.blobs.read(location, start)) as pieces:
@@ -204,9 +200,8 @@ class FileStore:
 
     async def delete(self, file: StoredFile) -> bool:
         """Remove a file; False if another request has removed it meanwhile."""
-        with _database():
-            async with self.engine.begin() as connection:
-                is_removed, unused = await remove_file(connection, file)
+        async with self.database.writing() as connection:
+            is_removed, unused = await remove_file(connection, file)
         if unused is not None:
             await self.blobs.remove(unused)
         return is_removed
@@ -265,14 +260,3 @@ def _is_live() -> Any:
 
 def _stored(row: RowMapping) -> StoredFile:
     return StoredFile(**cast("Json", row))
-
-
-@contextmanager
-def _database() -> Generator[None]:
-    """Turn what the database says in the block into ``ApiError`` 503."""
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except (SQLAlchemyError, OSError) as error:
-        raise store_unreachable("database of files") from error

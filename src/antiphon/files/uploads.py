@@ -6,10 +6,8 @@ from typing import Any, Literal, cast
 
 import msgspec
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import upload_parts, uploads
 from antiphon.files import quota
 from antiphon.files.blobs import WrittenBlob
@@ -81,7 +79,7 @@ class UploadStore:
 
     def __init__(self, files: FileStore) -> None:
         self._files = files
-        self._engine = files.engine
+        self._database = files.database
 
     async def create(self, new: NewFile, mime_type: str, num_bytes: int) -> StoredUpload:
         """Begin an upload of ``num_bytes``. ``ApiError`` 413 if a file may not have so many."""
@@ -99,21 +97,15 @@ class UploadStore:
             expires_at_ms=now_ms() + LIFETIME_MS,
             file_expires_after_s=new.expires_after_s,
         )
-        try:
-            async with self._engine.begin() as connection:
-                await connection.execute(insert(uploads).values(msgspec.structs.asdict(made)))
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of files") from error
+        async with self._database.writing() as connection:
+            await connection.execute(insert(uploads).values(msgspec.structs.asdict(made)))
         return made
 
     async def find(self, upload_id: str, account: str) -> StoredUpload | None:
         """Return an upload of ``account``; None for one that is unknown or another's. One past its hour is ``expired``."""
         wanted = (uploads.c.id == upload_id) & (uploads.c.account == account)
-        try:
-            async with self._engine.connect() as connection:
-                row = (await connection.execute(select(uploads).where(wanted))).mappings().one_or_none()
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of files") from error
+        async with self._database.reading() as connection:
+            row = (await connection.execute(select(uploads).where(wanted))).mappings().one_or_none()
         if row is None:
             return None
         found = StoredUpload(**cast("Json", row))
@@ -132,15 +124,13 @@ class UploadStore:
         )
         settings = self._files.settings
         try:
-            async with self._engine.begin() as connection:
+            async with self._database.writing() as connection:
                 await _count_part(connection, part, settings.max_upload_bytes)
                 await quota.take(connection, upload.account, settings, num_bytes=part.num_bytes)
                 await connection.execute(insert(upload_parts).values(msgspec.structs.asdict(part)))
         except ApiError as error:
             await self._files.discard(error, written.location)
             raise
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of files") from error
         return part
 
     async def complete(
@@ -178,12 +168,9 @@ class UploadStore:
     ) -> tuple[StoredUpload, StoredFile]:
         made = made_file(new, written)
         done = msgspec.structs.replace(upload, status="completed", file_id=made.id)
-        try:
-            async with self._engine.begin() as connection:
-                unused = await _end(connection, done)
-                location = await insert_file(connection, made, written, self._files.settings)
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of files") from error
+        async with self._database.writing() as connection:
+            unused = await _end(connection, done)
+            location = await insert_file(connection, made, written, self._files.settings)
         if location != written.location:
             unused = [*unused, written.location]
         for each in unused:
@@ -191,12 +178,9 @@ class UploadStore:
         return done, made
 
     async def _ordered(self, upload: StoredUpload, part_ids: Sequence[str]) -> list[StoredPart]:
-        try:
-            async with self._engine.connect() as connection:
-                rows = await connection.execute(select(upload_parts).where(upload_parts.c.upload_id == upload.id))
-                known = {row["id"]: StoredPart(**cast("Json", row)) for row in rows.mappings()}
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of files") from error
+        async with self._database.reading() as connection:
+            rows = await connection.execute(select(upload_parts).where(upload_parts.c.upload_id == upload.id))
+            known = {row["id"]: StoredPart(**cast("Json", row)) for row in rows.mappings()}
         for index, part_id in enumerate(part_ids):
             if part_id not in known:
                 raise problems.bad_request(
@@ -219,11 +203,8 @@ class UploadStore:
     async def end(self, upload: StoredUpload, status: Literal["cancelled", "expired"]) -> StoredUpload:
         """Remove the parts of a pending upload. ``ApiError`` 400 if it ended meanwhile."""
         ended = msgspec.structs.replace(upload, status=status)
-        try:
-            async with self._engine.begin() as connection:
-                unused = await _end(connection, ended)
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of files") from error
+        async with self._database.writing() as connection:
+            unused = await _end(connection, ended)
         for location in unused:
             await self._files.blobs.remove(location)
         return ended
@@ -231,14 +212,14 @@ class UploadStore:
     async def expired(self, most: int) -> list[StoredUpload]:
         """Return up to ``most`` pending uploads whose hour has passed."""
         past = (uploads.c.status == "pending") & (uploads.c.expires_at_ms <= now_ms())
-        async with self._engine.connect() as connection:
+        async with self._database.reading() as connection:
             rows = await connection.execute(select(uploads).where(past).limit(most))
             return [StoredUpload(**cast("Json", row)) for row in rows.mappings()]
 
     async def forget(self, before_ms: int) -> None:
         """Remove the rows of uploads that ended and were created before ``before_ms``."""
         old = (uploads.c.status != "pending") & (uploads.c.created_at_ms < before_ms)
-        async with self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             await connection.execute(delete(uploads).where(old))
 
 

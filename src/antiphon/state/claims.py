@@ -12,11 +12,9 @@ import time
 from typing import Self
 
 from sqlalchemy import select, update
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import conversations
+from antiphon.accounts.store_database import StoreDatabase
 from antiphon.protocol.errors import ApiError
 
 LEASE_S = 15.0
@@ -28,8 +26,8 @@ class Claim:
     ``holder`` is what its row says while nobody else has taken it.
     """
 
-    def __init__(self, engine: AsyncEngine, conversation_id: str, holder: str) -> None:
-        self._engine = engine
+    def __init__(self, database: StoreDatabase, conversation_id: str, holder: str) -> None:
+        self._database = database
         self._conversation_id = conversation_id
         self.holder = holder
         self._ended = asyncio.Event()
@@ -51,7 +49,7 @@ class Claim:
     async def _end(self) -> None:
         self._ended.set()
         await self._renewal
-        with contextlib.suppress(SQLAlchemyError, OSError):
+        with contextlib.suppress(ApiError):
             await self._move(0)
 
     async def _renew(self) -> None:
@@ -60,30 +58,27 @@ class Claim:
                 await asyncio.wait_for(self._ended.wait(), LEASE_S / 3)
             if self._ended.is_set():
                 return
-            with contextlib.suppress(SQLAlchemyError, OSError):
+            with contextlib.suppress(ApiError):
                 await self._move(_end_ms())
 
     async def _move(self, until_ms: int) -> None:
         own = (conversations.c.id == self._conversation_id) & (conversations.c.taken_by == self.holder)
-        async with self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             await connection.execute(update(conversations).where(own).values(taken_until_ms=until_ms))
 
 
-async def claim(engine: AsyncEngine, conversation_id: str, account: str) -> Claim | None:
+async def claim(database: StoreDatabase, conversation_id: str, account: str) -> Claim | None:
     """Take a conversation of ``account``; None if there is none. ``ApiError`` 409 if another response has it, 503 without database."""
     own = (conversations.c.id == conversation_id) & (conversations.c.account == account)
     free = conversations.c.taken_until_ms <= _now_ms()
     holder = secrets.token_hex(16)
     change = update(conversations).where(own, free).values(taken_until_ms=_end_ms(), taken_by=holder)
-    try:
-        async with engine.begin() as connection:
-            is_taken = (await connection.execute(change)).rowcount > 0
-            is_there = is_taken or (await connection.execute(select(conversations.c.id).where(own))).first() is not None
-    except (SQLAlchemyError, OSError) as error:
-        raise store_unreachable("database of conversations") from error
+    async with database.writing() as connection:
+        is_taken = (await connection.execute(change)).rowcount > 0
+        is_there = is_taken or (await connection.execute(select(conversations.c.id).where(own))).first() is not None
     if is_taken:
         # Only now: what is cancelled before, or fails, leaves nobody who renews the claim.
-        return Claim(engine, conversation_id, holder)
+        return Claim(database, conversation_id, holder)
     if not is_there:
         return None
     raise conversation_locked("Another process is currently operating on this conversation. Please retry in a few seconds.")

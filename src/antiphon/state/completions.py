@@ -8,12 +8,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import stored_completions
+from antiphon.accounts.store_database import StoreDatabase
 from antiphon.protocol.paging import PageQuery
 from antiphon.state.json_size import MAX_CHARS_ON_LOOP, has_fewer_chars
 from antiphon.state.packing import packed, unpacked
@@ -47,7 +46,7 @@ class CompletionStore:
     """Belongs to one event loop. ``engine`` is owned by its creator. Every method may raise ``ApiError`` 503."""
 
     def __init__(self, engine: AsyncEngine, settings: ResponseSettings) -> None:
-        self._engine = engine
+        self._database = StoreDatabase(engine, "database of completions")
         self._settings = settings
         self._schedule = SweepSchedule(settings.max_bytes)
 
@@ -60,13 +59,10 @@ class CompletionStore:
         # A long conversation takes a while to encode and compress, a thread costs more than a short one.
         is_small = has_fewer_chars((completion.body, completion.messages), MAX_CHARS_ON_LOOP)
         row = self._row(completion) if is_small else await asyncio.to_thread(self._row, completion)
-        try:
-            async with self._engine.begin() as connection:
-                await connection.execute(insert(stored_completions), [row])
-            if self._schedule.wrote(row["num_bytes"]):
-                await self.sweep()
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of completions") from error
+        async with self._database.writing() as connection:
+            await connection.execute(insert(stored_completions), [row])
+        if self._schedule.wrote(row["num_bytes"]):
+            await self.sweep()
 
     def _row(self, completion: StoredCompletion) -> Json:
         body, messages = _encode(completion.body), packed(completion.messages)
@@ -111,53 +107,41 @@ class CompletionStore:
         most = query.limit + 1
         batch = _BATCH if metadata else most
         ids: list[str] = []
-        try:
-            async with self._engine.connect() as connection:
-                statement = await listing.rows(connection)
-                rows = (await connection.execute(statement.limit(batch))).mappings().all()
-                while rows:
-                    ids += [row["id"] for row in rows if not metadata or _has(row["metadata"], metadata)]
-                    if len(ids) >= most or len(rows) < batch:
-                        break
-                    following = statement.where(listing.behind(rows[-1])).limit(batch)
-                    rows = (await connection.execute(following)).mappings().all()
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of completions") from error
+        async with self._database.reading() as connection:
+            statement = await listing.rows(connection)
+            rows = (await connection.execute(statement.limit(batch))).mappings().all()
+            while rows:
+                ids += [row["id"] for row in rows if not metadata or _has(row["metadata"], metadata)]
+                if len(ids) >= most or len(rows) < batch:
+                    break
+                following = statement.where(listing.behind(rows[-1])).limit(batch)
+                rows = (await connection.execute(following)).mappings().all()
         return listing.shown(ids[:most])
 
     async def _select(self, account: str, condition: Any, *, is_whole: bool = True) -> list[StoredCompletion]:
         table = stored_completions.c
         columns = [table.id, table.account, table.model, table.metadata, table.body]
         query = select(*columns, table.messages if is_whole else literal(b"[]").label("messages"))
-        try:
-            async with self._engine.connect() as connection:
-                rows = (await connection.execute(query.where(_live(account), condition))).all()
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of completions") from error
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query.where(_live(account), condition))).all()
         return await asyncio.to_thread(lambda: [_stored(row) for row in rows])
 
     async def set_metadata(self, completion_id: str, metadata: dict[str, str]) -> None:
         change = update(stored_completions).where(stored_completions.c.id == completion_id)
-        try:
-            async with self._engine.begin() as connection:
-                await connection.execute(change.values(metadata=_encode(metadata)))
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of completions") from error
+        async with self._database.writing() as connection:
+            await connection.execute(change.values(metadata=_encode(metadata)))
 
     async def delete(self, completion_id: str) -> None:
         """Remove a completion."""
-        try:
-            async with self._engine.begin() as connection:
-                await connection.execute(delete(stored_completions).where(stored_completions.c.id == completion_id))
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of completions") from error
+        async with self._database.writing() as connection:
+            await connection.execute(delete(stored_completions).where(stored_completions.c.id == completion_id))
 
     async def sweep(self) -> None:
         """Remove what is expired, then the oldest while more than ``max_bytes`` are kept."""
         table = stored_completions
-        async with self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             await connection.execute(delete(table).where(table.c.expires_at_ms <= _now_ms()))
-        async with self._engine.connect() as connection:
+        async with self._database.reading() as connection:
             total: int = (await connection.execute(select(func.coalesce(func.sum(table.c.num_bytes), 0)))).scalar_one()
         while total > self._settings.max_bytes:
             num_bytes = await self._remove_oldest(total - self._settings.max_bytes)
@@ -172,7 +156,7 @@ class CompletionStore:
         oldest = select(table.c.id, table.c.num_bytes).order_by(table.c.created_at_ms, table.c.id).limit(_BATCH)
         doomed: list[str] = []
         num_bytes = 0
-        async with self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             for row in await connection.execute(oldest):
                 if num_bytes >= excess:
                     break

@@ -16,11 +16,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.schema import response_items, responses
+from antiphon.accounts.store_database import StoreDatabase
 from antiphon.protocol.ids import response_id_of
 from antiphon.state.json_size import MAX_CHARS_ON_LOOP, has_fewer_chars
 from antiphon.state.packing import packed, unpacked
@@ -74,10 +73,10 @@ class StoreStatistics(msgspec.Struct, frozen=True):
 
 
 class ResponseStore:
-    """Belongs to one event loop. ``engine`` is owned by its creator."""
+    """Belongs to one event loop. ``engine`` is owned by its creator. Every method may raise ``ApiError`` 503."""
 
     def __init__(self, engine: AsyncEngine, settings: ResponseSettings) -> None:
-        self._engine = engine
+        self._database = StoreDatabase(engine, "database of responses")
         self._settings = settings
         self._schedule = SweepSchedule(settings.max_bytes)
         self._num_saved = 0
@@ -91,25 +90,21 @@ class ResponseStore:
         """Write a response. ``body``: its own as JSON, where the caller has it.
 
         ``replaces``: it takes the place of its earlier state; where that was deleted or cancelled meanwhile, nothing is written.
-        Raises ``ApiError`` 503 if the database refuses.
         """
         # A long history takes a while to encode and compress, a thread costs more than a short one.
         is_small = has_fewer_chars((kept.input, kept.history, kept.body["output"]), MAX_CHARS_ON_LOOP)
         row = self._row(kept, body) if is_small else await asyncio.to_thread(self._row, kept, body)
         items = _item_rows(kept)
         row["num_bytes"] += _ROW_BYTES + _ITEM_BYTES * len(items)
-        try:
-            async with self._engine.begin() as connection:
-                if replaces and not await _displace(connection, kept.id):
-                    return
-                await connection.execute(insert(responses), [row])
-                if items:
-                    await connection.execute(insert(response_items), items)
-            self._num_saved += 1
-            if self._schedule.wrote(row["num_bytes"]):
-                await self.sweep()
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of responses") from error
+        async with self._database.writing() as connection:
+            if replaces and not await _displace(connection, kept.id):
+                return
+            await connection.execute(insert(responses), [row])
+            if items:
+                await connection.execute(insert(response_items), items)
+        self._num_saved += 1
+        if self._schedule.wrote(row["num_bytes"]):
+            await self.sweep()
 
     def _row(self, kept: KeptResponse, body: bytes | None) -> Json:
         now = _now_ms()
@@ -132,29 +127,29 @@ class ResponseStore:
     async def find(self, response_id: str, account: str) -> KeptResponse | None:
         """Return a response of ``account``; None for one that is not kept, expired, or another's."""
         wanted = (responses.c.id == response_id) & (responses.c.account == account)
-        try:
-            async with self._engine.connect() as connection:
-                row = (await connection.execute(select(responses).where(wanted))).one_or_none()
-            if row is None or row.expires_at_ms <= _now_ms():
-                return None
-            is_small = row.num_bytes < MAX_CHARS_ON_LOOP
-            kept = _kept(row) if is_small else await asyncio.to_thread(_kept, row)
-            if kept.status in _RUNNING and row.lease_until_ms < _now_ms():
-                kept = msgspec.structs.replace(kept, body=kept.body | {"status": "failed", "error": _LOST})
-                await self._set_body(kept)
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of responses") from error
-        return kept
+        async with self._database.reading() as connection:
+            row = (await connection.execute(select(responses).where(wanted))).one_or_none()
+        if row is None or row.expires_at_ms <= _now_ms():
+            return None
+        is_small = row.num_bytes < MAX_CHARS_ON_LOOP
+        kept = _kept(row) if is_small else await asyncio.to_thread(_kept, row)
+        if kept.status not in _RUNNING or row.lease_until_ms >= _now_ms():
+            return kept
+        lost = msgspec.structs.replace(kept, body=kept.body | {"status": "failed", "error": _LOST})
+        return lost if await self._give_up(lost) else await self.find(response_id, account)
 
-    async def _set_body(self, kept: KeptResponse) -> None:
-        change = update(responses).where(responses.c.id == kept.id)
-        async with self._engine.begin() as connection:
-            await connection.execute(change.values(status=kept.status, body=_encode(kept.body)))
+    async def _give_up(self, lost: KeptResponse) -> bool:
+        """Store that a response has lost its process; False if that has written to it meanwhile."""
+        is_lost = responses.c.status.in_(_RUNNING) & (responses.c.lease_until_ms < _now_ms())
+        change = update(responses).where(responses.c.id == lost.id, is_lost)
+        async with self._database.writing() as connection:
+            given_up = await connection.execute(change.values(status=lost.status, body=_encode(lost.body)))
+        return given_up.rowcount > 0
 
     async def renew(self, response_ids: Sequence[str]) -> list[str]:
         """Say that these responses are still worked on here; return those that are over by another process's word."""
         running = responses.c.id.in_(response_ids) & responses.c.status.in_(_RUNNING)
-        async with self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             change = update(responses).where(running)
             await connection.execute(change.values(lease_until_ms=_now_ms() + round(LEASE_S * 1000)))
             still = {row.id for row in await connection.execute(select(responses.c.id).where(running))}
@@ -175,12 +170,9 @@ class ResponseStore:
         holder = select(func.max(response_items.c.response_id)).select_from(live).group_by(response_items.c.item_id)
         if not item_ids:
             return []
-        try:
-            async with self._engine.connect() as connection:
-                found = await connection.execute(holder.where(wanted, responses.c.expires_at_ms > _now_ms()))
-                return list(found.scalars())
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of responses") from error
+        async with self._database.reading() as connection:
+            found = await connection.execute(holder.where(wanted, responses.c.expires_at_ms > _now_ms()))
+            return list(found.scalars())
 
     async def _items_of(self, response_ids: Sequence[str], item_ids: Sequence[str], account: str) -> dict[str, Json]:
         wanted = set(item_ids)
@@ -194,21 +186,18 @@ class ResponseStore:
     async def delete(self, response_id: str, account: str) -> bool:
         """Remove a response; False if there was none. What followed it keeps its own copy."""
         wanted = (responses.c.id == response_id) & (responses.c.account == account)
-        try:
-            async with self._engine.begin() as connection:
-                found = (await connection.execute(select(responses.c.id).where(wanted))).scalars().all()
-                await _remove(connection, found)
-                return bool(found)
-        except (SQLAlchemyError, OSError) as error:
-            raise store_unreachable("database of responses") from error
+        async with self._database.writing() as connection:
+            found = (await connection.execute(select(responses.c.id).where(wanted))).scalars().all()
+            await _remove(connection, found)
+            return bool(found)
 
     async def sweep(self) -> int:
         """Remove what is expired, then the oldest while more than ``max_bytes`` are kept; return how many went."""
         expired = select(responses.c.id).where(responses.c.expires_at_ms <= _now_ms())
-        async with self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             old = (await connection.execute(expired)).scalars().all()
             await _remove(connection, old)
-        async with self._engine.connect() as connection:
+        async with self._database.reading() as connection:
             total: int = (
                 await connection.execute(select(func.coalesce(func.sum(responses.c.num_bytes), 0)))
             ).scalar_one()
@@ -227,7 +216,7 @@ class ResponseStore:
         oldest = select(responses.c.id, responses.c.num_bytes).order_by(responses.c.created_at_ms, responses.c.id)
         doomed: list[str] = []
         num_bytes = 0
-        async with self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             for row in await connection.execute(oldest.limit(_BATCH)):
                 if num_bytes >= excess:
                     break

@@ -1,21 +1,18 @@
 """Vector stores in the database: their rows, those of their files, and which process reads a file at the moment."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
 from sqlalchemy import Table, and_, delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.listing import Listing
 from antiphon.accounts.schema import files, vector_store_batches, vector_store_files, vector_stores
-from antiphon.protocol import problems
+from antiphon.accounts.store_database import StoreDatabase
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.paging import PageQuery
 from antiphon.vector_stores.errors import (
@@ -40,6 +37,7 @@ class VectorStoreTable:
 
     def __init__(self, engine: AsyncEngine, settings: VectorStoreSettings) -> None:
         self.engine = engine
+        self._database = StoreDatabase(engine, "database of vector stores")
         self._settings = settings
 
     async def create(
@@ -67,12 +65,11 @@ class VectorStoreTable:
             expires_at_ms=_expiry(now, expires_after_days),
         )
         row = msgspec.structs.asdict(made) | {"metadata": msgspec.json.encode(made.metadata)}
-        with _database():
-            async with self.engine.begin() as connection:
-                owned = select(func.count()).where(vector_stores.c.account == account)
-                if (await connection.execute(owned)).scalar_one() >= self._settings.max_stores:
-                    raise too_many_stores(self._settings.max_stores)
-                await connection.execute(insert(vector_stores).values(row))
+        async with self._database.writing() as connection:
+            owned = select(func.count()).where(vector_stores.c.account == account)
+            if (await connection.execute(owned)).scalar_one() >= self._settings.max_stores:
+                raise too_many_stores(self._settings.max_stores)
+            await connection.execute(insert(vector_stores).values(row))
         return made
 
     async def find(self, store_id: str, account: str) -> VectorStore | None:
@@ -93,27 +90,24 @@ class VectorStoreTable:
         changed = msgspec.structs.replace(store, **changes, last_active_at_ms=now)
         changed = msgspec.structs.replace(changed, expires_at_ms=_expiry(now, changed.expires_after_days))
         row = msgspec.structs.asdict(changed) | {"metadata": msgspec.json.encode(changed.metadata)}
-        with _database():
-            async with self.engine.begin() as connection:
-                query = update(vector_stores).where(vector_stores.c.id == store.id).values(row)
-                if not (await connection.execute(query)).rowcount:
-                    raise no_such_store(store.id)
+        async with self._database.writing() as connection:
+            query = update(vector_stores).where(vector_stores.c.id == store.id).values(row)
+            if not (await connection.execute(query)).rowcount:
+                raise no_such_store(store.id)
         return changed
 
     async def touch(self, store: VectorStore) -> None:
         """Note that the store was used, which puts off its end."""
         now = now_ms()
         values = {"last_active_at_ms": now, "expires_at_ms": _expiry(now, store.expires_after_days)}
-        with _database():
-            async with self.engine.begin() as connection:
-                await connection.execute(update(vector_stores).where(vector_stores.c.id == store.id).values(values))
+        async with self._database.writing() as connection:
+            await connection.execute(update(vector_stores).where(vector_stores.c.id == store.id).values(values))
 
     async def delete(self, store_id: str) -> bool:
         """Remove a store with its files and batches; False if another request has."""
-        with _database():
-            async with self.engine.begin() as connection:
-                gone = await connection.execute(delete(vector_stores).where(vector_stores.c.id == store_id))
-                await _remove_contents(connection, store_id)
+        async with self._database.writing() as connection:
+            gone = await connection.execute(delete(vector_stores).where(vector_stores.c.id == store_id))
+            await _remove_contents(connection, store_id)
         return bool(gone.rowcount)
 
     async def counts(self, store_ids: Sequence[str], *, batch_id: str | None = None) -> dict[str, FileCounts]:
@@ -126,9 +120,8 @@ class VectorStoreTable:
         )
         if batch_id is not None:
             query = query.where(table.batch_id == batch_id)
-        with _database():
-            async with self.engine.connect() as connection:
-                rows = (await connection.execute(query)).all()
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query)).all()
         found = dict.fromkeys(store_ids, FileCounts())
         for store_id, status, count, num_bytes in rows:
             known = found[store_id]
@@ -145,24 +138,23 @@ class VectorStoreTable:
         now = now_ms()
         rows = [_new_row(store, file, batch_id, now) for file in new]
         table = vector_store_files.c
-        with _database():
-            async with self.engine.begin() as connection:
-                # The first statement takes the store's row, so that a store that is deleted meanwhile gets no files.
-                values = {"last_active_at_ms": now, "expires_at_ms": _expiry(now, store.expires_after_days)}
-                touched = update(vector_stores).where(vector_stores.c.id == store.id).values(values)
-                if not (await connection.execute(touched)).rowcount:
-                    raise no_such_store(store.id)
-                again = delete(vector_store_files).where(
-                    table.vector_store_id == store.id, table.file_id.in_([row["file_id"] for row in rows])
-                )
-                await connection.execute(again)
-                held = select(func.count()).where(table.vector_store_id == store.id)
-                if (await connection.execute(held)).scalar_one() + len(rows) > self._settings.max_files:
-                    raise too_many_store_files(self._settings.max_files)
-                if batch_id is not None:
-                    batch = {"id": batch_id, "vector_store_id": store.id, "created_at_ms": now, "is_cancelled": False}
-                    await connection.execute(insert(vector_store_batches).values(batch))
-                await connection.execute(insert(vector_store_files), rows)
+        async with self._database.writing() as connection:
+            # The first statement takes the store's row, so that a store that is deleted meanwhile gets no files.
+            values = {"last_active_at_ms": now, "expires_at_ms": _expiry(now, store.expires_after_days)}
+            touched = update(vector_stores).where(vector_stores.c.id == store.id).values(values)
+            if not (await connection.execute(touched)).rowcount:
+                raise no_such_store(store.id)
+            again = delete(vector_store_files).where(
+                table.vector_store_id == store.id, table.file_id.in_([row["file_id"] for row in rows])
+            )
+            await connection.execute(again)
+            held = select(func.count()).where(table.vector_store_id == store.id)
+            if (await connection.execute(held)).scalar_one() + len(rows) > self._settings.max_files:
+                raise too_many_store_files(self._settings.max_files)
+            if batch_id is not None:
+                batch = {"id": batch_id, "vector_store_id": store.id, "created_at_ms": now, "is_cancelled": False}
+                await connection.execute(insert(vector_store_batches).values(batch))
+            await connection.execute(insert(vector_store_files), rows)
 
     async def find_file(self, store_id: str, file_id: str) -> StoreFile | None:
         """Return a file of a store, None if it is not in it."""
@@ -188,9 +180,8 @@ class VectorStoreTable:
         query = select(table.vector_store_id, table.file_id).where(
             table.vector_store_id.in_(stores), table.file_id.in_(names), table.status == "completed"
         )
-        with _database():
-            async with self.engine.connect() as connection:
-                return {(row[0], row[1]) for row in (await connection.execute(query)).all()} & pairs
+        async with self._database.reading() as connection:
+            return {(row[0], row[1]) for row in (await connection.execute(query)).all()} & pairs
 
     async def set_attributes(self, store_id: str, file_id: str, attributes: Mapping[str, Any]) -> bool:
         """Replace a file's attributes; False if it is gone."""
@@ -199,9 +190,8 @@ class VectorStoreTable:
 
     async def remove_file(self, store_id: str, file_id: str) -> bool:
         """Take a file out of a store; False if another request has."""
-        with _database():
-            async with self.engine.begin() as connection:
-                gone = await connection.execute(delete(vector_store_files).where(_is_file(store_id, file_id)))
+        async with self._database.writing() as connection:
+            gone = await connection.execute(delete(vector_store_files).where(_is_file(store_id, file_id)))
         return bool(gone.rowcount)
 
     async def find_batch(self, store_id: str, batch_id: str) -> FileBatch | None:
@@ -214,16 +204,15 @@ class VectorStoreTable:
     async def cancel_batch(self, batch: FileBatch) -> None:
         """Stop reading what of a batch is not read yet."""
         table = vector_store_files.c
-        with _database():
-            async with self.engine.begin() as connection:
-                stopped = await connection.execute(
-                    update(vector_store_files)
-                    .where(table.batch_id == batch.id, table.status == _IN_PROGRESS)
-                    .values(status="cancelled")
-                )
-                if stopped.rowcount:
-                    cancelled = update(vector_store_batches).where(vector_store_batches.c.id == batch.id)
-                    await connection.execute(cancelled.values(is_cancelled=True))
+        async with self._database.writing() as connection:
+            stopped = await connection.execute(
+                update(vector_store_files)
+                .where(table.batch_id == batch.id, table.status == _IN_PROGRESS)
+                .values(status="cancelled")
+            )
+            if stopped.rowcount:
+                cancelled = update(vector_store_batches).where(vector_store_batches.c.id == batch.id)
+                await connection.execute(cancelled.values(is_cancelled=True))
 
     async def claim(self) -> StoreFile | None:
         """Take the oldest file that nobody reads, for ``LEASE_MS``; None if there is none."""
@@ -266,56 +255,49 @@ class VectorStoreTable:
             .where(files.c.id.is_(None))
             .limit(most)
         )
-        with _database():
-            async with self.engine.connect() as connection:
-                return [(row[0], row[1]) for row in (await connection.execute(query)).all()]
+        async with self._database.reading() as connection:
+            return [(row[0], row[1]) for row in (await connection.execute(query)).all()]
 
     async def stores_of(self, file_id: str) -> list[str]:
         """Return the stores that a file is in."""
         query = select(vector_store_files.c.vector_store_id).where(vector_store_files.c.file_id == file_id)
-        with _database():
-            async with self.engine.connect() as connection:
-                return list((await connection.execute(query)).scalars())
+        async with self._database.reading() as connection:
+            return list((await connection.execute(query)).scalars())
 
     async def empty_expired(self) -> list[str]:
         """Remove the files of stores past their time, and rows of stores long past it; return the former's ids."""
         table = vector_stores.c
         held = select(vector_store_files.c.vector_store_id)
         now = now_ms()
-        with _database():
-            async with self.engine.begin() as connection:
-                query = select(table.id).where(table.expires_at_ms <= now, table.id.in_(held))
-                expired = list((await connection.execute(query)).scalars())
-                for store_id in expired:
-                    await _remove_contents(connection, store_id)
-                await connection.execute(delete(vector_stores).where(table.expires_at_ms <= now - _FORGET_AFTER_MS))
+        async with self._database.writing() as connection:
+            query = select(table.id).where(table.expires_at_ms <= now, table.id.in_(held))
+            expired = list((await connection.execute(query)).scalars())
+            for store_id in expired:
+                await _remove_contents(connection, store_id)
+            await connection.execute(delete(vector_stores).where(table.expires_at_ms <= now - _FORGET_AFTER_MS))
         return expired
 
     async def known(self, store_ids: Sequence[str]) -> set[str]:
         """Return those of ``store_ids`` that have a row."""
         query = select(vector_stores.c.id).where(vector_stores.c.id.in_(store_ids))
-        with _database():
-            async with self.engine.connect() as connection:
-                return set((await connection.execute(query)).scalars())
+        async with self._database.reading() as connection:
+            return set((await connection.execute(query)).scalars())
 
     async def _update_file(self, condition: Any, values: Json) -> bool:
-        with _database():
-            async with self.engine.begin() as connection:
-                done = await connection.execute(update(vector_store_files).where(condition).values(values))
+        async with self._database.writing() as connection:
+            done = await connection.execute(update(vector_store_files).where(condition).values(values))
         return bool(done.rowcount)
 
     async def _rows(self, query: Any) -> Sequence[RowMapping]:
-        with _database():
-            async with self.engine.connect() as connection:
-                return (await connection.execute(query)).mappings().all()
+        async with self._database.reading() as connection:
+            return (await connection.execute(query)).mappings().all()
 
     async def _page(
         self, table: Table, whole: Any, name: Any, query: PageQuery, narrowed: Sequence[Any] = ()
     ) -> tuple[list[RowMapping], bool]:
         listing = Listing(select(table).where(whole), [table.c.created_at_ms, name], name, query, narrowed)
-        with _database():
-            async with self.engine.connect() as connection:
-                return await listing.page(connection)
+        async with self._database.reading() as connection:
+            return await listing.page(connection)
 
 
 def now_ms() -> int:
@@ -364,14 +346,3 @@ def _store(row: RowMapping) -> VectorStore:
 def _file(row: RowMapping) -> StoreFile:
     values = {name: value for name, value in cast("Json", row).items() if name != "leased_until_ms"}
     return StoreFile(**values | {"attributes": msgspec.json.decode(values["attributes"])})
-
-
-@contextmanager
-def _database() -> Generator[None]:
-    """Turn what the database says in the block into ``ApiError`` 503."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise problems.bad_request("The file is being added to this vector store by another request.") from error
-    except (SQLAlchemyError, OSError) as error:
-        raise store_unreachable("database of vector stores") from error

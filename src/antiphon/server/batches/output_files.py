@@ -4,6 +4,7 @@ A process that is killed before that leaves contents that no row names, and the 
 """
 
 import time
+from contextlib import suppress
 
 import msgspec
 from sqlalchemy.exc import IntegrityError
@@ -39,7 +40,7 @@ class OutputFiles:
 
     async def fail(self, batch: StoredBatch) -> None:
         """End a batch that did not begin."""
-        async with self._store.engine.begin() as connection:
+        async with self._store.database.writing() as connection:
             unused = await self._store.end(connection, batch)
         if unused is not None:
             await self._files.blobs.remove(unused)
@@ -65,8 +66,9 @@ class OutputFiles:
     ) -> list[str]:
         """Write everything, or nothing; return the locations that nothing refers to."""
         while True:
-            try:
-                async with self._store.engine.begin() as connection:
+            # An integrity error: the same content came in another request at the same moment.
+            with self._store.database.errors(), suppress(IntegrityError):
+                async with self._store.database.engine.begin() as connection:
                     ended = await self._store.end(connection, done)
                     unused = [] if ended is None else [ended]
                     for is_error, file in made.items():
@@ -74,9 +76,7 @@ class OutputFiles:
                         assert blob is not None
                         if await insert_file(connection, file, blob, None) != blob.location:
                             unused.append(blob.location)
-            except IntegrityError:
-                continue  # the same content came in another request at the same moment
-            return unused
+                return unused
 
 
 def _id(file: StoredFile | None) -> str | None:

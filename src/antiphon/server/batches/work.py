@@ -61,7 +61,7 @@ class BatchWork:
         digest = self._batch.detail.input_digest
         location = None
         if digest is not None:
-            async with self._store.engine.connect() as connection:
+            async with self._store.database.reading() as connection:
                 location = await location_of(connection, digest)
         if location is None:
             message = f"No such File object: {self._batch.detail.input_file_id}"
