@@ -194,8 +194,7 @@ def _without_chunks(cycle: RequestResponseCycle, send: Send) -> Send:
 
 
 def raw_error(status: str, message: str, code: str) -> bytes:
-    """Return a whole HTTP answer in OpenAI's envelope, for a connection that no application serves."""
-    """Return an error as a whole answer, for a request that never becomes one."""
+    """Return an error as a whole answer, for a connection whose request never reaches the application."""
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     body = json.dumps({"error": error}).encode()
     head = (

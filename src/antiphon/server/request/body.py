@@ -68,8 +68,7 @@ class RequestBodies:
             chunks.clear()
             await self.keep_captured(call, body)
             await self.check_values(body)
-            if self._log_bodies:
-                log.debug("body", request_id=call.request_id, body=shown_body(body).decode(errors="backslashreplace"))
+            await self._log(call, body)
             yield body
         finally:
             self.num_bytes_held -= num_bytes
@@ -101,8 +100,7 @@ class RequestBodies:
         self.num_bytes_held += len(body)
         try:
             await self.check_values(body)
-            if self._log_bodies:
-                log.debug("body", request_id=call.request_id, body=shown_body(body).decode(errors="backslashreplace"))
+            await self._log(call, body)
             yield
         finally:
             self.num_bytes_held -= len(body)
@@ -123,6 +121,11 @@ class RequestBodies:
             yield hold
         finally:
             self.num_bytes_held -= held
+
+    async def _log(self, call: Call, body: bytes) -> None:
+        if self._log_bodies:
+            shown = await self.work(body, lambda: shown_body(body).decode(errors="backslashreplace"))
+            log.debug("body", request_id=call.request_id, body=shown)
 
     async def work(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
         """Return ``function(*args)``, computed in the thread for large bodies if ``body`` is large."""
