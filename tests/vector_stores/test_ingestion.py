@@ -31,6 +31,18 @@ async def found(server: VectorStores, *stores: VectorStore, **body: Any) -> list
     return [one.file_id for one in await server.search(stores, query("lamp", **body), ACCOUNT, "/v1/test")]
 
 
+async def test_changes_of_one_moment_are_all_kept(world: World) -> None:
+    """Two requests read a store, and each changes something else in it."""
+    server = world.server()
+    store = await store_with(server)
+    for changes in ({"name": "new"}, {"expires_after_days": 3}, {"metadata": {"a": "b"}}):
+        await server.table.update(store, changes)
+    await server.table.touch(store)
+    found = await server.require(store.id, ACCOUNT)
+    assert (found.name, found.metadata, found.expires_after_days) == ("new", {"a": "b"}, 3)
+    assert found.expires_at_ms == found.last_active_at_ms + 3 * 86_400_000
+
+
 async def test_a_store_is_filled_searched_and_emptied(world: World) -> None:
     """What the API promises, on each database: counts, filters, texts, pages, deletion."""
     server = world.server()

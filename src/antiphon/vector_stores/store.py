@@ -6,7 +6,8 @@ from collections.abc import Set as AbstractSet
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import Table, and_, delete, func, insert, select, update
+from sqlalchemy import BigInteger, Table, and_, delete, func, insert, select, update
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -89,19 +90,23 @@ class VectorStoreTable:
         now = now_ms()
         changed = msgspec.structs.replace(store, **changes, last_active_at_ms=now)
         changed = msgspec.structs.replace(changed, expires_at_ms=_expiry(now, changed.expires_after_days))
-        row = msgspec.structs.asdict(changed) | {"metadata": msgspec.json.encode(changed.metadata)}
+        # Nothing else is written: another request may have changed it since ``store`` was read.
+        values = _used(now) | changes
+        if "metadata" in changes:
+            values["metadata"] = msgspec.json.encode(changed.metadata)
+        if "expires_after_days" in changes:
+            values["expires_at_ms"] = changed.expires_at_ms
         async with self._database.writing() as connection:
-            query = update(vector_stores).where(vector_stores.c.id == store.id).values(row)
+            query = update(vector_stores).where(vector_stores.c.id == store.id).values(values)
             if not (await connection.execute(query)).rowcount:
                 raise no_such_store(store.id)
         return changed
 
     async def touch(self, store: VectorStore) -> None:
         """Note that the store was used, which puts off its end."""
-        now = now_ms()
-        values = {"last_active_at_ms": now, "expires_at_ms": _expiry(now, store.expires_after_days)}
+        touched = update(vector_stores).where(vector_stores.c.id == store.id).values(_used(now_ms()))
         async with self._database.writing() as connection:
-            await connection.execute(update(vector_stores).where(vector_stores.c.id == store.id).values(values))
+            await connection.execute(touched)
 
     async def delete(self, store_id: str) -> bool:
         """Remove a store with its files and batches; False if another request has."""
@@ -140,8 +145,7 @@ class VectorStoreTable:
         table = vector_store_files.c
         async with self._database.writing() as connection:
             # The first statement takes the store's row, so that a store that is deleted meanwhile gets no files.
-            values = {"last_active_at_ms": now, "expires_at_ms": _expiry(now, store.expires_after_days)}
-            touched = update(vector_stores).where(vector_stores.c.id == store.id).values(values)
+            touched = update(vector_stores).where(vector_stores.c.id == store.id).values(_used(now))
             if not (await connection.execute(touched)).rowcount:
                 raise no_such_store(store.id)
             again = delete(vector_store_files).where(
@@ -306,6 +310,13 @@ def now_ms() -> int:
 
 def _expiry(from_ms: int, days: int | None) -> int | None:
     return None if days is None else from_ms + days * _DAY_MS
+
+
+def _used(now: int) -> Json:
+    """Return what changes in a store's row when it is used."""
+    # Of the row as it is by then. Without an expiry the sum is null.
+    days = sql_cast(vector_stores.c.expires_after_days, BigInteger)
+    return {"last_active_at_ms": now, "expires_at_ms": days * _DAY_MS + now}
 
 
 def _is_file(store_id: str, file_id: str) -> Any:
