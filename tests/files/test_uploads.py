@@ -87,6 +87,10 @@ async def test_an_upload_is_completed_once(store: FileStore, uploads: UploadStor
     assert len(blobs_on_disk(tmp_path)) <= 1
     room = await store.page("a", PageQuery(limit=9), None)
     assert len(room[0]) <= 1
+    # One that read the upload before it ended, and its parts after that.
+    with pytest.raises(ApiError) as late:
+        await uploads.complete(upload, [part.id], None)
+    assert late.value.code == "upload_not_pending"
 
 
 async def test_parts_count_against_the_quota_until_they_end(

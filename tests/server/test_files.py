@@ -294,7 +294,7 @@ def test_files_belong_to_a_key_and_count_against_its_limits(tmp_path: Path) -> N
             with pytest.raises(openai.NotFoundError):
                 look(file.id)
         assert list(theirs.files.list()) == []
-        with pytest.raises(openai.NotFoundError):
+        with pytest.raises(openai.BadRequestError, match="no item with id"):
             theirs.files.list(after=file.id)
         with pytest.raises(openai.BadRequestError):
             mine.files.create(file=b"x", purpose="nothing")  # type: ignore[arg-type]

@@ -41,7 +41,8 @@ def test_a_parameter_in_the_query_is_refused_wherever_something_would_change(tmp
             if path.startswith(("/v1/", "/tokenize"))
         ]
         answers = {
-            change: http.request(*change, params={"color": "red"}, json={}).json().get("error", {}) for change in changes
+            change: http.request(*change, params={"color": "red"}, json={}).json().get("error", {})
+            for change in changes
         }
         assert {change: error.get("param") for change, error in answers.items()} == dict.fromkeys(changes, "color")
         assert {error["code"] for error in answers.values()} == {"unknown_parameter"}
@@ -67,6 +68,8 @@ def objects(client: openai.OpenAI) -> dict[str, str]:
         "upload_id": client.uploads.create(filename="a", purpose="user_data", bytes=1, mime_type="text/plain").id,
         "vector_store_id": store,
         "batch_id": client.vector_stores.file_batches.create(store, file_ids=[file]).id,
-        "lines": client.batches.create(input_file_id=lines, endpoint="/v1/chat/completions", completion_window="24h").id,
+        "lines": client.batches.create(
+            input_file_id=lines, endpoint="/v1/chat/completions", completion_window="24h"
+        ).id,
         "model": MODEL,
     }

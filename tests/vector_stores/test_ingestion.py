@@ -15,7 +15,6 @@ from antiphon.search.index_file import IndexFile
 from antiphon.server.routes.vector_store_parts import new_files
 from antiphon.vector_stores import NewStoreFile, VectorStore, VectorStores
 
-
 pytestmark = pytest.mark.anyio
 RED: Any = {"type": "eq", "key": "colour", "value": "red"}
 WORDS = b"The lighthouse keeper wrote the state of the lamp into his log every evening. "
@@ -34,7 +33,7 @@ async def found(server: VectorStores, *stores: VectorStore, **body: Any) -> list
 async def test_changes_of_one_moment_are_all_kept(world: World) -> None:
     """Two requests read a store, and each changes something else in it."""
     server = world.server()
-    store = await store_with(server)
+    store = await server.create(ACCOUNT, {})
     for changes in ({"name": "new"}, {"expires_after_days": 3}, {"metadata": {"a": "b"}}):
         await server.table.update(store, changes)
     await server.table.touch(store)

@@ -181,6 +181,10 @@ class UploadStore:
         async with self._database.reading() as connection:
             rows = await connection.execute(select(upload_parts).where(upload_parts.c.upload_id == upload.id))
             known = {row["id"]: StoredPart(**cast("Json", row)) for row in rows.mappings()}
+            # After the parts, which are gone with the end.
+            status = (await connection.execute(select(uploads.c.status).where(uploads.c.id == upload.id))).scalar()
+        if status != "pending":
+            raise _ended(upload.id)
         for index, part_id in enumerate(part_ids):
             if part_id not in known:
                 raise problems.bad_request(

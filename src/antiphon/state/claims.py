@@ -81,7 +81,9 @@ async def claim(database: StoreDatabase, conversation_id: str, account: str) -> 
         return Claim(database, conversation_id, holder)
     if not is_there:
         return None
-    raise conversation_locked("Another process is currently operating on this conversation. Please retry in a few seconds.")
+    raise conversation_locked(
+        "Another process is currently operating on this conversation. Please retry in a few seconds."
+    )
 
 
 def conversation_locked(message: str) -> ApiError:

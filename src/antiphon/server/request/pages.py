@@ -40,9 +40,7 @@ def read_page(
     order = given.get("order", default_order)
     if order not in {"asc", "desc"}:
         raise problems.not_in_enum("order", order, ("asc", "desc"))
-    return PageQuery(
-        limit=int(limit), descending=order == "desc", after=given.get("after"), before=given.get("before")
-    )
+    return PageQuery(limit=int(limit), descending=order == "desc", after=given.get("after"), before=given.get("before"))
 
 
 def page_of(items: Sequence[Json], query: PageQuery) -> Json:

@@ -77,7 +77,9 @@ class ResponseRelay:
 
     async def _relay(self, call: Call, principal: Principal, request: RelayRequest, *, is_kept: bool) -> None:
         reservation = reservation_of_relay(request)
-        async with await self._requests.admissions.admit(call, principal, "chat", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "chat", request.model, reservation
+        ) as account:
             answer = await self._backend.relay(request)
             try:
                 async with aclosing(answer):

@@ -96,7 +96,9 @@ class ResponseSocketRelay:
         self, call: Call, principal: Principal, socket: ResponseSocket, request: "RelayedCreate", relayed: RelayRequest
     ) -> None:
         reservation = reservation_of_relay(relayed)
-        async with await self._requests.admissions.admit(call, principal, "chat", relayed.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "chat", relayed.model, reservation
+        ) as account:
             answer = await self._backend.relay(relayed)
             try:
                 async with aclosing(answer):
@@ -130,7 +132,9 @@ class ResponseSocketRelay:
                         continue
                     if any(word in event for word in _LAST_BYTES):
                         # Before the last event is sent: a client that has read it may continue at once.
-                        kept = await self._requests.bodies.work(event, self._kept, principal, socket, request, event, answer)
+                        kept = await self._requests.bodies.work(
+                            event, self._kept, principal, socket, request, event, answer
+                        )
                         if kept is not None:
                             socket.recent.add_relayed(kept, len(event) + len(request.data))
                     if call.trace.contents is not None:

@@ -19,7 +19,6 @@ from antiphon.protocol.caching import CacheUse
 from antiphon.protocol.chat import ChatRequest
 from antiphon.protocol.completions import CompletionRequest
 from antiphon.protocol.embeddings import EmbeddingRequest
-from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Completed, Event, Meter, Usage
 from antiphon.protocol.relay import Operation, RelayRequest, parse_relay
 from antiphon.protocol.rendering import (
@@ -109,7 +108,9 @@ class GenerationRoutes:
         parse = partial(parse_chat, can_store=self._store.is_on)
         request = await self._parsed(call, principal, body, parse)
         reservation = reservation_of_chat(request)
-        async with await self._requests.admissions.admit(call, principal, "chat", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "chat", request.model, reservation
+        ) as account:
             events = self._backend.chat(request)
             answer_id = new_id("chatcmpl")
             created = int(call.started_at)
@@ -144,7 +145,9 @@ class GenerationRoutes:
     async def _completion(self, call: Call, principal: Principal, body: bytes) -> None:
         request = await self._parsed(call, principal, body, parse_completion)
         reservation = reservation_of_completion(request)
-        async with await self._requests.admissions.admit(call, principal, "completion", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "completion", request.model, reservation
+        ) as account:
             events = self._backend.complete(request)
             answer_id = new_id("cmpl")
             created = int(call.started_at)
@@ -156,7 +159,9 @@ class GenerationRoutes:
     async def _embedding(self, call: Call, principal: Principal, body: bytes) -> None:
         request = await self._parsed(call, principal, body, parse_embedding)
         reservation = reservation_of_embedding(request)
-        async with await self._requests.admissions.admit(call, principal, "embedding", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "embedding", request.model, reservation
+        ) as account:
             result = await self._backend.embed(request)
             account.model = result.model
             if request.cache is not None:
@@ -175,7 +180,9 @@ class GenerationRoutes:
         is_stream = request.stream and operation != "embeddings"
         request = msgspec.structs.replace(request, stream=is_stream, cache=self._cache_use(call, principal))
         reservation = reservation_of_relay(request)
-        async with await self._requests.admissions.admit(call, principal, _KINDS[operation], model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, _KINDS[operation], model, reservation
+        ) as account:
             answer = await relaying.relay(request)
             try:
                 async with aclosing(answer):

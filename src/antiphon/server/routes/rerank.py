@@ -43,7 +43,9 @@ class RerankRoutes:
         self._requests.access.require_named_model(principal, value)
         request = await self._requests.bodies.work(body, parse_rerank, value)
         reservation = reservation_of_rerank(request)
-        async with await self._requests.admissions.admit(call, principal, "rerank", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "rerank", request.model, reservation
+        ) as account:
             result = await self._backend.rerank(request)
             account.model = result.model
             account.meter = Meter(Usage(result.prompt_tokens), result.compute_s)

@@ -182,7 +182,9 @@ class ResponseSockets:
         state = self._answers.begin(call, turn)
         stream = self._answers.stream(state, turn)
         reservation = reservation_of_chat(turn.chat)
-        async with await self._requests.admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "chat", turn.chat.model, reservation
+        ) as account:
             course = turn_events(self._backend, turn) if generates else warm_up_events(self._backend, turn)
             async with aclosing(account.watch(course)) as events:
                 first = await anext(events)

@@ -144,7 +144,9 @@ class ResponseRoutes:
     async def _compact(self, call: Call, principal: Principal, turn: Turn) -> None:
         state = self._answers.begin(call, turn)
         reservation = reservation_of_chat(turn.chat)
-        async with await self._requests.admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "chat", turn.chat.model, reservation
+        ) as account:
             async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
                 async for event in events:
                     state.take(event)
@@ -218,7 +220,9 @@ class ResponseRoutes:
     async def _answer(self, call: Call, principal: Principal, turn: Turn) -> None:
         state = self._answers.begin(call, turn)
         reservation = reservation_of_chat(turn.chat)
-        async with await self._requests.admissions.admit(call, principal, "chat", turn.chat.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "chat", turn.chat.model, reservation
+        ) as account:
             async with aclosing(account.watch(turn_events(self._backend, turn))) as events:
                 if turn.chat.stream:
                     stream = self._answers.stream(state, turn)

@@ -39,7 +39,9 @@ class TokenRoutes:
 
     async def _count(self, call: Call, principal: Principal, request: Countable) -> None:
         reservation = TokenReservation(0, 0)
-        async with await self._requests.admissions.admit(call, principal, "tokenize", request.model, reservation) as account:
+        async with await self._requests.admissions.admit(
+            call, principal, "tokenize", request.model, reservation
+        ) as account:
             count = await self._backend.count_tokens(request)
             model = self._requests.access.describe(principal, request.model)
             account.model = model.id

@@ -15,7 +15,9 @@ def upgrade() -> None:
     op.alter_column("stored_completions", "created_at", new_column_name="created_at_ms")
     op.execute(text("UPDATE stored_completions SET created_at_ms = created_at_ms * 1000"))
     op.create_index("stored_completions_by_account", "stored_completions", ["account", "created_at_ms", "id"])
-    op.create_index("vector_store_files_by_store", "vector_store_files", ["vector_store_id", "created_at_ms", "file_id"])
+    op.create_index(
+        "vector_store_files_by_store", "vector_store_files", ["vector_store_id", "created_at_ms", "file_id"]
+    )
 
 
 def downgrade() -> None:
