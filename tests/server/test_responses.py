@@ -15,7 +15,7 @@ from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedCall, ScriptedError
 from antiphon.server.process import http_server
 from antiphon.server.responses.sealing import Sealer
-from antiphon.state import ResponseSettings
+from antiphon.state import Claim, ResponseSettings
 
 MODEL = "gpt-4o-mini"
 WEATHER = {
@@ -181,6 +181,34 @@ def test_a_conversation_has_one_response_at_a_time(client: openai.OpenAI) -> Non
     with pytest.raises(openai.BadRequestError):
         ask(client, [{"type": "function_call_output", "call_id": "c", "output": "x"}], conversation=conversation)
     assert ask(client, "hello again", conversation=conversation).output_text == "hello again"
+
+
+@pytest.mark.parametrize("options", [{"stream": True}, {"background": True, "stream": True}], ids=str)
+def test_a_response_that_lost_its_conversation_fails(
+    client: openai.OpenAI, server: Running, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """The last event says so, nothing of it is in the conversation, and it is not shown as complete."""
+    conversation = client.conversations.create().id
+    store = server.service.responses.conversations
+    claim = store.claim
+
+    async def lost(*args: str) -> Claim | None:
+        claimed = await claim(*args)
+        assert claimed is not None
+        claimed.holder = "another"
+        return claimed
+
+    monkeypatch.setattr(store, "claim", lost)
+    events = list(ask(client, "hello", conversation=conversation, **options))
+    assert events[-1].type == "response.failed"
+    assert events[-1].response.error.code == "conversation_locked"
+    assert client.conversations.items.list(conversation).data == []
+    response_id = events[0].response.id
+    if "background" in options:
+        assert client.responses.retrieve(response_id).status == "failed"
+    else:
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve(response_id)
 
 
 @pytest.mark.parametrize(

@@ -47,18 +47,22 @@ class Answers:
                 yield frame
 
     async def keep(self, state: ResponseState, turn: Turn) -> None:
-        """Store a response that is over, and add its items to the conversation."""
+        """Add the items of a response that is over to the conversation, and store it.
+
+        ``ApiError`` 409 if another response was begun in the conversation meanwhile; then nothing is stored.
+        """
         is_stored = turn.request.store and self._store.is_on
         if not is_stored and turn.request.conversation is None:
             return
         value = state.value()
+        if turn.request.conversation is not None:
+            # First: where the conversation has gone on without it, the response fails.
+            await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]), turn.claim)
         if is_stored:
             kept = kept_response(value, turn)
             await self._store.save(kept, body=state.encoded(), replaces=turn.request.background)
-        if turn.request.conversation is not None:
-            await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]), turn.claim)
-            # Before the last event is sent: a client that has read it may continue at once.
-            await turn.release()
+        # Before the last event is sent: a client that has read it may continue at once.
+        await turn.release()
 
     async def save(self, state: ResponseState, turn: Turn, *, is_new: bool = False) -> None:
         """Store a background response as it is now, whatever its status. ``is_new``: for the first time."""
