@@ -1,14 +1,15 @@
-"""Reads the head of a GGUF file: its metadata and the descriptions of its tensors.
+"""Reads the head of a GGUF file: its metadata and the descriptions of its tensors; finds the files of a split model.
 
 Follows the GGUF specification, versions 2 and 3, little-endian. Nothing beyond the file's end is believed: every length in it
 is checked before it is used.
 """
 
 import mmap
+import re
 import struct
-from collections.abc import Container
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Container, Iterator
+from pathlib import Path, PurePath
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -27,6 +28,9 @@ _MAX_STRING_BYTES: Final = 1 << 26
 _MAX_COUNT: Final = 1 << 26
 _MAX_DIMENSIONS: Final = 4
 _MAGIC: Final = b"GGUF"
+_FIRST_OF_SEVERAL: Final = re.compile(r"(?P<stem>.+)-00001-of-(?P<count>\d{5})\.gguf")
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 class MalformedGGUFError(Exception):
@@ -59,6 +63,15 @@ class GGUFHead(msgspec.Struct, frozen=True):
     def has_classifier(self) -> bool:
         """Whether the file has the tensors of a classification head, without which llama.cpp ranks by noise."""
         return any(tensor.name in _CLASSIFIER for tensor in self.tensors)
+
+
+def files_of(first: AnyPath) -> tuple[AnyPath, ...]:
+    """Return the files of the model whose first file this is; most models are one file."""
+    match = _FIRST_OF_SEVERAL.fullmatch(first.name)
+    count = int(match["count"]) if match else 0
+    if match is None or not count:
+        return (first,)
+    return tuple(first.with_name(f"{match['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1))
 
 
 def read_head(path: Path, arrays: Container[str] = ()) -> GGUFHead:
@@ -101,14 +114,14 @@ class _Reader:
             if kind != _ARRAY:
                 metadata[key] = self._string() if kind == _STRING else self._scalar(kind)
                 continue
-            start = self._at
-            lengths[key] = self._skip_array(0)
-            if key in self._wanted:
-                arrays[key] = self._array(start)
+            is_wanted = key in self._wanted
+            lengths[key], values = self._array(0, is_wanted=is_wanted)
+            if is_wanted:
+                arrays[key] = values
         tensors = tuple(self._tensor() for _ in range(num_tensors))
-        alignment = int(metadata.get("general.alignment", 32))
-        if alignment <= 0:
-            raise MalformedGGUFError(f"its alignment is {alignment}")
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment <= 0:
+            raise MalformedGGUFError(f"its alignment is {alignment!r}")
         return GGUFHead(version, metadata, arrays, lengths, tensors, -(-self._at // alignment) * alignment)
 
     def _move(self, count: int) -> int:
@@ -132,17 +145,29 @@ class _Reader:
             raise MalformedGGUFError(f"it announces {count} entries")
         return count
 
-    def _length(self) -> int:
-        length: int = _LENGTH.unpack_from(self._data, self._move(_LENGTH.size))[0]
-        if length > _MAX_STRING_BYTES:
-            raise MalformedGGUFError(f"it announces a text of {length} bytes")
-        return length
-
     def _string(self) -> str:
-        length = self._length()
-        start = self._move(length)
+        ((start, end),) = self._texts(1)
+        return self._text(start, end)
+
+    def _text(self, start: int, end: int) -> str:
         # The specification asks for UTF-8; files with names in Latin-1 exist, and such a name is for people alone.
-        return self._data[start : start + length].decode("utf-8", "replace")
+        return self._data[start:end].decode("utf-8", "replace")
+
+    def _texts(self, count: int) -> Iterator[tuple[int, int]]:
+        """Go on over texts, and yield where each begins and ends. A vocabulary has hundreds of thousands."""
+        data, size, unpack, width, at = self._data, self._size, _LENGTH.unpack_from, _LENGTH.size, self._at
+        for _ in range(count):
+            start = at + width
+            if start > size:
+                raise MalformedGGUFError("it is truncated")
+            (length,) = unpack(data, at)
+            if length > _MAX_STRING_BYTES:
+                raise MalformedGGUFError(f"it announces a text of {length} bytes")
+            at = start + length
+            if at > size:
+                raise MalformedGGUFError("it is truncated")
+            yield start, at
+        self._at = at
 
     def _tensor(self) -> Tensor:
         name, num_dimensions = self._string(), int(self._scalar(_UINT32))
@@ -151,27 +176,24 @@ class _Reader:
         shape = tuple(int(self._scalar(_UINT64)) for _ in range(num_dimensions))
         return Tensor(name, shape, int(self._scalar(_UINT32)), int(self._scalar(_UINT64)))
 
-    def _skip_array(self, depth: int) -> int:
+    def _array(self, depth: int, *, is_wanted: bool) -> tuple[int, Array]:
+        """Return the length of an array and its values, none if they are not wanted."""
         kind, count = int(self._scalar(_UINT32)), self._count()
+        values: Array = []
         if kind == _ARRAY and depth < _MAX_DIMENSIONS:
             for _ in range(count):
-                self._skip_array(depth + 1)
+                _, inner = self._array(depth + 1, is_wanted=is_wanted)
+                if is_wanted:
+                    values.append(inner)
         elif kind == _STRING:
-            for _ in range(count):
-                self._move(self._length())
+            for start, end in self._texts(count):
+                if is_wanted:
+                    values.append(self._text(start, end))
         elif kind in _SCALARS:
-            self._move(count * struct.calcsize(_SCALARS[kind]))
+            layout = f"<{count}{_SCALARS[kind][1]}"
+            start = self._move(struct.calcsize(layout))
+            if is_wanted:
+                values = list(struct.unpack_from(layout, self._data, start))
         else:
             raise MalformedGGUFError(f"it has an array of the unknown type {kind}")
-        return count
-
-    def _array(self, start: int) -> Array:
-        """Return the values of the array at ``start``, which was skipped once and so is whole."""
-        self._at = start
-        kind, count = int(self._scalar(_UINT32)), self._count()
-        if kind == _STRING:
-            return [self._string() for _ in range(count)]
-        if kind == _ARRAY:
-            return [self._array(self._at) for _ in range(count)]
-        layout = f"<{count}{_SCALARS[kind][1]}"
-        return list(struct.unpack_from(layout, self._data, self._move(struct.calcsize(layout))))
+        return count, values

@@ -39,8 +39,9 @@ from antiphon.engine.scheduling.batch_shapes import BatchShapes, free, paged, pl
 from antiphon.engine.scheduling.block import BLOCK
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.statistics import MASK_BOUNDS_S, HistogramCollector
+from antiphon.engine.steps.batch_loop import CancelTask
 from antiphon.engine.steps.drafting import DraftModel
-from antiphon.engine.steps.loop import CancelTask, Command, StepLoop
+from antiphon.engine.steps.loop import Command, StepLoop
 from antiphon.engine.steps.tasks import Generation, IdlePrefill, RequestKey, Scoring
 
 VOCABULARY = vocabulary()

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from resource import RUSAGE_THREAD, getrusage
 from typing import Any
 
 import pytest
@@ -17,7 +18,11 @@ from tests.waiting import until
 from antiphon.engine import Engine, EngineSettings, EngineStartFailed
 from antiphon.engine.ipc.messages import SamplingParams
 from antiphon.engine.model.llama import Model
+from antiphon.engine.model.openvino.pages import PAGE
+from antiphon.engine.startup import Way
 from antiphon.engine.worker.draft import LoadedDraft
+from antiphon.engine.worker.native_start import NativeStart
+from antiphon.engine.worker.opening import open_core
 from antiphon.errors import ConfigError
 
 pytestmark = [pytest.mark.anyio]
@@ -148,3 +153,23 @@ async def test_its_memory_is_counted(files: Path) -> None:
     large, small = Model(files / "large.gguf"), Model(files / "small.gguf")
     both = LoadedDraft(small, small.vocabulary.size).added_to(large.facts)
     assert both.kv_values_k / large.facts.kv_values_k == both.kv_values_v / large.facts.kv_values_v == 28 / 26
+
+
+def test_a_draft_model_waits_for_no_memory_either(files: Path) -> None:
+    """What is made ready while there are no requests is made ready for both models."""
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
+    given = settings(files, "small.gguf", runtime="openvino", cache_size=20_000)
+    core = open_core(given, NativeStart(given, Way(), lambda _: None), lambda _: None)
+    draft: Any = core._loaded.draft_context
+    first, last = slice(0, 16_384 // PAGE), slice(-32, None)
+
+    def num_faults(pages: slice) -> int:
+        before = getrusage(RUSAGE_THREAD).ru_minflt
+        for cache in draft.caches:
+            cache[pages] = 0
+        return getrusage(RUSAGE_THREAD).ru_minflt - before
+
+    num_faults(slice(0, 0))
+    assert num_faults(last), "no memory was taken before"
+    list(core.loop._idle_work)
+    assert num_faults(first) == 0

@@ -9,7 +9,8 @@ from tests.engine.plain_engine import DATA, TEXT, Alternation, PlainContext, Sma
 
 from antiphon.engine.ipc.messages import Delta, Generate, SamplingParams
 from antiphon.engine.scheduling.sequence import Sequence
-from antiphon.engine.steps.loop import CancelTask, Command
+from antiphon.engine.steps.batch_loop import CancelTask
+from antiphon.engine.steps.loop import Command
 
 PROMPT = [5, 9, 2, 7, 3, 8, 4, 6] * 9
 

@@ -22,9 +22,9 @@ from antiphon.engine.ipc.messages import (
     SamplingParams,
     Score,
 )
-from antiphon.engine.model.base import Aborted
 from antiphon.engine.sampling.repetition import MIN_REPEATED
-from antiphon.engine.steps.loop import CancelTask, Command
+from antiphon.engine.steps.batch_loop import CancelTask
+from antiphon.engine.steps.loop import Command
 from antiphon.engine.steps.tasks import Generation, IdlePrefill, Scoring
 
 
@@ -194,7 +194,7 @@ def test_a_step_of_a_batch_makes_way_for_an_interactive_request() -> None:
 
 
 def test_what_can_wait_is_done_while_there_are_no_requests() -> None:
-    """A request that arrives during a piece of idle work is answered before the next piece; a late abort ends the work only."""
+    """A request that arrives during a piece of idle work is answered before the next piece."""
     seen: list[int] = []
 
     def work() -> Iterator[None]:
@@ -205,7 +205,6 @@ def test_what_can_wait_is_done_while_there_are_no_requests() -> None:
         seen.append(len(world.answers))
         yield
         seen.append(len(world.answers))
-        raise Aborted
 
     world = World(idle_work=work())
     world.follow([])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from antiphon.engine.ipc.messages import Answer, Embed, Embedded, Failed, Priority
 from antiphon.engine.model.llama import Batch
-from antiphon.engine.steps.loop import CancelTask
+from antiphon.engine.steps.batch_loop import CancelTask
 from antiphon.engine.steps.packing import pack_tiles
 from antiphon.engine.steps.pooling import PoolingLoop, PoolingTask
 
@@ -68,13 +68,14 @@ class _Inbox(queue.SimpleQueue[Command]):
         return self._now.pop(0)
 
 
-def _run(more: Callable[[], list[Command] | None], answers: list[tuple[int, Answer]]) -> None:
-    """Run a loop with what ``more`` says before each step, until it says None."""
+def _run(more: Callable[[], list[Command] | None], answers: list[tuple[int, Answer]]) -> PoolingLoop:
+    """Run a loop with what ``more`` says before each step, until it says None, and return it."""
     context: Any = _Context(256)
     loop = PoolingLoop(context, answers.extend, packing=partial(pack_tiles, tile=64), max_sequences=128)
     loop.inbox = _Inbox(more)
     with pytest.raises(_OverError):
         loop.run()
+    return loop
 
 
 def _task(number: int, texts: list[list[int]], priority: Priority = "interactive") -> PoolingTask:
@@ -84,7 +85,7 @@ def _task(number: int, texts: list[list[int]], priority: Priority = "interactive
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32))
 def test_every_text_has_its_own_vector(seed: int) -> None:
-    """Whatever arrives and is cancelled, each request that stays is answered once, in the order of its texts."""
+    """Whatever arrives and is cancelled, each request that stays is answered once, in the order of its texts; all are counted."""
     generator = random.Random(seed)
     asked: dict[int, list[list[int]]] = {}
     left: set[int] = set()
@@ -108,7 +109,8 @@ def test_every_text_has_its_own_vector(seed: int) -> None:
             commands.append(CancelTask(0, number))
         return commands
 
-    _run(more, answers)
+    said = _run(more, answers).statistics
+    assert (said.requests, said.cancelled) == (len(asked), len(left))
     done = [answer for _, answer in answers if isinstance(answer, Embedded)]
     assert sorted(answer.id for answer in done if answer.id not in left) == sorted(asked.keys() - left)
     for answer in done:

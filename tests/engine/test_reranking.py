@@ -14,6 +14,7 @@ from tests.models import bert_reference
 from antiphon.engine import ContextOverflow, Engine, EngineSettings, EngineStartFailed
 from antiphon.engine.errors import InvalidPrompt
 from antiphon.engine.ipc.messages import Ids, PairFrame, Prompt, Text
+from antiphon.gguf_file import files_of
 
 pytestmark = [pytest.mark.anyio, needs_llama]
 
@@ -57,6 +58,17 @@ async def test_relevance_is_what_the_weights_say(tmp_path: Path, names_pooling: 
     assert ranked.relevance == pytest.approx(wanted, abs=ROUNDING)
     assert max(wanted) - min(wanted) > 10 * ROUNDING
     assert ranked.lengths == tuple(map(len, prompts))
+
+
+async def test_a_model_in_several_files_ranks(tmp_path: Path) -> None:
+    """The classification head may be in any of them; the weights stay as they are, and the start says why."""
+    reranker(tmp_path / "reranker.gguf", tensors_per_file=10)
+    first, *others = files_of(tmp_path / "reranker-00001-of-00003.gguf")
+    assert all(path.exists() for path in (first, *others))
+    async with serving(first, cache_directory=tmp_path / "copies") as engine:
+        assert engine.info.settings["weight_format"] == "as-is"
+        ranked = await engine.rank(tuple(pair(engine, QUESTION, text) for text in DOCUMENTS))
+    assert len(set(ranked.relevance)) == len(DOCUMENTS)
 
 
 async def test_many_requests_at_once_have_their_own_answers(tmp_path: Path) -> None:

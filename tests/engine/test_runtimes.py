@@ -16,6 +16,7 @@ from tests.engine.runtimes import RUNTIMES, ObservedContext, Reference, load, si
 from tests.engine.tiny_models import plain_attention
 
 from antiphon.engine.model.base import Aborted, ModelContext, NoCells, TextModel
+from antiphon.engine.model.openvino import context as paged
 from antiphon.engine.model.openvino.context import PagedContext
 from antiphon.engine.model.openvino.pages import PAGE
 from antiphon.engine.model.sizing import ContextSettings
@@ -269,8 +270,20 @@ def test_warming_up_touches_no_slot(files: Callable[[str], Path]) -> None:
         assert np.array_equal(run(context, 0, len(PROMPT), [5, 6], is_prompt=False), wanted)
 
 
-def test_a_warm_cache_waits_for_no_memory(files: Callable[[str], Path]) -> None:
-    """The system has provided what the first 16,384 tokens need, so that no request waits until it does."""
+def test_a_late_abort_ends_no_warming_up(files: Callable[[str], Path]) -> None:
+    """A cancellation that came after its step is forgotten: all other parts are done, and the next step is computed."""
+    context = load("openvino", files("llama")).context(sized())
+    assert isinstance(context, PagedContext)
+    num_parts = len(list(context.warm_up(5)))
+    parts = context.warm_up(5)
+    context.abort(True)
+    assert len(list(parts)) == num_parts
+    run(context, 0, 0, PROMPT)
+
+
+def test_a_warm_cache_waits_for_no_memory(files: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has provided what the first 16,384 tokens need, a little at once, so that no request waits until it does."""
+    monkeypatch.setattr(paged, "_PROVIDED_BYTES", 96 * 1024)
     context = load("openvino", files("llama")).context(sized(cells=20_000))
     assert isinstance(context, PagedContext)
     first, last = slice(0, 16_384 // PAGE), slice(-32, None)
@@ -283,8 +296,9 @@ def test_a_warm_cache_waits_for_no_memory(files: Callable[[str], Path]) -> None:
 
     num_faults(slice(0, 0))
     assert num_faults(last), "no memory was taken before"
-    list(context.warm_up(5))
+    num_parts = len(list(context.warm_up(5)))
     assert num_faults(first) == 0
+    assert num_parts > sum(cache[first].nbytes for cache in context.caches) / paged._PROVIDED_BYTES
 
 
 def test_the_settings_of_a_context_are_kept(model: TextModel) -> None:

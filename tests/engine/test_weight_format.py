@@ -6,13 +6,14 @@ from typing import Any
 import gguf
 import msgspec
 import pytest
-from tests.engine.tiny_models import bert, hybrid, recurrent
+from tests.engine.tiny_models import bert, hybrid, plain_attention, recurrent
 from tests.installed import HAS_OPENVINO, NO_OPENVINO, needs_llama
 
 from antiphon.engine import EngineSettings, EngineStartFailed
 from antiphon.engine.model import file_header, weight_format
 from antiphon.engine.model.native.active import active
 from antiphon.engine.model.openvino.support import weight_types
+from antiphon.engine.model.quantise import QuantiseError, quantise
 from antiphon.errors import ConfigError
 
 pytestmark = [pytest.mark.model, needs_llama]
@@ -247,3 +248,62 @@ def test_a_failed_conversion_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(EngineStartFailed) as caught:
         serve(broken, tmp_path / "cache", weight_format="q8_0")
     assert "as-is" in caught.value.hint
+
+
+@pytest.mark.parametrize("wanted", ["auto", "q8_0"])
+def test_a_failed_conversion_for_openvino_says_what_to_do(
+    wanted: Any, chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where OpenVINO has to serve, a file that its reader does not take fails the start, whether or not a type was asked for."""
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
+
+    def fail(*arguments: str) -> bytes:
+        raise weight_format._ChildFailedError(f"the process ended while {arguments[0]}")
+
+    monkeypatch.setattr(weight_format, "_run", fail)
+    with pytest.raises(
+        EngineStartFailed, match=r"could not be converted to .* with OpenVINO: the process ended"
+    ) as caught:
+        serve(chat_model, tmp_path, runtime="openvino", weight_format=wanted)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("runtime", ["auto", "openvino"])
+def test_a_choice_holds_for_one_version_of_openvino(
+    runtime: Any, chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an update the file is measured again, also where OpenVINO alone may serve it."""
+    pytest.importorskip("openvino_genai", reason=NO_OPENVINO)
+    monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
+    measured(monkeypatch, {"f16.openvino": (0.25, 0.001), "q8_0.openvino": (0.2, 0.02)})
+    assert serve(chat_model, tmp_path, runtime=runtime).type == "f16"
+    measured(monkeypatch, {"f16.openvino": (0.25, 0.001), "q8_0.openvino": (0.2, 0.001)})
+    assert serve(chat_model, tmp_path, runtime=runtime).type == "f16"
+    monkeypatch.setattr(weight_format, "version", lambda: "2099.1")
+    assert serve(chat_model, tmp_path, runtime=runtime).type == "q8_0"
+
+
+def test_a_model_in_several_files_is_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of one of its files would lack the weights of the others; all of them count as its size."""
+    monkeypatch.delenv("ANTIPHON_ENGINE_RUNTIME", raising=False)
+    monkeypatch.setattr(weight_format, "_run", None)
+    plain_attention(tmp_path / "tiny.gguf", file_type=3, tensors_per_file=8)
+    files = sorted(tmp_path.glob("*.gguf"))
+    served = serve(files[0], tmp_path / "copies")
+    assert (served.path, served.type) == (files[0], "as-is")
+    assert served.reason.startswith("models in several files are not converted")
+    assert file_header.read_file_header(files[0]).size_bytes == sum(file.stat().st_size for file in files)
+    with pytest.raises(QuantiseError, match=f"one of {len(files)} files"):
+        quantise(files[0], tmp_path / "copy.gguf", "q8_0")
+    with pytest.raises(EngineStartFailed, match=r"models in several files are not converted|not installed"):
+        serve(files[0], tmp_path / "copies", runtime="openvino")
+
+
+def test_an_environment_that_names_no_runtime_is_refused(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error has the variable, what it says, and what it may say."""
+    monkeypatch.setenv("ANTIPHON_ENGINE_RUNTIME", "opevino")
+    with pytest.raises(EngineStartFailed, match="ANTIPHON_ENGINE_RUNTIME is 'opevino'") as caught:
+        serve(chat_model, tmp_path)
+    assert "openvino" in caught.value.hint

@@ -31,10 +31,11 @@ class _File:
         *,
         generates: bool = True,
         first_token: str = _SPECIAL[0],
+        tensors_per_file: int = 0,
     ) -> None:
         self._types = types or {}
         self.strength = 1.0
-        self.writer = gguf.GGUFWriter(path, architecture)
+        self.writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
         self._draw = np.random.default_rng(len(architecture))
         self.writer.add_block_count(layers)
         self.writer.add_context_length(CONTEXT)
@@ -215,14 +216,22 @@ def plain_attention(
     file_type: int = 0,
     num_idle_layers: int = 0,
     first_token: str = _SPECIAL[0],
+    tensors_per_file: int = 0,
 ) -> None:
     """Write a Llama or a Qwen 3: layers that see all tokens before.
 
     ``types`` of matrices, by parts of their names; others are F32. ``file_type`` is what the file says of itself. Layers that
-    are idle add nothing: a large model with them says what the small one without them says.
+    are idle add nothing: a large model with them says what the small one without them says. ``tensors_per_file`` as in
+    ``reranker``.
     """
     _plain_attention(
-        path, architecture, types, file_type=file_type, num_idle_layers=num_idle_layers, first_token=first_token
+        path,
+        architecture,
+        types,
+        file_type=file_type,
+        num_idle_layers=num_idle_layers,
+        first_token=first_token,
+        tensors_per_file=tensors_per_file,
     ).close()
 
 
@@ -234,9 +243,17 @@ def _plain_attention(
     file_type: int = 0,
     num_idle_layers: int = 0,
     first_token: str = _SPECIAL[0],
+    tensors_per_file: int = 0,
 ) -> _File:
     hidden = 256 if types else _HIDDEN  # a block of Q4_K
-    file = _File(path, architecture, layers=2 + num_idle_layers, types=types, first_token=first_token)
+    file = _File(
+        path,
+        architecture,
+        layers=2 + num_idle_layers,
+        types=types,
+        first_token=first_token,
+        tensors_per_file=tensors_per_file,
+    )
     file.writer.add_file_type(file_type)
     file.writer.add_feed_forward_length(hidden)
     file.writer.add_head_count(_HEADS)
@@ -260,13 +277,16 @@ RERANKER_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "how", "long", "
 RERANKER_HEADS = 2
 
 
-def reranker(path: Path, *, names_pooling: bool = True, classes: int = 1) -> dict[str, NDArray[np.float32]]:
+def reranker(
+    path: Path, *, names_pooling: bool = True, classes: int = 1, tensors_per_file: int = 0
+) -> dict[str, NDArray[np.float32]]:
     """Write a BERT with a classification head, and return its weights by the names of the original library.
 
-    ``names_pooling`` False: the file does not say that it ranks, as older conversions.
+    ``names_pooling`` False: the file does not say that it ranks, as older conversions. With ``tensors_per_file`` there are
+    several files, ``path`` with their numbers behind its stem.
     """
     width, inner, context, draw = 32, 64, 64, np.random.default_rng(11)
-    writer = gguf.GGUFWriter(path, "bert")
+    writer = gguf.GGUFWriter(path, "bert", split_max_tensors=tensors_per_file)
     writer.add_block_count(1)
     writer.add_context_length(context)
     writer.add_embedding_length(width)

@@ -41,6 +41,10 @@ def test_pooling_makes_an_embedding_model(tmp_path: Path) -> None:
         (b"PK\x03\x04" + b"\0" * 60, "not a GGUF file"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1 is not supported"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1, 1 << 60), "announces 1152921504606846976 entries"),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("general.alignment") + struct.pack("<I", 8) + text("x"),
+            "alignment is 'x'",
+        ),
         (WHOLE[:-1], "truncated: the tensor 'token_embd.weight'"),
     ],
 )

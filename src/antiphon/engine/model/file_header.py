@@ -10,6 +10,7 @@ from antiphon.engine.model.openvino.library import version
 from antiphon.engine.model.openvino.support import unsupported, unsupported_settings
 from antiphon.engine.model.tokenisers.facts import FileError, read_metadata
 from antiphon.engine.settings import EngineSettings
+from antiphon.gguf_file import files_of
 
 MOST_BYTES: Final = 1_000_000_000
 """Of larger files no copies are made unasked: that takes minutes, and about four times the file's size of memory."""
@@ -20,7 +21,7 @@ PLAIN_TYPES: Final = {"0": "F32", "1": "F16"}
 
 
 class FileHeader(msgspec.Struct, frozen=True):
-    """What the choice depends on, without loading the weights."""
+    """What the choice depends on, without loading the weights. ``is_split``: it is the first of several files."""
 
     file_type: str
     size_bytes: int
@@ -28,6 +29,7 @@ class FileHeader(msgspec.Struct, frozen=True):
     metadata: dict[str, str]
     problem: str = ""
     is_reranker: bool = False
+    is_split: bool = False
 
     @property
     def is_slow(self) -> bool:
@@ -38,14 +40,22 @@ class FileHeader(msgspec.Struct, frozen=True):
 
 def read_file_header(source: Path) -> FileHeader:
     """Return what is known of a file; of one that cannot be read, that it cannot."""
-    size = source.stat().st_size
+    files = files_of(source)
+    size = sum(file.stat().st_size for file in files if file.exists())
     try:
         metadata = read_metadata(source)
-    except FileError:
-        return FileHeader("", size, False, {}, "the file cannot be read")
+    except FileError as error:
+        return FileHeader("", size, False, {}, f"the file cannot be read: {error}")
     pooling = metadata.get(f"{metadata.get('general.architecture', 'unknown')}.pooling_type")
     file_type = metadata.get("general.file_type", "")
-    return FileHeader(file_type, size, pooling is not None, metadata, is_reranker=pooling == _POOLS_BY_RANK)
+    return FileHeader(
+        file_type,
+        size,
+        pooling is not None,
+        metadata,
+        is_reranker=pooling == _POOLS_BY_RANK,
+        is_split=len(files) > 1,
+    )
 
 
 def why_not_openvino(settings: EngineSettings, file: FileHeader, wanted: str) -> str:
@@ -53,7 +63,8 @@ def why_not_openvino(settings: EngineSettings, file: FileHeader, wanted: str) ->
     if version() is None:
         return "it is not installed (pip install 'antiphon[openvino]')"
     ranks = "it does not rank documents" if settings.pooling == "rank" else ""
-    problem = file.problem or ranks or unsupported(file.metadata) or unsupported_settings(settings)
+    parts = "models in several files are not converted" if file.is_split else ""
+    problem = file.problem or parts or ranks or unsupported(file.metadata) or unsupported_settings(settings)
     if wanted != "auto" or problem:
         return problem
     if settings.gpu_layers != 0 and has_gpu():

@@ -55,6 +55,11 @@ def _read(source: Path) -> Any:
         reader = gguf.GGUFReader(source)
     except (ValueError, KeyError, IndexError, OverflowError) as error:
         raise QuantiseError(f"{str(source)!r} cannot be read: {error}") from error
+    parts = reader.get_field("split.count")
+    if parts is not None and int(parts.contents()) > 1:
+        raise QuantiseError(
+            f"{str(source)!r} is one of {parts.contents()} files; only models in one file are converted"
+        )
     if not reader.tensors:
         raise QuantiseError(f"{str(source)!r} holds no weights")
     return reader

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 from filelock import FileLock
@@ -37,7 +37,7 @@ from antiphon.engine.model.native.processor import processor_flags, processor_ke
 from antiphon.engine.model.native.selftest import encode_candidate
 from antiphon.engine.model.openvino.library import GRAPH_VERSION, version
 from antiphon.engine.model.openvino.support import weight_types
-from antiphon.engine.settings import EngineSettings
+from antiphon.engine.settings import EngineSettings, RuntimeChoice
 
 ENVIRONMENT_VARIABLE: Final = "ANTIPHON_ENGINE_RUNTIME"
 """Replaces the runtime ``auto``."""
@@ -139,8 +139,20 @@ def prepare(settings: EngineSettings, library: Library | None, *, extra_buffers:
 
 
 def wanted_runtime(settings: EngineSettings) -> str:
-    """Return the runtime that the settings, or in their place the environment, ask for."""
-    return settings.runtime if settings.runtime != "auto" else os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    """Return the runtime that the settings, or in their place the environment, ask for.
+
+    Raises:
+        EngineStartFailed: the environment names none.
+    """
+    if settings.runtime != "auto":
+        return settings.runtime
+    named = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    if named not in get_args(RuntimeChoice):
+        raise EngineStartFailed(
+            f"the environment variable {ENVIRONMENT_VARIABLE} is {named!r}, not a runtime",
+            hint=f"Set it to one of {', '.join(get_args(RuntimeChoice))}, or unset it.",
+        )
+    return named
 
 
 def measured_choices(directory: Path) -> list[MeasuredChoice]:
@@ -159,6 +171,8 @@ def _why_as_is(settings: EngineSettings, file: FileHeader) -> str:
         return "rerankers are not converted"
     if file.problem:
         return file.problem
+    if file.is_split:
+        return "models in several files are not converted"
     if file.size_bytes > MOST_BYTES:
         return f"files above {MOST_BYTES} bytes are not converted"
     return "the file's type has fast kernels, or is not known"
@@ -177,7 +191,7 @@ def _candidates(settings: EngineSettings, file: FileHeader, wanted: str, *, has_
     if wanted == "openvino":
         return openvino
     # Copies are judged by the direction of their vectors, and a reranker has none.
-    is_measurable = not file.is_reranker and settings.pooling != "rank"
+    is_measurable = not file.is_reranker and settings.pooling != "rank" and not file.is_split
     small = file.size_bytes <= MOST_BYTES and not file.problem and is_measurable
     llama = [_Candidate("llama", name) for name in _LLAMA_TYPES] if small and file.is_slow else []
     return [_AS_IS, *openvino, *llama]
@@ -194,10 +208,10 @@ class _Choice:
 
     def served(self, candidates: list[_Candidate]) -> Served:
         suffix = "" if self._extra_buffers else ".plain"
-        if candidates[0] != _AS_IS:
-            suffix += ".openvino"
-        elif any(candidate.runtime == "openvino" for candidate in candidates):
+        if any(candidate.runtime == "openvino" for candidate in candidates):
             suffix += f".openvino-{version()}"
+        if candidates[0] != _AS_IS:
+            suffix += ".alone"
         machine = library_key(self._library.candidate) if self._library else f"{processor_key()}-{version()}"
         record_path = self._directory / f"{_name(self._source)}.{machine}{suffix}.json"
         record = _recorded(record_path)
@@ -206,7 +220,7 @@ class _Choice:
             if is_complete:
                 record_path.write_bytes(msgspec.json.encode(record))
         chosen = _Candidate(record.runtime, record.type)
-        path = self._source if chosen == _AS_IS else _copy(self._source, self._directory, chosen)
+        path = self._source if chosen == _AS_IS else _forced(self._source, self._directory, chosen)
         return Served(path, record.type, record.reason, record.runtime)
 
     def _decide(self, candidates: list[_Candidate]) -> tuple[_Record, bool]:

@@ -1,11 +1,8 @@
 """The step loop of continuous batching: takes requests from its inbox, plans a step, decodes it, sends the answers."""
 
-import queue
 import time
-from collections.abc import Callable, Iterator
-from typing import Final, Literal
-
-import msgspec
+from collections.abc import Iterator
+from typing import Literal
 
 from antiphon.engine.ipc.messages import Answer, Failed
 from antiphon.engine.model.base import Aborted, ModelContext
@@ -15,31 +12,19 @@ from antiphon.engine.sampling.constraint import GrammarError
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.scheduling.sequence import Copy, Sequence, Slice, Step
 from antiphon.engine.statistics import HistogramCollector
+from antiphon.engine.steps.batch_loop import BatchLoop, CancelTask, Emit
 from antiphon.engine.steps.drafting import DraftModel
 from antiphon.engine.steps.meter import StepMeter
 from antiphon.engine.steps.tasks import IdlePrefill, RequestKey, Task
 
-_NOTHING: Final = object()
-Emit = Callable[[list[tuple[int, Answer]]], None]
-"""Sends (connection, answer) pairs; called from the loop's thread."""
-
-
-class CancelTask(msgspec.Struct, frozen=True):
-    """Stop one request, or with ``request`` None all of a connection's."""
-
-    connection: int
-    request: int | None = None
-
-
 Command = Task | CancelTask
 
 
-class StepLoop:
-    """Runs tasks over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any.
+class StepLoop(BatchLoop[ModelContext, Task]):
+    """The loop of models that generate.
 
     ``mask_s`` collects how long grammar masks take. ``can_roll_back`` says whether the model's memory can drop the last
     tokens of a sequence; only then is a step aborted. ``draft_model`` proposes what running texts may say next.
-    ``idle_work`` is done piece by piece while there are no requests.
     """
 
     def __init__(
@@ -54,17 +39,12 @@ class StepLoop:
         draft_model: DraftModel | None = None,
         idle_work: Iterator[None] | None = None,
     ) -> None:
-        self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self.step_started: float | None = None
+        super().__init__(context, emit, throttle=throttle, idle_work=idle_work)
         self._meter = StepMeter(scheduler, context.cells, mask_s)
         self.statistics = self._meter.snapshot()
-        self._context = context
         self._scheduler = scheduler
-        self._emit = emit
         self._can_roll_back = can_roll_back
-        self._throttle = throttle
         self._draft_model = draft_model
-        self._idle_work = iter(()) if idle_work is None else idle_work
         self._tasks: dict[RequestKey, Task] = {}
         self._task_of: dict[int, Task] = {}
         self._answers: list[tuple[int, Answer]] = []
@@ -81,7 +61,8 @@ class StepLoop:
     def run(self) -> None:
         """Work for as long as the process lives."""
         while True:
-            self._work_idly()
+            if not self._tasks:
+                self._work_idly()
             self._receive()
             self._expire()
             self._draft()
@@ -104,36 +85,20 @@ class StepLoop:
         """Cancel, from one other thread. A step whose requests are all cancelled is aborted within milliseconds."""
         self.inbox.put(command)
         in_step = self._in_step
-        leaving = {key for key in in_step if key[0] == command.connection and command.request in (None, key[1])}
+        leaving = {key for key in in_step if command.means(key)}
         in_step -= leaving
         if leaving and not in_step and self._can_roll_back:
             self._context.abort(True)
-
-    def _work_idly(self) -> None:
-        while not self._tasks and self.inbox.empty():
-            self.step_started = time.monotonic()
-            try:
-                if next(self._idle_work, _NOTHING) is _NOTHING:
-                    return
-            except Aborted:
-                self._context.abort(False)  # a cancellation that came after its step
-            finally:
-                self.step_started = None
 
     def _receive(self) -> None:
         """Take all commands, waiting for one when there is nothing to do."""
         wait = not self._tasks
         if wait and not self._scheduler.cells_used:
             self._context.clear()  # cells are then filled in the order of a new context, and sums round alike
-        while True:
-            try:
-                command = self.inbox.get(block=wait)
-            except queue.Empty:
-                return
-            wait = False
+        for command in self._commands(wait=wait):
             match command:
-                case CancelTask(connection, request):
-                    self._cancel(connection, request)
+                case CancelTask():
+                    self._cancel(command)
                 case Task():
                     self._begin(command)
 
@@ -152,12 +117,11 @@ class StepLoop:
             self._task_of[id(sequence)] = task
             self._scheduler.add(sequence)
 
-    def _cancel(self, connection: int, request: int | None) -> None:
-        keys = [key for key in self._tasks if key[0] == connection and request in (None, key[1])]
-        for key in keys:
+    def _cancel(self, command: CancelTask) -> None:
+        for key in [key for key in self._tasks if command.means(key)]:
             self._meter.num_cancelled += not isinstance(self._tasks[key], IdlePrefill)
             self._drop(self._tasks[key])
-        self._answers = [(to, it) for to, it in self._answers if to != connection or request not in {None, it.id}]
+        self._answers = [(to, answer) for to, answer in self._answers if not command.means((to, answer.id))]
 
     def _drop(self, task: Task) -> None:
         for sequence in task.sequences:
@@ -183,11 +147,8 @@ class StepLoop:
 
     def _draft(self) -> None:
         if self._draft_model is not None:
-            self.step_started = time.monotonic()
-            try:
+            with self._native_call():
                 self._draft_model.propose(self._scheduler.drafted())
-            finally:
-                self.step_started = None
 
     def _change(self, step: Step) -> None:
         for change in step.changes:
@@ -203,28 +164,23 @@ class StepLoop:
             tokens = [*piece.sequence.tokens[piece.start : piece.end], *piece.draft]
             slot = piece.sequence.held.slot
             batch.add(slot, piece.start, tokens, piece.num_outputs, piece.padding, is_prompt=step.is_prefill)
-        started = self.step_started = time.monotonic()
-        started_cpu = time.process_time()
+        now = time.monotonic()
         tasks = [self._task_of[id(piece.sequence)] for piece in step.slices]
         for task in tasks:
             if task.begun is None:
-                task.begun = started
+                task.begun = now
         self._in_step = {task.key for task in tasks}
         # A step is either for tasks that yield or for others.
         self._yields = tasks[0].yields
         try:
-            self._context.decode()
+            seconds = self._decode()
         except Aborted:
             self._roll_back(step)
             return
         finally:
-            self.step_started = None
             self._in_step = set()
             self._yields = False
             self._context.abort(False)
-        seconds = time.monotonic() - started
-        if self._throttle is not None:
-            self._throttle.observe(seconds, time.process_time() - started_cpu, started + seconds)
         self._meter.step(step, seconds, self._use(step))
 
     def _roll_back(self, step: Step) -> None:

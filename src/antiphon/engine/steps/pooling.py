@@ -3,8 +3,6 @@
 Inputs of a client's batch wait while there are interactive ones.
 """
 
-import queue
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -15,14 +13,12 @@ from antiphon.engine.ipc.messages import Embed, Embedded, Failed, Rank, Ranked
 from antiphon.engine.model.base import PoolingContext
 from antiphon.engine.model.thread_throttle import ThreadThrottle
 from antiphon.engine.statistics import STEP_BOUNDS_S, EngineStatistics, HistogramCollector, RateCollector
-from antiphon.engine.steps.loop import CancelTask, Emit
+from antiphon.engine.steps.batch_loop import BatchLoop, CancelTask, Emit
 from antiphon.engine.steps.packing import WINDOW, Packing
 from antiphon.engine.steps.tasks import RequestKey
 
 _PACKED_TOKENS = 256
 """Where a batch is large enough for the matrix kernels; docs/engine/measurements.md has the measurement."""
-
-_NOTHING = object()
 
 
 class PoolingTask:
@@ -82,11 +78,8 @@ class _Input(msgspec.Struct, frozen=True):
         return self.task.prompts[self.index]
 
 
-class PoolingLoop:
-    """Runs requests over one context. ``run`` belongs to one thread; ``inbox`` may be filled from any.
-
-    ``idle_work`` is done piece by piece while there are no requests.
-    """
+class PoolingLoop(BatchLoop[PoolingContext, PoolingTask]):
+    """The loop of models that embed or rank."""
 
     def __init__(
         self,
@@ -99,18 +92,12 @@ class PoolingLoop:
         throttle: ThreadThrottle | None = None,
         idle_work: Iterator[None] | None = None,
     ) -> None:
-        self.inbox: queue.SimpleQueue[PoolingTask | CancelTask] = queue.SimpleQueue()
-        self.step_started: float | None = None
-        self.statistics = EngineStatistics()
+        super().__init__(context, emit, throttle=throttle, idle_work=idle_work)
         self._rate = RateCollector()
         self._step_s = HistogramCollector(STEP_BOUNDS_S)
-        self._num_requests = self._num_steps = self._num_tokens = 0
-        self._context = context
+        self._num_requests = self._num_cancelled = self._num_steps = self._num_tokens = 0
         self._packing = packing
         self._max_sequences = max_sequences
-        self._throttle = throttle
-        self._idle_work = iter(()) if idle_work is None else idle_work
-        self._emit = emit
         self._read = read
         self._inputs: list[_Input] = []
         self._tasks: dict[RequestKey, PoolingTask] = {}
@@ -118,7 +105,8 @@ class PoolingLoop:
     def run(self) -> None:
         """Work for as long as the process lives."""
         while True:
-            self._work_while_idle()
+            if not self._inputs:
+                self._work_idly()
             self._receive()
             if self._inputs:
                 self._step()
@@ -128,51 +116,33 @@ class PoolingLoop:
         """Cancel from any thread."""
         self.inbox.put(command)
 
-    def _work_while_idle(self) -> None:
-        """Go on with ``idle_work`` until a request comes or nothing is left of it."""
-        while not self._inputs and self.inbox.empty():
-            self.step_started = time.monotonic()
-            try:
-                if next(self._idle_work, _NOTHING) is _NOTHING:
-                    return
-            finally:
-                self.step_started = None
-
     def _receive(self) -> None:
-        wait = not self._inputs
-        while True:
-            try:
-                command = self.inbox.get(block=wait)
-            except queue.Empty:
-                return
-            wait = False
+        for command in self._commands(wait=not self._inputs):
             match command:
-                case CancelTask(connection, request):
-                    self._cancel(lambda key, c=connection, r=request: key[0] == c and r in (None, key[1]))
+                case CancelTask():
+                    self._num_cancelled += self._drop(command.means)
                 case PoolingTask():
-                    self._num_requests += 1
-                    self._tasks[command.key] = command
-                    alike = (waiting.turn + 1 for waiting in self._inputs if waiting.task.is_batch == command.is_batch)
-                    first = next(alike, 0)
-                    self._inputs += [_Input(first + index, command, index) for index in range(len(command.prompts))]
-                    self._inputs.sort(key=lambda waiting: (waiting.task.is_batch, waiting.turn))
+                    self._begin(command)
 
-    def _cancel(self, is_meant: Callable[[RequestKey], bool]) -> None:
-        for key in [key for key in self._tasks if is_meant(key)]:
+    def _begin(self, task: PoolingTask) -> None:
+        self._num_requests += 1
+        self._tasks[task.key] = task
+        alike = (waiting.turn + 1 for waiting in self._inputs if waiting.task.is_batch == task.is_batch)
+        first = next(alike, 0)
+        self._inputs += [_Input(first + index, task, index) for index in range(len(task.prompts))]
+        self._inputs.sort(key=lambda waiting: (waiting.task.is_batch, waiting.turn))
+
+    def _drop(self, is_meant: Callable[[RequestKey], bool]) -> int:
+        """Forget requests, and return how many."""
+        dropped = [key for key in self._tasks if is_meant(key)]
+        for key in dropped:
             del self._tasks[key]
         self._inputs = [waiting for waiting in self._inputs if waiting.task.key in self._tasks]
+        return len(dropped)
 
     def _step(self) -> None:
         packed = self._pack()
-        started = self.step_started = time.monotonic()
-        started_cpu = time.process_time()
-        try:
-            self._context.decode()
-        finally:
-            self.step_started = None
-        duration_s = time.monotonic() - started
-        if self._throttle is not None:
-            self._throttle.observe(duration_s, time.process_time() - started_cpu, started + duration_s)
+        duration_s = self._decode()
         num_tokens = sum(len(waiting.tokens) for waiting in packed)
         self._num_steps += 1
         self._num_tokens += num_tokens
@@ -208,6 +178,7 @@ class PoolingLoop:
             running=len(self._tasks),
             waiting=len(self._inputs),
             requests=self._num_requests,
+            cancelled=self._num_cancelled,
             prompt_tokens=self._num_tokens,
             prefill_tokens=self._num_tokens,
             prefill_tokens_per_s=self._rate.snapshot(),
@@ -234,4 +205,4 @@ class PoolingLoop:
         if broken:
             message = "the model's output for an input is zero or not a number"
             self._emit([(key[0], Failed(key[1], "internal", message)) for key in broken])
-            self._cancel(lambda key: key in broken)
+            self._drop(lambda key: key in broken)

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
 from antiphon.engine.ipc.messages import Answer, Failed, ModelInfo, Prompt, Request, Tokenize, Tokenized
 from antiphon.engine.model.vocabulary import TokenIdError
 from antiphon.engine.statistics import EngineStatistics
-from antiphon.engine.steps.loop import CancelTask
+from antiphon.engine.steps.batch_loop import BatchLoop, CancelTask
 from antiphon.engine.worker.loading import LoadedModel
 from antiphon.engine.worker.tokeniser import Tokeniser
 
@@ -42,28 +42,6 @@ class RequestRefused(Exception):  # noqa: N818 - named after what happened
         )
 
 
-class Loop(Protocol):
-    """Runs a core's requests: ``run`` on one thread, the rest from others."""
-
-    @property
-    def statistics(self) -> EngineStatistics:
-        """The counts after the latest step."""
-        ...
-
-    @property
-    def step_started(self) -> float | None:
-        """When the running step began, on the monotonic clock; None between steps."""
-        ...
-
-    def run(self) -> None:
-        """Work for as long as the process lives."""
-        ...
-
-    def cancel(self, command: CancelTask) -> None:
-        """Stop one request, or all of a connection's."""
-        ...
-
-
 class EngineCore(ABC):
     """A loaded model, and the loop that runs requests over it.
 
@@ -71,7 +49,7 @@ class EngineCore(ABC):
     run by another thread.
     """
 
-    def __init__(self, loaded: LoadedModel, loop: Loop, info: ModelInfo) -> None:
+    def __init__(self, loaded: LoadedModel, loop: BatchLoop[Any, Any], info: ModelInfo) -> None:
         self.loop = loop
         self.info = info
         self.max_requests = loaded.sizes.num_sequences + loaded.settings.max_queue

@@ -3,6 +3,7 @@
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import msgspec
 
@@ -17,8 +18,8 @@ from antiphon.engine.scheduling.batch_shapes import BatchShapes
 from antiphon.engine.scheduling.prefix_cache import num_cacheable
 from antiphon.engine.scheduling.scheduler import Scheduler
 from antiphon.engine.settings import EngineSettings
-from antiphon.engine.steps.drafting import DraftModel
-from antiphon.engine.steps.loop import Emit, StepLoop
+from antiphon.engine.steps.batch_loop import Emit
+from antiphon.engine.steps.loop import StepLoop
 from antiphon.engine.steps.tasks import Generation, IdlePrefill, Scoring, Task
 from antiphon.engine.worker.core import EngineCore, RequestRefused, Start
 from antiphon.engine.worker.draft import load_draft
@@ -74,10 +75,20 @@ class GenerationCore(EngineCore):
         self._grammars = GrammarCompiler(model.vocabulary)
         self._compile_started: float | None = None
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="grammars")
-        draft_model = None
+        draft_model, idle_work = None, warm_up(context, model)
         if draft is not None and draft_context is not None:
             draft_model = draft.proposer(draft_context, model, settings, sizes, _shapes(loaded))
-        self._loop = _step_loop(loaded, context, draft_model, emit, self._grammars)
+            idle_work = chain(idle_work, warm_up(draft_context, draft.model))
+        self._loop = StepLoop(
+            context,
+            _scheduler(loaded, context),
+            emit,
+            mask_s=self._grammars.mask_s,
+            can_roll_back=traits.may_undo_steps,
+            throttle=loaded.throttle(),
+            draft_model=draft_model,
+            idle_work=idle_work,
+        )
         self._ngram_pool = None
         if settings.draft_tokens and traits.may_drop_tokens:
             self._ngram_pool = NgramPool(settings.draft_tokens)
@@ -159,11 +170,9 @@ class GenerationCore(EngineCore):
             self._compile_started = None
 
 
-def _step_loop(
-    loaded: LoadedModel, context: ModelContext, draft_model: DraftModel | None, emit: Emit, grammars: GrammarCompiler
-) -> StepLoop:
+def _scheduler(loaded: LoadedModel, context: ModelContext) -> Scheduler:
     settings, sizes = loaded.settings, loaded.sizes
-    scheduler = Scheduler(
+    return Scheduler(
         cells=context.cells,
         slots=loaded.num_slots,
         num_sequences=sizes.num_sequences,
@@ -172,16 +181,6 @@ def _step_loop(
         max_cached_tokens=sizes.cached_tokens,
         share=settings.prefix_cache and loaded.traits.may_drop_tokens,
         shapes=_shapes(loaded),
-    )
-    return StepLoop(
-        context,
-        scheduler,
-        emit,
-        mask_s=grammars.mask_s,
-        can_roll_back=loaded.traits.may_undo_steps,
-        throttle=loaded.throttle(),
-        draft_model=draft_model,
-        idle_work=warm_up(context, loaded.model),
     )
 
 

@@ -20,6 +20,7 @@ from antiphon.engine.model.openvino.library import version as openvino_version
 from antiphon.engine.model.weight_format import INSTALL_LLAMA, Served, wanted_runtime
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.startup import LOADING_LIBRARY, Way
+from antiphon.gguf_file import files_of
 
 _INSTALL_HINT: Final = f"{INSTALL_LLAMA}, or OpenVINO: pip install 'antiphon[openvino]'."
 _BROKEN_HINT: Final = (
@@ -153,19 +154,10 @@ def check_memory(path: Path) -> None:
     Raises:
         EngineStartFailed: with both sizes.
     """
-    if not path.exists():
-        return
-    size, free = sum(part.stat().st_size for part in _parts(path)), free_memory()
+    files = path.iterdir() if path.is_dir() else files_of(path)
+    size, free = sum(file.stat().st_size for file in files if file.exists()), free_memory()
     if size > free:
         raise EngineStartFailed(
             f"{str(path)!r} takes {size / 1e9:.1f} GB and {free / 1e9:.1f} GB of memory are free",
             hint="Serve a smaller model or one with fewer bits per weight, or free memory.",
         )
-
-
-def _parts(path: Path) -> list[Path]:
-    """Return every file of a model that is a folder, or split as ``name-00001-of-00003.gguf``."""
-    if path.is_dir():
-        return list(path.iterdir())
-    first, mark, rest = path.stem.partition("-00001-of-")
-    return sorted(path.parent.glob(f"{first}-?????-of-{rest}{path.suffix}")) if mark else [path]

@@ -4,7 +4,7 @@ from antiphon.engine.errors import EngineStartFailed
 from antiphon.engine.model.openvino.encoder import EncoderModel
 from antiphon.engine.model.weight_format import wanted_runtime
 from antiphon.engine.settings import EngineSettings
-from antiphon.engine.steps.loop import Emit
+from antiphon.engine.steps.batch_loop import Emit
 from antiphon.engine.worker.core import EngineCore
 from antiphon.engine.worker.generation_core import GenerationCore
 from antiphon.engine.worker.loading import load_converted, load_model

@@ -11,7 +11,7 @@ from antiphon.engine.model.sizing import choose_for_embedding
 from antiphon.engine.model.weight_format import Served
 from antiphon.engine.scheduling import batch_shapes
 from antiphon.engine.settings import EngineSettings
-from antiphon.engine.steps.loop import Emit
+from antiphon.engine.steps.batch_loop import Emit
 from antiphon.engine.steps.packing import Packing, pack_alike, pack_tiles
 from antiphon.engine.steps.pooling import PoolingLoop, PoolingTask, first_probabilities, unit_vectors
 from antiphon.engine.worker.core import EngineCore, Start
@@ -25,7 +25,7 @@ from antiphon.engine.worker.loading import (
     warm_up,
 )
 from antiphon.engine.worker.native_start import NativeStart
-from antiphon.gguf_file import read_head
+from antiphon.gguf_file import files_of, read_head
 
 _RANKS_BY_YES_AND_NO = frozenset({"qwen3", "qwen3vl"})
 """Architectures whose rerankers answer yes or no; llama.cpp gives the probability of yes first."""
@@ -104,7 +104,7 @@ def _kind(settings: EngineSettings, served: Served, model: PoolingModel) -> Mode
                 f"{str(served.path)!r} sorts texts into {model.num_classes} classes; a reranker has one output",
                 hint="Serve a reranker, for example bge-reranker-v2-m3.",
             )
-        if not read_head(served.path).has_classifier:
+        if not any(read_head(file).has_classifier for file in files_of(served.path)):
             raise EngineStartFailed(
                 f"{str(served.path)!r} cannot rank documents: it has no classification head",
                 hint="Some conversions lose it; serve a file with the tensor cls.weight or cls.output.weight.",

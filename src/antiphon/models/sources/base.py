@@ -1,14 +1,12 @@
 """The contract of a source: a place that a model's files come from."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from antiphon.gguf_file import files_of
 from antiphon.models.conversion import COMPANIONS
 from antiphon.models.progress import Progress
-
-_SHARD = re.compile(r"(?P<stem>.+)-00001-of-(?P<count>\d{5})\.gguf")
 
 
 class Source(Protocol):
@@ -44,7 +42,4 @@ def belonging_files(file: PurePosixPath) -> tuple[PurePosixPath, ...]:
     """Return ``file`` and what must be fetched with it: the other shards of a split GGUF, a tokenizer of safetensors."""
     if file.suffix == ".safetensors":
         return (file, *(file.parent / name for name in COMPANIONS))
-    if shard := _SHARD.fullmatch(file.name):
-        count = int(shard["count"])
-        return tuple(file.with_name(f"{shard['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1))
-    return (file,)
+    return files_of(file)

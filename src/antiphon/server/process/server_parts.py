@@ -22,6 +22,7 @@ from antiphon.backends.scripted.script import read_script
 from antiphon.backends.settings import upstream_backends
 from antiphon.engine import Engine
 from antiphon.errors import ConfigError
+from antiphon.gguf_file import files_of
 from antiphon.models import Catalogue, ModelEntry, ModelStore, Progress, read_header
 from antiphon.models.catalogue import suggest_id
 from antiphon.server.configuration import Configuration
@@ -81,7 +82,7 @@ def fetch_models(configuration: Configuration, progress: Progress) -> list[Model
 
 def _checked(entry: ModelEntry, path: Path) -> Path:
     """Return the path. ``ConfigError`` for a reranker without the tensors that rank: it would answer with noise."""
-    if entry.kind == "reranker" and not read_header(path).has_classifier:
+    if entry.kind == "reranker" and not any(read_header(file).has_classifier for file in files_of(path)):
         raise ConfigError(
             f"{str(path)!r} cannot rank documents: it has no classification head",
             hint="Some conversions lose it; serve a file with the tensor cls.weight or cls.output.weight.",

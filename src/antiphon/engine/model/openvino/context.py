@@ -25,6 +25,8 @@ _PASS_BYTES: Final = 64 * 1024 * 1024
 _LEAST_OUTPUTS: Final = 32
 _PROVIDED_TOKENS: Final = 16_384
 """Tokens that there is memory for before they come. More of a larger cache takes memory when it is first used."""
+_PROVIDED_BYTES: Final = 4 * 1024 * 1024
+"""As much of it at once, for which a request may have to wait."""
 _WRITTEN_BYTES: Final = 4096
 """The smallest page of memory of an operating system: one write to each makes the system provide it."""
 
@@ -119,8 +121,7 @@ class PagedContext:
         """
         yield from self._make_kernels(num_sequences)
         for cache in self.caches:
-            self._provide(cache)
-            yield
+            yield from self._provide(cache)
 
     def _make_kernels(self, num_sequences: int) -> Iterator[None]:
         steps = [(size, False) for size in range(2, num_sequences + 1)] + [(size, True) for size in _PROMPTS]
@@ -135,20 +136,25 @@ class PagedContext:
                 self.decode()
             except NoCells:
                 return
+            except Aborted:
+                self.abort(False)  # a cancellation that came after its step
             finally:
                 self.batch.clear()
                 for slot in slots:
                     self.remove(slot)
             yield
 
-    def _provide(self, cache: NDArray[Any]) -> None:
+    def _provide(self, cache: NDArray[Any]) -> Iterator[None]:
         """Have the system provide the memory of the pages that are used first.
 
         It does so at a page's first write, two MiB at a time, which takes as long as computing a hundred tokens.
         """
         pages = cache[: _PROVIDED_TOKENS // PAGE].reshape(-1).view(np.uint8)
-        pages[::_WRITTEN_BYTES] |= 0
-        pages[-1:] |= 0
+        for start in range(0, pages.size, _PROVIDED_BYTES):
+            part = pages[start : start + _PROVIDED_BYTES]
+            part[::_WRITTEN_BYTES] |= 0
+            part[-1:] |= 0
+            yield
 
     def _set_inputs(self, batch: PagedBatch) -> None:
         tensor = openvino().Tensor
