@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from antiphon import __version__
 from antiphon.cli.root import COMMANDS, describe, main
 from antiphon.errors import AntiphonError
+from antiphon.toolkit.cache_file import CacheWriteWarning
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"(?:[`\"'$]|^|: |with ) ?antiphon ([a-z]+)(?: ([a-z]+)\b)?", re.MULTILINE)
@@ -80,3 +82,18 @@ def test_help_loads_no_server_code() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[-1] == "[]"
+
+
+def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours is, without the place in the code; another library's is shown as ever."""
+
+    def warn(_: object) -> None:
+        warnings.simplefilter("always")
+        warnings.warn("the disk is full", CacheWriteWarning, stacklevel=1)
+        warnings.warn("not ours", RuntimeWarning, stacklevel=1)
+
+    shown: list[str] = []
+    monkeypatch.setattr("warnings.showwarning", lambda message, *_, **__: shown.append(str(message)))
+    monkeypatch.setattr("antiphon.cli.root.application", lambda _: warn)
+    assert run(capsys, "cache") == (0, "", "antiphon: the disk is full\n")
+    assert shown == ["not ours"]

@@ -213,6 +213,9 @@ def test_search_answers(antiphon: Command, tmp_path: Path) -> None:
     ended = antiphon("search", str(tmp_path), "What is cider?", "--answer")
     assert "*[1] apples.md:" in ended.out
     assert "prompt tokens" in ended.err
+    cut = antiphon("search", str(tmp_path), "What is cider?", "--answer", "--max-tokens", "2")
+    assert (cut.status, cut.err.count("cut at the token limit - raise --max-tokens")) == (3, 1)
+    assert ".py" not in cut.err
 
 
 def test_bulk_runs_a_file(antiphon: Command, tmp_path: Path) -> None:

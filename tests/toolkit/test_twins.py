@@ -19,7 +19,7 @@ CLASSES = {
     name: (getattr(antiphon, name), getattr(antiphon, f"Async{name}")) for name in NAMES if f"Async{name}" in NAMES
 }
 # What only one face has, since only there it means something.
-OF_ONE = {"Chat.aclose", "Index.aclose", "Index.close", "Index.prefixes", "Index.num_characters"}
+OF_ONE = {"Chat.aclose", "Index.aclose", "Index.close", "Index.prefixes", "Index.num_characters", "Index.answerer"}
 # What one face takes besides the other's: an asynchronous one may be given either kind.
 WIDER = {
     "OpenAI | None": "Client | None",

@@ -22,7 +22,7 @@ _DAY_S = 86_400.0
 def show(*, json: Annotated[bool, Parameter(negative="", help="Print one JSON object.")] = False) -> None:
     """Show how many entries each cache has, their size on disk, and how old they are.
 
-    `embeddings` has the vectors of `embed` and `search`, `evaluations` the answers of `eval`.
+    `embeddings` has the vectors of `embed`, `evaluations` the answers of `eval`.
     """
     sizes = {name: _size(name) for name in get_args(Name)}
     if json:

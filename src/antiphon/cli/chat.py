@@ -23,6 +23,7 @@ from antiphon.toolkit.chat.history import read_chat
 from antiphon.toolkit.chat.reply import ReasoningDelta, TextDelta, ToolFinished
 from antiphon.toolkit.clients import DEFAULT_MODEL
 from antiphon.toolkit.tools.tool import Tool
+from antiphon.toolkit.usage import Usage
 
 HELP = """\
 /save FILE, /load FILE   write the conversation, go on with one
@@ -141,7 +142,7 @@ class Conversation:
             "/undo": lambda _: self.chat.undo(),
             "/model": self._use_model,
             "/tokens": lambda _: print(self.chat.count_tokens()),
-            "/cost": lambda _: print(f"{self.chat.usage or 'usage unknown'}, {dollars(self.chat.cost)}"),
+            "/cost": lambda _: print(f"{_tokens(self.chat.usage)}, {dollars(self.chat.cost)}"),
         }
         if word in {"/quit", "/exit"}:
             return False
@@ -191,6 +192,10 @@ class Conversation:
             raise AntiphonError("no model named", hint="/model NAME")
         self._options["model"] = name
         self.chat = Chat.from_json(self.chat.to_json(), client=self._client, **self._options)
+
+
+def _tokens(usage: Usage | None) -> str:
+    return "tokens unknown" if usage is None else f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
 
 
 def _greet(text: str) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import cast
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
 
 from cyclopts import App
 
@@ -57,7 +59,10 @@ def main(tokens: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         words = [word for word in words if word != "--debug"]
-        status = application(next(iter(words), ""))(words)
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            status = application(next(iter(words), ""))(words)
     except BrokenPipeError:
         # The reader of our output has closed it (`antiphon ... | head`): not an error; keep the interpreter from flushing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,6 +75,16 @@ def main(tokens: Sequence[str] | None = None) -> None:
         print(describe(error), file=sys.stderr)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show_warning(
+    show: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any, **more: Any
+) -> None:
+    """Print a warning of ours as errors are printed: in one line, without the line of code that it comes from."""
+    if category.__module__.startswith("antiphon."):
+        print(f"antiphon: {message}", file=sys.stderr)
+    else:
+        show(message, category, *where, **more)
 
 
 def describe(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json as jsonlib
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -15,6 +16,7 @@ from antiphon.cli.connection import Server, dollars
 from antiphon.cli.output import print_json
 from antiphon.config import home_directory
 from antiphon.errors import AntiphonError
+from antiphon.toolkit.chat.reply import TruncatedAnswerWarning
 from antiphon.toolkit.clients import DEFAULT_MODEL
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL
 from antiphon.toolkit.index import CitedAnswer, Hit, Index, UpdateReport, read_folder
@@ -49,7 +51,8 @@ def search(
 ) -> int:
     """Index a folder of texts, and search it by meaning and by words, or ask it.
 
-    The folder's index is brought up to date first; only what changed is embedded.
+    The folder's index is brought up to date first; only what changed is embedded. Exit status 3 if the answer was cut at the
+    token limit.
     """
     asked = " ".join(question)
     _require_use(
@@ -66,7 +69,12 @@ def search(
         if not asked:
             _show_report(report, opened, path, as_json=json)
             return 0
-        if answer:
+        if not answer:
+            _show_hits(opened.search(asked, limit=limit, where=_filter(where), mode=mode), json)
+            return 0
+        with warnings.catch_warnings():
+            # Said below, in the words of the command line.
+            warnings.simplefilter("ignore", TruncatedAnswerWarning)
             made = opened.answer(
                 asked,
                 model=model or DEFAULT_MODEL,
@@ -75,10 +83,8 @@ def search(
                 mode=mode,
                 max_completion_tokens=_MAX_TOKENS if max_tokens is None else max_tokens,
             )
-            _show_answer(made, json)
-        else:
-            _show_hits(opened.search(asked, limit=limit, where=_filter(where), mode=mode), json)
-    return 0
+        _show_answer(made, json)
+    return _finish(made)
 
 
 def _require_use(options: Mapping[str, object], why: str, hint: str, *, is_used: bool) -> None:
@@ -150,8 +156,6 @@ def _show_answer(made: CitedAnswer, as_json: bool) -> None:
     for number, hit in enumerate(made.sources, 1):
         mark = "*" if any(citation.number == number for citation in made.citations) else " "
         print(f"{mark}[{number}] {hit.document}:{hit.start}-{hit.end}  {hit.title}")
-    if made.finish_reason == "length":
-        print("The answer was cut at the token limit: raise --max-tokens.", file=sys.stderr)
     if not made.citations:
         print("The model cited none of these sources: check the answer against them.", file=sys.stderr)
     if made.saving is not None:
@@ -161,3 +165,10 @@ def _show_answer(made: CitedAnswer, as_json: bool) -> None:
             f"{saving.whole_documents_tokens_estimate} (estimate)",
             file=sys.stderr,
         )
+
+
+def _finish(made: CitedAnswer) -> int:
+    if not made.reply.is_truncated:
+        return 0
+    print("antiphon: the answer was cut at the token limit - raise --max-tokens", file=sys.stderr)
+    return 3

@@ -53,7 +53,10 @@ FRUIT = [
 def test_only_what_changed_is_embedded_again(index: Index, backend: ShortBackend) -> None:
     """An unchanged collection costs no call; a changed document only its new chunks; metadata none."""
     first = index.update(FRUIT)
-    assert (first.num_added, first.num_embedded) == (3, index.statistics().num_chunks)
+    held = index.statistics()
+    assert (first.num_added, first.num_embedded) == (3, held.num_chunks)
+    assert held.dimensions is not None
+    assert held.file_bytes > 4 * held.dimensions * held.num_chunks
     num_inputs = len(backend.inputs)
     assert index.update(FRUIT).num_unchanged == 3
     assert len(backend.inputs) == num_inputs

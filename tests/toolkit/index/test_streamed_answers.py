@@ -19,6 +19,7 @@ from antiphon import (
     OutputError,
     Prefixes,
     ToolkitError,
+    TruncatedAnswerWarning,
 )
 
 DOCUMENTS = [Document("fees", "A lost book costs its price."), Document("hours", "It opens at nine.")]
@@ -51,6 +52,51 @@ def test_an_answer_streams_and_ends_with_its_citations(server: ThinkingEndpoint,
         assert stream.answer.usage is not None
         with pytest.raises(OutputError, match="Nothing in the index"):
             list(index.stream_answer("?", where={"year": 1}))
+
+
+CUT: Any = {"model": "m", "max_completion_tokens": 5}
+
+
+@pytest.mark.parametrize("way", ["answer", "stream"])
+def test_an_answer_that_was_cut_warns_at_the_line_that_asked(
+    server: ThinkingEndpoint, tmp_path: Path, way: str
+) -> None:
+    """And says what helps here: what would continue it would cite nothing."""
+
+    def ask(index: Index) -> CitedAnswer:
+        if way == "answer":
+            return index.answer("What costs a lost book?", **CUT)
+        stream = index.stream_answer("What costs a lost book?", **CUT)
+        for _ in stream:
+            pass
+        return stream.answer
+
+    with opened(server, tmp_path) as index, pytest.warns(TruncatedAnswerWarning) as warned:
+        made = ask(index)
+    assert made.finish_reason == "length"
+    assert [warning.filename for warning in warned] == [__file__]
+    assert str(warned[0].message).endswith("raise max_completion_tokens")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", ["answer", "stream"])
+async def test_the_asynchronous_face_warns_at_the_line_that_asked(
+    server: ThinkingEndpoint, tmp_path: Path, way: str
+) -> None:
+    """As the other does."""
+
+    async def ask(index: AsyncIndex) -> None:
+        if way == "answer":
+            await index.answer("What costs a lost book?", **CUT)
+            return
+        async for _ in index.stream_answer("What costs a lost book?", **CUT):
+            pass
+
+    async with AsyncIndex(tmp_path / "i.sqlite", client=server.async_client(), model="m") as index:
+        await index.update(DOCUMENTS)
+        with pytest.warns(TruncatedAnswerWarning) as warned:
+            await ask(index)
+    assert [warning.filename for warning in warned] == [__file__]
 
 
 def test_a_follow_up_is_searched_for_as_a_question_of_its_own(server: ThinkingEndpoint, tmp_path: Path) -> None:

@@ -68,28 +68,34 @@ class _ChatCalls(ChatState):
         return self._commit_continuation(turn)
 
     async def _events(
-        self, content: Content, request: dict[str, Any], output: OutputSchema[T] | None, *, pin: bool
+        self,
+        content: Content,
+        request: dict[str, Any],
+        output: OutputSchema[T] | None,
+        *,
+        pin: bool = False,
+        stream: bool = True,
     ) -> AsyncGenerator[Event | Reply[T]]:
         # Made when the stream is first read: until then the conversation may go on.
         turn = self._turn_loop(await _read(content), request, output)
-        async with aclosing(self._play(turn, request, pin=pin, stream=True)) as events:
+        async with aclosing(self._play(turn, request, pin=pin, stream=stream)) as events:
             async for event in events:
                 yield event
         yield self._commit(turn, pin=pin)
 
     def events(
-        self, content: Content, schema: OutputSchema[T] | None = None, **request: Any
+        self, content: Content, schema: OutputSchema[T] | None = None, *, stream: bool = True, **request: Any
     ) -> AsyncGenerator[Event | Reply[T]]:
         """Send a message and yield what happens until its answer is complete, then the reply; asynchronous in ``Chat`` too.
 
-        ``schema`` describes the type of the answer.
+        ``schema`` describes the type of the answer, which comes in pieces with ``stream``. Nothing is warned of.
         """
-        return self._events(content, request, schema, pin=False)
+        return self._events(content, request, schema, stream=stream)
 
     def _partials(
         self, schema: OutputSchema[T], content: Content, request: dict[str, Any]
     ) -> AsyncGenerator[Any | Reply[T]]:
-        return read_partials(self._events(content, request, schema, pin=False), schema)
+        return read_partials(self._events(content, request, schema), schema)
 
     async def _count(self) -> TokenCount:
         return await count_through(self._connection, self.messages, self.model, self._options.toolbox.definitions)

@@ -113,11 +113,13 @@ class Reply(Generic[T_co]):
         return None if last.usage is None else last.timing.tokens_per_s(last.usage.completion_tokens)
 
 
-def warned(reply: Reply[T_co]) -> Reply[T_co]:
-    """Return ``reply``; warn, at the line of the caller's caller, if it was cut or parameters were left out."""
+def warned(reply: Reply[T_co], *, step: str = "raise max_completion_tokens, or chat.continue_()") -> Reply[T_co]:
+    """Return ``reply``; warn, at the line of the caller's caller, if it was cut or parameters were left out.
+
+    ``step`` is what to do about one that was cut.
+    """
     if reply.is_truncated:
-        text = "The answer was cut at the token limit: raise max_completion_tokens, or chat.continue_()"
-        warnings.warn(text, TruncatedAnswerWarning, stacklevel=3)
+        warnings.warn(f"The answer was cut at the token limit: {step}", TruncatedAnswerWarning, stacklevel=3)
     return told_left_out(reply, stacklevel=4)
 
 

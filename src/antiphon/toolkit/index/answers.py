@@ -27,6 +27,8 @@ _REWRITE = (
     "Do not answer yet. Write the following question as one that can be understood without this conversation. "
     "Write the question alone."
 )
+LONGER = "raise max_completion_tokens"
+"""The step to take when a cited answer was cut: what would continue it would cite nothing."""
 MARK = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
 
 
@@ -106,18 +108,15 @@ class Answerer:
 
     async def answer(self, question: str) -> CitedAnswer:
         """Return the whole answer. Raises OutputError without any source, and what a chat raises."""
-        if self.chat is None:
-            sources = await self._sources(question)
-            return self._cited(await self._new_chat().send(_question(question, sources)), sources)
         last: CitedAnswer | None = None
-        async with aclosing(self.stream(question)) as parts:
+        async with aclosing(self.parts(question, stream=False)) as parts:
             async for part in parts:
                 last = part if isinstance(part, CitedAnswer) else last
         assert last is not None
         return last
 
-    async def stream(self, question: str) -> AsyncGenerator[str | CitedAnswer]:
-        """Yield the text as it comes, then the answer; raises what ``answer`` raises."""
+    async def parts(self, question: str, *, stream: bool) -> AsyncGenerator[str | CitedAnswer]:
+        """Yield the text as it comes, if it is to ``stream``, then the answer; raises what ``answer`` raises."""
         if self.chat is None:
             sources, chat = await self._sources(question), self._new_chat()
             asked = _question(question, sources)
@@ -125,7 +124,7 @@ class Answerer:
             chat = self.chat
             sources = await self._sources(await _standing_alone(chat, question))
             asked = f"{INSTRUCTIONS}\n\n{_question(question, sources)}"
-        turn: AsyncGenerator[Event | Reply[None]] = chat.events(asked)
+        turn: AsyncGenerator[Event | Reply[None]] = chat.events(asked, stream=stream)
         async with aclosing(turn) as events:
             async for event in events:
                 if isinstance(event, TextDelta):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,13 @@ from antiphon.search.prefixes import Prefixes, known_prefixes
 from antiphon.toolkit.calls.options import EmbeddingOptions, require_options
 from antiphon.toolkit.chat.chat import AsyncChat, Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
+from antiphon.toolkit.chat.reply import warned
 from antiphon.toolkit.clients import Client, Connection, connect
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Embedder, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.errors import EmbeddingError, IndexingError
 from antiphon.toolkit.index.answer_stream import AsyncAnswerStream
-from antiphon.toolkit.index.answers import Answerer, CitedAnswer
+from antiphon.toolkit.index.answers import LONGER, Answerer, CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport, require_utf8
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.rerank import Rerank, reranked
@@ -151,8 +152,10 @@ class AsyncIndex:
         **options: Unpack[ChatOptions],
     ) -> CitedAnswer:
         """Answer ``question`` from the index, with citations."""
-        search = partial(self.search, limit=num_sources, where=where, mode=mode, rerank=rerank)
-        return await self._answerer(search, chat, options).answer(question)
+        answerer = self.answerer(num_sources, where, mode, rerank, chat=chat, options=options)
+        made = await answerer.answer(question)
+        warned(made.reply, step=LONGER)
+        return made
 
     def stream_answer(
         self,
@@ -166,12 +169,21 @@ class AsyncIndex:
         **options: Unpack[ChatOptions],
     ) -> AsyncAnswerStream:
         """Do what ``answer`` does, while the text comes. Nothing is sent before the first iteration."""
-        search = partial(self.search, limit=num_sources, where=where, mode=mode, rerank=rerank)
-        return AsyncAnswerStream(self._answerer(search, chat, options).stream(question))
+        answerer = self.answerer(num_sources, where, mode, rerank, chat=chat, options=options)
+        return AsyncAnswerStream(answerer.parts(question, stream=True))
 
-    def _answerer(
-        self, search: Callable[[str], Awaitable[list[Hit]]], chat: Chat | AsyncChat | None, options: ChatOptions
+    def answerer(
+        self,
+        num_sources: int,
+        where: Where | None,
+        mode: Mode,
+        rerank: Rerank | None,
+        *,
+        chat: Chat | AsyncChat | None,
+        options: ChatOptions,
     ) -> Answerer:
+        """Return what answers questions in this way, without a warning for an answer that was cut."""
+        search = partial(self.search, limit=num_sources, where=where, mode=mode, rerank=rerank)
         return Answerer(self.connection, search, self.num_characters, {**self._options, **options}, chat)
 
     def statistics(self) -> IndexStatistics:

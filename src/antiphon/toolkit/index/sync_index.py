@@ -13,11 +13,12 @@ from antiphon.toolkit._sync import portal
 from antiphon.toolkit.calls.options import EmbeddingOptions
 from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
+from antiphon.toolkit.chat.reply import warned
 from antiphon.toolkit.clients import Client, portal_client
 from antiphon.toolkit.embeddings.embedder import DEFAULT_EMBEDDING_MODEL, Progress
 from antiphon.toolkit.embeddings.embedding_cache import EmbeddingCache
 from antiphon.toolkit.index.answer_stream import AnswerStream
-from antiphon.toolkit.index.answers import CitedAnswer
+from antiphon.toolkit.index.answers import LONGER, CitedAnswer
 from antiphon.toolkit.index.documents import Document, Hit, UpdateReport
 from antiphon.toolkit.index.filters import Where
 from antiphon.toolkit.index.index import AsyncIndex, Mode
@@ -109,13 +110,14 @@ class Index:
 
         ``options`` are those of a chat, such as ``model`` and ``max_completion_tokens``; the temperature is 0 unless given,
         where the model takes one. With ``chat`` the question is a turn of that conversation, so that it may refer to what
-        was said before; its sources are then searched for with the question as the model writes it anew. Raises OutputError
-        when nothing in the index can serve as a source.
+        was said before; its sources are then searched for with the question as the model writes it anew. Warns with
+        TruncatedAnswerWarning if the answer was cut at the token limit. Raises OutputError when nothing in the index can
+        serve as a source.
         """
-        made = self._index.answer(
-            question, num_sources=num_sources, where=where, mode=mode, rerank=rerank, chat=chat, **options
-        )
-        return portal.call(made)
+        answerer = self._index.answerer(num_sources, where, mode, rerank, chat=chat, options=options)
+        made = portal.call(answerer.answer(question))
+        warned(made.reply, step=LONGER)
+        return made
 
     def stream_answer(
         self,
