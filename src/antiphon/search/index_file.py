@@ -259,8 +259,13 @@ class IndexFile:
             num_chunks=chunks[0],
             num_characters=documents[1],
             dimensions=None if vector is None else int(vector[0]),
-            file_bytes=self.path.stat().st_size,
+            file_bytes=self._num_bytes(),
         )
+
+    def _num_bytes(self) -> int:
+        """Return the bytes of all pages; those that were written last may be in the log next to the file."""
+        count, size = (cast("tuple[int]", self._one(f"PRAGMA {name}")) for name in ("page_count", "page_size"))
+        return count[0] * size[0]
 
     def close(self) -> None:
         """Close the file."""

@@ -14,7 +14,7 @@ from antiphon import Budget, Case, Chat, Evaluation, Price, PriceTable, Response
 from antiphon.backends.scripted.script import Pattern, Reply, Script
 from antiphon.testing import ScriptedEndpoint
 from antiphon.toolkit.errors import BudgetExceededError, EvaluationError, NoModelError
-from antiphon.toolkit.evaluation.result import EvaluationResult
+from antiphon.toolkit.evaluation.result import CaseRun, EvaluationResult
 
 PRICES = PriceTable({"small": Price("1", "2"), "large": Price("10", "20")})
 CASES = [Case(str(number), f"is {number} even?", "yes" if number % 2 == 0 else "no") for number in range(10)]
@@ -56,6 +56,10 @@ def test_models_are_compared_by_score_cost_and_latency() -> None:
     assert antiphon.choose_model(result, at_least=0.4).model == "small"
     with pytest.raises(NoModelError, match="its score is"):
         antiphon.choose_model(result, at_least=1.1)
+    unpriced = EvaluationResult(("m",), ("s",), (CaseRun("1", "m", 0, "a", {"s": 1.0}, None, 1.0),))
+    with pytest.raises(NoModelError, match="of a known price scores") as refused:
+        antiphon.choose_model(unpriced, at_least=0.5)
+    assert "prices=" in (refused.value.hint or "")
     with pytest.raises(TypeError, match="at_least"):
         antiphon.choose_model(antiphon.Task(10), at_least=0.5)  # type: ignore[call-overload]
 

@@ -176,7 +176,10 @@ def _good_enough(models: Sequence[MeasuredModel], at_least: float) -> ModelChoic
             others.append((model.name, "its price is unknown"))
         else:
             able.append((model.usd, model.name))
-    return _cheapest(able, others, f"No model scores {at_least:g}", "accept less, or measure other models")
+    is_good = any(model.score >= at_least for model in models)
+    step = "give the run prices=PriceTable({...})" if is_good else "accept less, or measure other models"
+    failure = f"No model of a known price scores {at_least:g}" if is_good else f"No model scores {at_least:g}"
+    return _cheapest(able, others, failure, step)
 
 
 def _cheapest(able: list[tuple[Decimal, str]], others: list[tuple[str, str]], failure: str, hint: str) -> ModelChoice:

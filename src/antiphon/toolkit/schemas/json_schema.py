@@ -12,6 +12,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import DecimalSchema
 
 from antiphon.toolkit.errors import SchemaError
 
@@ -33,6 +35,7 @@ _ASSERTIONS = {
 }
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 _LOOKAROUND = ("(?=", "(?!", "(?<")
+_DECIMAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)$"
 _TYPING = ("type", "anyOf", "$ref", "enum", "const")
 
 
@@ -43,10 +46,21 @@ def strict_schema(model: type[BaseModel], what: str, *, is_strict: bool = True) 
     which names ``what`` and the place, for a type without a schema or one that strict mode cannot express.
     """
     try:
-        made = model.model_json_schema()
+        made = model.model_json_schema(schema_generator=_Generator)
     except (PydanticInvalidForJsonSchema, TypeError, ValueError) as error:
         raise SchemaError(f"{what} has no JSON schema: {str(error).splitlines()[0]}") from error
     return _Normaliser(made, what, is_strict=is_strict).root()
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's own, except that a decimal number in a text is a number: its pattern looks ahead, or there is none."""
+
+    def decimal_schema(self, schema: DecimalSchema) -> Json:
+        made = super().decimal_schema(schema)
+        for option in made.get("anyOf", ()):
+            if option.get("type") == "string":
+                option["pattern"] = _DECIMAL
+        return made
 
 
 class _Normaliser:
