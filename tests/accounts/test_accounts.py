@@ -227,7 +227,7 @@ async def test_a_client_that_leaves_while_it_is_admitted_has_its_row(
     """Limits and budgets may have to be asked elsewhere; who leaves meanwhile is in the ledger."""
     asked = asyncio.Event()
 
-    async def never(*_: object) -> None:
+    async def never(*_: object, **__: object) -> None:
         asked.set()
         await asyncio.Event().wait()
 
@@ -239,3 +239,18 @@ async def test_a_client_that_leaves_while_it_is_admitted_has_its_row(
         await admitting
     (row,) = await rows(accounts)
     assert (row["status"], row["error_code"]) == (499, "client_closed")
+
+
+async def test_work_in_the_background_that_says_when_to_retry_has_no_row(tmp_path: Path) -> None:
+    """It asks again and was refused nothing; what can never pass has a row, as every refusal."""
+    accounts = await Accounts.open(AccountSettings(tpm=1000), tmp_path)
+    for n_tokens, says_when_to_retry in ((400, True), (1001, False)):
+        admission = await admit(accounts, Principal(), n_tokens=400 if says_when_to_retry else 1)
+        with pytest.raises(ApiError) as caught:
+            await accounts.admit(
+                Principal(), model="gpt-4o", kind="chat", estimated_tokens=n_tokens, request_id="req_2", yields=True
+            )
+        assert ("Retry-After" in caught.value.headers) == says_when_to_retry
+        await admission.settle(outcome(0, 0))
+    assert [row["request_id"] for row in await rows(accounts)].count("req_2") == 1
+    await accounts.aclose()

@@ -114,7 +114,7 @@ async def test_a_request_that_the_limits_refuse_gives_its_dollars_back(
         assert await admitted(accounts, principal, 2) is None
     await first.settle(outcome(0, status=500))
 
-    async def broken(*_: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise ConnectionError
 
     with monkeypatch.context() as patched:

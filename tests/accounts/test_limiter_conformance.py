@@ -240,3 +240,45 @@ async def test_a_released_hold_is_free_again(bench: Bench) -> None:
     last = await holds.take(left, left)
     assert last is not None
     assert await holds.take(0.01, left) is None
+
+
+async def test_work_that_yields_leaves_half_of_each_bucket(bench: Bench) -> None:
+    """It waits as long as it is told, is charged nothing meanwhile, and requests find the other half free."""
+
+    async def work(n_tokens: int, **limits: int) -> LimitDecision:
+        return await bench.limiter.reserve("key_1", "m", Limits(**limits), n_tokens, yields=True)
+
+    assert (await work(400, rpm=100, tpm=1000)).reservation is not None
+    refusals = [await work(200, rpm=100, tpm=1000) for _ in range(3)]
+    for refused in refusals:
+        assert refused.reservation is None
+        assert refused.wait_s == pytest.approx(6, abs=bench.slack_s())
+    assert refusals[-1].readings[0].used == pytest.approx(1, abs=2 * bench.slack_s())
+    assert (await bench.ask(500, rpm=100, tpm=1000)).reservation is not None
+    await bench.advance(36.01)
+    assert (await work(200, rpm=100, tpm=1000)).reservation is not None
+
+
+async def test_work_that_yields_passes_an_empty_bucket_whatever_its_size(bench: Bench) -> None:
+    """More than half of a limit would else never pass; one request a minute is not half of one."""
+    reserve = bench.limiter.reserve
+    for limits, n_tokens in ((Limits(tpm=1000), 900), (Limits(rpm=1), 1)):
+        model = f"m{n_tokens}"
+        assert (await reserve("key_1", model, limits, n_tokens, yields=True)).reservation is not None
+        refused = await reserve("key_1", model, limits, n_tokens, yields=True)
+        assert refused.reservation is None
+        await bench.advance(refused.wait_s + 0.01)
+        assert (await reserve("key_1", model, limits, n_tokens, yields=True)).reservation is not None
+
+
+async def test_work_that_yields_is_no_request_in_flight(bench: Bench) -> None:
+    """A key with one place keeps it for its requests, and its work goes on beside them."""
+    work = await bench.limiter.reserve("key_1", "m", Limits(concurrency=1), 1, yields=True)
+    request = await bench.ask(concurrency=1)
+    assert request.reservation is not None
+    assert (await bench.ask(concurrency=1)).reservation is None
+    more = await bench.limiter.reserve("key_1", "m", Limits(concurrency=1), 1, yields=True)
+    for done in (work, more, request):
+        await bench.settle(done, 1)
+    assert (await bench.ask(concurrency=1)).reservation is not None
+    assert bench.limiter.statistics().in_flight == 1

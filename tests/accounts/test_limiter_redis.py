@@ -149,8 +149,8 @@ async def test_what_nobody_waits_for_any_more_is_given_back(redis_url: str) -> N
     limits = Limits(concurrency=1, tpm=100)
     ask, counted = server._ask, asyncio.Event()
 
-    async def slowly(*arguments: Any) -> Any:
-        decision = await ask(*arguments)
+    async def slowly(*arguments: Any, **named: Any) -> Any:
+        decision = await ask(*arguments, **named)
         counted.set()
         await asyncio.sleep(0)
         return decision

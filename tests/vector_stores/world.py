@@ -23,18 +23,28 @@ from antiphon.vector_stores import (
     VectorStoreSettings,
     search_query,
 )
+from antiphon.vector_stores.errors import KeyAtLimit
 
 ACCOUNT = "a"
 
 
 class GatedEmbedding:
-    """Counts words. While ``gate`` is closed, calls wait; ``waiting`` is how many do."""
+    """Counts words. While ``gate`` is closed, calls wait; ``waiting`` is how many do.
+
+    ``room`` is how many texts of each account its limits let in for files; without an entry they are not limited. ``at_once`` is
+    the most that they let in together.
+    """
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.gate.set()
         self.waiting = 0
         self.texts: list[str] = []
+        self.room: dict[str, int] = {}
+        self.at_once = 1000
+        self.wait_s = 3600.0
+        self.refused: list[str] = []
+        """The account of each call for files that its limits did not let in."""
         self.name = "words"
         self.too_long: ApiError | None = None
         """What a text of more than 200 characters is refused with; None: none is."""
@@ -52,6 +62,19 @@ class GatedEmbedding:
         if self.too_long is not None and max(map(len, texts)) > 200:
             raise self.too_long
         self.texts += texts
+        return self._vectors(texts)
+
+    async def embed_within_limits(self, texts: Sequence[str], model: str, account: str, path: str) -> list[Vector]:
+        room = self.room.get(account, len(texts))
+        if not room:
+            self.refused.append(account)
+            raise KeyAtLimit(self.wait_s)
+        some = texts[: min(room, self.at_once)]
+        if account in self.room:
+            self.room[account] -= len(some)
+        return await self.embed(some, model, account, path)
+
+    def _vectors(self, texts: Sequence[str]) -> list[Vector]:
         return [np.array([1.0, 1.0 / (1 + len(text))], np.float32) for text in texts]
 
 
@@ -68,9 +91,11 @@ class World:
         self.servers.append(made)
         return made
 
-    async def file(self, content: bytes, name: str = "x.txt", **attributes: Any) -> NewStoreFile:
+    async def file(
+        self, content: bytes, name: str = "x.txt", account: str = ACCOUNT, **attributes: Any
+    ) -> NewStoreFile:
         """Keep a file, and return it as it is put into a store."""
-        kept = await self.files.add_whole(new(ACCOUNT, name), pieces(content))
+        kept = await self.files.add_whole(new(account, name), pieces(content))
         return NewStoreFile(file_id=kept.id, filename=name, attributes=attributes, chunk_tokens=100, chunk_overlap=10)
 
     async def aclose(self) -> None:
@@ -92,9 +117,10 @@ async def counts(server: VectorStores, store: VectorStore) -> FileCounts:
 
 
 async def read_all(server: VectorStores) -> None:
-    """Read every file that is free now, as the background task does."""
-    while (file := await server.table.claim()) is not None:
-        await server.ingestion._process(file)  # pyright: ignore[reportPrivateUsage] - one step of the background task
+    """Read every file that may be begun now, as the background task does."""
+    ingestion = server.ingestion
+    while (file := await server.table.claim(ingestion._paused())) is not None:  # pyright: ignore[reportPrivateUsage] - one step of the background task
+        await ingestion._process(file)  # pyright: ignore[reportPrivateUsage] - the same
 
 
 def query(text: str, **body: Any) -> SearchQuery:

@@ -17,6 +17,7 @@ from antiphon.accounts.errors import (
     budget_reserved,
     rate_limited,
     request_too_large,
+    says_when_to_retry,
     store_unreachable,
     too_many_at_once,
 )
@@ -130,17 +131,19 @@ class Accounts:
         expected: Usage | None = None,
         path: str | None = None,
         billing: BatchBilling | None = None,
+        yields: bool = False,
     ) -> Admission:
         """Let a request in, reserving ``estimated_tokens`` (prompt and longest possible answer together).
 
         ``model`` is the name asked for: limits are counted per key and that name, as OpenAI does, unless ``counted_as`` is
         another one. A key's budget is charged for ``expected`` until the real usage is known: tokens of the prompt and of the
         longest answer, 0 if the request does not limit it; None: ``estimated_tokens`` in the prompt. ``billing`` is that of a
-        request of a batch, for which no rate limit holds: batches are paced by what the engine has left.
+        request of a batch, for which no rate limit holds: batches are paced by what the engine has left. ``yields`` is for
+        work in the background, which leaves room to requests (``Limiter.reserve``).
 
         Raises ``ApiError``: 404 for a model that the key may not use, 429 ``insufficient_quota`` for a spent budget, 429
         ``rate_limit_exceeded``, 503 when the limits' store does not answer. A request that is refused, or whose client leaves
-        meanwhile, has its usage row, too.
+        meanwhile, has its usage row, too; work in the background that has to wait has none: it was not refused.
         """
         started_at, started = time.time(), time.perf_counter()
         request = Request(principal=principal, model=model, kind=kind)
@@ -149,21 +152,22 @@ class Accounts:
             expected = expected or Usage(estimated_tokens)
             hold = await self._hold(request, expected)
             decision = (
-                await self._reserve(request, counted_as or model, estimated_tokens, hold)
+                await self._reserve(request, counted_as or model, estimated_tokens, hold, yields=yields)
                 if billing is None
                 else await self._limiter.reserve(principal.account, f"batch {model}", Limits(), 0)
             )
         except BaseException as error:
-            status, error_code = how_it_failed(error)
-            outcome = Outcome(
-                request_id=request_id,
-                started_at=started_at,
-                duration_s=time.perf_counter() - started,
-                status=status,
-                error_code=error_code,
-                path=path,
-            )
-            self.record(request, outcome, billing=billing)
+            if not (yields and says_when_to_retry(error)):
+                status, error_code = how_it_failed(error)
+                outcome = Outcome(
+                    request_id=request_id,
+                    started_at=started_at,
+                    duration_s=time.perf_counter() - started,
+                    status=status,
+                    error_code=error_code,
+                    path=path,
+                )
+                self.record(request, outcome, billing=billing)
             raise
         return Admission(request, decision, self, expected=expected, hold=hold, billing=billing)
 
@@ -201,16 +205,16 @@ class Accounts:
         return hold
 
     async def _reserve(
-        self, request: Request, counted_as: str, n_tokens: int, hold: BudgetHold | None
+        self, request: Request, counted_as: str, n_tokens: int, hold: BudgetHold | None, *, yields: bool
     ) -> LimitDecision:
         try:
-            return await self._within_limits(request, counted_as, n_tokens)
+            return await self._within_limits(request, counted_as, n_tokens, yields=yields)
         except BaseException:
             if hold is not None:
                 hold.release(0.0)
             raise
 
-    async def _within_limits(self, request: Request, counted_as: str, n_tokens: int) -> LimitDecision:
+    async def _within_limits(self, request: Request, counted_as: str, n_tokens: int, *, yields: bool) -> LimitDecision:
         limits = self.limits_of(request.principal, counted_as, request.kind)
         organization = self.settings.organization
         if limits.tpm is not None and n_tokens > limits.tpm:
@@ -219,7 +223,7 @@ class Accounts:
             if decision.reservation is not None:
                 decision.reservation.settle(0)
             raise request_too_large(request.model, organization, limits.tpm, n_tokens, decision.headers())
-        decision = await self._limiter.reserve(request.principal.account, counted_as, limits, n_tokens)
+        decision = await self._limiter.reserve(request.principal.account, counted_as, limits, n_tokens, yields=yields)
         if decision.readings:
             self._levels.note(request.principal.account, counted_as, decision.readings)
         refused_by = decision.refused_by

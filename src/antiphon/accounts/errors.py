@@ -132,6 +132,11 @@ def store_unreachable(what: str) -> ApiError:
     )
 
 
+def says_when_to_retry(error: BaseException) -> bool:
+    """Return whether a refusal says when to ask again."""
+    return isinstance(error, ApiError) and "Retry-After" in error.headers
+
+
 def retry_after(wait_s: float) -> dict[str, str]:
     """Both headers that the official client reads; rounded up, so that a client that waits so long finds room."""
     return {"Retry-After": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}

@@ -48,9 +48,10 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
         """Seconds until nothing is used, from the integers that the headers show, as OpenAI does."""
         return (self.limit - self.remaining) * self.scope.period_s / self.limit
 
-    def wait_s(self, requested: int) -> float:
-        """Seconds until ``requested`` more fit; 0 when they do now."""
-        return max(0.0, (self.used + requested - self.limit) * self.scope.period_s / self.limit)
+    def wait_s(self, requested: int, ceiling: int | None = None) -> float:
+        """Seconds until ``requested`` more fit below ``ceiling``, by default the limit; 0 when they do now."""
+        highest = self.limit if ceiling is None else ceiling
+        return max(0.0, (self.used + requested - highest) * self.scope.period_s / self.limit)
 
     def headers(self) -> dict[str, str]:
         """The three ``x-ratelimit-*`` headers of this bucket."""

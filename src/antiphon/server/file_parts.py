@@ -1,5 +1,6 @@
 """The parts of one server process that keep files, and search them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from antiphon.accounts import Accounts
@@ -19,12 +20,14 @@ class FileParts:
         vector_stores: VectorStoreSettings,
         accounts: Accounts,
         backend: Backend,
+        *,
+        counted_as: Callable[[str], str],
         home: Path,
     ) -> None:
         self.forms = MultipartForms()
         self.files = FileStore(accounts.engine, make_blob_store(settings, home), settings)
         self.uploads = UploadStore(self.files)
-        embedding = ServerEmbedding(backend, accounts, vector_stores.embedding_model)
+        embedding = ServerEmbedding(backend, accounts, vector_stores.embedding_model, counted_as)
         self.vector_stores = VectorStores(self.files, home, embedding, vector_stores)
         self._sweeper = FileSweeper(self.files, self.uploads)
 

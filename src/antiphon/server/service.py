@@ -1,6 +1,6 @@
 """The parts of a running server that its routes are made of; one set per process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,10 @@ class Service:
         self.access = Access(accounts, backend)
         self.live = LiveRequests()
         self.console = ConsoleParts(options.console, accounts, backend, self.live)
-        self.admissions = Admissions(
-            accounts,
-            Faults(options.faults),
-            backend.counted_as if isinstance(backend, AliasingBackend) else lambda model: model,
-            self.live,
+        counted_as: Callable[[str], str] = (
+            backend.counted_as if isinstance(backend, AliasingBackend) else lambda model: model
         )
+        self.admissions = Admissions(accounts, Faults(options.faults), counted_as, self.live)
         self.bodies = RequestBodies(settings.max_body_bytes, log_bodies=settings.log_prompts)
         self.metrics = Metrics(self._parts, accounts.statistics)
         self.in_flight = InFlight(settings.max_requests, self.metrics.in_flight)
@@ -97,7 +95,9 @@ class Service:
         self.addressing = self._addressing(options.gateway)
         self.forwarder = self._forwarder(options.gateway)
         self.webhooks = WebhookSender(options.webhooks, Deliveries(accounts.engine))
-        self.storage = FileParts(options.files, options.vector_stores, accounts, backend, options.home)
+        self.storage = FileParts(
+            options.files, options.vector_stores, accounts, backend, counted_as=counted_as, home=options.home
+        )
         self.completions = CompletionStore(accounts.engine, options.responses)
         self.responses = ResponseParts(
             options.responses,

@@ -2,28 +2,38 @@
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
+import msgspec
 import numpy as np
 
 from antiphon.accounts import Accounts, Outcome, Principal, how_it_failed
 from antiphon.accounts.request import Request
 from antiphon.backends.base import Backend
 from antiphon.protocol.embeddings import EmbeddingRequest
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.events import Usage
+from antiphon.protocol.priority import Priority
 from antiphon.search.index_file import Vector
-from antiphon.vector_stores.errors import no_embedding_model
+from antiphon.vector_stores.errors import KeyAtLimit, UnreadableFile, no_embedding_model
+from antiphon.wire.retry_after import retry_after_s
+from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 _OPEN = "open"
 
 
 class ServerEmbedding:
-    """Implements ``StoreEmbedding``. ``chosen`` is a model's name; empty: the first embedding model that is served."""
+    """Implements ``StoreEmbedding``. ``chosen`` is a model's name; empty: the first embedding model that is served.
 
-    def __init__(self, backend: Backend, accounts: Accounts, chosen: str) -> None:
+    ``counted_as`` returns the name under which the limits count a request for a model.
+    """
+
+    def __init__(self, backend: Backend, accounts: Accounts, chosen: str, counted_as: Callable[[str], str]) -> None:
         self._backend = backend
         self._accounts = accounts
         self._chosen = chosen
+        self._counted_as = counted_as
 
     def model(self) -> str:
         if self._chosen:
@@ -39,31 +49,72 @@ class ServerEmbedding:
         # The usage row needs the key alone; the request that caused this was held to the key's limits.
         principal = Principal(key_id=None if account == _OPEN else account)
         request = Request(principal=principal, model=model, kind="embedding")
-        request_id = f"req_{secrets.token_hex(16)}"
-        started_at, started = time.time(), time.perf_counter()
+        call = _Call(path)
         try:
-            raw = {"model": model, "input": list(texts)}
-            result = await self._backend.embed(EmbeddingRequest(model=model, inputs=tuple(texts), raw=raw))
+            return await call.run(self._backend, texts, model, "interactive")
+        finally:
+            self._accounts.record(request, call.outcome)
+
+    async def embed_within_limits(self, texts: Sequence[str], model: str, account: str, path: str) -> list[Vector]:
+        principal = await self._accounts.principal_of(account)
+        counted_as = self._counted_as(model)
+        tpm = self._accounts.limits_of(principal, counted_as, "embedding").tpm
+        some, num_tokens = _within(texts, tpm)
+        call = _Call(path)
+        try:
+            admission = await self._accounts.admit(
+                principal,
+                model=model,
+                kind="embedding",
+                counted_as=counted_as,
+                estimated_tokens=num_tokens,
+                request_id=call.outcome.request_id,
+                path=path,
+                yields=True,
+            )
+        except ApiError as error:
+            wait_s = retry_after_s(error.headers, time.time())
+            if wait_s is not None:
+                raise KeyAtLimit(wait_s) from error
+            raise UnreadableFile("server_error", f"The file was not embedded. {error.message}") from error
+        try:
+            return await call.run(self._backend, some, model, "batch")
+        finally:
+            await admission.settle(call.outcome)
+
+
+class _Call:
+    """One call of the backend; ``outcome`` is how it ended, for its usage row."""
+
+    def __init__(self, path: str) -> None:
+        self._started = time.perf_counter()
+        self.outcome = Outcome(
+            request_id=f"req_{secrets.token_hex(16)}", started_at=time.time(), duration_s=0.0, path=path
+        )
+
+    async def run(self, backend: Backend, texts: Sequence[str], model: str, priority: Priority) -> list[Vector]:
+        """Return one vector per text. Raises ``ApiError``."""
+        raw = {"model": model, "input": list(texts)}
+        request = EmbeddingRequest(model=model, inputs=tuple(texts), raw=raw, priority=priority)
+        try:
+            result = await backend.embed(request)
         except BaseException as error:
             status, error_code = how_it_failed(error)
-            outcome = Outcome(
-                request_id=request_id,
-                started_at=started_at,
-                duration_s=time.perf_counter() - started,
-                status=status,
-                error_code=error_code,
-                path=path,
-            )
-            self._accounts.record(request, outcome)
+            self._end(status=status, error_code=error_code)
             raise
-        outcome = Outcome(
-            request_id=request_id,
-            started_at=started_at,
-            duration_s=time.perf_counter() - started,
-            model=result.model,
-            usage=Usage(result.prompt_tokens),
-            compute_s=result.compute_s,
-            path=path,
-        )
-        self._accounts.record(request, outcome)
+        self._end(model=result.model, usage=Usage(result.prompt_tokens), compute_s=result.compute_s)
         return [np.frombuffer(vector, dtype="<f4") for vector in result.vectors]
+
+    def _end(self, **fields: object) -> None:
+        duration_s = time.perf_counter() - self._started
+        self.outcome = msgspec.structs.replace(self.outcome, duration_s=duration_s, **fields)
+
+
+def _within(texts: Sequence[str], tpm: int | None) -> tuple[Sequence[str], int]:
+    """Return the first texts, one at least, that fit half of a minute's tokens together, and their tokens, estimated.
+
+    The other half is left to requests: see ``Limiter.reserve``.
+    """
+    sums = [characters // CHARACTERS_PER_TOKEN for characters in accumulate(map(len, texts))]
+    count = len(texts) if tpm is None else max(sum(tokens <= tpm // 2 for tokens in sums), 1)
+    return texts[:count], max(sums[count - 1], 1)

@@ -8,6 +8,7 @@ from antiphon.search.chunking import Chunk, Chunking
 from antiphon.search.index_file import Vector
 from antiphon.search.prefixes import known_prefixes
 from antiphon.vector_stores.errors import UnreadableFile
+from antiphon.vector_stores.progress import FileProgress
 from antiphon.wire.failures import says_too_large
 
 _TOO_LONG = "context_length_exceeded"
@@ -24,33 +25,47 @@ class StoreEmbedding(Protocol):
         ...
 
     async def embed(self, texts: Sequence[str], model: str, account: str, path: str) -> list[Vector]:
-        """Return one unit vector per text. ``path`` is for the usage row. Raises ``ApiError``."""
+        """Return one unit vector per text, for a request that was admitted. ``path`` is for the usage row. Raises ``ApiError``."""
+        ...
+
+    async def embed_within_limits(self, texts: Sequence[str], model: str, account: str, path: str) -> list[Vector]:
+        """Return unit vectors of the first texts, one at least: of as many as the account's limits let in at once.
+
+        Raises ``KeyAtLimit`` while they have no room, ``UnreadableFile`` if they never will, and ``ApiError``.
+        """
         ...
 
 
 class ChunkEmbedder:
-    """Embeds the chunks of one file; a chunk that the model cannot hold is cut in two until it can."""
+    """Embeds the chunks of one file step by step; a chunk that the model cannot hold is cut until it can."""
 
     def __init__(self, embedding: StoreEmbedding, model: str, account: str, path: str) -> None:
         self._embedding = embedding
         self._model = model
         self._account = account
         self._path = path
+        self._most = BATCH
 
-    async def embed(self, title: str, chunks: Sequence[Chunk]) -> list[tuple[Chunk, Vector]]:
-        """Return chunks, perhaps more than were given, with their vectors. ``UnreadableFile`` for one that does not fit."""
-        before = known_prefixes(self._model).passage
+    async def step(self, progress: FileProgress) -> None:
+        """Embed the next chunks, one at least, or cut the next one, or find out that fewer are to be tried at once.
+
+        Raises what ``embed_within_limits`` raises, and ``UnreadableFile`` for a text that the model cannot hold in any piece.
+        """
+        chunks = progress.next_chunks(self._most)
+        before, title = known_prefixes(self._model).passage, progress.read.title
         texts = [f"{before}{title}\n\n{chunk.text}" if title else before + chunk.text for chunk in chunks]
         try:
-            vectors = await self._embedding.embed(texts, self._model, self._account, self._path)
+            vectors = await self._embedding.embed_within_limits(texts, self._model, self._account, self._path)
         except ApiError as error:
             if error.status not in _REFUSALS or not (error.code == _TOO_LONG or says_too_large(error.message)):
                 raise
-            parts = (
-                [chunks[: len(chunks) // 2], chunks[len(chunks) // 2 :]] if len(chunks) > 1 else [_halves(chunks[0])]
-            )
-            return [pair for part in parts for pair in await self.embed(title, part)]
-        return list(zip(chunks, vectors, strict=True))
+            # One of them is too long: fewer are tried, until it is alone.
+            self._most = max(len(chunks) // 2, 1)
+            if len(chunks) == 1:
+                progress.cut(_halves(chunks[0]))
+            return
+        progress.add(vectors)
+        self._most = min(2 * self._most, BATCH)
 
 
 def _halves(chunk: Chunk) -> list[Chunk]:

@@ -17,6 +17,14 @@ class UnreadableFile(Exception):  # noqa: N818 - what happened to the file
         self.message = message
 
 
+class KeyAtLimit(Exception):  # noqa: N818 - what happened to the key
+    """The limits of a key have no room for its files; they may have in ``wait_s`` seconds."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
+
+
 def no_such_store(store_id: str) -> ApiError:
     return ApiError(404, f"Vector store with id '{store_id}' not found.", param="vector_store_id")
 

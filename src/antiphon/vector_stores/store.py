@@ -22,7 +22,7 @@ from antiphon.vector_stores.errors import (
     too_many_store_files,
     too_many_stores,
 )
-from antiphon.vector_stores.records import FileBatch, FileCounts, NewStoreFile, StoreFile, VectorStore
+from antiphon.vector_stores.records import FileBatch, FileCounts, FileStatus, NewStoreFile, StoreFile, VectorStore
 from antiphon.vector_stores.settings import VectorStoreSettings
 
 Json = dict[str, Any]
@@ -177,12 +177,12 @@ class VectorStoreTable:
         rows, has_more = await self._page(vector_store_files, whole, table.file_id, query, narrowed)
         return [_file(row) for row in rows], has_more
 
-    async def completed(self, pairs: AbstractSet[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Return those of the pairs of store and file that are in the store and were read."""
+    async def with_status(self, pairs: AbstractSet[tuple[str, str]], status: FileStatus) -> set[tuple[str, str]]:
+        """Return those of the pairs of store and file whose file is in the store and has the status."""
         table = vector_store_files.c
         stores, names = {store for store, _ in pairs}, {name for _, name in pairs}
         query = select(table.vector_store_id, table.file_id).where(
-            table.vector_store_id.in_(stores), table.file_id.in_(names), table.status == "completed"
+            table.vector_store_id.in_(stores), table.file_id.in_(names), table.status == status
         )
         async with self._database.reading() as connection:
             return {(row[0], row[1]) for row in (await connection.execute(query)).all()} & pairs
@@ -218,11 +218,11 @@ class VectorStoreTable:
                 cancelled = update(vector_store_batches).where(vector_store_batches.c.id == batch.id)
                 await connection.execute(cancelled.values(is_cancelled=True))
 
-    async def claim(self) -> StoreFile | None:
-        """Take the oldest file that nobody reads, for ``LEASE_MS``; None if there is none."""
+    async def claim(self, without: AbstractSet[str] = frozenset()) -> StoreFile | None:
+        """Take the oldest file that nobody reads and no account in ``without`` has, for ``LEASE_MS``; None if there is none."""
         table = vector_store_files.c
         now = now_ms()
-        free = and_(table.status == _IN_PROGRESS, table.leased_until_ms <= now)
+        free = and_(table.status == _IN_PROGRESS, table.leased_until_ms <= now, table.account.not_in(without))
         oldest = select(vector_store_files).where(free).order_by(table.created_at_ms, table.file_id).limit(1)
         while True:
             rows = await self._rows(oldest)

@@ -11,6 +11,7 @@ from antiphon.vector_stores.embedding import StoreEmbedding
 from antiphon.vector_stores.errors import is_index_missing, no_such_store, store_expired
 from antiphon.vector_stores.indexes import Indexes
 from antiphon.vector_stores.ingestion import Ingestion
+from antiphon.vector_stores.progress import ProgressFiles
 from antiphon.vector_stores.records import FileCounts, StoreFile, VectorStore
 from antiphon.vector_stores.searching import Found, SearchQuery, StoreSearch
 from antiphon.vector_stores.settings import VectorStoreSettings
@@ -27,7 +28,8 @@ class VectorStores:
         self.embedding = embedding
         self.table = VectorStoreTable(files.engine, settings)
         self._indexes = Indexes(home / "vector_stores")
-        self.ingestion = Ingestion(self.table, self._indexes, files, embedding, settings)
+        progress = ProgressFiles(home / "vector_stores")
+        self.ingestion = Ingestion(self.table, self._indexes, progress, files, embedding=embedding, settings=settings)
         self._search = StoreSearch(self._indexes, embedding)
 
     async def create(self, account: str, values: Json) -> VectorStore:
@@ -98,7 +100,7 @@ class VectorStores:
         for store in stores:
             await self.table.touch(store)
         # A process that was killed may have left a file in the index that is in the store no more.
-        held = await self.table.completed({(one.vector_store_id, one.file_id) for one in found})
+        held = await self.table.with_status({(one.vector_store_id, one.file_id) for one in found}, "completed")
         return [one for one in found if (one.vector_store_id, one.file_id) in held]
 
     @asynccontextmanager

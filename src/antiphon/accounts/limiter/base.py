@@ -1,7 +1,7 @@
 """The contract of a limiter: reserve before the work, settle after it, atomically over all buckets of a request."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -78,8 +78,13 @@ class Limiter(Protocol):
     reported wait would be wrong.
     """
 
-    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> LimitDecision:
+    async def reserve(
+        self, key: str, model: str, limits: Limits, n_tokens: int, *, yields: bool = False
+    ) -> LimitDecision:
         """Ask for one request of ``n_tokens`` by ``key`` to ``model``; ``n_tokens`` is at most ``limits.tpm``.
+
+        ``yields``: work in the background, which leaves room to requests. It is admitted while each bucket stays at most half
+        full, or is empty; it takes no place of those in flight; and it is charged nothing when it is refused.
 
         Raises ``ApiError`` 503 when the store of the limits does not answer and the settings say to refuse.
         """
@@ -104,19 +109,30 @@ class Limiter(Protocol):
         ...
 
 
-def charges(limits: Limits, n_tokens: int) -> list[tuple[Scope, int, int]]:
-    """List the buckets of a request in the order they are asked: ``(scope, limit, units)``."""
-    wanted: list[tuple[Scope, int, int]] = []
-    if limits.rpm is not None:
-        wanted.append((Scope.REQUESTS, limits.rpm, 1))
-    if limits.rpd is not None:
-        wanted.append((Scope.REQUESTS_PER_DAY, limits.rpd, 1))
-    if limits.tpm is not None:
-        wanted.append((Scope.TOKENS, limits.tpm, n_tokens))
+class Charge(NamedTuple):
+    """What a request pours into one bucket of ``limit`` units: ``units``, if the bucket then holds at most ``ceiling``."""
+
+    scope: Scope
+    limit: int
+    units: int
+    ceiling: int
+
+
+def charges(limits: Limits, n_tokens: int, *, yields: bool = False) -> list[Charge]:
+    """List the charges of a request in the order in which the buckets are asked; ``yields`` as for ``reserve``."""
+    wanted: list[Charge] = []
+    for scope, limit, units in (
+        (Scope.REQUESTS, limits.rpm, 1),
+        (Scope.REQUESTS_PER_DAY, limits.rpd, 1),
+        (Scope.TOKENS, limits.tpm, n_tokens),
+    ):
+        if limit is not None:
+            # What is larger than half of the limit passes when nothing else is in the bucket: else it never would.
+            wanted.append(Charge(scope, limit, units, max(limit // 2, units) if yields else limit))
     return wanted
 
 
-def refusal(readings: tuple[Reading, ...], wanted: Sequence[tuple[Scope, int, int]], full: int) -> LimitDecision:
+def refusal(readings: tuple[Reading, ...], wanted: Sequence[Charge], full: int) -> LimitDecision:
     """Return the refusal by bucket number ``full``; ``wanted`` as ``charges`` lists it."""
-    wait_s = max(reading.wait_s(n) for reading, (_, _, n) in zip(readings, wanted, strict=True))
-    return LimitDecision(readings, refused_by=readings[full], wait_s=wait_s)
+    waits = (reading.wait_s(one.units, one.ceiling) for reading, one in zip(readings, wanted, strict=True))
+    return LimitDecision(readings, refused_by=readings[full], wait_s=max(waits))

@@ -8,6 +8,7 @@ from antiphon.accounts.limiter.base import (
     CONCURRENCY,
     TOLERANCE_USD,
     BudgetHold,
+    Charge,
     LimitDecision,
     LimiterStatistics,
     Reservation,
@@ -49,43 +50,43 @@ class MemoryLimiter:
         self._num_admitted = 0
         self._num_refused = 0
 
-    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> LimitDecision:
+    async def reserve(
+        self, key: str, model: str, limits: Limits, n_tokens: int, *, yields: bool = False
+    ) -> LimitDecision:
         now = self._clock()
-        wanted = charges(limits, n_tokens)
+        wanted = charges(limits, n_tokens, yields=yields)
         cells: list[_Cell] = []
-        for scope, limit, _ in wanted:
-            cell = self._cells.get((key, model, scope))
+        for one in wanted:
+            cell = self._cells.get((key, model, one.scope))
             if cell is None:
-                cell = self._cells[key, model, scope] = _Cell(scope)
-            cell.drain(now, limit)
+                cell = self._cells[key, model, one.scope] = _Cell(one.scope)
+            cell.drain(now, one.limit)
             cells.append(cell)
-        if limits.concurrency is not None and self._in_flight.get(key, 0) >= limits.concurrency:
+        if not yields and limits.concurrency is not None and self._in_flight.get(key, 0) >= limits.concurrency:
             self._num_refused += 1
             return LimitDecision(_readings(cells), refused_by=CONCURRENCY)
-        for number, (cell, (_, limit, n)) in enumerate(zip(cells, wanted, strict=True)):
-            if not cell.bucket.has_room(n, limit):
-                return self._refuse(cells, wanted, number)
-        return self._admit(key, cells, wanted)
+        for number, (cell, one) in enumerate(zip(cells, wanted, strict=True)):
+            if not cell.bucket.has_room(one.units, one.ceiling):
+                self._num_refused += 1
+                if one.scope is Scope.TOKENS and not yields:
+                    for before in cells[:number]:
+                        before.bucket = before.bucket.poured(1)
+                return refusal(_readings(cells), wanted, number)
+        return self._admit(f"{key} in the background" if yields else key, cells, wanted)
 
-    def _refuse(self, cells: list[_Cell], wanted: list[tuple[Scope, int, int]], full: int) -> LimitDecision:
-        self._num_refused += 1
-        if cells[full].scope is Scope.TOKENS:
-            for cell in cells[:full]:
-                cell.bucket = cell.bucket.poured(1)
-        return refusal(_readings(cells), wanted, full)
-
-    def _admit(self, key: str, cells: list[_Cell], wanted: list[tuple[Scope, int, int]]) -> LimitDecision:
+    def _admit(self, in_flight: str, cells: list[_Cell], wanted: list[Charge]) -> LimitDecision:
+        """Charge an admitted request; ``in_flight`` is the name under which it is counted until it ends."""
         self._num_admitted += 1
-        self._in_flight[key] = self._in_flight.get(key, 0) + 1
-        for cell, (_, _, n) in zip(cells, wanted, strict=True):
-            cell.bucket = cell.bucket.poured(n)
+        self._in_flight[in_flight] = self._in_flight.get(in_flight, 0) + 1
+        for cell, one in zip(cells, wanted, strict=True):
+            cell.bucket = cell.bucket.poured(one.units)
         tokens, reserved = None, 0
         if cells and cells[-1].scope is Scope.TOKENS:
-            tokens, reserved = cells[-1], wanted[-1][2]
+            tokens, reserved = cells[-1], wanted[-1].units
             tokens.num_open += 1
         if self._num_admitted % _SWEEP_EVERY == 0:
             self._sweep()
-        return LimitDecision(_readings(cells), _MemoryReservation(self, key, tokens, reserved))
+        return LimitDecision(_readings(cells), _MemoryReservation(self, in_flight, tokens, reserved))
 
     def settle(self, key: str, tokens: _Cell | None, *, reserved: int, mark: float, actual: int) -> None:
         """Give back what ``_MemoryReservation`` holds."""

@@ -24,6 +24,7 @@ from antiphon.accounts.errors import store_unreachable
 from antiphon.accounts.limiter.base import (
     CONCURRENCY,
     BudgetHold,
+    Charge,
     LimitDecision,
     LimiterStatistics,
     Reservation,
@@ -72,13 +73,16 @@ class RedisLimiter:
         self._num_uncounted = 0
         self._num_unsettled = 0
 
-    async def reserve(self, key: str, model: str, limits: Limits, n_tokens: int) -> LimitDecision:
-        wanted = charges(limits, n_tokens)
-        if not wanted and limits.concurrency is None:
+    async def reserve(
+        self, key: str, model: str, limits: Limits, n_tokens: int, *, yields: bool = False
+    ) -> LimitDecision:
+        wanted = charges(limits, n_tokens, yields=yields)
+        concurrency = None if yields else limits.concurrency
+        if not wanted and concurrency is None:
             return self._admit(LimitDecision((), _RedisReservation(self)))
         if time.monotonic() < self._away_until:
             return self._away()
-        asked = asyncio.ensure_future(self._ask(key, model, limits, n_tokens))
+        asked = asyncio.ensure_future(self._ask(key, model, wanted, concurrency, yields=yields))
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
@@ -86,21 +90,22 @@ class RedisLimiter:
             asked.add_done_callback(_give_back)
             raise
 
-    async def _ask(self, key: str, model: str, limits: Limits, n_tokens: int) -> LimitDecision:
-        wanted = charges(limits, n_tokens)
-        names = [self._name(key, model, scope) for scope, _, _ in wanted]
+    async def _ask(
+        self, key: str, model: str, wanted: list[Charge], concurrency: int | None, *, yields: bool
+    ) -> LimitDecision:
+        names = [self._name(key, model, one.scope) for one in wanted]
         arguments: list[Any] = [len(wanted)]
-        for scope, limit, n in wanted:
-            arguments += [limit, scope.period_s, n, int(scope is not Scope.TOKENS)]
+        for one in wanted:
+            arguments += [one.limit, one.scope.period_s, one.units, int(one.scope is not Scope.TOKENS), one.ceiling]
         lease = secrets.token_hex(8)
-        slots = self._name(key, "in-flight") if limits.concurrency is not None else None
-        arguments += [limits.concurrency or 0, lease, LEASE_S]
+        slots = self._name(key, "in-flight") if concurrency is not None else None
+        arguments += [concurrency or 0, lease, LEASE_S, int(not yields)]
         try:
             answer = await self._reserve(keys=[*names, slots] if slots else names, args=arguments)
         except _AWAY as error:
             return self._lost(error)
         refused, born, mark, *used = [part.decode() for part in answer]
-        readings = tuple(Reading(scope, limit, float(u)) for (scope, limit, _), u in zip(wanted, used, strict=True))
+        readings = tuple(Reading(one.scope, one.limit, float(u)) for one, u in zip(wanted, used, strict=True))
         if refused == "0":
             return self._admit(
                 LimitDecision(readings, _RedisReservation(self, _Tokens.of(wanted, names, mark, born), slots, lease))
@@ -251,10 +256,10 @@ class _Tokens:
         self.born = born
 
     @classmethod
-    def of(cls, wanted: list[tuple[Scope, int, int]], names: list[str], mark: str, born: str) -> "_Tokens | None":
-        if not wanted or wanted[-1][0] is not Scope.TOKENS:
+    def of(cls, wanted: list[Charge], names: list[str], mark: str, born: str) -> "_Tokens | None":
+        if not wanted or wanted[-1].scope is not Scope.TOKENS:
             return None
-        return cls(names[-1], wanted[-1][2], mark, born)
+        return cls(names[-1], wanted[-1].units, mark, born)
 
 
 class _RedisHold(BudgetHold):

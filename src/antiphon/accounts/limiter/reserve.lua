@@ -1,19 +1,19 @@
 -- Reserves one request in all its buckets, or in none; the arithmetic is that of bucket.py.
 -- KEYS: a hash per bucket, then, with a concurrency limit, the sorted set of leases.
--- ARGV: number of buckets; limit, period (s), units, whether it counts requests (1) or tokens (0), per bucket;
---       concurrency limit (0: none), lease name, lease (s).
+-- ARGV: number of buckets; limit, period (s), units, whether it counts requests (1) or tokens (0), and to what the units
+--       may fill it, per bucket; concurrency limit (0: none), lease name, lease (s), whether a refusal is charged (1 or 0).
 -- Returns {refused, born, mark, used...}: refused is 0, the number of the bucket without room, or -1 for concurrency.
 -- The clock is the server's own, so that servers with clocks apart count alike.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local n = tonumber(ARGV[1])
-local at = 2 + 4 * n
+local at = 2 + 5 * n
 local concurrency = tonumber(ARGV[at])
 
 local buckets = {}
 local refused = 0
 for i = 1, n do
-  local base = 2 + 4 * (i - 1)
+  local base = 2 + 5 * (i - 1)
   local saved = redis.call('HMGET', KEYS[i], 'used', 'out', 'at', 'limit', 'born')
   local b = {
     limit = tonumber(ARGV[base]), period = tonumber(ARGV[base + 1]), units = tonumber(ARGV[base + 2]),
@@ -29,7 +29,7 @@ for i = 1, n do
     b.out = b.out + leaked
   end
   buckets[i] = b
-  if refused == 0 and b.used + b.units > b.limit + 0.000001 then refused = i end
+  if refused == 0 and b.used + b.units > tonumber(ARGV[base + 4]) + 0.000001 then refused = i end
 end
 
 if concurrency > 0 then
@@ -38,7 +38,7 @@ if concurrency > 0 then
 end
 
 local born, mark = '', ''
-local only_tokens_full = refused > 0 and not buckets[refused].is_requests
+local only_tokens_full = refused > 0 and not buckets[refused].is_requests and ARGV[at + 3] == '1'
 for i = 1, n do
   local b = buckets[i]
   if refused == 0 or (only_tokens_full and i ~= refused) then b.used = b.used + b.units end
