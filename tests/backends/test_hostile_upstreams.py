@@ -140,6 +140,15 @@ async def test_an_error_without_end_is_reported_with_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_not_utf8_is_refused(stream: bool) -> None:
+    """Wherever the bytes are, also in a field that is not read here: the client could not read them either."""
+    whole = json.dumps({**ANSWER, "field_of_tomorrow": "here"}).encode()
+    text = (chunk("ok", field_of_tomorrow="here") if stream else whole).replace(b"here", b"\xff")
+    script = sends(head(), text) if stream else sends(head("200 OK", "application/json"), text)
+    assert (await failure(script, stream=stream)).code == "upstream_protocol_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_nested_too_deeply_is_refused(stream: bool) -> None:
     """JSON of a million brackets is an error, not the end of the request's task."""
     nested = b'{"choices":' + b"[" * 1_000_000

@@ -251,8 +251,10 @@ def test_frames_of_any_cut_pass_and_what_is_not_json_ends_the_stream(size: int) 
     assert b"".join(inspector.feed(sent[at : at + size]) for at in range(0, len(sent), size)) == STREAM
     assert inspector.has_finished
     assert inspector.outcome.object_id == "resp_upstream1"
+    # After the response's end it is no part of it.
+    assert inspector.feed(b"data: {oops\n\n") == b""
     with pytest.raises(MalformedStream):
-        inspector.feed(b"data: {oops\n\n")
+        ResponseInspector().feed(FIRST + b"data: {oops\n\n")
 
 
 async def test_an_upstream_that_says_nothing_is_asked_once_and_not_waited_for(tmp_path: Path) -> None:

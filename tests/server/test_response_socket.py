@@ -212,7 +212,7 @@ def test_a_malformed_event_is_an_error_and_no_more(ws: ClientConnection, message
 
 
 def test_steering_fails_in_the_words_of_the_protocol(client: openai.OpenAI) -> None:
-    """The input comes back, so that the client can send it as a request."""
+    """The input comes back, so that the client can send it as a request; the code says why."""
     with client.responses.connect() as connection:
         connection.send({"type": "response.steer", "previous_response_id": "resp_1", "input": "stop"})  # type: ignore[arg-type]
         event: Any = connection.recv()
@@ -222,7 +222,7 @@ def test_steering_fails_in_the_words_of_the_protocol(client: openai.OpenAI) -> N
             "error": event.to_dict()["error"],
             "steer": {"input": "stop", "previous_response_id": "resp_1"},
         }
-        assert event.to_dict()["error"]["code"] == "steering_not_supported"
+        assert event.to_dict()["error"]["code"] == "response_not_found"
         connection.send({"type": "response.steer", "input": "stop"})  # type: ignore[arg-type]
         assert connection.recv().to_dict()["error"]["code"] == "invalid_input"
 

@@ -204,6 +204,25 @@ class RelayedAnswer(Protocol):
 
 
 @runtime_checkable
+class SteerableAnswer(RelayedAnswer, Protocol):
+    """A relayed response that takes input while it runs, as the WebSocket events ``response.steer`` have it."""
+
+    async def steer(self, message: str) -> bool:
+        """Send a ``response.steer`` on as it is written; False if the response is over.
+
+        What becomes of the input is among the answer's events, which go on after the response's last event until it is known.
+        """
+        ...
+
+    def successor(self) -> "SteerableAnswer | None":
+        """Return the response that the upstream began by itself after this one, once; None if it began none.
+
+        It is known after the last event, and closing this answer does not end it: ``end_session`` does, if nobody asks for it.
+        """
+        ...
+
+
+@runtime_checkable
 class RelayingBackend(Backend, Protocol):
     """A backend that can relay requests without validating them; the upstream validates them."""
 

@@ -42,12 +42,14 @@ class SessionTurn(msgspec.Struct, frozen=True, kw_only=True):
     """What a request for a response has to do with the WebSocket of its client.
 
     ``session`` names the client's connection. ``whole_input`` is the JSON text of the input with that of everything which the
-    request continues, None if that is not known here. ``is_stored``: the upstream of the request keeps what it continues.
-    ``generates``: False asks for a warm-up.
+    request continues, None if that is not known here. ``queued_input`` is that of the input with what steered the response that it
+    continues and was queued for this request; None for nothing. The connection of the upstream that has it queued needs neither.
+    ``is_stored``: the upstream of the request keeps what it continues. ``generates``: False asks for a warm-up.
     """
 
     session: str
     whole_input: msgspec.Raw | None = None
+    queued_input: msgspec.Raw | None = None
     is_stored: bool = True
     generates: bool = True
 

@@ -19,6 +19,7 @@ from antiphon.backends.base import (
     RelayedAnswer,
     RelayingBackend,
     RelayOutcome,
+    SteerableAnswer,
 )
 from antiphon.backends.routing.dispatch import Clock, Dispatcher, Start
 from antiphon.backends.routing.prefix import prefix_key
@@ -185,6 +186,8 @@ class Router:
             request,
             lambda target, model: _relaying(target).relay(_renamed(request, model)),
         )
+        if request.turn is not None and isinstance(answer, SteerableAnswer):
+            return _SteerableResponse(answer, target.state)
         return _TrackedAnswer(answer, target.state, keeps=request.operation == "responses")
 
     @property
@@ -312,6 +315,24 @@ class _TrackedAnswer:
             self._is_open = False
             self._state.end()
             await self._answer.aclose()
+
+
+class _SteerableResponse(_TrackedAnswer):
+    """A response that can be steered. The one that the upstream begins after it counts as a request of its own."""
+
+    def __init__(self, answer: SteerableAnswer, state: TargetState) -> None:
+        super().__init__(answer, state, keeps=True)
+        self._response = answer
+
+    async def steer(self, message: str) -> bool:
+        return await self._response.steer(message)
+
+    def successor(self) -> "_SteerableResponse | None":
+        following = self._response.successor()
+        if following is None:
+            return None
+        self._state.succeeded(is_trial=self._state.begin())
+        return _SteerableResponse(following, self._state)
 
 
 async def _first_event(events: AsyncGenerator[Event]) -> tuple[Event, AsyncGenerator[Event]]:

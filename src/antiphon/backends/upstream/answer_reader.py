@@ -5,14 +5,13 @@ from typing import Any, cast
 import msgspec
 
 from antiphon.backends.upstream.chunks import ABSENT, read_usage
-from antiphon.backends.upstream.sse import DONE, FrameSplitter, MalformedStream, is_error_event, payloads
+from antiphon.backends.upstream.sse import FrameSplitter, MalformedStream, payloads
 from antiphon.protocol.events import Usage
 from antiphon.protocol.forward import ForwardOutcome
 
 _MAX_READ = 1 << 20
 """The longest JSON answer that is read; longer ones are files and vectors."""
 _MAX_ID = 200
-_ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
 class _Read(msgspec.Struct):
@@ -20,7 +19,6 @@ class _Read(msgspec.Struct):
 
     id: Any = None
     object: Any = None
-    type: Any = None
     model: Any = None
     usage: msgspec.Raw = msgspec.Raw(b"")
     response: msgspec.Raw = msgspec.Raw(b"")
@@ -40,10 +38,6 @@ class AnswerReader:
         self._model: str | None = None
         self._object_id: str | None = None
         self._usage: Usage | None = None
-        self.has_begun = False
-        """Whether an event has come."""
-        self.is_complete = False
-        """Whether the event stream said that it is over."""
 
     @property
     def outcome(self) -> ForwardOutcome:
@@ -57,9 +51,9 @@ class AnswerReader:
             except MalformedStream:
                 self._splitter = None
                 return
-            for frame, payload in payloads(frames):
+            for _, payload in payloads(frames):
                 if payload is not None:
-                    self._event(frame, payload)
+                    self.take(payload)
         elif self._is_json:
             self._text += data
             if len(self._text) > _MAX_READ:
@@ -72,22 +66,18 @@ class AnswerReader:
             self._note(bytes(self._text))
             self._text.clear()
 
-    def _event(self, frame: bytes, payload: bytes) -> None:
-        self.has_begun = True
-        if payload.lstrip().startswith(DONE) or is_error_event(frame):
-            self.is_complete = True
-        elif self._object_id is None or b'"usage"' in payload:
+    def take(self, payload: bytes) -> None:
+        """Read the data of one event."""
+        if self._object_id is None or b'"usage"' in payload:
             self._note(payload)
 
     def _note(self, text: bytes) -> None:
         try:
             read = _read.decode(text)
             if bytes(read.response) not in ABSENT:
-                self.is_complete |= read.type in _ENDS
                 read = _read.decode(read.response)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
-        self.is_complete |= read.type == "error"
         if isinstance(read.id, str) and read.object != "list" and 0 < len(read.id) <= _MAX_ID:
             self._object_id = read.id
         if isinstance(read.model, str):

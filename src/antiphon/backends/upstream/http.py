@@ -112,6 +112,13 @@ class UpstreamAnswer:
             pieces.append(piece)
         return b"".join(pieces)
 
+    async def read_end(self) -> bytes:
+        """Return what comes within a moment after the last event; empty if nothing does, or the connection is lost."""
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(_LAST_BYTES_S):
+                return await self._response.content.readany()
+        return b""
+
     async def read_head(self) -> bytes:
         """Return the beginning of an answer that is an error: what comes of 64 KiB in a few seconds."""
         head = b""

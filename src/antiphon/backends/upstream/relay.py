@@ -69,16 +69,22 @@ class StreamedAnswer:
             piece = await self._next()
 
     async def aclose(self) -> None:
-        if self._inspector.is_done:
-            await self._answer.finish()
-        self._answer.close()
+        try:
+            if self._inspector.is_done:
+                await self._answer.finish()
+        finally:
+            self._answer.close()
 
     async def _next(self) -> bytes:
         """Return the next piece to send on; empty after the end."""
         inspector = self._inspector
         while not inspector.is_done:
-            data = await self._answer.read_some()
+            is_over = inspector.is_over
+            data = await (self._answer.read_end() if is_over else self._answer.read_some())
             try:
+                if is_over:
+                    inspector.is_done, piece = True, inspector.feed(data)
+                    return piece
                 if piece := inspector.feed(data) if data else self._end():
                     return piece
             except MalformedStream as error:

@@ -124,17 +124,32 @@ class UpstreamSockets:
         self._key = key
         self._is_closed = False
         self._open: set[ClientConnection] = set()
+        self._num_opening = 0
 
     @property
     def num_open(self) -> int:
-        """Connections that are open or not yet seen to be closed."""
-        return sum(connection.close_code is None for connection in self._open)
+        """Connections that are being opened, are open, or are not yet seen to be closed."""
+        return self._num_opening + sum(connection.close_code is None for connection in self._open)
 
     async def open(self, request: SocketRequest) -> UpstreamSocket:
         """Return a connection after its handshake. ``UpstreamError``: the upstream's own refusal, or why there is none.
 
         Redirects and refused credentials are a 502, as over HTTP.
         """
+        self._check_room()
+        self._num_opening += 1
+        try:
+            connection = await self._connect(request)
+        finally:
+            self._num_opening -= 1
+        if self._is_closed:
+            # The server ended during the handshake.
+            connection.transport.abort()
+            raise overloaded(1)
+        self._open = {known for known in self._open if known.close_code is None} | {connection}
+        return UpstreamSocket(connection, self._settings.name, self._key)
+
+    async def _connect(self, request: SocketRequest) -> "ClientConnection":
         from websockets.exceptions import (  # noqa: PLC0415 - an optional package
             ConnectionClosed,
             InvalidStatus,
@@ -147,7 +162,6 @@ class UpstreamSockets:
             SlicedConnection,
         )
 
-        self._check_room()
         settings, timeouts = self._settings, self._settings.timeouts
         headers = request.headers | dict(propagated_headers())
         agent = headers.pop("user-agent", None)
@@ -156,7 +170,7 @@ class UpstreamSockets:
             headers["authorization"] = f"Bearer {self._key.reveal()}"
         patience_s = timeouts.connect_s + timeouts.first_byte_s
         try:
-            connection: ClientConnection = await Connect(
+            return await Connect(
                 "ws" + settings.base_url.rstrip("/").removeprefix("http") + request.path,
                 additional_headers=headers,
                 user_agent_header=agent,
@@ -185,8 +199,6 @@ class UpstreamSockets:
             raise protocol_error(settings.name, "an answer that opens no WebSocket") from None
         except OSError as error:
             raise unreachable(settings.name, os_reason(error)) from None
-        self._open = {known for known in self._open if known.close_code is None} | {connection}
-        return UpstreamSocket(connection, settings.name, self._key)
 
     async def aclose(self) -> None:
         """Close all, because this server ends. Idempotent."""

@@ -62,6 +62,16 @@ class FrameSplitter:
         return data.removeprefix(_BYTE_ORDER_MARK)
 
 
+def check_text(text: bytes) -> None:
+    """Raise ``MalformedStream`` for what is not UTF-8: JSON is decoded only in part here, and clients would fail on the rest."""
+    if text.isascii():
+        return
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedStream(f"text that is not UTF-8 ({error.reason})") from None
+
+
 def payloads(frames: bytes) -> Iterator[tuple[bytes, bytes | None]]:
     """Yield each frame with its data; the data of a frame that has none (a comment, an id) is None."""
     for frame in frames.split(b"\n\n"):

@@ -23,6 +23,7 @@ from antiphon.backends.upstream.sse import (
     DONE,
     FrameSplitter,
     MalformedStream,
+    check_text,
     is_empty_event,
     is_error_event,
     is_other_event,
@@ -61,6 +62,11 @@ class StreamInspector:
         return RelayOutcome(self._model, self._usage.total, self._finish_reason, self._num_chunks)
 
     @property
+    def is_over(self) -> bool:
+        """Whether at most an end mark is missing, which a chunk cannot tell: another choice or the usage may follow."""
+        return self.is_done
+
+    @property
     def has_finished(self) -> bool:
         """Whether a choice has ended: a stream that closes after it without ``[DONE]`` lacks nothing."""
         return self._finish_reason is not None
@@ -70,6 +76,7 @@ class StreamInspector:
         frames = self._splitter.feed(data)
         if not frames or self.is_done:
             return b""
+        check_text(frames)
         kept: list[bytes] = []
         is_changed = False
         for frame, payload in payloads(frames):
@@ -188,6 +195,7 @@ def inspect_whole(body: bytes, operation: Operation) -> tuple[bytes, RelayOutcom
     """Return an answer in one piece in OpenAI's form and its outcome; raises ``MalformedStream`` and ``ErrorChunk``."""
     if not body.lstrip().startswith(b"{"):
         raise MalformedStream("a body that is not a JSON object")
+    check_text(body)
     is_embedding = operation == "embeddings"
     written, seen = inspect(body, Normaliser(is_stream=False), has_choices=not is_embedding)
     if bytes(seen.data) in ABSENT if is_embedding else not seen.choices:

@@ -36,7 +36,7 @@ class Call:
     """A request with its id, and exactly one answer.
 
     ``extra`` holds headers for every answer from here on (rate limits). ``note`` holds fields for the request's log line.
-    ``status`` is None until the answer has begun. ``is_recorded`` is true once something will write the usage row. ``trace`` is
+    ``status`` is None until the answer has begun, and ``is_answered`` is true once all of it is sent. ``is_recorded`` is true once something will write the usage row. ``trace`` is
     what backends note on the request.
     ``principal`` and ``billing`` are set for a request of a batch, which comes from this server itself.
     """
@@ -48,6 +48,7 @@ class Call:
         "_standard_headers",
         "billing",
         "extra",
+        "is_answered",
         "is_recorded",
         "note",
         "principal",
@@ -71,6 +72,7 @@ class Call:
         self.started = time.perf_counter()
         self.started_at = time.time()
         self.status: int | None = None
+        self.is_answered = False
         self.is_recorded = False
         self.principal: Principal | None = None
         self.billing: BatchBilling | None = None
@@ -127,7 +129,7 @@ class Call:
         sent = headers if headers is not None else [JSON_HEADER]
         length = (b"content-length", str(len(body)).encode())
         await self._start(status, [*sent, length])
-        await self._send({"type": "http.response.body", "body": body})
+        await self._end(body)
 
     async def respond_json(self, value: Any, *, status: int = 200) -> None:
         """Send ``value`` as a JSON body."""
@@ -147,7 +149,7 @@ class Call:
             self.note_error(error)
             self.cut()
             raise ClientGone from error
-        await self._send({"type": "http.response.body", "body": b""})
+        await self._end(b"")
 
     async def stream(self, frames: AsyncIterator[bytes], headers: Headers = STREAM_HEADERS) -> None:
         """Send server-sent events as they arrive; the caller handles errors inside ``frames``."""
@@ -157,7 +159,7 @@ class Call:
             if contents is not None:
                 contents.add_answer(frame)
             await self._send({"type": "http.response.body", "body": frame, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b""})
+        await self._end(b"")
 
     def note_model(self, model: str | None) -> str:
         """Put the model that is asked for into the log line and return it; the empty string means None."""
@@ -184,6 +186,11 @@ class Call:
             raise ClientGone
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self._standard()]})
+
+    async def _end(self, body: bytes) -> None:
+        # Said first: servers report a disconnect as soon as the answer is sent.
+        self.is_answered = True
+        await self._send({"type": "http.response.body", "body": body})
 
     def _standard(self) -> Headers:
         standard = self._standard_headers.of(self.request_id, self.elapsed_s(), self.header(b"origin"))

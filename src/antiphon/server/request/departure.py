@@ -11,6 +11,7 @@ from antiphon.server.request.call import Call
 async def until_gone(call: Call, work: Coroutine[Any, Any, None], after: asyncio.Event | None = None) -> None:
     """Do ``work`` unless the client disconnects first; then cancel it and raise ``ClientGone``.
 
+    What is left of the work when the whole answer is sent is done: the answer was not given up.
     ``after`` is set once the body has been read, where ``work`` reads it; until then ``work`` itself notices the end.
     """
     departure = _Departure(call, after)
@@ -31,6 +32,7 @@ class _Departure:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
+        self._call = call
         self._is_over = self._is_gone = False
         self._watcher = asyncio.ensure_future(_disconnected(call, after))
         self._watcher.add_done_callback(self._leave)
@@ -48,7 +50,7 @@ class _Departure:
             await asyncio.wait({self._watcher})
 
     def _leave(self, watcher: "asyncio.Future[None]") -> None:
-        if not self._is_over and not watcher.cancelled():
+        if not self._is_over and not watcher.cancelled() and not self._call.is_answered:
             self._is_gone = True
             self._task.cancel()
 

@@ -18,6 +18,7 @@ from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.rendering import encode
 from antiphon.server.request.asgi import SHUTDOWN, ClientGone, Receive, Send
+from antiphon.server.responses.steering import Steering
 from antiphon.state import KeptResponse
 
 Json = dict[str, Any]
@@ -57,8 +58,9 @@ class RecentResponses:
 
     def add(self, kept: KeptResponse, num_bytes: int) -> None:
         """Remember a response. ``num_bytes``: about what it takes by itself."""
+        _, replaced = self._kept.pop(kept.id, (None, 0))
         self._kept[kept.id] = (kept, num_bytes)
-        self._num_bytes += num_bytes
+        self._num_bytes += num_bytes - replaced
         while len(self._kept) > 1 and (len(self._kept) > MAX_REMEMBERED or self._num_bytes > self._max_bytes):
             oldest, (_, freed) = self._kept.popitem(last=False)
             self._relayed.pop(oldest, None)
@@ -110,6 +112,7 @@ class ResponseSocket:
         self._limit_s = limit_s
         self._idle_s = idle_s
         self.recent = RecentResponses(max_bytes)
+        self.steering = Steering(self.send)
         self._lanes: dict[str | None, _Lane] = {}
         self._news = asyncio.Event()
         self._close_code: int | None = None
@@ -133,6 +136,7 @@ class ResponseSocket:
             await asyncio.gather(reading, *lanes, return_exceptions=True)
             for lane in self._lanes.values():
                 await _release(lane)
+            await self.steering.aclose()
 
     async def _watch(self, reading: "asyncio.Future[None]") -> None:
         """Return when the connection is to be closed, or was."""
@@ -183,7 +187,7 @@ class ResponseSocket:
                 event = cast("Json", event)
                 stream_id = _stream_id(event)
                 if event.get("type") == "response.steer":
-                    await self.send(encode(_steer_failed(event)))
+                    await self._steer(event, data, stack.pop_all)
                 elif event.get("type") == "response.create":
                     # The bytes stay counted while the request waits and is answered.
                     self._enqueue(event, data, stream_id, stack.pop_all)
@@ -193,6 +197,15 @@ class ResponseSocket:
                     )
         except ApiError as error:
             await self.send_error(error, stream_id)
+
+    async def _steer(self, event: Json, data: bytes, held: Callable[[], AsyncExitStack]) -> None:
+        target: Any = event.get("previous_response_id")
+        is_known = isinstance(target, str) and self.recent.find(target) is not None
+        refusal = self.steering.refusal(event, is_known=is_known, is_ending=self._close_code is not None)
+        if refusal is None:
+            self.steering.begin(event, data, held())
+        else:
+            await self.send(encode(refusal))
 
     def _enqueue(self, event: Json, data: bytes, stream_id: str | None, held: Callable[[], AsyncExitStack]) -> None:
         if self._close_code is not None:
@@ -265,9 +278,12 @@ def bare(frame: bytes, stream_id: str | None) -> bytes:
 
 
 def in_lane(event: bytes, stream_id: str | None) -> bytes:
-    """Return the JSON of an event with the lane that it belongs to; the same bytes outside of lanes."""
-    value = event if stream_id is None else event.rstrip()
-    return value if stream_id is None else value[:-1] + b',"stream_id":' + msgspec.json.encode(stream_id) + b"}"
+    """Return the JSON object of an event with the lane that it belongs to; the same bytes outside of lanes."""
+    if stream_id is None:
+        return event
+    fields = event.rstrip()[:-1].rstrip()
+    comma = b"" if fields.endswith(b"{") else b","
+    return fields + comma + b'"stream_id":' + msgspec.json.encode(stream_id) + b"}"
 
 
 def _stream_id(event: Json) -> str | None:
@@ -277,23 +293,6 @@ def _stream_id(event: Json) -> str | None:
     if not isinstance(given, str) or not 0 < len(given) <= _MAX_STREAM_ID:
         raise _invalid(f"Invalid 'stream_id': expected a string of 1 to {_MAX_STREAM_ID} characters.", "stream_id")
     return given
-
-
-def _steer_failed(event: Json) -> Json:
-    given, target = event.get("input"), event.get("previous_response_id")
-    unknown = event.keys() - {"type", "input", "previous_response_id"}
-    code, message = (
-        "steering_not_supported",
-        "This server does not steer responses that run. Send the input with response.create.",
-    )
-    if unknown or not isinstance(target, str) or not isinstance(given, str | list) or not given:
-        code, message = "invalid_input", "response.steer takes 'previous_response_id' and 'input', and nothing else."
-    return {
-        "type": "response.steer.failed",
-        "sequence_number": 0,
-        "error": {"type": "invalid_request_error", "code": code, "message": message},
-        "steer": {"input": given, "previous_response_id": target},
-    }
 
 
 def _invalid(message: str, param: str | None) -> ApiError:

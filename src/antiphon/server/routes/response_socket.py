@@ -5,7 +5,7 @@ row and a log line of its own.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -29,7 +29,14 @@ from antiphon.server.responses.answers import Answers, kept_response
 from antiphon.server.responses.generation import turn_events, warm_up_events
 from antiphon.server.responses.intake import ResponseIntake
 from antiphon.server.responses.socket import ResponseSocket, bare
-from antiphon.server.responses.socket_relaying import RelayedCreate, ResponseSocketRelay
+from antiphon.server.responses.socket_relaying import (
+    Relayed,
+    RelayedCreate,
+    ResponseSocketRelay,
+    Successor,
+    with_queued,
+)
+from antiphon.server.responses.steering import RunningResponse
 from antiphon.server.responses.turns import Turn
 from antiphon.server.settings import ServerSettings
 from antiphon.state import ResponseSettings
@@ -38,6 +45,10 @@ Json = dict[str, Any]
 PATH = "/v1/responses"
 _ENVELOPE = {"type", "stream_id", "generate", "stream", "prompt_cache_options"}
 _SWITCHING, _OK = 101, 200
+_NOT_STEERED = (
+    "This server makes the response itself, and takes no input while it does. "
+    "Send the input with response.create when the response is over."
+)
 
 
 class ResponseSockets:
@@ -119,7 +130,25 @@ class ResponseSockets:
     async def _create(
         self, connection: Call, socket: ResponseSocket, event: Json, data: bytes, stream_id: str | None
     ) -> None:
-        """Answer one request. An error before its first event is raised, for the connection to send."""
+        """Answer one request, and send what an upstream answers by itself after it. An error before a first event is raised."""
+        answer = partial(self._answered, socket=socket, event=event, data=data, stream_id=stream_id)
+        relayed = await self._one(connection, socket, data, answer)
+        while relayed is not None and self._relay is not None:
+            following = await self._relay.successor(socket, relayed)
+            if following is None:
+                return
+            async with aclosing(following.answer):
+                answer = partial(self._followed, relay=self._relay, socket=socket, following=following)
+                relayed = await self._one(connection, socket, following.request.data, answer)
+
+    async def _one(
+        self,
+        connection: Call,
+        socket: ResponseSocket,
+        data: bytes,
+        answer: Callable[[Call], Awaitable[Relayed | None]],
+    ) -> Relayed | None:
+        """Answer as a call of its own, with a line in the log and a trace. ``data`` is shown as its request."""
         scope = {key: value for key, value in connection.scope.items() if key != "antiphon.request_id"}
         call = Call(self._shell.standard_headers, scope, connection.receive, _no_answer)
         socket.num_responses += 1
@@ -128,7 +157,7 @@ class ResponseSockets:
             self._shell.capture.begin(call)
         try:
             await self._requests.bodies.keep_captured(call, data)
-            await self._answered(call, socket, event, data, stream_id)
+            relayed = await answer(call)
             call.status = call.status or _OK
         except ApiError as error:
             call.note_error(error)
@@ -143,10 +172,16 @@ class ResponseSockets:
             raise server_fault(call.request_id) from None
         finally:
             self._shell.observe(call, "/v1/responses (websocket)")
+        return relayed
+
+    async def _followed(
+        self, call: Call, *, relay: ResponseSocketRelay, socket: ResponseSocket, following: Successor
+    ) -> Relayed | None:
+        return await relay.follow(call, socket, following, partial(self._requests.access.authenticate, call))
 
     async def _answered(
-        self, call: Call, socket: ResponseSocket, event: Json, data: bytes, stream_id: str | None
-    ) -> None:
+        self, call: Call, *, socket: ResponseSocket, event: Json, data: bytes, stream_id: str | None
+    ) -> Relayed | None:
         principal = await self._requests.access.authenticate(call)
         model = ""
         try:
@@ -155,19 +190,24 @@ class ResponseSockets:
             if self._relay is not None:
                 model = str(value.get("model") or "")
                 create = RelayedCreate(event, data, stream_id, generates, "prompt_cache_options" in value)
-                if await self._relay.takes(call, principal, socket, create, model):
-                    return
+                if (relayed := await self._relay.takes(call, principal, socket, create, model)) is not None:
+                    return relayed
+            queued = socket.steering.queued(value.get("previous_response_id"))
+            if queued:
+                value = with_queued(value, queued)
             request = await self._intake.parsed(call, data, value)
             model = request.chat.model
             turn = await self._intake.turn(call, request, principal.account, socket.recent.find)
             try:
-                with self._requests.in_flight.one():
+                with self._requests.in_flight.one(), socket.steering.answering(turn.response_id, _running(stream_id)):
                     await self._generate(call, principal, socket, turn, stream_id, generates=generates)
+                await socket.steering.taken_in(queued)
             finally:
                 await turn.release()
         except ApiError as error:
             self._requests.admissions.record_refusal(call, principal, "chat", model, error)
             raise
+        return None
 
     async def _generate(
         self,
@@ -221,6 +261,10 @@ def _body_of(event: Json) -> tuple[Json, bool]:
     elif options is not None:
         body["prompt_cache_options"] = options
     return body | {"stream": True}, generates is not False
+
+
+def _running(stream_id: str | None) -> RunningResponse:
+    return RunningResponse(stream_id, None, _NOT_STEERED)
 
 
 def _leave_open() -> None:
