@@ -34,6 +34,8 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert status == 0
     assert f"antiphon {command}" in out
     assert COMMANDS[command][1] in run(capsys, "--help")[1]
+    # A default that says nothing is not shown.
+    assert not re.search(r"\[default: (False|None|\(\)|\[\]|\"\")?\]", " ".join(out.replace("│", " ").split()))
     # The line of the list is not all: what its function says is there as well.
     assert COMMANDS[command][1] not in out or command in {"keys", "models", "engine"}
 

@@ -20,7 +20,7 @@ from antiphon.cli.output import print_json
 from antiphon.errors import AntiphonError
 from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
-from antiphon.toolkit.chat.reply import ReasoningDelta, Reply, TextDelta, ToolFinished, TruncatedAnswerWarning
+from antiphon.toolkit.chat.reply import Reply, TextDelta, TruncatedAnswerWarning
 from antiphon.toolkit.clients import DEFAULT_MODEL
 from antiphon.toolkit.tools.json_shape import JsonShape
 from antiphon.toolkit.tools.tool import Tool
@@ -188,16 +188,8 @@ def _answered(chat: Chat, asked: _Question, form: AnswerForm) -> Reply[Any]:
     with Printer(markdown=False if form.plain or form.json else None) as printer:
         stream = chat.stream(content)
         for event in stream.events():
-            match event:
-                case TextDelta() if not form.json:
-                    printer.write(event.text)
-                case ReasoningDelta() if sys.stderr.isatty():
-                    print(f"\033[2m{event.text}\033[0m", end="", file=sys.stderr, flush=True)
-                case ToolFinished():
-                    call, outcome = event.result.call, event.result.outcome
-                    print(f"antiphon: {call.name}({call.arguments}): {outcome}", file=sys.stderr)
-                case _:
-                    pass
+            if not (form.json and isinstance(event, TextDelta)):
+                printer.show(event)
         if not form.json:
             printer.end()
     return stream.reply

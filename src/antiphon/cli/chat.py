@@ -20,7 +20,7 @@ from antiphon.errors import AntiphonError
 from antiphon.toolkit.chat.chat import Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
 from antiphon.toolkit.chat.history import read_chat
-from antiphon.toolkit.chat.reply import ReasoningDelta, TextDelta, ToolFinished
+from antiphon.toolkit.chat.reply import TextDelta
 from antiphon.toolkit.clients import DEFAULT_MODEL
 from antiphon.toolkit.tools.tool import Tool
 from antiphon.toolkit.usage import Usage
@@ -155,17 +155,9 @@ class Conversation:
     def _stream(self, text: str, said: list[str]) -> None:
         with Printer(markdown=False if self._is_plain else None) as printer, self.chat.stream(text) as stream:
             for event in stream.events():
-                match event:
-                    case TextDelta():
-                        said.append(event.text)
-                        printer.write(event.text)
-                    case ReasoningDelta() if sys.stderr.isatty():
-                        print(f"\033[2m{event.text}\033[0m", end="", file=sys.stderr, flush=True)
-                    case ToolFinished():
-                        call, outcome = event.result.call, event.result.outcome
-                        print(f"antiphon: {call.name}({call.arguments}): {outcome}", file=sys.stderr)
-                    case _:
-                        pass
+                if isinstance(event, TextDelta):
+                    said.append(event.text)
+                printer.show(event)
             printer.end()
         if stream.reply.is_truncated:
             print("antiphon: the answer was cut at the token limit", file=sys.stderr)

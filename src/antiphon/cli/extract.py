@@ -27,7 +27,7 @@ def extract(
 
     For example ``cat review.txt | antiphon extract --field product --field stars:int --field pros:list[str]``
 
-    The model cannot answer with anything else: the shape is enforced while it generates.
+    The server keeps the model to this shape while it writes; an answer of another one is an error.
     """
     shape: type[Any] = model_of(field)
     source = text_of(text)

@@ -10,6 +10,8 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
+from antiphon.toolkit.chat.reply import Event, ReasoningDelta, TextDelta, ToolFinished
+
 _FENCES = ("```", "~~~")
 
 
@@ -27,6 +29,19 @@ class Printer:
     def write(self, piece: str) -> None:
         """Print a piece of the answer."""
         self._write(piece)
+
+    def show(self, event: Event) -> None:
+        """Print what belongs to an answer: its text; at a terminal, the reasoning; which tools were called, on standard error."""
+        match event:
+            case TextDelta():
+                self.write(event.text)
+            case ReasoningDelta() if sys.stderr.isatty():
+                print(f"\033[2m{event.text}\033[0m", end="", file=sys.stderr, flush=True)
+            case ToolFinished():
+                call, outcome = event.result.call, event.result.outcome
+                print(f"antiphon: {call.name}({call.arguments}): {outcome}", file=sys.stderr)
+            case _:
+                pass
 
     def end(self) -> None:
         """Print what is left, and end the line."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from antiphon import __version__
 from antiphon.cli.failures import explained
@@ -47,6 +47,7 @@ def application(chosen: str = "") -> App:
         name="antiphon",
         help="The OpenAI API on your own machine, and tools for the applications that call it.",
         version=f"antiphon {__version__}",
+        default_parameter=Parameter(show_default=_shown_default),
     )
     for name, (target, line) in COMMANDS.items():
         app.command(target, name=name, help=None if name == chosen else line)
@@ -75,6 +76,11 @@ def main(tokens: Sequence[str] | None = None) -> None:
         print(describe(error), file=sys.stderr)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _shown_default(value: Any) -> str | None:
+    """Return a default as --help shows it; None for one that says nothing (no text, nothing in a list, a flag not given)."""
+    return None if value is None or value is False or value in {"", ()} else str(value)
 
 
 def _show_warning(

@@ -117,8 +117,14 @@ def _native_gain(engines: Sequence[Engine]) -> str:
 
 def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_open: bool, has_console: bool) -> None:
     for engine in engines:
-        chosen = ", ".join(f"{key} {value}" for key, value in engine.info.settings.items() if value)
+        chosen = ", ".join(
+            f"{key} {value}"
+            for key, value in engine.info.settings.items()
+            if value and not key.endswith(("_reason", "instruction_sets"))
+        )
         console.print(f"[dim]{escape(f'{engine.settings.model_path.stem}: {chosen}')}[/dim]")
+    if engines:
+        console.print("[dim]Why these runtimes and weight formats: `antiphon engine show`[/dim]")
     if gain := _native_gain(engines):
         console.print(f"[dim]{escape(gain)}[/dim]")
     if is_open:
