@@ -12,7 +12,7 @@ from tests.files.content import new, pieces
 
 from antiphon.files import FileSettings, FileStore
 from antiphon.files.blobs import DiskBlobs
-from antiphon.protocol.errors import ApiError
+from antiphon.protocol.errors import ApiError, prompt_too_long
 from antiphon.search.index_file import Vector
 from antiphon.vector_stores import (
     FileCounts,
@@ -78,6 +78,30 @@ class GatedEmbedding:
         return [np.array([1.0, 1.0 / (1 + len(text))], np.float32) for text in texts]
 
 
+class WordRanking:
+    """Ranks passages by how many of the question's words they have, as logits; reads at most ``most_chars`` of one."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, list[str]]] = []
+        self.most_chars = 10_000
+        self.are_logits = True
+
+    async def reranker(self, ranker: str, account: str, param: str) -> str | None:
+        del account, param
+        return None if ranker == "none" else "words"
+
+    async def relevance(
+        self, question: str, passages: Sequence[str], model: str, account: str, path: str
+    ) -> Sequence[float]:
+        del model, account, path
+        if max(map(len, passages)) > self.most_chars:
+            raise prompt_too_long(self.most_chars, max(map(len, passages)), 0)
+        self.asked.append((question, list(passages)))
+        words = set(question.split())
+        shares = [len(words & set(passage.split())) / len(words) for passage in passages]
+        return [8 * share - 4 for share in shares] if self.are_logits else shares
+
+
 class World:
     """One database and one home folder; ``server`` makes vector stores over both, as each process of a machine does."""
 
@@ -86,8 +110,16 @@ class World:
         self.files = FileStore(engine, DiskBlobs(home / "files"), FileSettings())
         self.servers: list[VectorStores] = []
 
-    def server(self, embedding: GatedEmbedding | None = None, **settings: Any) -> VectorStores:
-        made = VectorStores(self.files, self.home, embedding or GatedEmbedding(), VectorStoreSettings(**settings))
+    def server(
+        self, embedding: GatedEmbedding | None = None, ranking: WordRanking | None = None, **settings: Any
+    ) -> VectorStores:
+        made = VectorStores(
+            self.files,
+            self.home,
+            embedding or GatedEmbedding(),
+            ranking or WordRanking(),
+            VectorStoreSettings(**settings),
+        )
         self.servers.append(made)
         return made
 

@@ -78,9 +78,16 @@ create_batch = Object(
 )
 max_num_results = Integer(minimum=1, maximum=MAX_RESULTS, nullable=True)
 _weight = Number(minimum=0)
+RANKERS = ("none", "auto", "default-2024-11-15")
+"""OpenAI's names. In addition to these, a request may name a reranker of the server."""
 ranking_options = Object(
     {
-        "ranker": Enumeration(("none", "auto", "default-2024-11-15"), nullable=True),
+        "ranker": String(
+            min_length=1,
+            max_length=256,
+            nullable=True,
+            note=f"One of {problems.listed(RANKERS, 'and')}, or the name of a reranker of this server.",
+        ),
         "score_threshold": Number(minimum=0, maximum=1, nullable=True),
         "hybrid_search": Object(
             {"embedding_weight": _weight, "text_weight": _weight},

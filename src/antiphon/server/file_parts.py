@@ -8,6 +8,7 @@ from antiphon.backends.base import Backend
 from antiphon.files import FileSettings, FileStore, FileSweeper, UploadStore, make_blob_store
 from antiphon.server.request.multipart import MultipartForms
 from antiphon.server.vector_embedding import ServerEmbedding
+from antiphon.server.vector_ranking import ServerRanking
 from antiphon.vector_stores import VectorStores, VectorStoreSettings
 
 
@@ -28,7 +29,8 @@ class FileParts:
         self.files = FileStore(accounts.engine, make_blob_store(settings, home), settings)
         self.uploads = UploadStore(self.files)
         embedding = ServerEmbedding(backend, accounts, vector_stores.embedding_model, counted_as)
-        self.vector_stores = VectorStores(self.files, home, embedding, vector_stores)
+        ranking = ServerRanking(backend, accounts, vector_stores.reranker, counted_as)
+        self.vector_stores = VectorStores(self.files, home, embedding, ranking, vector_stores)
         self._sweeper = FileSweeper(self.files, self.uploads)
 
     def start(self) -> None:

@@ -1,21 +1,19 @@
 """The embedding model of vector stores: the server's own backend, with a usage row for every call."""
 
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-import msgspec
 import numpy as np
 
-from antiphon.accounts import Accounts, Outcome, Principal, how_it_failed
+from antiphon.accounts import Accounts, Principal
 from antiphon.accounts.request import Request
 from antiphon.backends.base import Backend
 from antiphon.protocol.embeddings import EmbeddingRequest
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.events import Usage
 from antiphon.protocol.priority import Priority
 from antiphon.search.index_file import Vector
+from antiphon.server.model_call import ModelCall
 from antiphon.vector_stores.errors import KeyAtLimit, UnreadableFile, no_embedding_model
 from antiphon.wire.retry_after import retry_after_s
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
@@ -49,9 +47,9 @@ class ServerEmbedding:
         # The usage row needs the key alone; the request that caused this was held to the key's limits.
         principal = Principal(key_id=None if account == _OPEN else account)
         request = Request(principal=principal, model=model, kind="embedding")
-        call = _Call(path)
+        call = ModelCall(path)
         try:
-            return await call.run(self._backend, texts, model, "interactive")
+            return await self._vectors(call, texts, model, "interactive")
         finally:
             self._accounts.record(request, call.outcome)
 
@@ -60,7 +58,7 @@ class ServerEmbedding:
         counted_as = self._counted_as(model)
         tpm = self._accounts.limits_of(principal, counted_as, "embedding").tpm
         some, num_tokens = _within(texts, tpm)
-        call = _Call(path)
+        call = ModelCall(path)
         try:
             admission = await self._accounts.admit(
                 principal,
@@ -78,36 +76,15 @@ class ServerEmbedding:
                 raise KeyAtLimit(wait_s) from error
             raise UnreadableFile("server_error", f"The file was not embedded. {error.message}") from error
         try:
-            return await call.run(self._backend, some, model, "batch")
+            return await self._vectors(call, some, model, "batch")
         finally:
             await admission.settle(call.outcome)
 
-
-class _Call:
-    """One call of the backend; ``outcome`` is how it ended, for its usage row."""
-
-    def __init__(self, path: str) -> None:
-        self._started = time.perf_counter()
-        self.outcome = Outcome(
-            request_id=f"req_{secrets.token_hex(16)}", started_at=time.time(), duration_s=0.0, path=path
-        )
-
-    async def run(self, backend: Backend, texts: Sequence[str], model: str, priority: Priority) -> list[Vector]:
-        """Return one vector per text. Raises ``ApiError``."""
+    async def _vectors(self, call: ModelCall, texts: Sequence[str], model: str, priority: Priority) -> list[Vector]:
         raw = {"model": model, "input": list(texts)}
         request = EmbeddingRequest(model=model, inputs=tuple(texts), raw=raw, priority=priority)
-        try:
-            result = await backend.embed(request)
-        except BaseException as error:
-            status, error_code = how_it_failed(error)
-            self._end(status=status, error_code=error_code)
-            raise
-        self._end(model=result.model, usage=Usage(result.prompt_tokens), compute_s=result.compute_s)
+        result = await call.run(self._backend.embed(request))
         return [np.frombuffer(vector, dtype="<f4") for vector in result.vectors]
-
-    def _end(self, **fields: object) -> None:
-        duration_s = time.perf_counter() - self._started
-        self.outcome = msgspec.structs.replace(self.outcome, duration_s=duration_s, **fields)
 
 
 def _within(texts: Sequence[str], tpm: int | None) -> tuple[Sequence[str], int]:

@@ -4,6 +4,7 @@
 """
 
 from antiphon.vector_stores.embedding import StoreEmbedding
+from antiphon.vector_stores.ranking import StoreRanking
 from antiphon.vector_stores.records import FileBatch, FileCounts, NewStoreFile, StoreFile, VectorStore
 from antiphon.vector_stores.searching import Found, SearchQuery, search_query
 from antiphon.vector_stores.settings import VectorStoreSettings
@@ -17,6 +18,7 @@ __all__ = [
     "SearchQuery",
     "StoreEmbedding",
     "StoreFile",
+    "StoreRanking",
     "VectorStore",
     "VectorStoreSettings",
     "VectorStores",

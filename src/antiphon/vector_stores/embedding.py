@@ -57,22 +57,38 @@ class ChunkEmbedder:
         try:
             vectors = await self._embedding.embed_within_limits(texts, self._model, self._account, self._path)
         except ApiError as error:
-            if error.status not in _REFUSALS or not (error.code == _TOO_LONG or says_too_large(error.message)):
+            if not is_too_long(error):
                 raise
             # One of them is too long: fewer are tried, until it is alone.
             self._most = max(len(chunks) // 2, 1)
             if len(chunks) == 1:
-                progress.cut(_halves(chunks[0]))
+                progress.cut(_parts(chunks[0]))
             return
         progress.add(vectors)
         self._most = min(2 * self._most, BATCH)
 
 
-def _halves(chunk: Chunk) -> list[Chunk]:
-    """Cut a chunk where its text pauses, into two or more parts."""
-    middle = len(chunk.text) // 2
+def is_too_long(error: ApiError) -> bool:
+    """Return whether a model refused texts for their length."""
+    return error.status in _REFUSALS and (error.code == _TOO_LONG or says_too_large(error.message))
+
+
+def halves(text: str) -> list[str]:
+    """Cut a text where it pauses, into two or more parts; none if it cannot be cut."""
+    return [part.text for part in _cut(text)]
+
+
+def _parts(chunk: Chunk) -> list[Chunk]:
+    parts = _cut(chunk.text)
+    if not parts:
+        raise UnreadableFile("invalid_file", "The embedding model cannot hold even a short piece of the file.")
+    return [Chunk(part.text, chunk.start + part.start, chunk.start + part.end) for part in parts]
+
+
+def _cut(text: str) -> list[Chunk]:
+    middle = len(text) // 2
     for tokens in (512, 256, 128, 64, 32, 16, 8, 4, 2, 1):
-        parts = Chunking(tokens, 0).chunks(chunk.text)
+        parts = Chunking(tokens, 0).chunks(text)
         if len(parts) > 1 and max(len(part.text) for part in parts) <= max(middle + middle // 2, 1):
-            return [Chunk(part.text, chunk.start + part.start, chunk.start + part.end) for part in parts]
-    raise UnreadableFile("invalid_file", "The embedding model cannot hold even a short piece of the file.")
+            return parts
+    return []

@@ -12,6 +12,7 @@ from antiphon.vector_stores.errors import is_index_missing, no_such_store, store
 from antiphon.vector_stores.indexes import Indexes
 from antiphon.vector_stores.ingestion import Ingestion
 from antiphon.vector_stores.progress import ProgressFiles
+from antiphon.vector_stores.ranking import StoreRanking
 from antiphon.vector_stores.records import FileCounts, StoreFile, VectorStore
 from antiphon.vector_stores.searching import Found, SearchQuery, StoreSearch
 from antiphon.vector_stores.settings import VectorStoreSettings
@@ -23,14 +24,22 @@ Json = dict[str, Any]
 class VectorStores:
     """Belongs to one event loop. ``home`` is the folder for index files; ``files`` are owned by their creator."""
 
-    def __init__(self, files: FileStore, home: Path, embedding: StoreEmbedding, settings: VectorStoreSettings) -> None:
+    def __init__(
+        self,
+        files: FileStore,
+        home: Path,
+        embedding: StoreEmbedding,
+        ranking: StoreRanking,
+        settings: VectorStoreSettings,
+    ) -> None:
         self.files = files
         self.embedding = embedding
+        self.ranking = ranking
         self.table = VectorStoreTable(files.engine, settings)
         self._indexes = Indexes(home / "vector_stores")
         progress = ProgressFiles(home / "vector_stores")
         self.ingestion = Ingestion(self.table, self._indexes, progress, files, embedding=embedding, settings=settings)
-        self._search = StoreSearch(self._indexes, embedding)
+        self._search = StoreSearch(self._indexes, embedding, ranking, settings.rerank_candidates)
 
     async def create(self, account: str, values: Json) -> VectorStore:
         """Make an empty store with the ``values`` of a checked request. ``ApiError`` 400 without an embedding model."""
@@ -93,10 +102,20 @@ class VectorStores:
         async with self._present([file.vector_store_id], file.account):
             return await self._indexes.run(file.vector_store_id, lambda index: index.texts_of(file.file_id))
 
-    async def search(self, stores: Sequence[VectorStore], query: SearchQuery, account: str, path: str) -> list[Found]:
-        """Return what answers best. ``path`` is for the usage row of the query's vector. Raises ``ApiError``."""
+    async def search(
+        self,
+        stores: Sequence[VectorStore],
+        query: SearchQuery,
+        account: str,
+        path: str,
+        reranker: str | None = None,
+    ) -> list[Found]:
+        """Return what answers best. ``path`` is for the usage rows of the models. ``reranker`` as ``ranking`` chose it.
+
+        Raises ``ApiError``.
+        """
         async with self._present([store.id for store in stores], account):
-            found = await self._search.search(stores, query, account, path)
+            found = await self._search.search(stores, query, account, path, reranker)
         for store in stores:
             await self.table.touch(store)
         # A process that was killed may have left a file in the index that is in the store no more.

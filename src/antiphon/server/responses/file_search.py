@@ -12,7 +12,7 @@ from antiphon.protocol.responses.file_search import NAME
 from antiphon.protocol.responses.output_items import ItemAdded, ItemDone, ItemEvent, ItemNews
 from antiphon.protocol.responses.tools import ServedTool
 from antiphon.server.responses.server_tool import ServerCall
-from antiphon.vector_stores import Found, VectorStores, search_query
+from antiphon.vector_stores import Found, SearchQuery, VectorStores, search_query
 
 Json = dict[str, Any]
 DEFAULT_RESULTS = 8
@@ -55,6 +55,7 @@ class FileSearchTool:
         self._stores = stores
         self._account = account
         self._num_results = 0
+        self._reranker: str | None = None
 
     @property
     def definitions(self) -> Sequence[Tool]:
@@ -63,6 +64,9 @@ class FileSearchTool:
     async def prepare(self, items: Sequence[Json]) -> AsyncGenerator[ItemEvent]:  # noqa: ARG002 - needs none of them
         for store_id in self._spec["vector_store_ids"]:
             await self._stores.require_live(store_id, self._account)
+        self._reranker = await self._stores.ranking.reranker(
+            self._query(("",)).ranker, self._account, "tools.ranking_options.ranker"
+        )
         for nothing in ():
             yield nothing
 
@@ -112,8 +116,10 @@ class FileSearchTool:
 
     async def _search(self, queries: Sequence[str]) -> list[Found]:
         stores = [await self._stores.require_live(id_, self._account) for id_ in self._spec["vector_store_ids"]]
-        body = {"max_num_results": DEFAULT_RESULTS, **_given(self._spec), "query": list(queries)}
-        return await self._stores.search(stores, search_query(body), self._account, _PATH)
+        return await self._stores.search(stores, self._query(queries), self._account, _PATH, self._reranker)
+
+    def _query(self, queries: Sequence[str]) -> SearchQuery:
+        return search_query({"max_num_results": DEFAULT_RESULTS, **_given(self._spec), "query": list(queries)})
 
     def _item(self, call: ServerCall, status: str, queries: Sequence[str]) -> Json:
         return {

@@ -18,6 +18,8 @@ from antiphon.vector_stores.errors import no_such_store
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 Json = dict[str, Any]
+RANKER_HEADER = "x-antiphon-ranker"
+"""Header of a search: by what its results are ordered."""
 LIST_PARAMETERS = ("limit", "order", "after", "before")
 
 
@@ -90,10 +92,12 @@ class VectorStoreRoutes:
         body = await self._bodies.read_object(call, search)
         store = await self._stores.require_live(call.path_param("vector_store_id"), principal.account)
         query = search_query(body)
+        reranker = await self._stores.ranking.reranker(query.ranker, principal.account, "ranking_options.ranker")
         reservation = TokenReservation(sum(map(len, query.queries)) // CHARACTERS_PER_TOKEN, 0)
         # The query's vector has a usage row of its own, so this request has one without tokens.
         async with await self._admissions.admit(call, principal, "embedding", store.model, reservation):
-            found = await self._stores.search([store], query, principal.account, call.scope["path"])
+            found = await self._stores.search([store], query, principal.account, call.scope["path"], reranker)
+        call.extra[RANKER_HEADER] = reranker or query.own_ranker
         data = await asyncio.to_thread(lambda: [_shown(one) for one in found])
         await call.respond_json(
             {
