@@ -386,12 +386,13 @@ def test_a_refused_request_leaves_its_row(tmp_path: Path, body: str, asked: str,
     assert found == [(answer.headers["x-request-id"], asked, status)]
 
 
-def test_counting_tokens_is_within_the_limits(tmp_path: Path) -> None:
-    """``/tokenize`` counts as a request of the key, is refused past its limit, and leaves usage rows without tokens."""
+@pytest.mark.parametrize(("path", "field"), [("/tokenize", "prompt"), ("/v1/responses/input_tokens", "input")])
+def test_counting_tokens_is_within_the_limits(tmp_path: Path, path: str, field: str) -> None:
+    """To count is a request of the key, which is refused past its limit, and leaves usage rows without tokens."""
     with server(tmp_path, rpm=2) as up:
-        body = {"model": MODEL, "prompt": "one two three"}
-        statuses = [httpx2.post(f"{up.root}/tokenize", json=body).status_code for _ in range(3)]
-        refused = httpx2.post(f"{up.root}/tokenize", json={"model": "none"})
+        body = {"model": MODEL, field: "one two three"}
+        statuses = [httpx2.post(f"{up.root}{path}", json=body).status_code for _ in range(3)]
+        refused = httpx2.post(f"{up.root}{path}", json={"model": "none"})
         asyncio.run_coroutine_threadsafe(up.service.accounts.flush(), up.loop).result(PATIENCE_S)
         with sqlite3.connect(tmp_path / "antiphon.db") as database:
             found = database.execute("SELECT kind, status, prompt_tokens FROM usage ORDER BY at_ms").fetchall()

@@ -331,9 +331,15 @@ def test_a_cut_connection_stops_the_generation_and_has_its_row(tmp_path: Path) -
 def test_the_upgrade_is_checked_before_anything_is_said(tmp_path: Path) -> None:
     """A foreign page, another host name, a query and another path are refused as over HTTP."""
     with running(backend(), tmp_path) as up:
-        with pytest.raises(InvalidStatus) as caught, connect(address(up), origin="https://evil.example"):  # type: ignore[arg-type]
+        for path in ("responses", "realtime"):
+            target = address(up).replace("responses", path)
+            with pytest.raises(InvalidStatus) as caught, connect(target, origin="https://evil.example"):  # type: ignore[arg-type]
+                pass
+            assert caught.value.response.status_code == 403
+        headers = {"x-client-request-id": "x" * 513}
+        with pytest.raises(InvalidStatus) as caught, connect(address(up), additional_headers=headers):
             pass
-        assert caught.value.response.status_code == 403
+        assert caught.value.response.status_code == 400
         with raw_connection(up, host="evil.example", status=403):
             pass
         with pytest.raises(InvalidStatus) as caught, connect(address(up) + "?x=1"):
@@ -343,6 +349,21 @@ def test_the_upgrade_is_checked_before_anything_is_said(tmp_path: Path) -> None:
         with pytest.raises(InvalidStatus) as caught, connect(address(up).replace("responses", "realtime")):
             pass
         assert caught.value.response.status_code == 404
+
+
+def test_a_fault_before_the_handshake_is_a_500(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In OpenAI's envelope, with the request's id."""
+
+    async def broken(*_: object) -> Principal:
+        raise KeyError
+
+    with running(backend(), tmp_path) as up:
+        monkeypatch.setattr(up.service.access, "authenticate", broken)
+        with pytest.raises(InvalidStatus) as caught, connect(address(up)):
+            pass
+        response = caught.value.response
+        assert (response.status_code, json.loads(response.body)["error"]["type"]) == (500, "server_error")
+        assert response.headers["x-request-id"] in json.loads(response.body)["error"]["message"]
 
 
 def test_a_key_is_asked_for_at_the_upgrade_and_for_each_request(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from antiphon.server.console.models import ModelPageRoutes
 from antiphon.server.console.requests import RequestRoutes
 from antiphon.server.console.session import SessionRoutes
 from antiphon.server.console.usage import UsageRoutes
-from antiphon.server.endpoint import Endpoint
+from antiphon.server.endpoint import Endpoint, SocketEndpoint
 from antiphon.server.forwarding import HEADER
 from antiphon.server.request.asgi import Receive, Send
 from antiphon.server.request.call import Handler
 from antiphon.server.request.headers import Scope, header
 from antiphon.server.request.parts import RequestParts
+from antiphon.server.routes import forwarded_socket, response_socket
 from antiphon.server.routes.batches import BatchRoutes
 from antiphon.server.routes.conversations import ConversationRoutes
 from antiphon.server.routes.files import FileRoutes
@@ -315,11 +316,11 @@ class _UnlessUpstreamIsNamed:
         await (self._forwarded if is_named else self._ours)(scope, receive, send)
 
 
-def _forwarded_sockets(service: Service) -> ASGIApp:
+def _forwarded_sockets(service: Service) -> SocketEndpoint:
     """Return the application of WebSocket connections to upstreams; without upstreams it refuses each."""
     if service.upstreams is None or service.addressing is None:
-        return refuse_unknown_socket
-    return SocketForwarder(
+        return SocketEndpoint(service.shell, forwarded_socket.CONNECTION_PATH, refuse_unknown_socket)
+    forwarder = SocketForwarder(
         service.shell,
         service.upstreams,
         service.addressing,
@@ -327,11 +328,12 @@ def _forwarded_sockets(service: Service) -> ASGIApp:
         settings=service.gateway.websockets,
         max_bytes=service.settings.max_body_bytes,
     )
+    return SocketEndpoint(service.shell, forwarded_socket.CONNECTION_PATH, forwarder.connect)
 
 
-def _sockets(service: Service) -> ResponseSockets:
-    """Return the application of WebSocket connections."""
-    return ResponseSockets(
+def _sockets(service: Service) -> SocketEndpoint:
+    """Return the application of WebSocket connections for responses."""
+    sockets = ResponseSockets(
         service.shell,
         service.backend,
         service.requests,
@@ -341,3 +343,4 @@ def _sockets(service: Service) -> ResponseSockets:
         settings=service.responses.settings,
         server_settings=service.settings,
     )
+    return SocketEndpoint(service.shell, response_socket.CONNECTION_PATH, sockets.connect)

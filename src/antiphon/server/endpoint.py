@@ -1,6 +1,6 @@
-"""The shell around every handler: the origin check, errors in OpenAI's envelope, the log line, metrics."""
+"""The shell around every handler, of HTTP and of WebSockets: the origin check, errors in OpenAI's envelope, the log line, metrics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from antiphon.accounts import CLIENT_CLOSED_REQUEST
 from antiphon.backends.trace import TRACE
@@ -12,6 +12,7 @@ from antiphon.server.request.capture import CAPTURED_PATHS, CaptureRing
 from antiphon.server.request.headers import Scope, StandardHeaders
 from antiphon.server.request.origin_check import OriginCheck
 from antiphon.server.request.query import note_client_id
+from antiphon.server.request.sockets import refuse_socket, take_key
 from antiphon.server.tracing import Tracing
 
 _TOO_LARGE = 413
@@ -36,6 +37,11 @@ class Shell:
         self.origin_check = origin_check
         self.standard_headers = standard_headers
         self.observe = observe
+
+
+Connect = Callable[[Call, tuple[str, ...], Receive, Send], Awaitable[None]]
+"""Answers a request for a WebSocket, to the connection's end: the call, the subprotocols that the client offers, and what receives
+and sends. Until it accepts, an ``ApiError`` is the answer."""
 
 
 class Endpoint:
@@ -106,3 +112,41 @@ class Endpoint:
         }
         call.extra.update(headers)
         await call.respond(b"", status=204, headers=[])
+
+
+class SocketEndpoint:
+    """An ASGI application for WebSockets. ``path`` is the one that metrics show for connections."""
+
+    def __init__(self, shell: Shell, path: str, connect: Connect) -> None:
+        self._shell = shell
+        self._path = path
+        self._connect = connect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["method"] = "WEBSOCKET"
+        subprotocols = take_key(scope)
+        call = Call(self._shell.standard_headers, scope, receive, send)
+        await receive()  # the request to connect
+        try:
+            self._shell.origin_check.check_host(call.header(b"host"))
+            self._shell.origin_check.check_origin(call.header(b"origin"))
+            note_client_id(call)
+            await self._connect(call, subprotocols, receive, send)
+        except ApiError as error:
+            call.note_error(error)
+            await _refuse(call, send, error)
+        except (ClientGone, OSError):
+            call.status = call.status or CLIENT_CLOSED_REQUEST
+        except Exception:  # noqa: BLE001 - whatever it was, the client gets OpenAI's 500
+            log.exception("fault", request_id=call.request_id, path=self._path)
+            call.note["error"] = "server_error"
+            await _refuse(call, send, server_fault(call.request_id))
+        finally:
+            self._shell.observe(call, self._path)
+
+
+async def _refuse(call: Call, send: Send, error: ApiError) -> None:
+    """Answer with an error in place of the handshake, where that is not over."""
+    if call.status is None:
+        call.status = error.status
+        await refuse_socket(send, error, call.request_id)

@@ -22,6 +22,7 @@ from antiphon.server.request.call import Call
 from antiphon.server.request.headers import StandardHeaders
 from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.reservation import TokenReservation
+from antiphon.server.request.sockets import response_call
 from antiphon.wire.token_estimate import CHARACTERS_PER_TOKEN
 
 _CREATE = "response.create"
@@ -141,8 +142,7 @@ class SocketResponses:
             )
 
     async def _begin(self, model: str, num_tokens: int) -> None:
-        scope = {key: value for key, value in self._connection.scope.items() if key != "antiphon.request_id"}
-        call = Call(self._standard_headers, scope, self._connection.receive, _no_answer)
+        call = response_call(self._connection, self._standard_headers)
         call.note |= {name: self._connection.note[name] for name in ("key", "upstream")}
         model = call.note_model(model)
         try:
@@ -200,8 +200,3 @@ def _error_event(error: ApiError, event: _ClientEvent | None) -> bytes:
             "error": body | {"event_id": given} | ({"headers": dict(error.headers)} if error.headers else {}),
         }
     )
-
-
-async def _no_answer(message: Any) -> None:  # noqa: ARG001 - the interface's own
-    """Refuse to answer as HTTP does: messages of the upstream are the only answer here."""
-    raise ClientGone

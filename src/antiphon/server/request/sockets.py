@@ -1,15 +1,16 @@
 """What every WebSocket of this server shares: the key in a subprotocol, how many may be open, and a refusal before the handshake."""
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 from antiphon.accounts import Principal
 from antiphon.protocol.errors import ApiError, overloaded
 from antiphon.protocol.rendering import encode
-from antiphon.server.request.asgi import Send
-from antiphon.server.request.call import JSON_HEADER
-from antiphon.server.request.headers import Scope, encoded, header
+from antiphon.server.request.asgi import ClientGone, Send
+from antiphon.server.request.call import CUT_CONNECTION, JSON_HEADER, Call
+from antiphon.server.request.headers import Scope, StandardHeaders, encoded, header
 
 _KEY = "openai-insecure-api-key."
 _ACCOUNT = ("openai-organization.", "openai-project.")
@@ -62,6 +63,22 @@ def take_key(scope: Scope) -> tuple[str, ...]:
     if keys and header(scope, b"authorization") is None:
         scope["headers"] = [*scope["headers"], (b"authorization", b"Bearer " + keys[0].encode("latin-1", "replace"))]
     return tuple(each for each in offered if each and not each.startswith((_KEY, *_ACCOUNT)))
+
+
+def cut_of(connection: Call) -> Callable[[], None]:
+    """Return what closes a connection at once. Other servers than ours (``ray_serve.py``) have none: it ends when its client leaves."""
+    return connection.scope.get(CUT_CONNECTION) or (lambda: None)
+
+
+def response_call(connection: Call, standard_headers: StandardHeaders) -> Call:
+    """Return a call for one response within a connection, with an id of its own. Events are its only answer."""
+    scope = {key: value for key, value in connection.scope.items() if key != "antiphon.request_id"}
+    return Call(standard_headers, scope, connection.receive, _no_answer)
+
+
+async def _no_answer(message: Any) -> None:  # noqa: ARG001 - the interface's own
+    """Refuse to answer as HTTP does."""
+    raise ClientGone
 
 
 async def refuse_socket(send: Send, error: ApiError, request_id: str | None = None) -> None:

@@ -9,14 +9,14 @@ from antiphon.accounts import Principal
 from antiphon.backends.base import RelayedAnswer, ResponseRelayingBackend
 from antiphon.protocol import check_content_type
 from antiphon.protocol.errors import ApiError
-from antiphon.protocol.relay import RelayRequest, model_named, parse_relay
+from antiphon.protocol.relay import RelayRequest, parse_relay
 from antiphon.protocol.rendering import response_error_frame
 from antiphon.server.forwarding import Forwarder
 from antiphon.server.request.account import RequestAccount
 from antiphon.server.request.call import Call
 from antiphon.server.request.departure import until_gone
 from antiphon.server.request.headers import encoded
-from antiphon.server.request.parts import RequestParts
+from antiphon.server.request.parts import ReceivedRequest, RequestParts
 from antiphon.server.request.reservation import reservation_of_relay
 
 
@@ -39,13 +39,13 @@ class ResponseRelay:
         self._requests = requests
         self._forwarder = forwarder
 
-    async def takes(self, call: Call, principal: Principal, body: bytes) -> bool:
+    async def takes(self, call: Call, asked: ReceivedRequest) -> bool:
         """Answer the request if its model's upstream has the endpoint, and what it continues is there; False if not.
 
         A response or conversation that this server keeps is continued here, by chat completions of the upstream.
         """
-        model = await self._requests.bodies.work(body, model_named, body)
-        if model is None or not await self._is_relayed(principal, model):
+        principal, body = asked.principal, asked.body
+        if not await self._is_relayed(principal, asked.model):
             return False
         continued = await self._requests.bodies.work(body, _read, body)
         upstream = None
@@ -56,7 +56,6 @@ class ResponseRelay:
             if len(owners) < len(names):
                 return False
             upstream = owners[0]
-        call.note_model(model)
         check_content_type(call.header(b"content-type"))
         request = await self._requests.bodies.work(body, parse_relay, "responses", body)
         request = msgspec.structs.replace(request, upstream=upstream)
@@ -64,12 +63,11 @@ class ResponseRelay:
             await until_gone(call, self._relay(call, principal, request, is_kept=continued.store is not False))
         return True
 
-    async def takes_whole(self, call: Call, principal: Principal, body: bytes) -> bool:
+    async def takes_whole(self, call: Call, asked: ReceivedRequest) -> bool:
         """Answer a request for a neighbouring path (``compact``, ``input_tokens``) in the same way; False if not."""
-        model = await self._requests.bodies.work(body, model_named, body)
-        if model is None or not await self._is_relayed(principal, model):
+        if not await self._is_relayed(asked.principal, asked.model):
             return False
-        await self._forwarder.send_on(call, principal, body, call.note_model(model))
+        await self._forwarder.send_on(call, asked.principal, asked.body, asked.model)
         return True
 
     async def _is_relayed(self, principal: Principal, model: str) -> bool:

@@ -4,23 +4,20 @@ The upstream is asked first, so a client whose connection it refuses gets the re
 """
 
 import asyncio
-from collections.abc import Callable
 
-from antiphon.accounts import CLIENT_CLOSED_REQUEST
 from antiphon.backends.base import ForwardedSocket, ForwardingBackend
 from antiphon.backends.settings import SocketSettings
-from antiphon.protocol.errors import ApiError, server_fault
+from antiphon.protocol.errors import ApiError
 from antiphon.protocol.forward import SocketRequest
 from antiphon.server.endpoint import Shell
 from antiphon.server.forwarding.addressing import Addressed, Addressing, headers_to_send, model_in_query, path_of
 from antiphon.server.forwarding.passage import Passage
 from antiphon.server.forwarding.socket_responses import SocketResponses
-from antiphon.server.logs import log
 from antiphon.server.request.asgi import ClientGone, Receive, Send
-from antiphon.server.request.call import CUT_CONNECTION, Call
-from antiphon.server.request.headers import Scope, encoded
+from antiphon.server.request.call import Call
+from antiphon.server.request.headers import encoded
 from antiphon.server.request.parts import RequestParts
-from antiphon.server.request.sockets import SocketSlots, refuse_socket, take_key
+from antiphon.server.request.sockets import SocketSlots, cut_of
 
 CONNECTION_PATH = "/v1/* (connection)"
 """The path that metrics show for these connections."""
@@ -30,7 +27,7 @@ _SWITCHING = 101
 
 
 class SocketForwarder:
-    """The ASGI application of these connections of one process. ``max_bytes`` bounds one message of either side."""
+    """Answers these connections of one process. ``max_bytes`` bounds one message of either side."""
 
     def __init__(
         self,
@@ -50,30 +47,8 @@ class SocketForwarder:
         self._max_bytes = max_bytes
         self.slots = SocketSlots(settings.max_open, settings.max_per_key)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["method"] = "WEBSOCKET"
-        subprotocols = take_key(scope)
-        call = Call(self._shell.standard_headers, scope, receive, send)
-        await receive()  # the request to connect
-        try:
-            await self._connect(call, subprotocols, receive, send)
-        except ApiError as error:
-            call.note_error(error)
-            call.status = error.status
-            await refuse_socket(send, error, call.request_id)
-        except (ClientGone, OSError):
-            call.status = call.status or CLIENT_CLOSED_REQUEST
-        except Exception:  # noqa: BLE001 - whatever it was, the client gets OpenAI's 500
-            log.exception("fault", request_id=call.request_id, path=CONNECTION_PATH)
-            if call.status is None:
-                call.status = 500
-                await refuse_socket(send, server_fault(call.request_id), call.request_id)
-        finally:
-            self._shell.observe(call, CONNECTION_PATH)
-
-    async def _connect(self, call: Call, subprotocols: tuple[str, ...], receive: Receive, send: Send) -> None:
-        self._shell.origin_check.check_host(call.header(b"host"))
-        self._shell.origin_check.check_origin(call.header(b"origin"))
+    async def connect(self, call: Call, subprotocols: tuple[str, ...], receive: Receive, send: Send) -> None:
+        """Answer a request for a WebSocket. ``ApiError`` before the handshake."""
         if not call.scope["path"].startswith("/v1/"):
             raise _unknown(call.scope["path"])
         principal = await self._requests.access.authenticate(call)
@@ -120,14 +95,12 @@ class SocketForwarder:
     async def _pass(
         self, call: Call, upstream: ForwardedSocket, responses: SocketResponses, receive: Receive, send: Send
     ) -> None:
-        # Other servers than ours (``ray_serve.py``) offer no way to cut a connection.
-        cut: Callable[[], None] = call.scope.get(CUT_CONNECTION, _leave_open)
         passage = Passage(
             receive,
             send,
             upstream,
             responses,
-            cut=cut,
+            cut=cut_of(call),
             limit_s=self._settings.limit_s,
             idle_s=self._settings.idle_s,
         )
@@ -147,17 +120,12 @@ class SocketForwarder:
             call.note["responses"] = responses.num_ended
 
 
-async def refuse_unknown_socket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a WebSocket where there is no upstream."""
-    await receive()
-    await refuse_socket(send, _unknown(scope["path"]))
+async def refuse_unknown_socket(call: Call, *_: object) -> None:
+    """Refuse a WebSocket where there is no upstream: ``ApiError`` 404."""
+    raise _unknown(call.scope["path"])
 
 
 def _unknown(path: str) -> ApiError:
     return ApiError(
         404, f"There is no WebSocket on {path[:200]!r}; there is one on '/v1/responses'.", code="unknown_url"
     )
-
-
-def _leave_open() -> None:
-    """Do nothing: the connection ends when its client leaves."""

@@ -19,12 +19,12 @@ from antiphon.protocol.responses.errors import own_words
 from antiphon.server.endpoint import Shell
 from antiphon.server.logs import log
 from antiphon.server.request.asgi import ClientGone, Receive, Send
-from antiphon.server.request.call import CUT_CONNECTION, Call
-from antiphon.server.request.headers import Scope, encoded
+from antiphon.server.request.call import Call
+from antiphon.server.request.headers import encoded
 from antiphon.server.request.parts import RequestParts
 from antiphon.server.request.query import refuse_query
 from antiphon.server.request.reservation import reservation_of_chat
-from antiphon.server.request.sockets import SocketSlots, refuse_socket, take_key
+from antiphon.server.request.sockets import SocketSlots, cut_of, response_call
 from antiphon.server.responses.answers import Answers, kept_response
 from antiphon.server.responses.generation import turn_events, warm_up_events
 from antiphon.server.responses.intake import ResponseIntake
@@ -42,7 +42,10 @@ from antiphon.server.settings import ServerSettings
 from antiphon.state import ResponseSettings
 
 Json = dict[str, Any]
-PATH = "/v1/responses"
+CONNECTION_PATH = "/v1/responses (connection)"
+"""The path that metrics show for these connections."""
+RESPONSE_PATH = "/v1/responses (websocket)"
+"""The path that they show for each response."""
 _ENVELOPE = {"type", "stream_id", "generate", "stream", "prompt_cache_options"}
 _SWITCHING, _OK = 101, 200
 _NOT_STEERED = (
@@ -52,7 +55,7 @@ _NOT_STEERED = (
 
 
 class ResponseSockets:
-    """The ASGI application of the connections of one process."""
+    """Answers the connections of one process."""
 
     def __init__(
         self,
@@ -76,39 +79,20 @@ class ResponseSockets:
         self._max_bytes = server_settings.max_body_bytes
         self._slots = SocketSlots(settings.max_websockets, settings.max_websockets_per_key)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["method"] = "WEBSOCKET"
-        take_key(scope)
-        call = Call(self._shell.standard_headers, scope, receive, send)
-        await receive()  # the request to connect
-        try:
-            await self._connect(call, receive, send)
-        except ApiError as error:
-            call.note_error(error)
-            call.status = error.status
-            await refuse_socket(send, error, call.request_id)
-        except (ClientGone, OSError):
-            call.status = call.status or CLIENT_CLOSED_REQUEST
-        finally:
-            self._shell.observe(call, "/v1/responses (connection)")
-
-    async def _connect(self, call: Call, receive: Receive, send: Send) -> None:
-        self._shell.origin_check.check_host(call.header(b"host"))
-        self._shell.origin_check.check_origin(call.header(b"origin"))
+    async def connect(self, call: Call, _subprotocols: tuple[str, ...], receive: Receive, send: Send) -> None:
+        """Answer a request for a WebSocket. ``ApiError`` before the handshake."""
         principal = await self._requests.access.authenticate(call)
         refuse_query(call)
         with self._slots.one(principal):
             await self._serve(call, receive, send)
 
     async def _serve(self, call: Call, receive: Receive, send: Send) -> None:
-        # Other servers than ours (``ray_serve.py``) offer no way to cut a connection.
-        cut: Callable[[], None] = call.scope.get(CUT_CONNECTION, _leave_open)
         socket = ResponseSocket(
             receive,
             send,
             partial(self._create, call),
             partial(self._decoded, call),
-            cut=cut,
+            cut=cut_of(call),
             limit_s=self._settings.websocket_limit_s,
             idle_s=self._settings.websocket_idle_s,
             max_bytes=self._max_bytes,
@@ -149,8 +133,7 @@ class ResponseSockets:
         answer: Callable[[Call], Awaitable[Relayed | None]],
     ) -> Relayed | None:
         """Answer as a call of its own, with a line in the log and a trace. ``data`` is shown as its request."""
-        scope = {key: value for key, value in connection.scope.items() if key != "antiphon.request_id"}
-        call = Call(self._shell.standard_headers, scope, connection.receive, _no_answer)
+        call = response_call(connection, self._shell.standard_headers)
         socket.num_responses += 1
         TRACE.set(call.trace)
         if self._shell.capture is not None:
@@ -167,11 +150,11 @@ class ResponseSockets:
             call.status = CLIENT_CLOSED_REQUEST
             raise
         except Exception:  # noqa: BLE001 - whatever it was, the client gets OpenAI's 500
-            log.exception("fault", request_id=call.request_id, path=PATH)
+            log.exception("fault", request_id=call.request_id, path=RESPONSE_PATH)
             call.status = 500
             raise server_fault(call.request_id) from None
         finally:
-            self._shell.observe(call, "/v1/responses (websocket)")
+            self._shell.observe(call, RESPONSE_PATH)
         return relayed
 
     async def _followed(
@@ -265,12 +248,3 @@ def _body_of(event: Json) -> tuple[Json, bool]:
 
 def _running(stream_id: str | None) -> RunningResponse:
     return RunningResponse(stream_id, None, _NOT_STEERED)
-
-
-def _leave_open() -> None:
-    """Do nothing: the connection ends when its client leaves."""
-
-
-async def _no_answer(message: Any) -> None:  # noqa: ARG001 - the interface's own
-    """Refuse to answer as HTTP does: events are the only answer here."""
-    raise ClientGone

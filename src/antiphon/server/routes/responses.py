@@ -6,24 +6,24 @@ and ledger. What is stored is written before its last event is sent, so that a c
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
-from antiphon.accounts import Principal
+from antiphon.accounts import Kind, Principal
 from antiphon.backends.base import Backend
 from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError, server_fault
 from antiphon.protocol.events import Completed
 from antiphon.protocol.rendering import ResponseState, with_obfuscation
-from antiphon.protocol.responses import parse_compaction
+from antiphon.protocol.responses import ResponseRequest, parse_compaction
 from antiphon.protocol.responses.errors import own_words
 from antiphon.server.logs import log
 from antiphon.server.request.account import RequestAccount
 from antiphon.server.request.call import STREAM_HEADERS, Call
 from antiphon.server.request.departure import until_gone
 from antiphon.server.request.pages import page_of, read_page
-from antiphon.server.request.parts import RequestParts
+from antiphon.server.request.parts import ReceivedRequest, RequestParts
 from antiphon.server.request.query import query_flag, query_values, refuse_query
-from antiphon.server.request.reservation import reservation_of_chat
+from antiphon.server.request.reservation import TokenReservation, reservation_of_chat
 from antiphon.server.responses.answers import Answers
 from antiphon.server.responses.generation import turn_events
 from antiphon.server.responses.intake import ResponseIntake
@@ -72,28 +72,32 @@ class ResponseRoutes:
 
     async def create(self, call: Call) -> None:
         """Answer a request for a response."""
-        principal = await self._requests.access.authenticate(call)
-        model = ""
+        async with self._received(call, "chat") as asked:
+            principal = asked.principal
+            if self._relay is not None and await self._relay.takes(call, asked):
+                return
+            request = await self._parsed(call, asked)
+            turn = await self._intake.turn(call, request, principal.account)
+            if request.background:
+                await self._start(call, principal, turn)
+                return
+            try:
+                with self._requests.in_flight.one():
+                    await until_gone(call, self._answer(call, principal, turn))
+            finally:
+                await turn.release()
+
+    @asynccontextmanager
+    async def _received(self, call: Call, kind: Kind) -> AsyncGenerator[ReceivedRequest]:
         try:
-            refuse_query(call)
-            async with self._requests.bodies.read(call) as body:
-                if self._relay is not None and await self._relay.takes(call, principal, body):
-                    return
-                value = await self._intake.decoded(principal, body, call.header(b"content-type"))
-                request = await self._intake.parsed(call, body, value)
-                model = request.chat.model
-                turn = await self._intake.turn(call, request, principal.account)
-                if request.background:
-                    await self._start(call, principal, turn)
-                    return
-                try:
-                    with self._requests.in_flight.one():
-                        await until_gone(call, self._answer(call, principal, turn))
-                finally:
-                    await turn.release()
+            async with self._requests.received(call, kind) as asked:
+                yield asked
         except ApiError as error:
-            self._requests.admissions.record_refusal(call, principal, "chat", model, error)
             raise own_words(error) from error
+
+    async def _parsed(self, call: Call, asked: ReceivedRequest) -> ResponseRequest:
+        value = await self._intake.decoded(asked.principal, asked.body, call.header(b"content-type"))
+        return await self._intake.parsed(call, asked.body, value)
 
     async def upgrade(self, call: Call) -> None:
         """Refuse a request without an upgrade, or one that this server cannot upgrade; clients then use HTTP."""
@@ -106,40 +110,32 @@ class ResponseRoutes:
         )
 
     async def count_input_tokens(self, call: Call) -> None:
-        """Count the prompt of a request exactly, with its history, tools and schema."""
-        principal = await self._requests.access.authenticate(call)
-        refuse_query(call)
-        async with self._requests.bodies.read(call) as body:
-            if self._relay is not None and await self._relay.takes_whole(call, principal, body):
+        """Count the prompt of a request exactly, with its history, tools and schema: a request for the limits, without tokens."""
+        async with self._received(call, "tokenize") as asked:
+            if self._relay is not None and await self._relay.takes_whole(call, asked):
                 return
-            value = await self._intake.decoded(principal, body, call.header(b"content-type"))
-            request = await self._intake.parsed(call, body, value)
-            turn = await self._turns.make(request, principal.account)
-            try:
-                with self._requests.in_flight.one():
-                    count = await self._turns.count_tokens(turn)
-            except ApiError as error:
-                raise own_words(error) from error
-        await call.respond_json({"object": "response.input_tokens", "input_tokens": count})
+            request = await self._parsed(call, asked)
+            turn = await self._turns.make(request, asked.principal.account)
+            with self._requests.in_flight.one():
+                await until_gone(call, self._count(call, asked.principal, turn))
+
+    async def _count(self, call: Call, principal: Principal, turn: Turn) -> None:
+        model, reservation = turn.chat.model, TokenReservation(0, 0)
+        async with await self._requests.admissions.admit(call, principal, "tokenize", model, reservation) as account:
+            count = await self._turns.count_tokens(turn)
+            account.model = model
+            await call.respond_json({"object": "response.input_tokens", "input_tokens": count})
 
     async def compact(self, call: Call) -> None:
         """Return the conversation's user messages and a sealed summary of the whole: the next turn's input."""
-        principal = await self._requests.access.authenticate(call)
-        model = ""
-        try:
-            refuse_query(call)
-            async with self._requests.bodies.read(call) as body:
-                if self._relay is not None and await self._relay.takes_whole(call, principal, body):
-                    return
-                value = await self._intake.decoded(principal, body, call.header(b"content-type"))
-                request = await self._requests.bodies.work(body, parse_compaction, value)
-                model = call.note["model"] = request.chat.model
-                turn = await self._turns.make(request, principal.account)
-                with self._requests.in_flight.one():
-                    await until_gone(call, self._compact(call, principal, turn))
-        except ApiError as error:
-            self._requests.admissions.record_refusal(call, principal, "chat", model, error)
-            raise own_words(error) from error
+        async with self._received(call, "chat") as asked:
+            if self._relay is not None and await self._relay.takes_whole(call, asked):
+                return
+            value = await self._intake.decoded(asked.principal, asked.body, call.header(b"content-type"))
+            request = await self._requests.bodies.work(asked.body, parse_compaction, value)
+            turn = await self._turns.make(request, asked.principal.account)
+            with self._requests.in_flight.one():
+                await until_gone(call, self._compact(call, asked.principal, turn))
 
     async def _compact(self, call: Call, principal: Principal, turn: Turn) -> None:
         state = self._answers.begin(call, turn)
