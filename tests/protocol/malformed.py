@@ -442,7 +442,10 @@ REFUSED = [
     _chat("web_search_options", "unsupported_parameter", web_search_options={}),
     _chat("moderation", "unsupported_parameter", moderation={"model": "omni-moderation-latest"}),
     _chat("moderation.model", "missing_required_parameter", moderation={}),
-    _chat("prompt_cache_options", "unsupported_parameter", prompt_cache_options={"ttl": "30m"}),
+    _chat("prompt_cache_options.ttl", "unsupported_parameter", prompt_cache_options={"ttl": "30m"}),
+    _chat("prompt_cache_options.ttl", "invalid_value", prompt_cache_options={"ttl": "12h"}),
+    _chat("prompt_cache_options.mode", "unsupported_value", prompt_cache_options={"mode": "explicit"}),
+    _chat("prompt_cache_options.prewarm", "unknown_parameter", prompt_cache_options={"prewarm": True}),
     _chat("n", "integer_below_min_value", prediction={"type": "content", "content": "x"}, n=0),
 ]
 

@@ -298,6 +298,11 @@ async def test_a_warm_up_can_be_followed(tmp_path: Path, mode: Mode) -> None:
             assert warm["instructions"] == "be brief"
             assert [item["content"] for item in up.upstream.asked[0]["input"]] == ["prepare", "go"]
             assert "generate" not in up.upstream.asked[0]
+        warm = await ask(ws, "x", prompt_cache_options={"prewarm": True, "ttl": "12h"}, store=False)
+        assert mode == "socket" or warm["output"] == []
+        await ask(ws, "x", prompt_cache_options={"prewarm": False, "ttl": "12h"}, store=False)
+        for body in up.upstream.asked[2 if mode == "socket" else 1 :]:
+            assert body["prompt_cache_options"] == {"ttl": "12h"}
 
 
 async def test_what_a_lost_connection_held_is_sent_again(tmp_path: Path) -> None:

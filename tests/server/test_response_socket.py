@@ -142,8 +142,11 @@ def test_a_warm_up_answers_nothing_and_can_be_followed(ws: ClientConnection) -> 
     assert (warm["output"], warm["status"]) == ([], "completed")
     assert warm["usage"]["input_tokens"] > 0
     assert text_of(ask(ws, "go on", previous_response_id=warm["id"], store=False)) == "go on"
-    send(ws, input="x", prompt_cache_options={"prewarm": True}, store=False)
-    assert until_end(ws)[-1]["response"]["output"] == []
+    for options in ({"prewarm": True}, {"prewarm": True, "mode": "implicit"}):
+        send(ws, input="x", prompt_cache_options=options, generate=True, store=False)
+        assert until_end(ws)[-1]["response"]["output"] == []
+    for options in ({"prewarm": False}, {"mode": "implicit"}, {}, None):
+        assert text_of(ask(ws, "go on", prompt_cache_options=options, store=False)) == "go on"
 
 
 def test_a_tool_loop_needs_no_store(ws: ClientConnection) -> None:
@@ -197,7 +200,9 @@ def test_errors_are_events_and_the_connection_goes_on(ws: ClientConnection) -> N
         ('{"type": "response.create", "model": "gpt-4o-mini", "input": "x", "stream_id": ""}', "stream_id"),
         ('{"type": "response.create", "model": "gpt-4o-mini", "input": "x", "stream_id": 7}', "stream_id"),
         ('{"type": "response.create", "model": "gpt-4o-mini", "input": "x", "nonsense": 7}', "nonsense"),
-        ('{"type": "response.create", "model": "gpt-4o-mini", "input": "x", "prompt_cache_options": {"ttl": "30m"}}', "prompt_cache_options"),
+        ('{"type": "response.create", "model": "gpt-4o-mini", "input": "x", "prompt_cache_options": {"ttl": "30m"}}', "prompt_cache_options.ttl"),
+        ('{"type": "response.create", "model": "gpt-4o-mini", "input": "x", "prompt_cache_options": {"prewarm": true, "ttl": "30m"}}', "prompt_cache_options.ttl"),
+        ('{"type": "response.create", "model": "gpt-4o-mini", "input": "x", "prompt_cache_options": {"prewarm": 1}}', "prompt_cache_options.prewarm"),
         ("[" * 5000, "JSON"),
         ("", "JSON"),
     ],

@@ -70,6 +70,53 @@ def test_a_response_is_answered_stored_and_followed(client: openai.OpenAI) -> No
     assert [item.type for item in listed] == ["message", "message", "message"]
 
 
+@pytest.mark.parametrize("how", [{}, {"stream": True}, {"background": True}], ids=str)
+def test_a_prewarmed_prompt_is_computed_and_not_answered(client: openai.OpenAI, how: dict[str, Any]) -> None:
+    """In one piece, as a stream and in the background: no output, one token counted, and the next response follows it."""
+    options = {"prompt_cache_options": {"prewarm": True, "mode": "implicit", "comparison_response_id": None}}
+    answer = ask(client, "a long prompt", extra_body=options, **how)
+    if "stream" in how:
+        events = list(answer)
+        assert [event.type.removeprefix("response.") for event in events] == ["created", "in_progress", "completed"]
+        answer = events[-1].response
+    if "background" in how:
+        wait_until(lambda: client.responses.retrieve(answer.id).status == "completed")
+        answer = client.responses.retrieve(answer.id)
+    assert (answer.status, answer.output) == ("completed", [])
+    assert answer.usage.input_tokens > 0
+    assert ask(client, "go on", previous_response_id=answer.id).output_text == "go on"
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"mode": "explicit"}, "mode"),
+        ({"ttl": "12h"}, "ttl"),
+        ({"ttl": "30m"}, "ttl"),
+        ({"prewarm": 1}, "prewarm"),
+        ({"comparison_response_id": "resp_x"}, "comparison_response_id"),
+        ({"other": 1}, "other"),
+    ],
+    ids=str,
+)
+def test_what_the_prefix_cache_cannot_promise_is_refused(
+    client: openai.OpenAI, options: dict[str, Any], param: str
+) -> None:
+    """How long a prefix is kept, marks in the prompt, and diagnostics."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, extra_body={"prompt_cache_options": options})
+    assert caught.value.param == f"prompt_cache_options.{param}"
+
+
+def test_a_compaction_cannot_be_prewarmed(client: openai.OpenAI) -> None:
+    """Its answer is what it is for; the other options are those of a response."""
+    body: dict[str, Any] = {"model": MODEL, "input": "hello", "prompt_cache_options": {"mode": "implicit"}}
+    assert client.post("/responses/compact", cast_to=object, body=body)
+    body["prompt_cache_options"]["prewarm"] = True
+    with pytest.raises(openai.BadRequestError, match=r"prompt_cache_options\.prewarm"):
+        client.post("/responses/compact", cast_to=object, body=body)
+
+
 def test_two_may_follow_the_same_response_and_it_may_be_deleted(client: openai.OpenAI) -> None:
     """Branches; and what follows a response keeps what it needs of it."""
     root = ask(client, "root")

@@ -64,6 +64,9 @@ response_format = Tagged(
         "text": Object({"type": String()}, required=("type",)),
     },
 )
+cache_mode = Enumeration(
+    ("implicit", "explicit"), supported=("implicit",), note="Every prefix is cached, without marks in the prompt."
+)
 _prediction_content = Either((String(), Array(JsonObject(), "objects", min_length=1)))
 _user_location = Object(
     {
@@ -94,9 +97,7 @@ chat = Object(
         "user": user,
         "seed": seed,
         "safety_identifier": String(max_length=64, nullable=True, note=_RECORDED),
-        "prompt_cache_options": Unsupported(
-            Object({"ttl": Enumeration(("30m",)), "mode": Enumeration(("implicit", "explicit"))}),
-        ),
+        "prompt_cache_options": Object({"mode": cache_mode, "ttl": Unsupported(Enumeration(("30m",)))}),
         "prompt_cache_key": String(
             nullable=True, note="Recorded, and a hint for routing; the prefix cache needs no key."
         ),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from antiphon.protocol.chat_fields import Retention, penalty, temperature, top_p, user
+from antiphon.protocol.chat_fields import Retention, cache_mode, penalty, temperature, top_p, user
 from antiphon.protocol.fields import Enumeration, Flag, Integer, Spec, String
 from antiphon.protocol.metadata import METADATA
 from antiphon.protocol.responses.item_fields import input_
@@ -94,7 +94,15 @@ responses = Object(
             note="There is one tier; the answer says 'default', whichever was asked for.",
         ),
         "client_metadata": JsonObject(nullable=True, note=_RECORDED),
-        "prompt_cache_options": _refused(JsonObject()),
+        "prompt_cache_options": Object(
+            {
+                "mode": cache_mode,
+                "ttl": Unsupported(Enumeration(("30m", "12h"))),
+                "prewarm": Flag(note="True computes the prompt, and answers nothing."),
+                "comparison_response_id": _refused(String()),
+            },
+            nullable=True,
+        ),
         "prompt": _refused(JsonObject()),
         "moderation": _refused(JsonObject()),
         "multi_agent": _refused(JsonObject()),

@@ -55,7 +55,7 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     as they came, a text as one user message. ``echo`` are the fields of the response that repeat the request. ``names``
     translate the names that the model uses. ``left_out`` are hosted tools that the model was not offered; ``served`` are those
     that this server runs, at most ``max_tool_calls`` times. ``compacts_now``: the answer is a summary of the conversation,
-    as an item.
+    as an item. ``prewarms``: the prompt is computed, and nothing is answered.
     """
 
     chat: ChatRequest
@@ -77,6 +77,7 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     shows_search_results: bool = False
     client_metadata: Mapping[str, Any] | None = None
     compacts_now: bool = False
+    prewarms: bool = False
     context_management: tuple[Json, ...] = ()
     given: GivenTools = GivenTools()
 
@@ -113,6 +114,7 @@ def parse_response(
     choice, is_open = _choice(request, toolset)
     responses.refuse(request, "")
     reasoning: Json = request.get("reasoning") or {}
+    cache_options: Json = request.get("prompt_cache_options") or {}
     include: list[str] = request.get("include") or []
     logprobs = _LOGPROBS in include or bool(request.get("top_logprobs"))
     stored = can_store and request.get("store") is not False
@@ -139,6 +141,7 @@ def parse_response(
         shows_logprobs=logprobs,
         client_metadata=request.get("client_metadata"),
         compacts_now=compacts_now,
+        prewarms=cache_options.get("prewarm") is True,
         context_management=tuple(request.get("context_management") or ()),
         given=GivenTools(
             toolset=toolset,
@@ -200,7 +203,10 @@ def parse_compaction(obj: Any) -> ResponseRequest:
         for name in cast("Json", obj):
             if name not in _OF_COMPACTION:
                 raise problems.unknown(name, ())
-    return msgspec.structs.replace(parse_response(obj), compacts_now=True, store=False)
+    request = parse_response(obj)
+    if request.prewarms:
+        raise problems.unsupported_value("prompt_cache_options.prewarm", "true", ("false",))
+    return msgspec.structs.replace(request, compacts_now=True, store=False)
 
 
 def _input(given: Any) -> tuple[Json, ...]:

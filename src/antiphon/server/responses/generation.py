@@ -16,6 +16,8 @@ from antiphon.server.responses.turns import Turn
 
 def turn_events(backend: Backend, turn: Turn) -> AsyncGenerator[TurnEvent]:
     """Return what happens: one ``Started`` first, one ``Completed`` last, with the usage of all generations together."""
+    if turn.request.prewarms:
+        return warm_up_events(backend, turn)
     if turn.tools or turn.request.compacts_now or turn.compacts_first:
         return _several_generations(backend, turn)
     return backend.chat(turn.chat)

@@ -144,8 +144,12 @@ class ResponseSocketRelay:
         """Return the request to relay. Work in proportion to the conversation."""
         relayed = parse_relay("responses", request.data)
         fields = {name: value for name, value in relayed.fields.items() if name not in _ENVELOPE}
-        if not request.passes_cache_options:
-            fields.pop("prompt_cache_options", None)
+        options: Any = request.event.get("prompt_cache_options")
+        if isinstance(options, dict) and isinstance(cast("Json", options).get("prewarm"), bool):
+            # ``generates`` says it, in the words of each upstream.
+            del fields["prompt_cache_options"]
+            if rest := {name: value for name, value in cast("Json", options).items() if name != "prewarm"}:
+                fields["prompt_cache_options"] = msgspec.Raw(encode(rest))
         whole = None
         if known is not None:
             said = [item for item in known.response.items if not _is_reference(item)]
@@ -259,13 +263,12 @@ class ResponseSocketRelay:
 
 
 class RelayedCreate(msgspec.Struct, frozen=True):
-    """A ``response.create``: decoded, its bytes, its lane. ``passes_cache_options``: they say more than that this is a warm-up."""
+    """A ``response.create``: decoded, its bytes, its lane."""
 
     event: Json
     data: bytes
     stream_id: str | None
     generates: bool
-    passes_cache_options: bool
 
 
 class Relayed(msgspec.Struct, frozen=True):

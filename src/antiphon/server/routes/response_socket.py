@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from antiphon.accounts import CLIENT_CLOSED_REQUEST, Principal
 from antiphon.backends.base import Backend
@@ -46,7 +46,7 @@ CONNECTION_PATH = "/v1/responses (connection)"
 """The path that metrics show for these connections."""
 RESPONSE_PATH = "/v1/responses (websocket)"
 """The path that they show for each response."""
-_ENVELOPE = {"type", "stream_id", "generate", "stream", "prompt_cache_options"}
+_ENVELOPE = {"type", "stream_id", "generate", "stream"}
 _SWITCHING, _OK = 101, 200
 _NOT_STEERED = (
     "This server makes the response itself, and takes no input while it does. "
@@ -172,7 +172,7 @@ class ResponseSockets:
             self._requests.access.require_named_model(principal, value)
             if self._relay is not None:
                 model = str(value.get("model") or "")
-                create = RelayedCreate(event, data, stream_id, generates, "prompt_cache_options" in value)
+                create = RelayedCreate(event, data, stream_id, generates)
                 if (relayed := await self._relay.takes(call, principal, socket, create, model)) is not None:
                     return relayed
             queued = socket.steering.queued(value.get("previous_response_id"))
@@ -239,11 +239,8 @@ def _body_of(event: Json) -> tuple[Json, bool]:
         )
     body = {name: value for name, value in event.items() if name not in _ENVELOPE}
     options: Any = event.get("prompt_cache_options")
-    if options in ({"prewarm": True}, {"prewarm": False}):
-        generates = False if options["prewarm"] else generates
-    elif options is not None:
-        body["prompt_cache_options"] = options
-    return body | {"stream": True}, generates is not False
+    prewarms = isinstance(options, dict) and cast("Json", options).get("prewarm") is True
+    return body | {"stream": True}, generates is not False and not prewarms
 
 
 def _running(stream_id: str | None) -> RunningResponse:
