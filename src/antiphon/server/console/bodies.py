@@ -8,13 +8,14 @@ from antiphon.protocol import check_content_type
 from antiphon.protocol.errors import ApiError
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
-from antiphon.server.request.query import query_values
+from antiphon.server.request.query import query_values, refuse_query
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 async def read_body(call: Call, bodies: RequestBodies, form: type[T]) -> T:
-    """Return the body as ``form``. Raises ``ApiError`` 400 that names the field, 413, 415."""
+    """Return the body as ``form``. Raises ``ApiError`` 400 that names the field, or a parameter in the query, 413, 415."""
+    refuse_query(call)
     check_content_type(call.header(b"content-type"))
     async with bodies.read(call) as body:
         try:

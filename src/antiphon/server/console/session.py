@@ -11,6 +11,7 @@ from antiphon.server.console.bodies import read_body
 from antiphon.server.console.settings import ConsoleSettings
 from antiphon.server.request.body import RequestBodies
 from antiphon.server.request.call import Call
+from antiphon.server.request.query import refuse_query
 
 
 class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +42,7 @@ class SessionRoutes:
 
     async def sign_out(self, call: Call) -> None:
         """End the session of this browser."""
+        refuse_query(call)
         self._access.sign_out(call)
         await self._respond(call, None)
 
