@@ -134,12 +134,11 @@ async def _embed(run: Run) -> Values:
 
 
 async def _next_to_a_busy_process(run: Run) -> Values:
+    beside = msgspec.structs.replace(run, nonce=f"{run.nonce}-busy")
     idle, _ = await _together(run, _prompts(run, 16, shared=8, own=20))
     neighbour = await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass")
     try:
-        busy, _ = await _together(
-            msgspec.structs.replace(run, nonce=f"{run.nonce}b"), _prompts(run, 16, shared=8, own=20)
-        )
+        busy, _ = await _together(beside, _prompts(beside, 16, shared=8, own=20))
     finally:
         neighbour.kill()
         await neighbour.wait()

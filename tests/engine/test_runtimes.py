@@ -255,9 +255,10 @@ def _greedy(context: ModelContext, row: Rows) -> list[int]:
     return tokens
 
 
-def test_warming_up_touches_no_slot(files: Callable[[str], Path]) -> None:
+def test_warming_up_touches_no_slot(files: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that only make kernels ready leave what slots hold, and end where pages are lacking."""
     model = load("openvino", files("llama"))
+    monkeypatch.setattr("antiphon.engine.model.openvino.context._LONG_STEP_S", 60)
     for cells in (320, 2048):
         context = model.context(sized(cells=cells, num_sequences=2))
         assert isinstance(context, PagedContext)
@@ -266,7 +267,7 @@ def test_warming_up_touches_no_slot(files: Callable[[str], Path]) -> None:
         context.remove(0, len(PROMPT))
         num_parts = len(list(context.warm_up(5)))
         num_steps = num_parts - len(context.caches)
-        assert num_steps == (7 if cells == 2048 else 6)
+        assert num_steps == (47 if cells == 2048 else 45)
         assert np.array_equal(run(context, 0, len(PROMPT), [5, 6], is_prompt=False), wanted)
 
 
@@ -279,6 +280,16 @@ def test_a_late_abort_ends_no_warming_up(files: Callable[[str], Path]) -> None:
     context.abort(True)
     assert len(list(parts)) == num_parts
     run(context, 0, 0, PROMPT)
+
+
+def test_kernels_of_long_steps_are_not_made_in_advance(
+    files: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large model would compute for minutes, and a request would wait for a whole step."""
+    monkeypatch.setattr("antiphon.engine.model.openvino.context._LONG_STEP_S", 0)
+    context = load("openvino", files("llama")).context(sized())
+    assert isinstance(context, PagedContext)
+    assert len(list(context.warm_up(5))) - len(context.caches) == 4 + 1
 
 
 def test_a_warm_cache_waits_for_no_memory(files: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,23 @@
 The kernels compute a sequence's tokens in one of two ways: several new tokens at once, or a single one. Both round
 differently, and within each way nothing else of the batch matters, except that a row alone in its batch is computed by a
 third. So the tokens of a prompt go in as one sequence, and each generated or drafted token as a sequence of its own over
-the same pages: a layer stores the keys and values of the whole batch before it attends to them. A row that would be alone
-is computed twice.
+the same pages: a layer stores the keys and values of the whole batch before it attends to them.
+
+Batches have one of a few numbers of rows (``row_counts``). Sequences of one token, all alike and on a page that no slot
+names, fill them up; they also keep a row from being alone.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.engine.model.openvino.pages import PAGE, PageTables
+from antiphon.engine.model.openvino.row_counts import filled_up
+
+_LEAST_ROWS: Final = 2
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -117,7 +123,7 @@ class PagedBatch:
         self.num_outputs += piece.num_outputs
 
     def inputs(self, tables: PageTables) -> BatchInputs:
-        """Return the inputs of the model. Each slot has pages for all of its tokens."""
+        """Return the inputs of the model. Each slot has pages for all of its tokens; what fills up is on the page after all others."""
         tokens: list[int] = []
         positions: list[int] = []
         past: list[int] = []
@@ -127,7 +133,7 @@ class PagedBatch:
             last = len(tokens) + len(piece.tokens) - piece.padding
             sampled += range(last - piece.num_outputs, last)
             held = tables.of(piece.slot)
-            for start, part in _sequences(piece, is_alone=self.size == 1):
+            for start, part in _sequences(piece):
                 tokens += part
                 end = start + len(part)
                 positions += range(start, end)
@@ -135,6 +141,14 @@ class PagedBatch:
                 begins.append(len(tokens))
                 pages += held[: -(-end // PAGE)]
                 page_begins.append(len(pages))
+        for _ in range(max(filled_up(self.size), _LEAST_ROWS) - self.size):
+            tokens.append(0)
+            positions.append(0)
+            past.append(0)
+            begins.append(len(tokens))
+            pages.append(tables.num_pages)
+            page_begins.append(len(pages))
+        sampled += [0] * (filled_up(max(self.num_outputs, 1)) - self.num_outputs)
         return BatchInputs(
             {
                 "input_ids": np.array(tokens, np.int64),
@@ -143,18 +157,16 @@ class PagedBatch:
                 "subsequence_begins": np.array(begins, np.int32),
                 "block_indices": np.array(pages, np.int32),
                 "block_indices_begins": np.array(page_begins, np.int32),
-                "sampled": np.array(sampled or [0], np.int64),
+                "sampled": np.array(sampled, np.int64),
             },
             max(piece.end for piece in self.pieces),
         )
 
 
-def _sequences(piece: Piece, *, is_alone: bool) -> Iterator[tuple[int, list[int]]]:
+def _sequences(piece: Piece) -> Iterator[tuple[int, list[int]]]:
     """Yield the start and the tokens of each sequence that a piece goes in as."""
     if piece.is_sequence:
         yield piece.start, piece.tokens
         return
     for at, token in enumerate(piece.tokens):
         yield piece.start + at, [token]
-    if is_alone:
-        yield piece.start, piece.tokens

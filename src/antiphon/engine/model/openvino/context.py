@@ -1,5 +1,6 @@
 """A compiled model and the pages of its KV cache."""
 
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from antiphon.engine.model.openvino.batch import PagedBatch, PassLimits
 from antiphon.engine.model.openvino.library import OpenVinoError, openvino
 from antiphon.engine.model.openvino.options import compile_options
 from antiphon.engine.model.openvino.pages import PAGE, PageCopy, PageTables
+from antiphon.engine.model.openvino.row_counts import filled_up
 from antiphon.engine.model.openvino.support import KV_PRECISIONS
 from antiphon.engine.model.sizing import ContextSettings
 
@@ -18,8 +20,8 @@ _STORAGE: Final = {"bf16": np.uint16, "f16": np.uint16, "f32": np.uint32, "u8": 
 """Numbers of the same size for OpenVINO's types of cached values, some of which numpy does not know."""
 
 
-_PROMPTS: Final = (64, 128, 256)
-"""Rows of prefill steps that are common enough to be made ready in advance."""
+_LONG_STEP_S: Final = 0.3
+"""What is computed in steps that take longer is not made ready: making the kernels takes little of their time."""
 _PASS_BYTES: Final = 64 * 1024 * 1024
 """What logits, and what keys and values in the order of the kernels, may take each while a pass is computed; a request keeps it."""
 _LEAST_OUTPUTS: Final = 32
@@ -124,14 +126,16 @@ class PagedContext:
             yield from self._provide(cache)
 
     def _make_kernels(self, num_sequences: int) -> Iterator[None]:
-        steps = [(size, False) for size in range(2, num_sequences + 1)] + [(size, True) for size in _PROMPTS]
-        for size, is_prompt in steps:
+        texts = [(size, False) for size in range(2, num_sequences + 1)]
+        sizes = sorted({filled_up(size) for size in range(num_sequences + 1, self.batch.capacity + 1)})
+        for size, is_prompt in texts + [(size, True) for size in sizes]:
             if size > self.batch.capacity:
                 continue
             slots = range(-1, -2 if is_prompt else -1 - size, -1)
             self.batch.clear()
             for slot in slots:
                 self.batch.add(slot, 0, [0] * size if is_prompt else [0], 1, is_prompt=is_prompt)
+            began = time.monotonic()
             try:
                 self.decode()
             except NoCells:
@@ -143,6 +147,8 @@ class PagedContext:
                 for slot in slots:
                     self.remove(slot)
             yield
+            if is_prompt and time.monotonic() - began > _LONG_STEP_S:
+                return
 
     def _provide(self, cache: NDArray[Any]) -> Iterator[None]:
         """Have the system provide the memory of the pages that are used first.
@@ -169,13 +175,13 @@ class PagedContext:
                 cache[target] = cache[source]
 
     def _allocate(self, compiled: Any) -> list[NDArray[Any]]:
-        """Give the model its pages. The system provides their memory when it is first written."""
+        """Give the model its pages, and one to fill up with. The system provides their memory when it is first written."""
         module = openvino()
         caches: list[NDArray[Any]] = []
         for given in compiled.inputs:
             if "cache." not in given.any_name:
                 continue
-            shape = [self._tables.num_pages, *(size.get_length() for size in list(given.partial_shape)[1:])]
+            shape = [self._tables.num_pages + 1, *(size.get_length() for size in list(given.partial_shape)[1:])]
             cache = np.zeros(shape, _STORAGE[given.element_type.get_type_name()])
             self._request.set_tensor(given.any_name, module.Tensor(cache, module.Shape(shape), given.element_type))
             caches.append(cache)

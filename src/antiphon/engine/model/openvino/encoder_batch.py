@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from antiphon.engine.model.openvino.row_counts import rounded_up
+
 LINE: Final = 16
 """Numbers that the kernels sum side by side."""
 _ROWS: Final = 8
@@ -72,8 +74,3 @@ class EncoderBatch:
             "mask": mask[:, None, None, :],
             "back": back,
         }
-
-
-def rounded_up(number: int, step: int) -> int:
-    """Return the least multiple of ``step`` that is not smaller."""
-    return -(-number // step) * step
