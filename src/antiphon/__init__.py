@@ -260,6 +260,7 @@ _PUBLIC = {
     "antiphon.toolkit.usage": ("Usage",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = [*_HOME]  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAll] - names, each once
 
 
 def __getattr__(name: str) -> object:

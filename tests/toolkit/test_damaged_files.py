@@ -124,7 +124,7 @@ async def test_a_full_disk_ends_a_run_with_the_step_to_take(tmp_path: Path) -> N
         assert journal._file is not None
         journal._file.close()
         journal._file = open("/dev/full", "r+b", buffering=0)  # noqa: ASYNC230, PTH123, SIM115 - closed by the journal
-        await journal.append(Request.chat("a", "x", model="m"), Result("a", 200, body={}))
+        await journal.append((Request.chat("a", "x", model="m"), Result("a", 200, body={})))
     assert "free some space" in caught.value.hint
     with Journal(tmp_path / "o.jsonl") as journal:
         assert journal.entries == {}

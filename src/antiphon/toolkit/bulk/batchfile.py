@@ -202,10 +202,14 @@ def write_requests(path: str | Path, requests: Iterable[Request]) -> int:
 
 
 def read_results(path: str | Path) -> Iterator[Result]:
-    """Yield the results of a batch output file."""
+    """Yield the results of a batch output file. Raises BatchFileError, naming the line, for one that cannot be read."""
     with Path(path).open(encoding="utf-8") as lines:
-        for line in lines:
-            yield Result.from_record(json.loads(line))
+        for number, line in enumerate(lines, 1):
+            try:
+                result = Result.from_record(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise BatchFileError(f"{path}:{number}: not a line of a batch output file: {line[:60]!r}") from error
+            yield result
 
 
 def _read_request(line: str, where: str) -> Request:

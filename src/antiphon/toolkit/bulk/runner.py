@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import openai
 from openai.types.chat import ChatCompletion
 
 from antiphon.toolkit._sync import portal
+from antiphon.toolkit.arguments import require_one_of
 from antiphon.toolkit.bulk.batch_run import BatchRun
 from antiphon.toolkit.bulk.batchfile import Request, RequestFile, Result, as_object
 from antiphon.toolkit.bulk.call_kinds import CHAT_PATH, finish_reason_of, kind_of, usage_in
@@ -58,6 +59,8 @@ async def arun(
     **options: Unpack[CallOptions],
 ) -> BulkReport:
     """Do what ``run`` does, from asynchronous code."""
+    require_one_of("via", via, Via)
+    require_one_of("rest", rest, Rest)
     if not wait and via != "batch":
         raise BulkError("wait=False is for via='batch'")
     if rest == "now" and via == "calls":
@@ -256,6 +259,11 @@ def _check(**limits: int | None) -> None:
 def _validated(source: Iterable[Request]) -> list[str]:
     seen: dict[str, None] = {}
     for number, request in enumerate(source, 1):
+        if not isinstance(cast("Any", request), Request):
+            raise BatchFileError(
+                f"Request {number} is a {type(request).__name__}, not a Request",
+                hint="make it with Request.chat(...), or write the objects to a file, one a line, and name that",
+            )
         if request.custom_id in seen:
             raise BatchFileError(
                 f"Request {number} repeats the custom_id {request.custom_id!r}", hint="make each unique"

@@ -12,6 +12,7 @@ from openai import APIStatusError
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
+from antiphon.toolkit.arguments import require_one_of
 from antiphon.toolkit.calls.call_events import OnCallEvent
 from antiphon.toolkit.calls.dialects import require_completion
 from antiphon.toolkit.calls.forms import FORMS, Api, Form, Route
@@ -73,6 +74,7 @@ class ModelCaller:
         api: Api = "auto",
         on_event: OnCallEvent | None = None,
     ) -> None:
+        require_one_of("api", api, Api)
         self.connection = connection
         self._guard = CallGuard(connection, options, on_event=on_event)
         self._cache = options.get("cache")

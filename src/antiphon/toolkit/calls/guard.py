@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from openai import APIError, APIStatusError
 
+from antiphon.toolkit.arguments import require_several
 from antiphon.toolkit.calls.call_events import (
     CallEnded,
     CallEvent,
@@ -168,6 +169,7 @@ class CallGuard:
         self._pace = options.get("pace") or pace
         self._prices = options.get("prices") or PriceTable()
         self._estimator = TokenEstimator()
+        require_several("fallbacks", options.get("fallbacks"))
         self._fallbacks = [
             fallback if isinstance(fallback, Fallback) else Fallback(fallback)
             for fallback in options.get("fallbacks", ())

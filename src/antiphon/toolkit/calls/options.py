@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, TypedDict
 
 from antiphon.toolkit.calls.breaker import CircuitBreaker
@@ -53,5 +54,7 @@ class CallOptions(EmbeddingOptions, total=False):
 def require_options(options: Mapping[str, Any], known: Any, what: str) -> None:
     """Raise TypeError, as for any keyword that a function does not have, for ``options`` that ``known`` has not."""
     names = known.__required_keys__ | known.__optional_keys__
-    if unknown := options.keys() - names:
-        raise TypeError(f"{what} has no options {sorted(unknown)!r}; it has {sorted(names)!r}")
+    if unknown := sorted(options.keys() - names):
+        alike = [near for name in unknown for near in get_close_matches(name, names, n=1)]
+        meant = f" (did you mean {', '.join(map(repr, alike))}?)" if alike else ""
+        raise TypeError(f"{what} has no options {unknown!r}{meant}; it has {sorted(names)!r}")

@@ -7,7 +7,7 @@ import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from antiphon.toolkit.errors import HistoryError
 
@@ -70,19 +70,28 @@ class File:
 
 
 Attachment = Image | Sound | File
+_HINT = "send the text of one message; chat.remember(user, assistant) adds earlier ones"
 ContentPart = str | Attachment | Mapping[str, Any]
 
 
-def content_parts(content: Sequence[ContentPart]) -> list[Any]:
-    """Return the API's content parts: text for a string, and what is a part already as it is."""
-    return [
-        {"type": "text", "text": part}
-        if isinstance(part, str)
-        else part.part()
-        if isinstance(part, Image | Sound | File)
-        else part
-        for part in content
-    ]
+def content_parts(content: Any) -> list[Any]:
+    """Return the API's content parts: text for a string, and what is a part already as it is.
+
+    Raises HistoryError for anything else, such as a message of the API: the conversation has those itself.
+    """
+    if isinstance(content, bytes) or not isinstance(content, Sequence):
+        raise HistoryError(f"A message is text or a list of parts, not {content!r:.60}", hint=_HINT)
+    return [_content_part(part) for part in cast("Sequence[Any]", content)]
+
+
+def _content_part(part: Any) -> Any:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if isinstance(part, Image | Sound | File):
+        return part.part()
+    if not isinstance(part, Mapping) or "type" not in part:
+        raise HistoryError(f"{part!r:.60} is no part of a message: it has no 'type'", hint=_HINT)
+    return cast("Mapping[str, Any]", part)
 
 
 def _read(source: str | Path | bytes, name: str = "") -> tuple[bytes, str]:

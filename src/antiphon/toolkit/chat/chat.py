@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 async def _read(content: Content) -> str | list[Any]:
-    """Return what a message holds, in the API's form; files are read in a thread."""
+    """Return what a message holds, in the API's form; files are read in a thread. Raises HistoryError for anything else."""
     return content if isinstance(content, str) else await asyncio.to_thread(content_parts, content)
 
 

@@ -255,7 +255,9 @@ class ChatState:
         decisions: Mapping[str, Approval] | None = None,
     ) -> TurnLoop[T]:
         optional = self._options.optional - request.keys()
-        options = replace(self._options, request=_checked({**self._options.request, **request}), optional=optional)
+        options = replace(
+            self._options, request=_checked({**self._options.request, **request}, output), optional=optional
+        )
         return TurnLoop(
             self._connection,
             self._caller,
@@ -357,8 +359,18 @@ def _turn_options(options: ChatOptions) -> TurnOptions:
     )
 
 
-def _checked(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return ``request``; warn of a combination that OpenAI advises against."""
+def _checked(request: Mapping[str, Any], output: object = None) -> Mapping[str, Any]:
+    """Return ``request``; warn of a combination that OpenAI advises against.
+
+    Raises ToolkitError for what the chat itself sets: messages, the form of delivery, with ``output`` that of the answer.
+    """
+    if own := request.keys() & (
+        {"messages", "stream"} if output is None else {"messages", "stream", "response_format"}
+    ):
+        raise ToolkitError(
+            f"The chat itself sets {', '.join(map(repr, sorted(own)))} of a request",
+            hint="chat.remember(...) adds messages, chat.stream(...) streams, chat.parse(Type, ...) sets the format",
+        )
     if (request.get("temperature") or 0) != 0 and request.get("top_p") not in {None, 1}:
         text = "temperature and top_p are both set; change one of them, since each narrows what the other leaves"
         warnings.warn(text, SamplingWarning, stacklevel=2)

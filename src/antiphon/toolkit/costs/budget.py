@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from antiphon.toolkit.errors import BudgetExceededError, UnknownPriceError
 from antiphon.toolkit.usage import Usage
@@ -196,8 +196,11 @@ def _exceeded(limit: str, why: str) -> BudgetExceededError:
 
 
 def _limit(name: str, value: Decimal | float | str | None) -> Decimal | None:
-    limit = None if value is None else Decimal(str(value))
-    if limit is not None and not limit >= 0:
+    try:
+        limit = None if value is None else Decimal(str(value))
+    except InvalidOperation:
+        limit = Decimal("NaN")
+    if limit is not None and (limit.is_nan() or limit < 0):
         raise ValueError(f"{name} must be >= 0 dollars, got {value!r}")
     return limit
 

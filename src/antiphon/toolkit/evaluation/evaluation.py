@@ -11,6 +11,7 @@ from typing import Any, Unpack, cast
 import anyio
 
 from antiphon.toolkit._sync import portal
+from antiphon.toolkit.arguments import require_several
 from antiphon.toolkit.calls.options import CallOptions
 from antiphon.toolkit.chat.reply import Reply
 from antiphon.toolkit.costs.report import Report
@@ -38,6 +39,10 @@ class Evaluation:
         self.cases = list(cases) if not isinstance(cases, str | Path) else read_cases(cases)
         self.task = task
         self.scores = tuple(scores)
+        if not self.cases:
+            raise EvaluationError("An evaluation needs cases", hint='Case("1", "What is asked?", "what is expected")')
+        if strange := [score for score in scores if not isinstance(cast("Any", score), Score)]:
+            raise EvaluationError(f"{strange[0]!r} is not a score", hint="Score('its name', a_function)")
         names = [score.name for score in scores]
         if not names or len(set(names)) < len(names):
             raise EvaluationError(f"An evaluation needs scores of different names, got {names!r}")
@@ -57,6 +62,7 @@ class Evaluation:
         self, models: Sequence[str], *, repeat: int = 1, concurrency: int = 8, **options: Unpack[CallOptions]
     ) -> EvaluationResult:
         """Do what ``run`` does, from asynchronous code."""
+        require_several("models", models)
         if not models or repeat < 1 or concurrency < 1:
             given = f"models={list(models)!r}, repeat={repeat!r}, concurrency={concurrency!r}"
             raise EvaluationError(f"An evaluation needs models, repeat >= 1 and concurrency >= 1, got {given}")

@@ -12,11 +12,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack, cast
 
 from antiphon.search.chunking import Chunk, Chunking
 from antiphon.search.fusion import fuse
 from antiphon.search.prefixes import Prefixes, known_prefixes
+from antiphon.toolkit.arguments import require_one_of, require_several
 from antiphon.toolkit.calls.options import EmbeddingOptions, require_options
 from antiphon.toolkit.chat.chat import AsyncChat, Chat
 from antiphon.toolkit.chat.chat_state import ChatOptions
@@ -105,6 +106,7 @@ class AsyncIndex:
 
     async def delete(self, ids: Iterable[str]) -> int:
         """Remove documents; return how many of ``ids`` there were."""
+        require_several("ids", ids)
         return await asyncio.to_thread(self._store.delete, list(ids))
 
     async def search(
@@ -119,6 +121,7 @@ class AsyncIndex:
         """Return the chunks that answer ``question`` best, at most ``limit``, among documents that satisfy ``where``."""
         if limit < 1:
             raise IndexingError(f"limit must be at least 1, not {limit!r}")
+        require_one_of("mode", mode, Mode)
         attributes = {"gen_ai.operation.name": "retrieval", "gen_ai.data_source.id": str(self._store.path)}
         with span("retrieval", attributes, {"gen_ai.retrieval.query.text": question}) as note:
             wanted = limit if rerank is None else max(limit, rerank.num_candidates)
@@ -310,6 +313,11 @@ class AsyncIndex:
 def _by_id(documents: Iterable[Document]) -> dict[str, Document]:
     found: dict[str, Document] = {}
     for document in documents:
+        if not isinstance(cast("Any", document), Document):
+            kind = type(document).__name__
+            raise IndexingError(
+                f"An index takes documents, not {kind}", hint="make one: Document('its id', 'its text')"
+            )
         if document.id in found:
             raise IndexingError(f"Two documents have the id {document.id!r}", hint="ids must be unique in an index")
         for part, text in (("id", document.id), ("title", document.title), ("text", document.text)):

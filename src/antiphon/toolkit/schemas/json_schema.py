@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pydantic import BaseModel
-from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic import BaseModel, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import DecimalSchema
 
@@ -47,8 +46,11 @@ def strict_schema(model: type[BaseModel], what: str, *, is_strict: bool = True) 
     """
     try:
         made = model.model_json_schema(schema_generator=_Generator)
-    except (PydanticInvalidForJsonSchema, TypeError, ValueError) as error:
-        raise SchemaError(f"{what} has no JSON schema: {str(error).splitlines()[0]}") from error
+    except (PydanticUserError, TypeError, ValueError) as error:
+        raise SchemaError(
+            f"{what} has no JSON schema: {str(error).splitlines()[0]}",
+            hint="give a pydantic model, a dataclass or another definite type, all of whose names are defined",
+        ) from error
     return _Normaliser(made, what, is_strict=is_strict).root()
 
 

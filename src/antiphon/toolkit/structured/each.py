@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 from openai import APIStatusError, AuthenticationError, OpenAI, PermissionDeniedError
 
 from antiphon.toolkit._sync import portal
+from antiphon.toolkit.arguments import require_several
 from antiphon.toolkit.calls.options import require_options
 from antiphon.toolkit.calls.under_way import UnderWay
 from antiphon.toolkit.chat.chat import AsyncChat
@@ -66,6 +67,7 @@ async def aextract_each(
     require_options(options, ChatOptions, "An extraction")
     if concurrency < 1:
         raise ValueError(f"concurrency must be >= 1, got {concurrency!r}")
+    require_several("texts", texts)
     describe_output(output)
     async with connect(client) as connection:
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from antiphon.toolkit.arguments import require_one_of
 from antiphon.toolkit.errors import SchemaError
 from antiphon.toolkit.tools.arguments_schema import ArgumentsSchema
 from antiphon.toolkit.tools.invoke import invoke
@@ -42,6 +43,7 @@ class ToolOptions:
     def __post_init__(self) -> None:
         if self.max_result_tokens is not None and self.max_result_tokens < 1:
             raise ValueError(f"max_result_tokens must be >= 1, got {self.max_result_tokens!r}")
+        require_one_of("on_large", self.on_large, OnLarge)
         if self.on_large == "spill" and self.max_result_tokens is None:
             raise ValueError("on_large='spill' needs max_result_tokens")
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 from urllib.parse import urlsplit
 
 from antiphon.toolkit._sync import portal
+from antiphon.toolkit.arguments import require_one_of, require_several
 from antiphon.toolkit.errors import ToolkitError, ToolServerError
 from antiphon.toolkit.tools.arguments_schema import ArgumentsSchema
 from antiphon.toolkit.tools.tool import Tool, ToolOptions
@@ -57,6 +58,10 @@ class ToolServer:
     only: Sequence[str] | None = None
     timeout_s: float | None = None
     max_result_tokens: int = 10_000
+
+    def __post_init__(self) -> None:
+        require_one_of("approve", self.approve, ApprovalNeeded)
+        require_several("only", self.only)
 
     def __repr__(self) -> str:
         """Leave out headers and environment, which hold keys."""
