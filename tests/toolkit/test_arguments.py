@@ -113,7 +113,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
     "a list of messages": (
         lambda client, _: Chat(client=client).send([{"role": "user", "content": "hi"}]),
         HistoryError,
-        "is no part of a message: it has no 'type'",
+        "is not a part of a message: it has no 'type'",
     ),
     "no message": (lambda client, _: Chat(client=client).send(None), HistoryError, "not None"),
     "the type in place of the text": (

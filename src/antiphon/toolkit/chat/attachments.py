@@ -90,7 +90,7 @@ def _content_part(part: Any) -> Any:
     if isinstance(part, Image | Sound | File):
         return part.part()
     if not isinstance(part, Mapping) or "type" not in part:
-        raise HistoryError(f"{part!r:.60} is no part of a message: it has no 'type'", hint=_HINT)
+        raise HistoryError(f"{part!r:.60} is not a part of a message: it has no 'type'", hint=_HINT)
     return cast("Mapping[str, Any]", part)
 
 
