@@ -1,6 +1,6 @@
 """The numbers of rows that steps have. Pure.
 
-For every new number of rows the library makes kernels, and keeps them: for the default chat model 1.5 MB and 10 ms each
+For every new number of rows the library makes kernels, and keeps them: for the default chat model 1.5 MB and 2 ms each
 (docs/engine/measurements.md). So steps have one of a few numbers of rows, and are filled up to the next.
 """
 
