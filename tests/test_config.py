@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -120,3 +121,53 @@ def test_home_is_where_the_environment_says() -> None:
     assert home_directory({}).name == "antiphon"
     with pytest.raises(ConfigError, match="ANTIPHON_HOME"):
         home_directory({"ANTIPHON_HOME": " "})
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    backend: str
+    weight: float | None = None
+    balance: Literal["least", "prefix"] | None = None
+
+
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    targets: tuple[Target, ...]
+
+
+class Nested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    routes: tuple[Route, ...] = ()
+    prices: dict[str, Target] | None = None
+    level: Literal["debug", "info"] = "info"
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("level = 'verbose'", "[nested] level: 'verbose' is not one of 'debug', 'info'"),
+        ("routes = [{target = []}]", "unknown setting: {file}: [nested] routes[0] target - did you mean 'targets'?"),
+        (
+            "routes = [{targets = []}, {targets = [{backend = 'a', wait = 1}]}]",
+            "unknown setting: {file}: [nested] routes[1].targets[0] wait - did you mean 'weight'?",
+        ),
+        (
+            "routes = [{targets = [{backend = 'a', balance = 'most'}]}]",
+            "[nested] routes[0].targets[0].balance: 'most' is not one of 'least', 'prefix'",
+        ),
+        ("prices = {x = {zzz = 'a'}}", "[nested] prices[...] zzz - known here: backend, balance, weight"),
+        ("routes = [{targets = [{}]}]", "[nested] routes[0].targets[0]: Object missing required field `backend`"),
+        ("routes = 3", "[nested] routes: Expected `array`, got `int`; got 3"),
+    ],
+)
+def test_a_mistake_within_a_table_is_placed_and_explained(tmp_path: Path, toml: str, words: str) -> None:
+    """A wrong key or value at any depth is named with its place, and with what is possible there."""
+    file = tmp_path / "antiphon.toml"
+    file.write_text(f"[nested]\n{toml}\n")
+    with pytest.raises(ConfigError) as caught:
+        read_layers({"nested": Nested}, file=file, environ={})
+    said = f"{caught.value.message} - {caught.value.hint}"
+    assert words.format(file=file) in said
+
+
+def test_a_wrong_choice_in_the_environment_lists_the_choices() -> None:
+    """The environment's text is judged like the file's."""
+    with pytest.raises(ConfigError, match="ANTIPHON_NESTED_LEVEL: 'all' is not one of 'debug', 'info'"):
+        read_layers({"nested": Nested}, environ={"ANTIPHON_NESTED_LEVEL": "all"})

@@ -7,13 +7,15 @@ section.
 """
 
 import os
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 import msgspec
+import msgspec.inspect as types
 import platformdirs
 
 from antiphon.errors import ConfigError
@@ -22,6 +24,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 ENV_PREFIX = "ANTIPHON_"
 _STANDALONE = {"ANTIPHON_HOME", "ANTIPHON_CONFIG"}
+# What msgspec says, and how it writes where.
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`")
+_INVALID_ENUM = "Invalid enum value "
+_STEP = re.compile(r"\[[^\]]*\]|\.\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +126,7 @@ def _convert(given: Given, sections: Mapping[str, type[msgspec.Struct]]) -> Any:
         value = _parse_text(given.value, kind) if given.is_text else given.value
         return msgspec.convert(value, kind, strict=not given.is_text, str_keys=True, dec_hook=_decode)
     except (msgspec.ValidationError, ValueError) as error:
-        # A whole table says nothing more, and may hold what belongs in no log.
-        got = "" if isinstance(given.value, (dict, list)) else f"; got {given.value!r}"
-        raise ConfigError(f"{given.origin}: {error}{got}") from error
+        raise _wrong(given, fields[given.key].type, str(error)) from error
 
 
 def _parse_text(text: str, kind: Any) -> Any:
@@ -145,9 +149,46 @@ def _decode(kind: type[Any], value: Any) -> Any:
     raise ValueError(f"expected a {kind.__name__}")
 
 
-def _unknown(where: str, name: str, known: Mapping[str, Any]) -> NoReturn:
+def _wrong(given: Given, kind: Any, error: str) -> ConfigError:
+    """Return msgspec's ``error`` about a value in the words of the file: where in a table it is, and what is possible there."""
+    said, _, path = error.partition(" - at `$")
+    path = path.removesuffix("`")
+    place, expected = f"{given.origin}{path}", _at(types.type_info(kind), path)
+    if (unknown := _UNKNOWN_FIELD.fullmatch(said)) and isinstance(expected, types.StructType):
+        names = [field.encode_name for field in expected.fields]
+        return ConfigError(f"unknown setting: {place} {unknown[1]}", hint=_resembling(unknown[1], names))
+    if said.startswith(_INVALID_ENUM) and isinstance(expected, types.LiteralType):
+        value = said.removeprefix(_INVALID_ENUM)
+        return ConfigError(f"{place}: {value} is not one of {', '.join(map(repr, expected.values))}")
+    # A whole table says nothing more, and may hold what belongs in no log.
+    got = "" if isinstance(given.value, (dict, list)) else f"; got {given.value!r}"
+    return ConfigError(f"{place}: {said}{got}")
+
+
+def _at(kind: types.Type, path: str) -> types.Type:
+    """Return the type at msgspec's ``path`` (``[0].targets[...]``) into ``kind``, without None; ``kind`` where it leads nowhere."""
+    for step in ("", *_STEP.findall(path)):
+        match kind:
+            case types.ListType() | types.VarTupleType() if step:
+                kind = kind.item_type
+            case types.DictType() if step:
+                kind = kind.value_type
+            case types.StructType() if step:
+                kind = next((f.type for f in kind.fields if f.encode_name == step.removeprefix(".")), kind)
+            case _:
+                pass
+        if isinstance(kind, types.UnionType):
+            kind = next((t for t in kind.types if not isinstance(t, types.NoneType)), kind)
+    return kind
+
+
+def _unknown(where: str, name: str, known: Iterable[str]) -> NoReturn:
+    raise ConfigError(f"unknown setting: {where}", hint=_resembling(name, known))
+
+
+def _resembling(name: str, known: Iterable[str]) -> str:
     import difflib  # noqa: PLC0415 - only on the way to an error
 
+    known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
-    raise ConfigError(f"unknown setting: {where}", hint=hint)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"

@@ -1,5 +1,7 @@
 """Which copy of a file is served, on the real model."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tests.installed import HAS_OPENVINO, NO_OPENVINO, needs_llama
 from antiphon.engine import EngineSettings, EngineStartFailed
 from antiphon.engine.model import file_header, weight_format
 from antiphon.engine.model.native.active import active
+from antiphon.engine.model.weight_format import remarks
 from antiphon.engine.model.openvino.support import weight_types
 from antiphon.engine.model.quantise import QuantiseError, quantise
 from antiphon.errors import ConfigError
@@ -104,6 +107,31 @@ def test_a_file_that_cannot_be_measured_is_served_unchanged_and_measured_again_n
     assert (served.path, served.type) == (chat_model, "as-is")
     assert "SIGILL" in served.reason
     assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("command", ["convert", "refer", "measure"])
+def test_a_full_disk_is_named_and_not_kept_full(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Where a copy cannot be written, the reason is the error alone, without a traceback, and no part of a copy stays."""
+    full = "import errno, os; raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"
+    real = subprocess.run
+
+    def run(arguments: list[str], **given: Any) -> Any:
+        if "antiphon.engine.model.measurement" not in arguments:
+            return real(arguments, **given)
+        asked = arguments[3]
+        if asked.startswith("convert"):  # it names a file to write; the others name the model in its place
+            Path(arguments[5]).write_bytes(b"half of it")
+        return real([sys.executable, "-c", full if asked == command else ""], **given)
+
+    monkeypatch.setattr(weight_format.subprocess, "run", run)
+    monkeypatch.setenv("ANTIPHON_ENGINE_RUNTIME", "auto")
+    served = serve(chat_model, tmp_path)
+    assert (served.path, served.type) == (chat_model, "as-is")
+    assert served.reason.endswith("it: OSError: [Errno 28] No space left on device")
+    assert remarks(served.reason) == [served.reason]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_an_embedding_model_in_a_plain_type_is_measured_too(

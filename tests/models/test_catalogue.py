@@ -68,6 +68,9 @@ def test_an_unknown_name_names_its_neighbours() -> None:
         Catalogue.default().resolve("gpt4o")
     assert caught.value.close[0] == "gpt-4o"
     assert "Did you mean 'gpt-4o'" in caught.value.hint
+    with pytest.raises(ModelNotFound) as caught:
+        Catalogue.default().resolve("Qwen/Qwen3-4B-GGUF")
+    assert caught.value.hint.startswith("A file on the Hugging Face hub is written hf:Qwen/Qwen3-4B-GGUF/FILE.gguf")
 
 
 def test_adding_by_a_known_name_makes_it_the_default_only() -> None:

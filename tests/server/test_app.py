@@ -191,17 +191,20 @@ def test_a_query_on_a_list_is_ignored_and_logged(http: httpx.Client) -> None:
         ("/models", "Did you mean /v1/models? The base URL of this API ends in /v1."),
         ("/models/gpt-4o-mini", "The base URL of this API ends in /v1."),
         ("/v1/tokenize", "Did you mean /tokenize?"),
-        ("/v1/v1/models", "This server serves: /v1/chat/completions"),
-        ("/v1/audio/speech", "This server serves: /v1/chat/completions"),
+        ("/v1/v1/models", "Did you mean /v1/models?"),
+        ("/v1/chat/completion", "Did you mean /v1/chat/completions?"),
+        ("/v1/audio/speech", "It is not served here; [gateway] default_upstream names another API"),
+        ("/api/chat", "(GET /api/chat). GET / lists the paths of this server."),
     ],
 )
-def test_an_unknown_path_lists_what_is_served(http: httpx.Client, path: str, hint: str) -> None:
-    """The 404 has another code than that of an unknown model, and says which path was probably meant."""
+def test_an_unknown_path_says_what_was_probably_meant(http: httpx.Client, path: str, hint: str) -> None:
+    """The 404 has another code than that of an unknown model; it is short, and says where every path is listed."""
     response = http.get(path)
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (404, "unknown_url")
     assert hint in error["message"]
-    assert "/v1/models" in error["message"]
+    assert error["message"].endswith(" GET / lists the paths of this server.")
+    assert len(error["message"]) < 200
 
 
 def test_the_root_says_what_this_is(http: httpx.Client) -> None:

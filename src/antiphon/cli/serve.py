@@ -1,7 +1,6 @@
 """``antiphon serve``: the API on this machine."""
 
 import asyncio
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.markup import escape
 from antiphon import __version__
 from antiphon.allocator import return_large_blocks
 from antiphon.cli.progress import download_progress
-from antiphon.engine import Engine
+from antiphon.cli.ready import print_ready
 from antiphon.server.configuration import Configuration, load_configuration
 from antiphon.server.logs import configure_logs
 from antiphon.server.process.http_server import address_of, bind, collect_seldom, new_event_loop
@@ -62,7 +61,7 @@ def serve(
                 has_console = configuration.console.enabled
                 runner.run(
                     pool.run(
-                        lambda engines, is_open: _print_ready(
+                        lambda engines, is_open: print_ready(
                             console, url, engines, is_open=is_open, has_console=has_console
                         )
                     )
@@ -80,7 +79,7 @@ async def _serve(
         console.print(_loading(configuration, files))
         await parts.start()
         collect_seldom()
-        _print_ready(
+        print_ready(
             console,
             address_of(listener),
             parts.engines,
@@ -101,37 +100,3 @@ def _loading(configuration: Configuration, files: Sequence[ModelFile]) -> str:
     if copies is not None and not copies.exists():
         text += "; it measures once which runtime and weight format are fastest for them (about a minute)"
     return f"[dim]{escape(text)}[/dim]"
-
-
-def _native_gain(engines: Sequence[Engine]) -> str:
-    """Return in one line what a native build would bring here, empty if there is one or it would bring nothing."""
-    by_llama = [engine.info.settings for engine in engines if engine.info.settings.get("runtime") == "llama"]
-    unused = next((str(settings.get("unused_instruction_sets", "")) for settings in by_llama), "")
-    if not unused:
-        return ""
-    names = ", ".join(unused.split())
-    return (
-        f"The prebuilt llama.cpp does not use this processor's {names}: `antiphon engine build` compiles one that does."
-    )
-
-
-def _print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_open: bool, has_console: bool) -> None:
-    for engine in engines:
-        chosen = ", ".join(
-            f"{key} {value}"
-            for key, value in engine.info.settings.items()
-            if value and not key.endswith(("_reason", "instruction_sets"))
-        )
-        console.print(f"[dim]{escape(f'{engine.settings.model_path.stem}: {chosen}')}[/dim]")
-    if engines:
-        console.print("[dim]Why these runtimes and weight formats: `antiphon engine show`[/dim]")
-    if gain := _native_gain(engines):
-        console.print(f"[dim]{escape(gain)}[/dim]")
-    if is_open:
-        console.print("[dim]No key exists yet, so any key is accepted; only this machine can connect.[/dim]")
-    console.print(f"[bold green]Ready[/bold green] at {url} - a client needs (Ctrl-C ends, process {os.getpid()}):")
-    key = "local" if is_open else "YOUR_KEY"
-    print(f"  export OPENAI_BASE_URL={url}\n  export OPENAI_API_KEY={key}", flush=True)
-    if has_console:
-        sign_in = "" if is_open else " (sign in with a key made with `antiphon keys create --admin`)"
-        console.print(f"In a browser: [bold]{url.removesuffix('/v1')}/console[/bold]{sign_in}")

@@ -27,7 +27,11 @@ class ModelNotFound(ModelError):  # noqa: N818  # named as the API names it: mod
 
     def __init__(self, name: str, close: Sequence[str] = ()) -> None:
         near = " or ".join(repr(c) for c in close)
-        hint = f"Did you mean {near}?" if close else "See which there are with: antiphon models list"
+        hint = "See which there are with: antiphon models list"
+        if close:
+            hint = f"Did you mean {near}?"
+        elif name.count("/") == 1:
+            hint = f"A file on the Hugging Face hub is written hf:{name}/FILE.gguf, one on this machine ends in .gguf."
         super().__init__(f"There is no model {name!r}.", hint=hint)
         self.name = name
         self.close = tuple(close)

@@ -10,9 +10,9 @@ Phase = Literal["wait", "download", "unpack", "convert", "verify"]
 
 
 class ProgressEvent(msgspec.Struct, frozen=True):
-    """``done`` of ``total`` bytes of ``file`` have passed ``phase``; ``total`` is None while it is unknown.
+    """``done_bytes`` of ``total_bytes`` of ``file`` have passed ``phase``; the latter is None while it is unknown.
 
-    The phase ``convert`` counts tensors instead of bytes, ``wait`` nothing.
+    The phase ``convert`` counts the bytes of the weights that are read, ``wait`` nothing.
     """
 
     file: str

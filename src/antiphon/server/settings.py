@@ -38,8 +38,12 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"port must be from 0 to 65535, not {self.port}")
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1, not {self.workers}")
-        if self.max_body_bytes < 1 or self.max_requests < 1 or not 0 <= self.shutdown_grace_s < math.inf:
-            raise ValueError("max_body_bytes, max_requests and shutdown_grace_s must be positive")
+        if self.max_body_bytes < 1:
+            raise ValueError(f"max_body_bytes must be at least 1, not {self.max_body_bytes}")
+        if self.max_requests < 1:
+            raise ValueError(f"max_requests must be at least 1, not {self.max_requests}")
+        if not 0 <= self.shutdown_grace_s < math.inf:
+            raise ValueError(f"shutdown_grace_s must be at least 0 and finite, not {self.shutdown_grace_s}")
         if self.log_prompts and self.log_level != "debug":
             raise ValueError("log_prompts shows bodies only in debug logs: set log_level = 'debug' too")
 

@@ -55,6 +55,9 @@ _UNFINISHED: Final = ".unfinished"
 _RECORD_NAME: Final = re.compile(r"-[0-9a-f]{12}\..*$")
 """What follows the file's name in the name of a record."""
 _LLAMA_TYPES: Final = ("bf16", "q8_0")
+NOT_MEASURED: Final = "not measured: "
+"""How the reason begins where a file is served as it is because nothing could be measured."""
+_FIGURES: Final = re.compile(r"KL divergence \d|1 - cosine \d")
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -155,6 +158,11 @@ def wanted_runtime(settings: EngineSettings) -> str:
     return named
 
 
+def remarks(reason: str) -> list[str]:
+    """Return what a ``reason`` says apart from the figures that were measured, one remark each."""
+    return [words for words in reason.split("; ") if not _FIGURES.search(words)]
+
+
 def measured_choices(directory: Path) -> list[MeasuredChoice]:
     """Return every choice that is kept in a ``cache_directory``, by name."""
     found = [(path, record) for path in sorted(directory.glob("*.json")) if (record := _recorded(path)) is not None]
@@ -235,7 +243,9 @@ class _Choice:
                 _run("refer", str(reference), str(self._source), str(rows))
                 original = self._measure(copies[first](), rows)
             except _ChildFailedError as error:
-                return _Record(first.type, first.runtime, f"not measured: {error}"), False
+                # The copies go too: what failed may have been the disk, which they would keep full.
+                self._discard_all_but(first, candidates)
+                return _Record(first.type, first.runtime, f"{NOT_MEASURED}{error}"), False
             best, words = first, [_described(first, original)]
             least = WORTH_EMBEDDING if original.is_embedding else WORTH
             for candidate in others:
@@ -249,10 +259,12 @@ class _Choice:
                 speed = measured.times_as_fast_as(original)
                 if speed > least and measured.divergence <= most:
                     best, least = candidate, speed
-        for candidate in {*candidates, _F16_WITH_OPENVINO}:
-            if candidate not in {best, _AS_IS}:
-                _discard(_copy_path(self._source, self._directory, candidate))
+        self._discard_all_but(best, candidates)
         return _Record(best.type, best.runtime, "; ".join(words)), True
+
+    def _discard_all_but(self, kept: _Candidate, candidates: Sequence[_Candidate]) -> None:
+        for candidate in {*candidates, _F16_WITH_OPENVINO} - {kept, _AS_IS}:
+            _discard(_copy_path(self._source, self._directory, candidate))
 
     def _exact(self, folder: Path) -> Path:
         """Return a file of the same weights in a plain type, made in ``folder`` where they are quantised."""
@@ -328,7 +340,11 @@ def _copy(source: Path, directory: Path, candidate: _Candidate, exact: Path | No
         unfinished = target.with_name(target.name + _UNFINISHED)
         _discard(unfinished)
         command = "convert" if candidate.runtime == "llama" else "convert-openvino"
-        _run(command, str(exact or source), str(unfinished), candidate.type)
+        try:
+            _run(command, str(exact or source), str(unfinished), candidate.type)
+        except _ChildFailedError:
+            _discard(unfinished)
+            raise
         for outdated in directory.glob(f"{glob.escape(_name(source))}.{candidate.type}.openvino-*"):
             if candidate.runtime == "openvino" and outdated != unfinished:
                 _discard(outdated)
@@ -353,12 +369,16 @@ def _run(*arguments: str) -> bytes:
     command = [sys.executable, "-m", "antiphon.engine.model.measurement", *arguments]
     done = subprocess.run(command, capture_output=True, check=False, env=child_environment())  # noqa: S603 - our own module
     if done.returncode:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
+        last = _last_words(done.stderr.decode("utf-8", "replace"))
         doing = "converting" if arguments[0].startswith("convert") else "measuring"
-        raise _ChildFailedError(
-            f"the process {describe(done.returncode)} while {doing} it{': ' if last else ''}{'; '.join(last)}"
-        )
+        raise _ChildFailedError(f"the process {describe(done.returncode)} while {doing} it{': ' if last else ''}{last}")
     return done.stdout
+
+
+def _last_words(stderr: str) -> str:
+    """Return an exception of Python without its traceback; of native code the last three lines."""
+    lines = [line.strip() for line in stderr.strip().splitlines()]
+    return "; ".join(lines[-1:] if any(line.startswith("Traceback") for line in lines) else lines[-3:])
 
 
 def _name(source: Path) -> str:

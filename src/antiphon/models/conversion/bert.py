@@ -78,7 +78,7 @@ class _Pooling(msgspec.Struct, frozen=True):
 def convert_bert(weights: Path, target: Path, *, name: str, progress: Callable[[int, int], None]) -> None:
     """Write ``weights`` (with its ``COMPANIONS`` next to it) to ``target``: matrices in f16, the rest in f32.
 
-    ``progress`` gets the tensors written so far and their number. Raises ``ConversionFailed`` for a model that
+    ``progress`` gets the bytes of ``weights`` that are converted so far, and of all its tensors. Raises ``ConversionFailed`` for a model that
     is not a BERT, needs what llama.cpp lacks, or when the package ``gguf`` is missing.
     """
     try:
@@ -97,10 +97,12 @@ def convert_bert(weights: Path, target: Path, *, name: str, progress: Callable[[
     try:
         _write_parameters(writer, config, pooling, name)
         _write_vocabulary(writer, weights.parent / "vocab.txt", config, tokenizer)
-        for count, (original, data) in enumerate(sorted(tensors.items()), 1):
+        done, total = 0, sum(data.nbytes for data in tensors.values())
+        for original, data in sorted(tensors.items()):
             renamed = _tensor_name(original)
             writer.add_tensor(renamed, _stored(renamed, data))
-            progress(count, len(tensors))
+            done += data.nbytes
+            progress(done, total)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -143,7 +143,7 @@ function Progress({ fetching }) {
     return html`<p class="callout" role="status">${id} is here. Serve it with <code>antiphon serve --model ${id}</code>.</p>`;
   }
   const share = total ? done / total : null;
-  const amount = phase === "convert" ? `${count(done)} of ${count(total)} tensors` : `${bytes(done)}${total ? ` of ${bytes(total)}` : ""}`;
+  const amount = `${bytes(done)}${total ? ` of ${bytes(total)}` : ""}`;
   return html`<div class="stack" role="status">
     <p>${PHASES[phase] ?? "Starting"}: ${id} ${done !== null && html`(${amount}${share === null ? "" : `, ${percent(share)}`})`}</p>
     <progress max="1" value=${share ?? undefined} aria-label=${`Fetching ${id}`}></progress>
