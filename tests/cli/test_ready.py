@@ -5,6 +5,7 @@ import pytest
 from antiphon.cli.ready import engine_line, native_gain, warnings
 
 MEASURED = "as-is: 98 MB, KL divergence 0.0031 nats; q8_0 with OpenVINO: 3.9 times as fast (8.7 for prompt), 145 MB instead of 98, KL divergence 0.0055 nats"
+FAILED = "not measured: the process exited with status 1 while converting it: no space"
 SETTINGS = {
     "runtime": "openvino",
     "weight_format": "q8_0",
@@ -35,9 +36,8 @@ def test_a_model_takes_one_line_without_what_was_measured() -> None:
     ("settings", "expected"),
     [
         (
-            {"weight_format_reason": "not measured: the process exited with status 1 while converting it: no space"},
-            "served from the file as it is, which may be several times slower; "
-            "not measured: the process exited with status 1 while converting it: no space",
+            {"weight_format_reason": FAILED},
+            f"served from the file as it is, which may be several times slower; {FAILED}",
         ),
         (
             {"weight_format_reason": f"{MEASURED}; bf16: left out, the process was killed by SIGILL"},

@@ -14,9 +14,9 @@ from tests.installed import HAS_OPENVINO, NO_OPENVINO, needs_llama
 from antiphon.engine import EngineSettings, EngineStartFailed
 from antiphon.engine.model import file_header, weight_format
 from antiphon.engine.model.native.active import active
-from antiphon.engine.model.weight_format import remarks
 from antiphon.engine.model.openvino.support import weight_types
 from antiphon.engine.model.quantise import QuantiseError, quantise
+from antiphon.engine.model.weight_format import remarks
 from antiphon.errors import ConfigError
 
 pytestmark = [pytest.mark.model, needs_llama]

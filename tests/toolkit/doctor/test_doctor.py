@@ -141,13 +141,14 @@ def test_an_unknown_model_is_told_from_a_wrong_path(server: Running) -> None:
 
 
 def test_where_nothing_listens(tmp_path: Path) -> None:
-    """The later checks are skipped, not failed, and the fix starts a server."""
+    """The later checks are skipped, not failed, and the fix starts a server at that port."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         # Bound and not listening: refused, and nobody else gets the port meanwhile.
         port = taken.getsockname()[1]
         diagnosis = examine(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", environ={})
-    assert found(diagnosis, "connection").fix == "antiphon serve"
+    assert found(diagnosis, "connection").message == f"Nothing listens at 127.0.0.1:{port}: Connection refused"
+    assert found(diagnosis, "connection").fix == f"antiphon serve --port {port}"
     assert found(diagnosis, "server").status == "skipped"
     assert not diagnosis.is_healthy
 

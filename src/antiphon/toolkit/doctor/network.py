@@ -13,6 +13,8 @@ from urllib.request import getproxies, proxy_bypass
 from antiphon.toolkit.doctor.findings import Finding
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SERVE_PORT = 8787
+"""Where `antiphon serve` listens unless it is told otherwise."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -109,12 +111,12 @@ async def _connect(parts: SplitResult, host: str, port: int, timeout_s: float) -
             "check firewall, VPN and proxy (HTTPS_PROXY)",
         )
     except OSError as error:
-        fix = (
-            "antiphon serve"
-            if host in LOOPBACK
-            else f"check that a server listens there: curl -v {parts.geturl()}/models"
-        )
-        return Finding(check, "problem", f"Nothing listens at {host}:{port}: {error.strerror or error}", fix)
+        fix = f"check that a server listens there: curl -v {parts.geturl()}/models"
+        if host in LOOPBACK:
+            fix = "antiphon serve" if port == SERVE_PORT else f"antiphon serve --port {port}"
+        # asyncio's own words for it repeat the address.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        return Finding(check, "problem", f"Nothing listens at {host}:{port}: {reason}", fix)
     writer.close()
     return Finding(check, "ok", f"{host}:{port} accepts {'TLS' if is_secure else 'connections'}")
 

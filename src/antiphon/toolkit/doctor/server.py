@@ -122,7 +122,7 @@ _MEANINGS: tuple[tuple[type[openai.APIError], Status, str, str], ...] = (
         openai.APIConnectionError,
         "problem",
         "The connection failed: {told}",
-        "antiphon doctor --base-url {where}   # what it finds before this says where",
+        "antiphon doctor --base-url {where}   # its checks of proxy, DNS and TLS say where it fails",
     ),
 )
 
