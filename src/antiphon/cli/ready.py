@@ -1,14 +1,15 @@
 """What ``antiphon serve`` prints once it is ready: how each model runs, and what a client needs."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
 from antiphon.engine import Engine
-from antiphon.engine.model.weight_format import NOT_MEASURED, remarks
 
+_FAILED = re.compile(r"^started after|^not measured|left out, ")
 _RUNTIMES = {"openvino": "OpenVINO", "llama": "llama.cpp"}
 
 
@@ -20,8 +21,9 @@ def print_ready(console: Console, url: str, engines: Sequence[Engine], *, is_ope
     for engine in engines:
         name, settings = engine.settings.model_path.stem, engine.info.settings
         console.print(f"[dim]{escape(f'{name}: {engine_line(settings)}')}[/dim]")
-        for warning in warnings(settings):
-            console.print(f"[yellow]{escape(f'{name}: {warning}')}[/yellow]")
+        for remark in remarks(settings):
+            style = "yellow" if _FAILED.search(remark) else "dim"
+            console.print(f"[{style}]{escape(f'{name}: {remark}')}[/{style}]")
     if engines:
         console.print("[dim]Why these runtimes and weight formats: `antiphon engine show`[/dim]")
     if gain := native_gain([engine.info.settings for engine in engines]):
@@ -51,15 +53,11 @@ def engine_line(settings: Mapping[str, str]) -> str:
     )
 
 
-def warnings(settings: Mapping[str, str]) -> list[str]:
-    """Return what did not go as it should, or was decided for a reason that figures do not show."""
-    reason = settings.get("weight_format_reason", "")
-    said = [settings.get("started_after", ""), settings.get("notes", "")]
-    if reason.startswith(NOT_MEASURED):
-        said.append(f"served from the file as it is, which may be several times slower; {reason}")
-    elif reason != "as the settings say":
-        said.extend(remarks(reason))
-    return [words for words in said if words]
+def remarks(settings: Mapping[str, str]) -> list[str]:
+    """Return what failed on the way to this, and why it is so where no measurement decided."""
+    failed = settings.get("started_after", "")
+    said = [failed and f"started after {failed}", settings.get("notes", ""), settings.get("weight_format_remarks", "")]
+    return [words for words in said if words and words != "as the settings say"]
 
 
 def native_gain(engines: Sequence[Mapping[str, str]]) -> str:

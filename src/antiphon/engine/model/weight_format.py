@@ -55,8 +55,6 @@ _UNFINISHED: Final = ".unfinished"
 _RECORD_NAME: Final = re.compile(r"-[0-9a-f]{12}\..*$")
 """What follows the file's name in the name of a record."""
 _LLAMA_TYPES: Final = ("bf16", "q8_0")
-NOT_MEASURED: Final = "not measured: "
-"""How the reason begins where a file is served as it is because nothing could be measured."""
 _FIGURES: Final = re.compile(r"KL divergence \d|1 - cosine \d")
 
 
@@ -245,7 +243,9 @@ class _Choice:
             except _ChildFailedError as error:
                 # The copies go too: what failed may have been the disk, which they would keep full.
                 self._discard_all_but(first, candidates)
-                return _Record(first.type, first.runtime, f"{NOT_MEASURED}{error}"), False
+                return _Record(
+                    first.type, first.runtime, f"not measured, so another format may be several times faster: {error}"
+                ), False
             best, words = first, [_described(first, original)]
             least = WORTH_EMBEDDING if original.is_embedding else WORTH
             for candidate in others:

@@ -19,7 +19,7 @@ from antiphon.engine.model.openvino.model import PagedModel
 from antiphon.engine.model.openvino.opening import open_converted
 from antiphon.engine.model.sizing import ContextSettings, Machine, ModelFacts, Sizes
 from antiphon.engine.model.thread_throttle import ThreadThrottle
-from antiphon.engine.model.weight_format import FETCH_AGAIN, Served
+from antiphon.engine.model.weight_format import FETCH_AGAIN, Served, remarks
 from antiphon.engine.settings import EngineSettings
 from antiphon.engine.worker.native_start import NativeStart
 
@@ -223,6 +223,7 @@ def _chosen_settings(loaded: LoadedModel) -> dict[str, str]:
         "runtime": loaded.model.runtime,
         "weight_format": loaded.served.type,
         "weight_format_reason": loaded.served.reason,
+        "weight_format_remarks": "; ".join(remarks(loaded.served.reason)),
         "prefix_cache": loaded.settings.prefix_cache,
         "draft_model": "" if loaded.draft_path is None else loaded.draft_path.name,
         "notes": "; ".join(loaded.sizes.notes),
