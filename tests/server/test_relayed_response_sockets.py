@@ -20,7 +20,7 @@ from antiphon.accounts import AccountSettings, Outcome
 from antiphon.backends.routing import Router
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Script
-from antiphon.backends.upstream import UpstreamBackend, UpstreamModel, UpstreamSettings
+from antiphon.backends.upstream import UpstreamBackend, UpstreamModel, UpstreamSettings, socket_answer
 
 pytestmark = pytest.mark.anyio
 
@@ -318,6 +318,17 @@ async def test_what_a_lost_connection_held_is_sent_again(tmp_path: Path) -> None
         # The very connection that made the second one is used again.
         await ask(ws, "three", store=False, previous_response_id=second["id"])
         assert up.upstream.asked[-1]["input"] == "three"
+
+
+async def test_a_connection_past_its_age_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next response has another one, while the client stays."""
+    async with front(tmp_path, "socket") as up, up.open() as ws:
+        first = await ask(ws, "one", store=False)
+        monkeypatch.setattr(socket_answer, "_MAX_AGE_S", 0.0)
+        second = await ask(ws, "two", store=False, previous_response_id=first["id"])
+        assert second["output"]
+        await until(lambda: up.upstream.num_closed == 1)
+        assert len(up.upstream.sockets) == 2
 
 
 @pytest.mark.parametrize("mode", MODES[:2])

@@ -22,7 +22,7 @@ from antiphon.accounts.reports import UsageQuery
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedCall, ScriptedError
 from antiphon.server.console.settings import ConsoleSettings
-from antiphon.server.responses.socket import MAX_LANES, MAX_REMEMBERED, MAX_WAITING, RecentResponses, bare
+from antiphon.server.responses.socket import MAX_LANES, MAX_REMEMBERED, MAX_WAITING, RecentResponses, bare, in_lane
 from antiphon.state import KeptResponse, ResponseSettings
 
 MODEL = "gpt-4o-mini"
@@ -464,6 +464,23 @@ def test_the_oldest_responses_are_forgotten() -> None:
     recent.add(KeptResponse(id="large", account="a", body={"output": []}, input=()), 1000)
     assert recent.find("large") is not None
     assert recent.find(f"resp_{MAX_REMEMBERED}") is None
+
+
+def test_a_response_that_is_remembered_again_counts_once() -> None:
+    """An upstream may end a response twice; the others are not forgotten for it."""
+    recent = RecentResponses(max_bytes=100)
+    kept = [KeptResponse(id=f"resp_{n}", account="a", body={"output": []}, input=()) for n in range(2)]
+    recent.add(kept[0], 40)
+    for _ in range(9):
+        recent.add(kept[1], 40)
+    assert recent.find("resp_0") is not None
+    assert recent.find("resp_1") is not None
+
+
+def test_an_event_without_fields_gets_its_lane() -> None:
+    """It stays JSON."""
+    for event in (b"{}", b"{ }\n", b'{"a":{}} '):
+        assert json.loads(in_lane(event, "a"))["stream_id"] == "a"
 
 
 def test_a_frame_is_bared_of_its_transport() -> None:

@@ -19,6 +19,10 @@ from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Pattern, Reply, Script, ScriptedCall
 from antiphon.engine import Engine
 from antiphon.protocol.chat import ChatRequest
+from antiphon.protocol.responses.tool_search import DeferredTools
+from antiphon.protocol.responses.tools import ServedTool
+from antiphon.server.responses import tool_search
+from antiphon.server.responses.server_tool import ServerCall
 
 MODEL = "gpt-4o-mini"
 Json = dict[str, Any]
@@ -178,6 +182,25 @@ def test_a_search_finds_by_path_or_by_words(client: openai.OpenAI, text: str, lo
     assert found == loaded
     if not loaded:
         assert answer.output_text == "I found no tool."
+
+
+@pytest.mark.anyio
+async def test_many_queries_read_each_tool_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work of a search in words is in proportion to the tools and the queries, not to their product."""
+    read: list[str] = []
+
+    def words(text: str) -> list[str]:
+        read.append(text)
+        return text.split()
+
+    monkeypatch.setattr(tool_search, "query_words", words)
+    waiting = tuple(DeferredTools(path=f"tool_{n}", shown={"description": f"does {n}"}) for n in range(100))
+    search = tool_search.ToolSearch(ServedTool({"type": "tool_search"}, "tools[0]", deferred=waiting))
+    search.attach([], 0)
+    call = ServerCall("tool_search")
+    call.pieces.append(json.dumps({"paths": [f"what does {n}" for n in range(100)]}))
+    assert [event async for event in search.run(call)]
+    assert len(read) == 200
 
 
 def test_a_stream_has_an_item_for_each_step(client: openai.OpenAI) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from antiphon.protocol import problems
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.rendering import encode
+from antiphon.server.logs import log
 from antiphon.server.request.asgi import SHUTDOWN, ClientGone, Receive, Send
 from antiphon.server.responses.steering import Steering
 from antiphon.state import KeptResponse
@@ -133,7 +134,9 @@ class ResponseSocket:
             lanes = [lane.task for lane in self._lanes.values() if lane.task is not None]
             for task in lanes:
                 task.cancel()
-            await asyncio.gather(reading, *lanes, return_exceptions=True)
+            for ended in await asyncio.gather(reading, *lanes, return_exceptions=True):
+                if isinstance(ended, Exception) and not isinstance(ended, ClientGone | OSError):
+                    log.error("fault in a websocket", exc_info=ended)
             for lane in self._lanes.values():
                 await _release(lane)
             await self.steering.aclose()

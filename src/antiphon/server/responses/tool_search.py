@@ -84,6 +84,7 @@ class ToolSearch:
         self._spec = served.spec
         self._waiting = {one.path: one for one in served.deferred}
         self._servers: dict[str, WaitingServer] = {}
+        self._words: dict[str, set[str]] = {}
         self._items: Sequence[Json] = ()
         self._room = MAX_TOOLS
 
@@ -157,8 +158,11 @@ class ToolSearch:
 
     def _by_words(self, query: str) -> list[DeferredTools]:
         """Return what shares most words with the query, best first."""
+        if not self._words:
+            # Once for all queries: a call may have many, and a request a thousand tools that wait.
+            self._words = {path: _words(one.text) for path, one in self._waiting.items()}
         words = _words(query)
-        scores = {path: len(words & _words(one.text)) for path, one in self._waiting.items()}
+        scores = {path: len(words & self._words[path]) for path in self._waiting}
         best = sorted((path for path in scores if scores[path]), key=lambda path: -scores[path])
         return [self._waiting[path] for path in best[:_MAX_FOUND]]
 
