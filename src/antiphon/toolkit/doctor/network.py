@@ -114,7 +114,7 @@ async def _connect(parts: SplitResult, host: str, port: int, timeout_s: float) -
         fix = f"check that a server listens there: curl -v {parts.geturl()}/models"
         if host in LOOPBACK:
             fix = "antiphon serve" if port == SERVE_PORT else f"antiphon serve --port {port}"
-        # asyncio's own words for it repeat the address.
+        # What asyncio says of it repeats the address.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
         return Finding(check, "problem", f"Nothing listens at {host}:{port}: {reason}", fix)
     writer.close()
