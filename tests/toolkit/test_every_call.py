@@ -320,7 +320,7 @@ def test_an_open_circuit_lets_nothing_through(server: FailingEndpoint, name: str
 SILENT = {
     *("load", "from_json", "model", "messages", "turns", "last_reply", "usage", "cost", "pending_calls", "undo", "pin"),
     *("remember", "fork", "to_markdown", "save", "to_json", "events", "as_tool", "count_tokens", "aclose", "close"),
-    *("delete", "statistics", "num_characters", "prefixes", "embed_fitting"),
+    *("delete", "statistics", "num_characters", "prefixes", "embed_fitting", "answerer"),
 }
 
 
