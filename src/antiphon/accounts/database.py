@@ -16,7 +16,7 @@ from antiphon.accounts.errors import AccountError
 from antiphon.errors import ConfigError
 from antiphon.sqlite_file import keep_private, sqlite_hint
 
-HEAD = "0015"
+HEAD = "0016"
 """The newest revision; a test holds it to the files in ``migrations/versions``."""
 
 _MIGRATION_LOCK = 0x616E7469  # "anti", a PostgreSQL advisory lock

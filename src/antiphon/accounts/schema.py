@@ -104,6 +104,7 @@ responses = Table(
     Column("body", LargeBinary, nullable=False),  # JSON
     Column("input", LargeBinary, nullable=False),  # JSON, compressed
     Column("history", LargeBinary, nullable=False),  # JSON, compressed
+    Column("found", LargeBinary),  # JSON, compressed
     Column("num_bytes", BigInteger, nullable=False),
     Index("responses_by_expiry", "expires_at_ms"),
     Index("responses_by_age", "created_at_ms"),

@@ -10,7 +10,7 @@ reported, and stored, as failed.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from antiphon.accounts.schema import response_items, responses
 from antiphon.accounts.store_database import StoreDatabase
 from antiphon.protocol.ids import response_id_of
+from antiphon.protocol.responses.found import with_all_found
 from antiphon.state.json_size import MAX_CHARS_ON_LOOP, has_fewer_chars
 from antiphon.state.packing import packed, unpacked
 from antiphon.state.settings import ResponseSettings
@@ -40,7 +41,10 @@ _LOST = {"code": "server_error", "message": "The server stopped before the respo
 
 
 class KeptResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored response. ``history`` are the items before ``input``; ``body["output"]`` are those after it."""
+    """A stored response. ``history`` are the items before ``input``; ``body["output"]`` are those after it.
+
+    ``found``: what its searches found, by the ids of their items, with what no client sees.
+    """
 
     id: str
     account: str
@@ -48,15 +52,21 @@ class KeptResponse(msgspec.Struct, frozen=True, kw_only=True):
     input: tuple[Json, ...]
     history: tuple[Json, ...] = ()
     conversation: str | None = None
+    found: Mapping[str, list[Json]] = {}
 
     @property
     def status(self) -> str:
         return self.body["status"]
 
     @property
+    def output(self) -> list[Json]:
+        """What was said, with what was found."""
+        return with_all_found(self.body["output"], self.found)
+
+    @property
     def items(self) -> tuple[Json, ...]:
         """Everything that a next turn follows: from the last compaction on, where there was one."""
-        output: list[Json] = self.body["output"]
+        output = self.output
         compacted = [at for at, item in enumerate(output) if item["type"] == "compaction"]
         before = (*self.history, *self.input)
         if compacted:
@@ -92,7 +102,7 @@ class ResponseStore:
         ``replaces``: it takes the place of its earlier state; where that was deleted or cancelled meanwhile, nothing is written.
         """
         # A long history takes a while to encode and compress, a thread costs more than a short one.
-        is_small = has_fewer_chars((kept.input, kept.history, kept.body["output"]), MAX_CHARS_ON_LOOP)
+        is_small = has_fewer_chars((kept.input, kept.history, kept.output), MAX_CHARS_ON_LOOP)
         row = self._row(kept, body) if is_small else await asyncio.to_thread(self._row, kept, body)
         items = _item_rows(kept)
         row["num_bytes"] += _ROW_BYTES + _ITEM_BYTES * len(items)
@@ -110,6 +120,7 @@ class ResponseStore:
         now = _now_ms()
         body = _encode(kept.body) if body is None else body
         given, history = packed(kept.input), packed(kept.history)
+        found = packed([{"id": item_id, "results": results} for item_id, results in kept.found.items()])
         return {
             "id": kept.id,
             "account": kept.account,
@@ -121,7 +132,8 @@ class ResponseStore:
             "body": body,
             "input": given,
             "history": history,
-            "num_bytes": len(body) + len(given) + len(history),
+            "found": found if kept.found else None,
+            "num_bytes": len(body) + len(given) + len(history) + (len(found) if kept.found else 0),
         }
 
     async def find(self, response_id: str, account: str) -> KeptResponse | None:
@@ -180,7 +192,7 @@ class ResponseStore:
         for response_id in dict.fromkeys(response_ids):
             kept = await self.find(response_id, account)
             if kept is not None:
-                items |= {item["id"]: item for item in (*kept.input, *kept.body["output"]) if item.get("id") in wanted}
+                items |= {item["id"]: item for item in (*kept.input, *kept.output) if item.get("id") in wanted}
         return items
 
     async def delete(self, response_id: str, account: str) -> bool:
@@ -261,6 +273,7 @@ def _kept(row: Row[Any]) -> KeptResponse:
         input=unpacked(row.input),
         history=unpacked(row.history),
         conversation=row.conversation_id,
+        found={} if row.found is None else {one["id"]: one["results"] for one in unpacked(row.found)},
     )
 
 

@@ -73,6 +73,8 @@ class ResponseState:
         self._created = created
         self._request = request
         self._seal = seal
+        self.found: dict[str, list[Json]] = {}
+        """What searches found, by the id of their item: later turns see it, and clients where they asked for it."""
         self._items: list[Item] = []
         self._calls: dict[int, Item] = {}
         self._served: dict[str, Item] = {}
@@ -137,6 +139,8 @@ class ResponseState:
             case ItemDone():
                 item = self._served[event.item["id"]]
                 item.value, item.is_done = event.item, True
+                if event.remembered is not None and event.remembered.get("results"):
+                    self.found[item.id] = event.remembered["results"]
                 return [("response.output_item.done", {"output_index": item.position, "item": event.item})]
 
     def _grow(self, event: TextDelta | RefusalDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta) -> list[Named]:

@@ -12,6 +12,7 @@ import msgspec
 
 from antiphon.protocol.events import TextDelta
 from antiphon.protocol.fields import String
+from antiphon.protocol.responses.found import FOUND
 from antiphon.protocol.responses.output_items import Cited
 from antiphon.protocol.shapes import Array, Object
 from antiphon.protocol.vector_stores import filters, max_num_results, ranking_options
@@ -38,7 +39,7 @@ _BEGUN = re.compile(r" ?(?:\[[\d, ]{0,16})?$")
 
 def results_text(item: Json) -> str | None:
     """Return the results of a ``file_search_call`` as the model reads them; None for an item without any."""
-    results: Any = item.get("results")
+    results: Any = item.get(FOUND) or item.get("results")
     if not isinstance(results, list):
         return None
     shown: list[str] = []

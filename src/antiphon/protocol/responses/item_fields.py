@@ -10,6 +10,7 @@ from typing import Any
 from antiphon.protocol import problems
 from antiphon.protocol.fields import Enumeration, Flag, Spec, String
 from antiphon.protocol.message_fields import MAX_MESSAGES
+from antiphon.protocol.responses.found import FOUND
 from antiphon.protocol.responses.mcp_fields import MCP_ITEMS
 from antiphon.protocol.responses.tool_fields import EFFORTS, tools, updated_format
 from antiphon.protocol.shapes import Array, Either, JsonObject, Object, Tagged, Unsupported
@@ -173,6 +174,8 @@ class ItemSpec(JsonObject):
 
     def check(self, value: Any, path: str) -> None:
         super().check(value, path)
+        if FOUND in value:
+            raise problems.unknown(f"{path}.{FOUND}", ())
         kind = kind_of(value)
         if not isinstance(kind, str) or kind not in KINDS:
             Enumeration(KINDS).check(kind, f"{path}.type")

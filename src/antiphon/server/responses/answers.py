@@ -1,10 +1,10 @@
 """From a turn to what is sent and stored: the response as it grows, its frames, and its place in the store."""
 
 from collections.abc import AsyncGenerator
-from typing import Any
 
 from antiphon.protocol.events import Completed
 from antiphon.protocol.rendering import ResponseState, ResponseStream, TurnEvent
+from antiphon.protocol.responses.found import with_all_found
 from antiphon.server.request.call import Call
 from antiphon.server.responses.sealing import Sealer
 from antiphon.server.responses.turns import Turn
@@ -54,27 +54,27 @@ class Answers:
         is_stored = turn.request.store and self._store.is_on
         if not is_stored and turn.request.conversation is None:
             return
-        value = state.value()
         if turn.request.conversation is not None:
             # First: where the conversation has gone on without it, the response fails.
-            await self._conversations.append(turn.request.conversation, (*turn.items, *value["output"]), turn.claim)
+            output = with_all_found(state.value()["output"], state.found)
+            await self._conversations.append(turn.request.conversation, (*turn.items, *output), turn.claim)
         if is_stored:
-            kept = kept_response(value, turn)
-            await self._store.save(kept, body=state.encoded(), replaces=turn.request.background)
+            await self._store.save(kept_response(state, turn), body=state.encoded(), replaces=turn.request.background)
         # Before the last event is sent: a client that has read it may continue at once.
         await turn.release()
 
     async def save(self, state: ResponseState, turn: Turn, *, is_new: bool = False) -> None:
         """Store a background response as it is now, whatever its status. ``is_new``: for the first time."""
-        await self._store.save(kept_response(state.value(), turn), body=state.encoded(), replaces=not is_new)
+        await self._store.save(kept_response(state, turn), body=state.encoded(), replaces=not is_new)
 
 
 def _sent(frames: list[bytes], *, joins: bool) -> list[bytes]:
     return [b"".join(frames)] if joins and frames else frames
 
 
-def kept_response(value: dict[str, Any], turn: Turn) -> KeptResponse:
+def kept_response(state: ResponseState, turn: Turn) -> KeptResponse:
     """Return a response as it is stored, with what a next turn needs of this one."""
+    value = state.value()
     return KeptResponse(
         id=value["id"],
         account=turn.account,
@@ -82,4 +82,5 @@ def kept_response(value: dict[str, Any], turn: Turn) -> KeptResponse:
         input=turn.items,
         history=turn.history,
         conversation=turn.request.conversation,
+        found=state.found,
     )

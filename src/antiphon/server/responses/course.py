@@ -27,6 +27,7 @@ from antiphon.protocol.events import (
 )
 from antiphon.protocol.rendering import TurnEvent
 from antiphon.protocol.responses.file_search import Citations
+from antiphon.protocol.responses.found import found_by
 from antiphon.protocol.responses.output_items import ItemDone, ItemEvent
 from antiphon.protocol.responses.tool_search import NAME as SEARCH
 from antiphon.protocol.responses.tools import among, check_number
@@ -50,6 +51,7 @@ class ToolCourse:
         self._spending = spending
         self._said = Said()
         self._citations = Citations()
+        self._citations.add(found_by(turn.shown))
         self._num_runs = 0
         self._num_generations = 0
         self._in_words: set[str] = set()

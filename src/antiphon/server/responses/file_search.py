@@ -9,6 +9,7 @@ from antiphon.protocol.chat import Tool
 from antiphon.protocol.errors import ApiError
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.responses.file_search import NAME
+from antiphon.protocol.responses.found import found_by
 from antiphon.protocol.responses.output_items import ItemAdded, ItemDone, ItemEvent, ItemNews
 from antiphon.protocol.responses.tools import ServedTool
 from antiphon.server.responses.server_tool import ServerCall
@@ -47,7 +48,7 @@ class FileSearch:
 
 
 class FileSearchTool:
-    """Implements ``ServerTool``. Results are numbered through the whole turn."""
+    """Implements ``ServerTool``. Results are numbered through the whole conversation."""
 
     def __init__(self, served: ServedTool, stores: VectorStores, account: str) -> None:
         self._spec = served.spec
@@ -61,7 +62,9 @@ class FileSearchTool:
     def definitions(self) -> Sequence[Tool]:
         return (_DEFINITION,)
 
-    async def prepare(self, items: Sequence[Json]) -> AsyncGenerator[ItemEvent]:  # noqa: ARG002 - needs none of them
+    async def prepare(self, items: Sequence[Json]) -> AsyncGenerator[ItemEvent]:
+        # The numbers of earlier turns stay taken: the model still sees their results.
+        self._num_results = max((result["marker"] for result in found_by(items)), default=0)
         for store_id in self._spec["vector_store_ids"]:
             await self._stores.require_live(store_id, self._account)
         self._reranker = await self._stores.ranking.reranker(

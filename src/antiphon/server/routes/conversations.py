@@ -9,6 +9,7 @@ from antiphon.protocol.errors import ApiError
 from antiphon.protocol.ids import new_id
 from antiphon.protocol.metadata import METADATA, update_metadata
 from antiphon.protocol.responses import with_ids
+from antiphon.protocol.responses.found import without_found
 from antiphon.protocol.responses.item_fields import ItemSpec, kind_of
 from antiphon.protocol.shapes import Array, Object
 from antiphon.server.request.access import Access
@@ -70,7 +71,7 @@ class ConversationRoutes:
         """List a conversation's items, newest first unless asked otherwise."""
         _, conversation = await self._found(call)
         items, has_more = await self._store.page(conversation.id, read_page(call))
-        await call.respond_json(listed(items, has_more=has_more))
+        await call.respond_json(listed([without_found(item) for item in items], has_more=has_more))
 
     async def add_items(self, call: Call) -> None:
         """Add up to 20 items at the end."""
@@ -89,7 +90,7 @@ class ConversationRoutes:
         found = await self._store.find_item(conversation.id, item_id)
         if found is None:
             raise _no_item(item_id)
-        await call.respond_json(found)
+        await call.respond_json(without_found(found))
 
     async def delete_item(self, call: Call) -> None:
         """Remove one item; answers with the conversation."""

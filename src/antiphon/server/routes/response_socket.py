@@ -218,7 +218,7 @@ class ResponseSockets:
                         num_bytes += len(frame)
                         if state.status in {"completed", "incomplete"}:
                             # Before the last event is sent: a client that has read it may continue at once.
-                            socket.recent.add(kept_response(state.value(), turn), num_bytes)
+                            socket.recent.add(kept_response(state, turn), num_bytes)
                         if call.trace.contents is not None:
                             call.trace.contents.add_answer(frame)
                         await socket.send(bare(frame, stream_id))

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 
+import msgspec
+
 from antiphon.accounts import Kind, Principal
 from antiphon.backends.base import Backend
 from antiphon.protocol import problems
@@ -16,6 +18,7 @@ from antiphon.protocol.events import Completed
 from antiphon.protocol.rendering import ResponseState, with_obfuscation
 from antiphon.protocol.responses import ResponseRequest, parse_compaction
 from antiphon.protocol.responses.errors import own_words
+from antiphon.protocol.responses.found import without_found
 from antiphon.server.logs import log
 from antiphon.server.request.account import RequestAccount
 from antiphon.server.request.call import STREAM_HEADERS, Call
@@ -203,7 +206,8 @@ class ResponseRoutes:
     async def list_input_items(self, call: Call) -> None:
         """List the items that a response was made from, those before its own included."""
         kept = await self._kept(call)
-        await call.respond_json(page_of((*kept.history, *kept.input), read_page(call)))
+        items = [without_found(item) for item in (*kept.history, *kept.input)]
+        await call.respond_json(page_of(items, read_page(call)))
 
     async def _kept(self, call: Call) -> KeptResponse:
         principal = await self._requests.access.authenticate(call)
@@ -292,14 +296,7 @@ async def _obfuscated(frames: AsyncGenerator[bytes], *, is_on: bool) -> AsyncGen
 
 
 def _with_status(kept: KeptResponse, status: str) -> KeptResponse:
-    return KeptResponse(
-        id=kept.id,
-        account=kept.account,
-        body=kept.body | {"status": status},
-        input=kept.input,
-        history=kept.history,
-        conversation=kept.conversation,
-    )
+    return msgspec.structs.replace(kept, body=kept.body | {"status": status})
 
 
 def _number(starting_after: str | None) -> int:
