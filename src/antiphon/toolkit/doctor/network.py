@@ -14,7 +14,7 @@ from antiphon.toolkit.doctor.findings import Finding
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SERVE_PORT = 8787
-"""Where `antiphon serve` listens unless it is told otherwise."""
+"""Where `antiphon serve` listens by default."""
 _PORTS = {"http": 80, "https": 443}
 
 
