@@ -32,7 +32,7 @@ async def slow_upstream(max_connections: int) -> AsyncGenerator[Slow]:
     asked, go = asyncio.Event(), asyncio.Event()
     sockets: list[web.WebSocketResponse] = []
 
-    async def handle(request: web.Request, _: bytes) -> web.StreamResponse:
+    async def handle(request: web.Request, body: bytes) -> web.StreamResponse:
         asked.set()
         await go.wait()
         socket = web.WebSocketResponse()

@@ -440,7 +440,7 @@ FIELDS: dict[str, Json] = {
 }
 
 
-@pytest.mark.parametrize("stage", ["silent", "in the answer", "after the end"])
+@pytest.mark.parametrize("stage", ["silent", "silent, in one piece", "in the answer", "after the end"])
 @pytest.mark.parametrize("fields", FIELDS)
 async def test_a_client_that_leaves_a_stream_leaves_nothing(tmp_path: Path, fields: str, stage: str) -> None:
     """Before the first event, within the answer, and with the last event unread; a neighbour goes on."""
@@ -448,12 +448,14 @@ async def test_a_client_that_leaves_a_stream_leaves_nothing(tmp_path: Path, fiel
         async with httpx.AsyncClient(base_url=up.server.root, timeout=PATIENCE_S) as client:
             owned = await client.post("/v1/conversations", json={}, headers={"x-antiphon-upstream": "api"})
             assert owned.json()["id"] == "conv_upstream1"
-            text = {"silent": "silent", "in the answer": "good", "after the end": "bad"}[stage]
-            asked = {"model": "m", "input": text, "stream": True, **FIELDS[fields]}
+            text = {"in the answer": "good", "after the end": "bad"}.get(stage, "silent")
+            asked = {"model": "m", "input": text, "stream": stage != "silent, in one piece", **FIELDS[fields]}
             num_before = up.upstream.num_asked
             up.upstream.go.clear()
-            async with client.stream("POST", "/v1/responses", json=asked | {"input": "good"}) as neighbour:
-                if stage == "silent":
+            async with client.stream(
+                "POST", "/v1/responses", json=asked | {"input": "good", "stream": True}
+            ) as neighbour:
+                if text == "silent":
                     task = asyncio.create_task(client.post("/v1/responses", json=asked))
                     await until(lambda: up.upstream.num_open == 2)
                     task.cancel()
@@ -469,7 +471,7 @@ async def test_a_client_that_leaves_a_stream_leaves_nothing(tmp_path: Path, fiel
         await until(up.is_idle)
         # Whatever the one that left had claimed is free: the same request is answered.
         async with httpx.AsyncClient(base_url=up.server.root, timeout=PATIENCE_S) as client:
-            again = await client.post("/v1/responses", json=asked | {"input": "good"})
+            again = await client.post("/v1/responses", json=asked | {"input": "good", "stream": True})
             assert "response.completed" in again.text
         await until(up.is_idle)
 
