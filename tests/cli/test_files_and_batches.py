@@ -4,6 +4,7 @@ import json
 from collections.abc import Generator
 from pathlib import Path
 
+import httpx2
 import pytest
 from tests.serving import Running, running
 from tests.waiting import wait_until
@@ -11,6 +12,7 @@ from tests.waiting import wait_until
 from antiphon.backends.scripted.backend import ScriptedBackend
 from antiphon.backends.scripted.script import Script
 from antiphon.cli.root import main
+from antiphon.testing import ScriptedEndpoint
 
 
 @pytest.fixture
@@ -55,6 +57,23 @@ def test_every_file_is_listed(
     ids = [run(capfd, "files", "upload", str(tmp_path / "a.txt")).strip() for _ in range(3)]
     listed = [json.loads(line)["id"] for line in run(capfd, "files", "list", "--json").splitlines()]
     assert sorted(listed) == sorted(ids)
+
+
+def test_a_server_without_pages_is_asked_twice_at_most(
+    scripted: ScriptedEndpoint, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives all files each time, and does not say whether there are more."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://scripted.test/v1")
+    file = {"id": "file-1", "object": "file", "filename": "a", "purpose": "batch", "created_at": 1, "bytes": 2}
+    asked: list[int] = []
+
+    def files(_: object) -> httpx2.Response:
+        asked.append(1)
+        return httpx2.Response(200, json={"object": "list", "data": [file]})
+
+    scripted.routes["/v1/files"] = files
+    assert run(capfd, "files", "list", "--json").count("file-1") == 1
+    assert len(asked) == 2
 
 
 @pytest.mark.usefixtures("server")

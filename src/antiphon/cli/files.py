@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import openai
 from cyclopts import App, Parameter
+from openai.types import FileObject
 
 from antiphon.cli.connection import Server
 from antiphon.cli.output import print_json
@@ -29,12 +30,17 @@ def list_files(
 ) -> None:
     """List files, newest first."""
     with (server or Server()).client() as client:
-        found = list(client.files.list(limit=_PAGE, purpose=purpose or openai.omit))
+        found: dict[str, FileObject] = {}
+        for file in client.files.list(limit=_PAGE, purpose=purpose or openai.omit):
+            if file.id in found:
+                # A server that has no pages gives the same one for ever.
+                break
+            found[file.id] = file
     if json:
-        for file in found:
+        for file in found.values():
             print_json(file.to_dict())
         return
-    rows = [(file.id, file.filename, file.purpose, when(file.created_at), f"{file.bytes:,}") for file in found]
+    rows = [(file.id, file.filename, file.purpose, when(file.created_at), f"{file.bytes:,}") for file in found.values()]
     print_table(("id", "name", "purpose", "created"), ("bytes",), rows)
 
 
