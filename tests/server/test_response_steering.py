@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import openai
 import pytest
 from aiohttp import web
 from tests.backends.faulty_api import chunk
@@ -284,6 +285,31 @@ async def test_a_steered_response_is_followed_by_another(tmp_path: Path, plan: s
         await events_until(ws, "response.completed")
         assert up.upstream.asked[-1]["previous_response_id"] == second["id"]
         assert len(up.upstream.connections) == 1
+
+
+async def test_the_official_client_steers(tmp_path: Path) -> None:
+    """``connection.response.steer``: each event has the client's own type and the lane."""
+    async with (
+        front(tmp_path) as up,
+        openai.AsyncOpenAI(base_url=up.server.url, api_key="any", max_retries=0) as client,
+        client.responses.connect() as connection,
+    ):
+        await connection.response.create(model="m", input="steered", stream_id="a")
+        kinds: list[str] = []
+        async for event in connection:
+            kinds.append(type(event).__name__)
+            assert event.stream_id == "a"
+            if event.type == "response.created" and event.response.previous_response_id is None:
+                await connection.response.steer(input="at once", previous_response_id=event.response.id)
+            if event.type == "response.completed":
+                break
+        assert kinds == [
+            "ResponseWsCreated",
+            "ResponseSteerAcceptedEvent",
+            "ResponseWsIncomplete",
+            "ResponseWsCreated",
+            "ResponseWsCompleted",
+        ]
 
 
 async def test_a_follower_can_be_steered_and_is_remembered(tmp_path: Path) -> None:
