@@ -187,6 +187,19 @@ def test_only_a_line_feed_ends_a_text(antiphon: Command) -> None:
     assert [json.loads(line)["text"] for line in made if line] == ["one\x0cpage\u2028line\x85", "beta"]
 
 
+@pytest.mark.parametrize("command", ["ask", "embed", "tokens", "extract --field a"])
+def test_what_is_not_text_is_refused_in_one_line(
+    antiphon: Command, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """In every locale: some decode strictly, others pass the bytes on as lone surrogates."""
+    for errors in ("strict", "surrogateescape"):
+        piped = io.TextIOWrapper(io.BytesIO(b"caf\xe9"), encoding="utf-8", errors=errors)
+        monkeypatch.setattr("io.StringIO", lambda _, piped=piped: piped)
+        ended = antiphon(*command.split())
+        assert (ended.status, ended.out) == (1, "")
+        assert ended.err.startswith("antiphon: what was piped in is not text in UTF-8 - convert it")
+
+
 def test_embed_compares(antiphon: Command) -> None:
     """A text is as close to itself as can be."""
     assert antiphon("embed", "--similarity", "alpha", "beta").out.splitlines()[0] == " 1.0000  alpha"

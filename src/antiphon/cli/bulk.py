@@ -80,7 +80,7 @@ def _show(report: BulkReport, *, as_json: bool) -> None:
     if now.pacer.rpm or now.pacer.tpm:
         print(f"limits in force: {now.pacer.rpm or 'no'} requests and {now.pacer.tpm or 'no'} tokens a minute")
     if report.is_pending:
-        print(f"{now.num_pending} requests are in batches under way; the same command later takes the answers")
+        print(f"{now.num_pending} of the requests are in batches under way; the same command later takes the answers")
     if not report.is_ok:
         earlier = f" and {now.num_failed_before} in an earlier run" if now.num_failed_before else ""
         print(

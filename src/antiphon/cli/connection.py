@@ -52,11 +52,14 @@ def piped() -> str | None:
     if sys.stdin.isatty():
         return None
     try:
-        return sys.stdin.read() or None
-    except UnicodeDecodeError as error:
+        text = sys.stdin.read()
+        # In some locales Python passes on bytes that are not text, in a form that cannot be sent.
+        text.encode()
+    except UnicodeError as error:
         raise AntiphonError(
-            f"what was piped in is not text: {error}", hint="convert it to UTF-8: iconv -f latin1 -t utf8"
+            "what was piped in is not text in UTF-8", hint="convert it, for example: iconv -f latin1 -t utf8"
         ) from error
+    return text or None
 
 
 def text_of(words: tuple[str, ...]) -> str:
