@@ -281,7 +281,9 @@ async def test_requests_that_had_not_begun_survive_the_loss_of_an_upstream(tmp_p
         gateway(before(broken.url, good.url), tmp_path) as (_, client, outcomes),
     ):
         responses = await asyncio.gather(*(client.post("/chat/completions", json=CHAT) for _ in range(100)))
-        assert {response.status_code for response in responses} == {200}
+        assert {response.status_code for response in responses} == {200}, [
+            r.text for r in responses if r.status_code != 200
+        ][:3]
         await until(lambda: len(outcomes) == 100)
         assert {outcome.usage.total_tokens for outcome in outcomes} == {4}
 
