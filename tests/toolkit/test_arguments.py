@@ -95,6 +95,11 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "approve must be one of 'always', 'changes', 'never', not 'ask'",
     ),
+    "an approval for a server that has its own": (
+        lambda *_: antiphon.mcp_tools(ToolServer("http://tools.test/mcp", approve="never"), approve="always"),
+        TypeError,
+        "a ToolServer has its own",
+    ),
     "a cut that does not exist": (
         lambda *_: antiphon.tool(max_result_tokens=9, on_large="drop"),
         ValueError,

@@ -124,14 +124,17 @@ class ToolServerTool(Tool):
 class mcp_tools:  # noqa: N801 - used as a function: with mcp_tools(...) as tools
     """Connect to MCP servers and give their tools: ``with`` for ``Chat``, ``async with`` for ``AsyncChat``.
 
-    Each server is a ``ToolServer`` or only its address. Tools of the same name get their servers' names in front. Raises
+    Each server is a ``ToolServer`` or only its address, for which ``approve`` holds ("always" if not given). Tools of the same name get their servers' names in front. Raises
     ToolServerError for a server that cannot be reached or does not speak the protocol, SchemaError for a tool whose schema
     is not one. Leaving the block closes the connections and ends the commands.
     """
 
-    def __init__(self, *servers: ToolServer | Address, approve: ApprovalNeeded = "always") -> None:
+    def __init__(self, *servers: ToolServer | Address, approve: ApprovalNeeded | None = None) -> None:
+        if approve is not None and any(isinstance(server, ToolServer) for server in servers):
+            raise TypeError("approve is for servers that are given by their address; a ToolServer has its own")
         self._servers = [
-            server if isinstance(server, ToolServer) else ToolServer(server, approve=approve) for server in servers
+            server if isinstance(server, ToolServer) else ToolServer(server, approve=approve or "always")
+            for server in servers
         ]
         self._leave: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
