@@ -62,6 +62,9 @@ def test_prompt_grammar_and_probabilities_of_a_request(server: ServerProcess) ->
         expect(page.get_by_role("region", name="smollm2-135m-instruct")).to_contain_text("Cache hit rate")
         page.get_by_role("link", name="Models").click()
         expect(page.get_by_role("region", name="smollm2-135m-instruct")).to_contain_text("Weights in memory")
+        expect(page.get_by_role("region", name="smollm2-135m-instruct")).to_contain_text(
+            re.compile("Computed by(OpenVINO|llama.cpp)")
+        )
         problems = tab.accessibility_problems()
         tab.close()
     assert not problems

@@ -47,11 +47,12 @@ function Loaded({ model, engine }) {
     ["Context", model.context_length ? `${count(model.context_length)} tokens (trained on ${count(model.training_context)})` : NONE],
     ["Speed", speedOf(engine, model)],
     ["Parameters", compact(model.num_parameters)],
+    ["Computed by", { openvino: "OpenVINO", llama: "llama.cpp" }[settings.runtime] ?? NONE],
     ["Weights in memory", html`<${Chosen} what=${settings.weight_format ?? "as in the file"} why=${settings.weight_format_reason} />`],
     ["KV cache in", [settings.kv_type_k, settings.kv_type_v].filter(Boolean).join(" / ") || NONE],
     ["Threads", settings.threads ?? NONE],
-    ["llama.cpp", html`<${Chosen} what=${settings.library ?? NONE} why=${settings.library_reason} />`],
   ];
+  if (settings.runtime === "llama") facts.push(["Library", html`<${Chosen} what=${settings.library ?? NONE} why=${settings.library_reason} />`]);
   return html`<section class="card" aria-label=${model.id}>
     <header><h2>${model.id}</h2><span class="note">${{ embedding: "embeddings", reranker: "reranking" }[model.kind] ?? "chat"}</span></header>
     <dl class="facts-list">${facts.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>

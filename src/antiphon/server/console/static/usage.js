@@ -14,7 +14,7 @@ const MEASURES = {
   cost: ["Cost", (row) => row.usd ?? 0, dollars],
 };
 const GROUPS = {
-  model: ["by model", (row) => row.model],
+  model: ["by model", (row) => row.model || "no model"],
   key: ["by key", (row) => row.key_name ?? "no key"],
 };
 
