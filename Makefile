@@ -11,23 +11,26 @@ RUNTIMES = openvino llama
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Makes the environment $(1) with the extras $(2).
+# Makes the environment in the target's folder, with the extras in $(extras).
 define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Antiphon needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Setting up $(1)."
-	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
-	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
-	@$(1)/bin/python -m pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[$(2),redis,postgres,mcp,bucket,files,dev]'
-	@touch $(1)/.installed
+	@echo "Setting up $(@D)."
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	@$(@D)/bin/python -m pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[$(extras),redis,postgres,mcp,bucket,files]'
+	@touch $@
 endef
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(call environment,$(VENV),local)
+$(VENV)/.installed: extras = local,dev
+$(VENV)/.can-serve: extras = local
+$(VENV)/.installed $(VENV)/.can-serve: pyproject.toml constraints.txt
+	$(environment)
 
 $(RUNTIMES:%=build/%/.installed): build/%/.installed: pyproject.toml constraints.txt
-	$(call environment,build/$*,$*)
+	$(environment)
+build/%/.installed: extras = $*,dev
 
-serve: $(VENV)/.installed ## Set up, fetch the default models, serve the API (options: make serve ARGS="--port 9000")
+serve: $(firstword $(wildcard $(VENV)/.installed) $(VENV)/.can-serve) ## Set up, fetch the default models, serve the API (options: make serve ARGS="--port 9000")
 	@exec $(BIN)/antiphon serve $(ARGS)
 
 test: $(VENV)/.installed ## Set up and run every test

@@ -130,6 +130,14 @@ async def test_a_model_that_cannot_draft_is_refused_by_name(given: dict[str, str
     assert refused.value.hint
 
 
+async def test_a_draft_model_is_looked_for_before_the_model_is_prepared(files: Path) -> None:
+    """Measuring takes a minute; a wrong path is said at once."""
+    (files / "unread.gguf").write_bytes(b"no model")
+    engine = Engine(settings(files, "missing.gguf", model="unread.gguf"))
+    with pytest.raises(EngineStartFailed, match=r"draft_model: there is no file .*missing\.gguf"):
+        await engine.start()
+
+
 def test_a_draft_model_without_drafts_is_a_contradiction(files: Path) -> None:
     """``draft_tokens`` = 0 with a draft model is refused where the settings are read."""
     with pytest.raises(ConfigError, match="contradict"):

@@ -69,9 +69,15 @@ class NativeStart:
         """Return the file to load, converted if that was measured to be faster.
 
         Raises:
-            EngineStartFailed: it cannot be converted as the settings say, or is larger than the memory that is free.
+            EngineStartFailed: it cannot be converted as the settings say, or is larger than the memory that is free; or there
+                is no file of the draft model, which is said before a minute is spent on measuring this one.
         """
         self.enter("preparing the weights")
+        draft = self._settings.draft_model
+        if draft is not None and not draft.is_file():
+            raise EngineStartFailed(
+                f"draft_model: there is no file {str(draft)!r}", hint="Check the path of the model."
+            )
         served = self._prepare(self._settings)
         self._weight_format, self._runtime = served.type, served.runtime
         return served
@@ -82,8 +88,6 @@ class NativeStart:
         Raises:
             EngineStartFailed: as ``weights``.
         """
-        if not path.is_file():
-            raise EngineStartFailed(f"draft_model: there is no file {str(path)!r}", hint="Check the path of the model.")
         return self._prepare(msgspec.structs.replace(self._settings, model_path=path, draft_model=None))
 
     def _prepare(self, settings: EngineSettings) -> Served:
