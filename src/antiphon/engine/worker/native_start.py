@@ -69,8 +69,8 @@ class NativeStart:
         """Return the file to load, converted if that was measured to be faster.
 
         Raises:
-            EngineStartFailed: it cannot be converted as the settings say, or is larger than the memory that is free; or there
-                is no file of the draft model, which is said before a minute is spent on measuring this one.
+            EngineStartFailed: it cannot be converted as the settings say, or is larger than the memory that is free. A missing
+                file of the draft model is found before a minute is spent on measuring this one.
         """
         self.enter("preparing the weights")
         draft = self._settings.draft_model
