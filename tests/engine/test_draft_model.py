@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from resource import RUSAGE_THREAD, getrusage
 from typing import Any
 
 import pytest
+from tests.engine.first_writes import give_back, num_faults
 from tests.engine.runtimes import RUNTIMES
 from tests.engine.test_memory_kinds import ask, leave_after, request_of
 from tests.engine.tiny_models import hybrid, plain_attention
@@ -169,15 +169,8 @@ def test_a_draft_model_waits_for_no_memory_either(files: Path) -> None:
     given = settings(files, "small.gguf", runtime="openvino", cache_size=20_000)
     core = open_core(given, NativeStart(given, Way(), lambda _: None), lambda _: None)
     draft: Any = core._loaded.draft_context
-    first, last = slice(0, 16_384 // PAGE), slice(-32, None)
-
-    def num_faults(pages: slice) -> int:
-        before = getrusage(RUSAGE_THREAD).ru_minflt
-        for cache in draft.caches:
-            cache[pages] = 0
-        return getrusage(RUSAGE_THREAD).ru_minflt - before
-
-    num_faults(slice(0, 0))
-    assert num_faults(last), "no memory was taken before"
+    give_back(draft.caches)
+    num_faults(draft.caches, slice(0, 0))
+    assert num_faults(draft.caches, slice(-32, None))
     list(core.loop._idle_work)
-    assert num_faults(first) == 0
+    assert num_faults(draft.caches, slice(0, 16_384 // PAGE)) == 0

@@ -4,13 +4,13 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from resource import RUSAGE_THREAD, getrusage
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.engine.first_writes import give_back, num_faults
 from tests.engine.loop_world import World
 from tests.engine.runtimes import RUNTIMES, ObservedContext, Reference, load, sized
 from tests.engine.tiny_models import plain_attention
@@ -297,18 +297,12 @@ def test_a_warm_cache_waits_for_no_memory(files: Callable[[str], Path], monkeypa
     monkeypatch.setattr(paged, "_PROVIDED_BYTES", 96 * 1024)
     context = load("openvino", files("llama")).context(sized(cells=20_000))
     assert isinstance(context, PagedContext)
-    first, last = slice(0, 16_384 // PAGE), slice(-32, None)
-
-    def num_faults(pages: slice) -> int:
-        before = getrusage(RUSAGE_THREAD).ru_minflt
-        for cache in context.caches:
-            cache[pages] = 0
-        return getrusage(RUSAGE_THREAD).ru_minflt - before
-
-    num_faults(slice(0, 0))
-    assert num_faults(last), "no memory was taken before"
+    first = slice(0, 16_384 // PAGE)
+    give_back(context.caches)
+    num_faults(context.caches, slice(0, 0))
+    assert num_faults(context.caches, slice(-32, None))
     num_parts = len(list(context.warm_up(5)))
-    assert num_faults(first) == 0
+    assert num_faults(context.caches, first) == 0
     assert num_parts > sum(cache[first].nbytes for cache in context.caches) / paged._PROVIDED_BYTES
 
 
