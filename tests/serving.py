@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import uvloop
 from tests.waiting import PATIENCE_S
 
-from antiphon.accounts import Accounts, AccountSettings
+from antiphon.accounts import Accounts, AccountSettings, Outcome
 from antiphon.backends.base import Backend
 from antiphon.backends.caching import CacheSettings
 from antiphon.backends.settings import GatewaySettings
@@ -39,6 +39,19 @@ class Running(NamedTuple):
     @property
     def root(self) -> str:
         return self.url.removesuffix("/v1")
+
+
+def outcomes_of(server: Running) -> list[Outcome]:
+    """Return a list that grows with the outcome of each request that is recorded from now on."""
+    outcomes: list[Outcome] = []
+    record = server.service.accounts.record
+
+    def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
+        outcomes.append(outcome)
+        record(request, outcome, *more, **named)
+
+    server.service.accounts.record = note  # type: ignore[method-assign]
+    return outcomes
 
 
 @contextmanager

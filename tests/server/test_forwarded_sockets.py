@@ -19,7 +19,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from tests.backends.recording_api import RecordingApi, echo_socket, recording_api
 from tests.server.test_forwarding import new_key, paths_of_the_client
-from tests.serving import Running, running
+from tests.serving import Running, outcomes_of, running
 from tests.waiting import PATIENCE_S, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -73,14 +73,7 @@ async def front(
             upstreams=(upstream,), default_upstream=default, websockets=sockets or SocketSettings()
         )
         with running(Router(backends, routes), home, gateway=gateway, accounts=accounts, **settings) as server:
-            outcomes: list[Outcome] = []
-            record = server.service.accounts.record
-
-            def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
-                outcomes.append(outcome)
-                record(request, outcome, *more, **named)
-
-            server.service.accounts.record = note  # type: ignore[method-assign]
+            outcomes = outcomes_of(server)
             yield Front(api, server, outcomes)
 
 

@@ -14,7 +14,7 @@ import openai
 import pytest
 from aiohttp import web
 from tests.backends.recording_api import Handler, RecordingApi, recording_api
-from tests.serving import Running, running
+from tests.serving import Running, outcomes_of, running
 from tests.waiting import PATIENCE_S, until
 
 from antiphon.accounts import Accounts, AccountSettings, Outcome
@@ -81,14 +81,7 @@ async def front(
         gateway = GatewaySettings(upstreams=(upstream,), default_upstream=default, **settings)
         with running(Router(backends, routes), home, gateway=gateway) as server:
             headers = {"authorization": f"Bearer {key}"} if key else {}
-            outcomes: list[Outcome] = []
-            record = server.service.accounts.record
-
-            def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
-                outcomes.append(outcome)
-                record(request, outcome, *more, **named)
-
-            server.service.accounts.record = note  # type: ignore[method-assign]
+            outcomes = outcomes_of(server)
             async with httpx.AsyncClient(base_url=server.root, timeout=PATIENCE_S, headers=headers) as client:
                 yield Front(api, server, client, outcomes)
 

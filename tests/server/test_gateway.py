@@ -29,7 +29,7 @@ from tests.backends.faulty_api import (
 from tests.backends.faulty_api import (
     Script as ApiScript,
 )
-from tests.serving import Running, running
+from tests.serving import Running, outcomes_of, running
 from tests.waiting import PATIENCE_S, until
 
 from antiphon.accounts import AccountSettings, ModelPrice, Outcome
@@ -56,24 +56,11 @@ class Gateway(NamedTuple):
     outcomes: list[Outcome]
 
 
-def watched(server: Running) -> list[Outcome]:
-    """Collect the recorded outcomes, and still record them."""
-    outcomes: list[Outcome] = []
-    record = server.service.accounts.record
-
-    def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
-        outcomes.append(outcome)
-        record(request, outcome, *more, **named)
-
-    server.service.accounts.record = note  # type: ignore[method-assign]
-    return outcomes
-
-
 @asynccontextmanager
 async def gateway(backend: RelayingBackend, home: Path, **settings: Any) -> AsyncIterator[Gateway]:
     with running(backend, home, **settings) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
-            yield Gateway(server, client, watched(server))
+            yield Gateway(server, client, outcomes_of(server))
 
 
 def before(*urls: str, timeouts: Timeouts = PATIENT) -> Router:

@@ -14,7 +14,7 @@ from aiohttp import web
 from tests.backends.faulty_api import chunk
 from tests.backends.recording_api import recording_api
 from tests.server.test_forwarded_sockets import frame
-from tests.serving import Running, running
+from tests.serving import Running, outcomes_of, running
 from tests.waiting import PATIENCE_S, until
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -330,14 +330,7 @@ async def front(home: Path, mode: Mode, deed: Deed = says_the_usual, patience_s:
             timeouts=Timeouts(first_byte_s=patience_s, between_bytes_s=patience_s),
         )
         with running(Router({"api": UpstreamBackend(settings)}), home) as server:
-            outcomes: list[Outcome] = []
-            record = server.service.accounts.record
-
-            def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
-                outcomes.append(outcome)
-                record(request, outcome, *more, **named)
-
-            server.service.accounts.record = note  # type: ignore[method-assign]
+            outcomes = outcomes_of(server)
             try:
                 yield Front(upstream_api, server, outcomes)
             finally:

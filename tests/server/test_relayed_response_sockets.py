@@ -12,7 +12,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from tests.backends.faulty_api import chunk
 from tests.backends.recording_api import RecordingApi, recording_api
-from tests.serving import Running, running
+from tests.serving import Running, outcomes_of, running
 from tests.waiting import PATIENCE_S, until
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -163,14 +163,7 @@ async def front(home: Path, mode: Mode, accounts: AccountSettings | None = None)
             "api": UpstreamBackend(settings, environ={"UPSTREAM_KEY": "sk-upstream"}),
         }
         with running(Router(backends), home, accounts=accounts) as server:
-            outcomes: list[Outcome] = []
-            record = server.service.accounts.record
-
-            def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
-                outcomes.append(outcome)
-                record(request, outcome, *more, **named)
-
-            server.service.accounts.record = note  # type: ignore[method-assign]
+            outcomes = outcomes_of(server)
             yield Front(api, upstream_api, server, outcomes)
 
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from tests.backends.faulty_api import chunk
 from tests.backends.recording_api import RecordingApi, recording_api
-from tests.serving import Running, running
+from tests.serving import Running, outcomes_of, running
 from tests.waiting import PATIENCE_S, until
 
 from antiphon.accounts import Outcome
@@ -102,14 +102,7 @@ async def front(
     async with recording_api(handler) as api:
         upstream = UpstreamSettings(name="api", base_url=api.url, models=(UpstreamModel(id="m"),), responses=responses)
         with running(Router({"api": UpstreamBackend(upstream)}), home) as server:
-            outcomes: list[Outcome] = []
-            record = server.service.accounts.record
-
-            def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
-                outcomes.append(outcome)
-                record(request, outcome, *more, **named)
-
-            server.service.accounts.record = note  # type: ignore[method-assign]
+            outcomes = outcomes_of(server)
             async with openai.AsyncOpenAI(
                 base_url=server.url, api_key="none", max_retries=0, timeout=PATIENCE_S
             ) as client:

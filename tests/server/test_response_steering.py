@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from tests.backends.faulty_api import chunk
 from tests.backends.recording_api import recording_api
-from tests.serving import Running, running
+from tests.serving import Running, outcomes_of, running
 from tests.waiting import PATIENCE_S, until
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -213,14 +213,7 @@ async def front(home: Path, over: str = "socket", accounts: AccountSettings | No
         )
         backends = {"local": ScriptedBackend(Script(models=("here",))), "api": UpstreamBackend(settings)}
         with running(Router(backends), home, accounts=accounts) as server:
-            outcomes: list[Outcome] = []
-            record = server.service.accounts.record
-
-            def note(request: Any, outcome: Outcome, *more: Any, **named: Any) -> None:
-                outcomes.append(outcome)
-                record(request, outcome, *more, **named)
-
-            server.service.accounts.record = note  # type: ignore[method-assign]
+            outcomes = outcomes_of(server)
             try:
                 yield Front(upstream_api, server, outcomes)
             finally:
